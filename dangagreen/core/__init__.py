@@ -1,0 +1,1 @@
+"""Callback style: the loop and what it serves. Never imports greenlet."""

@@ -1,0 +1,134 @@
+"""Danga::Socket's class methods, which act on the current thread's loop, and its CamelCase names.
+
+Rules: each method is one line to `Loop`. What does not belong here: behaviour.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.profiling import Profile
+from dangagreen.core.timers import Timer
+
+PostLoopCallback = Callable[[dict[int, Any], dict[int, Callable[[int], object]]], object]
+
+
+class _SetPostLoopCallback:
+    """On the class it sets the loop's callback, on an object that object's: one name, as in Perl."""
+
+    def __get__(self, instance: Any, owner: type) -> Callable[[PostLoopCallback | None], None]:
+        loop: Loop = instance.loop if instance is not None else current_loop()
+
+        def set_post_loop_callback(callback: PostLoopCallback | None) -> None:
+            if instance is None:
+                loop.post_loop_callback = callback
+            elif callback is None:
+                loop.object_callbacks.pop(instance, None)
+            elif not instance.closed:
+                loop.object_callbacks[instance] = callback
+
+        return set_post_loop_callback
+
+
+class DangaNames:
+    """Mixed into Socket. See `Loop` for what each of them does."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def event_loop() -> None:
+        """Run this thread's loop until `Loop.stop()` is called or a post-loop callback answers false."""
+        current_loop().run()
+
+    @staticmethod
+    def reset() -> None:
+        """Close all sockets, end all tasks, cancel all timers, forget all callbacks. Not while the loop is running."""
+        current_loop().reset()
+
+    @staticmethod
+    def watched_sockets() -> int:
+        """How many descriptors are in the map."""
+        return len(DangaNames.descriptor_map())
+
+    @staticmethod
+    def descriptor_map() -> dict[int, Any]:
+        """fd -> object, of all that are registered (a copy)."""
+        loop = current_loop()
+        others = loop.other_fds()
+        return {
+            fd: handler
+            for fd, handler in loop.handlers.items()
+            if fd not in others and handler is not loop._foreign_ends
+        }
+
+    @staticmethod
+    def to_close() -> list[Any]:
+        """The objects whose OS sockets go at the end of this turn (a copy)."""
+        return list(current_loop().to_close)
+
+    @staticmethod
+    def have_epoll() -> bool:
+        """Whether this thread's loop uses epoll."""
+        return type(current_loop().poller).__name__ == "EpollPoller"
+
+    @staticmethod
+    def debug_msg(message: str, *args: object) -> None:
+        """A line to the logger "dangagreen" at level DEBUG."""
+        logging.getLogger("dangagreen").debug(message, *args)
+
+    @staticmethod
+    def other_fds(fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
+        """fd -> callable, for fds without an object; called with the event bits. With `fds`, replaces them all."""
+        return current_loop().other_fds(fds)
+
+    @staticmethod
+    def add_other_fds(fds: Mapping[int, Callable[[int], object]]) -> None:
+        """Watch more fds without an object."""
+        current_loop().add_other_fds(fds)
+
+    @staticmethod
+    def add_timer(seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call it once, no earlier than `seconds` from now. The answer has `cancel()`."""
+        return current_loop().add_timer(seconds, callback)
+
+    @staticmethod
+    def set_loop_timeout(milliseconds: float) -> None:
+        """The longest that a turn may wait: -1 is no limit, 0 does not wait."""
+        current_loop().set_loop_timeout(milliseconds)
+
+    set_post_loop_callback = _SetPostLoopCallback()
+
+    @staticmethod
+    def enable_profiling() -> None:
+        """Measure the processor time of each event of each class, from nothing."""
+        current_loop().profile = Profile()
+
+    @staticmethod
+    def disable_profiling() -> None:
+        """Stop measuring, and forget what was measured."""
+        current_loop().profile = None
+
+    @staticmethod
+    def profiling_data() -> dict[str, list[float]]:
+        """ "Class-event" -> [user seconds, system seconds, calls]."""
+        profile = current_loop().profile
+        return profile.data if profile is not None else {}
+
+    EventLoop = event_loop
+    Reset = reset
+    WatchedSockets = watched_sockets
+    DescriptorMap = descriptor_map
+    ToClose = to_close
+    HaveEpoll = have_epoll
+    DebugMsg = debug_msg
+    OtherFds = other_fds
+    AddOtherFds = add_other_fds
+    AddTimer = add_timer
+    SetLoopTimeout = set_loop_timeout
+    SetPostLoopCallback = set_post_loop_callback
+    EnableProfiling = enable_profiling
+    DisableProfiling = disable_profiling
+    ProfilingData = profiling_data

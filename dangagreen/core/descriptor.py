@@ -1,0 +1,118 @@
+"""What listeners and connections share: an OS socket in a loop's map, its interest, its end.
+
+Rules: interest follows from state, in `_wanted()` and nowhere else; what is not wanted any more is told to the kernel
+lazily, when an unwanted event arrives; the OS socket stays open, and in the map, until the turn ends. What does not
+belong here: reading, writing, what an event means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, ClassVar
+
+from dangagreen.core.loop import UNTOLD, Loop, current_loop
+from dangagreen.core.pollers import READ, WRITE
+
+
+class Descriptor:
+    """An OS socket, or anything that looks like one, registered with a loop.
+
+    `sock` is the OS socket, `fd` its number, `loop` the loop, `closed` whether `close` was called and `close_reason`
+    what it was called with.
+    """
+
+    __slots__ = (
+        "__weakref__", "_context", "_owner", "_reader", "_told", "_watch_read", "_watch_write",
+        "close_reason", "closed", "fd", "loop", "sock",
+    )  # fmt: skip
+
+    _nothing_to_do: ClassVar[str] = "must override event_read"
+
+    def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+        sock.setblocking(False)
+        self.loop = loop if loop is not None else current_loop()
+        self.sock = sock
+        self.fd: int = sock.fileno()
+        if self.fd < 0:
+            raise ValueError(f"{sock!r} is closed: a descriptor needs an open socket")
+        self.closed = self._watch_read = self._watch_write = False
+        self.close_reason: object = None
+        self._reader: Callable[[], object] | None = None
+        self._owner: Any = None  # the listener that accepted it
+        self._context: Context = copy_context()
+        self._told = UNTOLD
+        self.loop.register(self)
+        self.loop.unsettled.append(self)  # so that one that watches nothing still learns of hang-ups
+
+    # -- interest
+
+    def _wanted(self) -> int:
+        want = READ if self._watch_read or self._reader is not None else 0
+        return want | WRITE if self._watch_write else want
+
+    def _need(self, bit: int) -> None:
+        """Make sure that the kernel watches for `bit`, which has just become wanted."""
+        told = self._told
+        if not told & bit and not self.closed:
+            if told == UNTOLD:
+                self._told = want = self._wanted()
+                self.loop.poller.add(self.fd, want)
+            else:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Make what the kernel watches exactly what is wanted."""
+        want = self._wanted()
+        if want != self._told and not self.closed:
+            tell = self.loop.poller.add if self._told == UNTOLD else self.loop.poller.modify
+            self._told = want
+            tell(self.fd, want)
+
+    def _detach(self) -> None:
+        """Hear nothing from the kernel, hang-ups included, until something is wanted again."""
+        if self._told != UNTOLD:
+            self._told = UNTOLD
+            with contextlib.suppress(OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
+                self.loop.poller.remove(self.fd)
+
+    # -- events
+
+    def event_read(self) -> object:
+        """Called when there is something to read, while reading is watched. A subclass that watches must override."""
+        raise NotImplementedError(f"{type(self).__name__} {self._nothing_to_do}")
+
+    def _events(self, mask: int) -> None:
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        """Nothing to flush."""
+
+    def _pushed_back(self) -> bool:
+        return False
+
+    # -- the end
+
+    def close(self, reason: object = None) -> None:
+        """Close now. The OS socket goes at the end of the turn; a second call does nothing."""
+        self._abandon(reason)
+
+    def _abandon(self, reason: object) -> None:
+        if self.closed:
+            return
+        self.loop.check_thread("close")
+        self.closed = True
+        self.close_reason = reason
+        self._watch_read = self._watch_write = False
+        self._let_go()
+        self._detach()
+        self.loop.discard(self)
+        if self._owner is not None:
+            self._owner._one_left()
+
+    def _let_go(self) -> None:
+        """Drop what is held and wake who is parked; called once, when the object closes."""
+
+    def _really_close(self) -> None:
+        self.sock.close()

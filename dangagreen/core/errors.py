@@ -1,0 +1,102 @@
+"""Every error of our own, and the errno lists that other modules use by name.
+
+Rules: a builtin exception where one fits; each message says whose fault it is. What does not belong here:
+code that decides what to do about an error.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+
+class ClosedError(ConnectionError):
+    """The socket was closed, on this side, while or before it was used.
+
+    Attributes: `sock` (the object), `reason` (what `close` was given: None, a str or an exception).
+    """
+
+    def __init__(self, sock: Any, reason: object = None) -> None:
+        super().__init__(f"{sock!r} was closed on this side" + (f": {reason}" if reason is not None else ""))
+        self.sock = sock
+        self.reason = reason
+
+
+class IncompleteReadError(EOFError):
+    """The peer ended its stream in the middle of what was asked for.
+
+    Attributes: `sock`, `partial` (bytes: what came before the end; it has left the buffer), `wanted` (str).
+    """
+
+    def __init__(self, sock: Any, partial: bytes, wanted: str) -> None:
+        super().__init__(f"the peer ended its stream after {len(partial)} bytes of {wanted}")
+        self.sock = sock
+        self.partial = partial
+        self.wanted = wanted
+
+
+class LimitError(ValueError):
+    """What the peer sent, or what the program wants to queue, is larger than the limit it gave.
+
+    Nothing was consumed and nothing queued. Attribute: `limit` (int, bytes).
+    """
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class BusyError(RuntimeError):
+    """Somebody else is using this: a second reader of one socket, or a socket stolen under a reader."""
+
+
+class CannotParkError(RuntimeError):
+    """A call that may wait was made where nothing may wait: in a callback, which runs on the loop itself."""
+
+
+class ForeignThreadError(RuntimeError):
+    """An object of one thread's loop was used from another thread."""
+
+
+class Cancelled(BaseException):
+    """Raised inside a task that was cancelled, at its wait and at every later one. Attribute: `reason`."""
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__(*() if reason is None else (reason,))
+        self.reason = reason
+
+
+class TaskCancelledError(Exception):
+    """`Task.result()` of a task that was cancelled. Attribute: `reason`."""
+
+    def __init__(self, message: str, reason: object = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorContext:
+    """What `loop.on_error` is called with.
+
+    Attributes: `message` (what failed, in words), `exception`, `subject` (the socket, listener or task that it
+    happened to, or None).
+    """
+
+    message: str
+    exception: BaseException
+    subject: object = None
+
+
+# accept(2): the connection that was about to be accepted is gone, or a pending network error was passed on with it.
+# The listener is not at fault and the next accept may well succeed. (Linux accept(2), "Error handling";
+# EPERM is a firewall rule, ECONNABORTED is POSIX's word for "gone".)
+_PASSING = (
+    "ECONNABORTED EPERM ENETDOWN EPROTO ENOPROTOOPT EHOSTDOWN ENONET"
+    " EHOSTUNREACH EOPNOTSUPP ENETUNREACH ETIMEDOUT ECONNRESET"
+)
+ACCEPT_PASSING = frozenset(getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name))
+
+# accept(2), socket(2): nothing is wrong with the listener, but the process or the system has run out of something.
+# Trying again at once would spin, since the connection stays in the queue.
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

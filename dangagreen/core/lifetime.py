@@ -1,0 +1,152 @@
+"""How long a connection may live, and how it ends well: idle and lifetime timeouts, and finish().
+
+Rules: one timer for a connection however many reads it sees; a peer never loses the tail of a reply to a reset; every
+wait for a peer that does not behave is bounded. What does not belong here: what a protocol does on a timeout.
+"""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from typing import Any, ClassVar
+
+from dangagreen.core.loop import Loop
+from dangagreen.core.outgoing import Outgoing
+from dangagreen.core.pollers import READ, WRITE
+from dangagreen.core.timers import Timer
+
+_CHUNK = 65536
+
+
+class Lifetime(Outgoing):
+    """A socket with an end.
+
+    Class attributes: `idle_timeout` (seconds that it may wait for its peer, a handler's own work not counted; None is
+    no limit), `lifetime` (seconds in all), `linger_seconds` and `linger_bytes` (how long, and how much late input,
+    `finish()` bears with).
+    """
+
+    __slots__ = ("_born", "_eof", "_finishing", "_heard", "_late", "_timer")
+
+    idle_timeout: ClassVar[float | None] = None
+    lifetime: ClassVar[float | None] = None
+    linger_seconds: ClassVar[float] = 5.0
+    linger_bytes: ClassVar[int] = 16 * 1024 * 1024
+
+    def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+        super().__init__(sock, loop)
+        self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
+        self._finishing = False
+        self._timer: Timer | None = None
+        self._born = self._heard = self.loop.now
+        self._late = 0
+        if self.idle_timeout is not None or self.lifetime is not None:
+            self._born = self._heard = self.loop.clock()
+            self._check_limits()
+
+    # -- timeouts
+
+    def _check_limits(self) -> None:
+        """Close when a limit has passed; otherwise look again when the next one may have."""
+        now = self.loop.clock()
+        deadlines = []
+        if self.lifetime is not None:
+            deadlines.append(self._born + self.lifetime)
+            if now >= deadlines[-1]:
+                return self.close(f"its lifetime of {self.lifetime} s is over")
+        if self.idle_timeout is not None:
+            if not self._waits_for_peer():
+                self._heard = now
+            deadlines.append(self._heard + self.idle_timeout)
+            if now >= deadlines[-1]:
+                return self.close(f"the peer was idle for {self.idle_timeout} s")
+        self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
+        return None
+
+    def _waits_for_peer(self) -> bool:
+        return self._watch_read or self._reader is not None or self._queue is not None
+
+    # -- finish
+
+    def finish(self) -> None:
+        """Send what is queued, shut writing down, discard late input until the peer ends or a bound is met, and close.
+
+        It never waits, in either style. Closing with input unread would make the kernel send a reset, which may
+        overtake the reply. What is written after this goes nowhere.
+        """
+        if self.closed or self._finishing:
+            return
+        self.loop.check_thread("finish")
+        self._finishing = True
+        self._late = self.linger_bytes
+        self._watch_read = self._watch_write = False
+        self._no_more_reading()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.write(self._shut_down)
+        if not self.closed:
+            self._linger()
+            self._need(READ)
+
+    def _linger(self) -> None:
+        check = partial(self._lingered, self.unsent)
+        self._timer = self.loop.timers.add(self.loop.clock() + self.linger_seconds, check, self._context)
+
+    def _lingered(self, unsent: int) -> None:
+        if self.unsent < unsent:  # slow, but reading
+            self._linger()
+        else:
+            did = "took no more" if self.unsent else "did not end its side"
+            self.close(f"the peer {did} for {self.linger_seconds} s after finish()")
+
+    def _shut_down(self) -> None:
+        if self._eof or self._write_error is not None:
+            return self.close()
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            return self.close(error)
+        self._drop_queue()
+        return None
+
+    def _late_events(self, mask: int) -> None:
+        """What the loop reports while finishing: room for the rest of the reply, and input that nobody wants."""
+        if mask & WRITE:
+            self._flush()
+        if self.closed or not mask & ~WRITE:
+            return None
+        try:
+            late = self.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            return self.close(error)
+        self._late -= len(late)
+        if not late:
+            self._eof = 1
+            if self._queue is None:
+                self.close()
+            else:
+                self._settle()
+        elif self._late < 0:
+            self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
+        return None
+
+    def _no_more_reading(self) -> None:
+        """The buffer is dropped, and whoever is parked in a read is woken with ClosedError."""
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._no_more_reading()
+
+    def _wanted(self) -> int:
+        want = super()._wanted()
+        if self._eof:
+            return want & ~READ
+        return want | READ if self._finishing else want
+
+    def _is_being_read(self) -> bool:
+        return not self._eof and not self._finishing and (self._watch_read or self._reader is not None)

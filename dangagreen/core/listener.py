@@ -1,0 +1,227 @@
+"""Listening: open the socket, accept a bounded number of connections a turn, survive what is not our fault.
+
+Rules: a connection that is gone before it was accepted is passed over; out of descriptors, the listener rests, says
+so in one line, and resumes; what the program does with a connection is one callable. What does not belong here: what
+a connection does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.errors import ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
+from dangagreen.core.loop import Loop
+from dangagreen.core.pollers import READ
+from dangagreen.core.timers import Timer
+
+log = logging.getLogger("dangagreen")
+
+Address = tuple[str, int] | str | os.PathLike[str] | socket.socket
+
+
+class Listener(Descriptor):
+    """Accepts connections and hands each OS socket to `connected`, which answers the object made of it.
+
+    `address` is (host, port) or a path; `connections` counts those that are open. At `max_connections` no more are
+    accepted until one closes; they wait in the kernel's queue.
+    """
+
+    __slots__ = ("_connected", "_nodelay", "_path", "_rest", "address", "connections", "handler", "max_connections")
+
+    accepts_per_turn: ClassVar[int] = 64
+    rest_seconds: ClassVar[float] = 0.5
+
+    def __init__(
+        self,
+        sock: Any,
+        connected: Callable[[Any, Listener], object],
+        *,
+        max_connections: int | None = None,
+        nodelay: bool = True,
+        handler: Callable[[Any], object] | None = None,
+        loop: Loop | None = None,
+    ) -> None:
+        super().__init__(sock, loop)
+        self._connected = connected
+        self._rest: Timer | None = None
+        self._path: tuple[str, tuple[int, int]] | None = None
+        self.address: Any = sock.getsockname()
+        if isinstance(self.address, tuple):
+            self.address = self.address[:2]
+        self.max_connections = max_connections
+        self.connections = 0
+        self.handler = handler  # what its connections start when they have input, if anything
+        self._nodelay = nodelay and getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6)
+        if self._nodelay:  # connections inherit it on every platform that we know of; the first accept checks
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._watch_read = True
+        self._need(READ)
+
+    def event_read(self) -> None:
+        for _ in range(self.accepts_per_turn):
+            if self.closed or self._is_full() or not self._accept():
+                return
+
+    def _events(self, mask: int) -> None:
+        if self._watch_read:
+            self.event_read()
+        else:
+            self._settle()
+
+    def _accept(self) -> bool:
+        """Accept one connection. Is it worth trying for another?"""
+        try:
+            sock, _ = self.sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in ACCEPT_PASSING:
+                return True
+            if error.errno in OUT_OF_RESOURCES:
+                self._take_a_rest(error)
+                return False
+            raise
+        try:
+            if self._nodelay and not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connected(sock, self)
+        except Exception as error:
+            half_made = self.loop.handlers.get(sock.fileno())
+            if half_made is not None:
+                half_made._abandon(error)
+            else:
+                sock.close()
+            self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
+        return True
+
+    def adopt(self, connection: Descriptor) -> None:
+        """Count the connection until it closes."""
+        connection._owner = self
+        self.connections += 1
+
+    def _one_left(self) -> None:
+        self.connections -= 1
+        if not self.closed and not self._watch_read and self._rest is None:
+            self._watch_read = True
+            self._need(READ)
+
+    def _is_full(self) -> bool:
+        if self.max_connections is not None and self.connections >= self.max_connections:
+            self._watch_read = False
+        return not self._watch_read
+
+    def _take_a_rest(self, error: OSError) -> None:
+        log.warning("%r rests for %s s: %s", self, self.rest_seconds, error)
+        self._watch_read = False
+        self._settle()
+        self._rest = self.loop.timers.add(self.loop.clock() + self.rest_seconds, self._resume, self._context)
+
+    def _resume(self) -> None:
+        self._rest = None
+        self._watch_read = True
+        self._need(READ)
+
+    def _let_go(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+
+    def _really_close(self) -> None:
+        super()._really_close()
+        if self._path is not None:  # a Unix socket's file goes with it, unless somebody else has taken the name
+            path, identity = self._path
+            with contextlib.suppress(OSError):
+                if _identity(path) == identity:
+                    os.unlink(path)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'closed' if self.closed else 'on'} {self.address}>"
+
+
+def open_listener(address: Address, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
+    """A listening OS socket for (host, port), a path, or a socket that listens already, and whether a path was made.
+
+    Raises OSError, naming the address, if it cannot be had; a stale Unix socket that nobody listens on is replaced.
+    """
+    if isinstance(address, socket.socket):
+        if not address.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError(f"{address!r} is not listening: call its listen(), or pass an address")
+        return address, False
+    if isinstance(address, (str, os.PathLike)):
+        path = os.fspath(address)
+        _remove_stale(path)
+        return _bind(socket.AF_UNIX, path, backlog, reuse_port), True
+    try:
+        host, port = address
+    except (TypeError, ValueError):
+        raise TypeError(f"an address is (host, port), a path or a listening socket, not {address!r}") from None
+    family, _, _, _, sockaddr = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return _bind(family, sockaddr, backlog, reuse_port), False
+
+
+def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror}") from None
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Unlink a Unix socket that is left over from a server that died; anything else is left where it is."""
+    if path.startswith("\0"):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(path) == errno.ECONNREFUSED:
+                    os.unlink(path)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def listen(
+    address: Address,
+    connected: Callable[[Any, Listener], object],
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    max_connections: int | None = None,
+    nodelay: bool = True,
+    handler: Callable[[Any], object] | None = None,
+    loop: Loop | None = None,
+) -> Listener:
+    """Listen on `address` and hand each connection's OS socket, and the listener, to `connected`."""
+    sock, made_path = open_listener(address, backlog=backlog, reuse_port=reuse_port)
+    try:
+        listener = Listener(
+            sock, connected, max_connections=max_connections, nodelay=nodelay, handler=handler, loop=loop
+        )
+    except BaseException:
+        if sock is not address:
+            sock.close()
+        raise
+    if made_path and not listener.address.startswith("\0"):
+        listener._path = (listener.address, _identity(listener.address))
+    return listener

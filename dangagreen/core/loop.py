@@ -1,0 +1,484 @@
+"""The event loop: wait, dispatch, due timers, ready calls, pushed-back reads, flush, real closes, post-loop callbacks.
+
+Rules: a turn does a bounded amount; only the loop calls `event_*`; a callback that raises costs its own socket and
+nothing else; KeyboardInterrupt and SystemExit leave `run()`. The loop knows its handlers by the `Handler` protocol
+alone. What does not belong here: sockets, buffers, greenlets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from _thread import get_ident
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+from dangagreen.core.errors import ErrorContext, ForeignThreadError
+from dangagreen.core.pollers import READ, Events, Poller, available_pollers
+from dangagreen.core.profiling import Profile
+from dangagreen.core.timers import Timer, Timers
+
+log = logging.getLogger("dangagreen")
+
+
+class Handler(Protocol):
+    """What the loop needs of an object that owns a file descriptor."""
+
+    fd: int
+    closed: bool
+    _reader: Callable[[], object] | None  # wakes the task that is parked in a read
+    _watch_read: bool
+    _context: Context
+    _told: int
+
+    def event_read(self) -> object: ...
+    def close(self, reason: object = None) -> None: ...
+    def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
+    def _pushed_back(self) -> bool: ...  # deliver what was pushed back; is there more?
+    def _flush(self) -> None: ...
+    def _settle(self) -> None: ...  # make the kernel's interest what it should be
+    def _really_close(self) -> None: ...
+    def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
+
+
+class Green(Protocol):
+    """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
+
+    def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
+    def reset(self) -> None: ...  # every task ends now
+
+
+class Loop:
+    """An event loop. One per thread is made at first use (`current_loop()`); tests make their own.
+
+    `clock` answers seconds and never goes back; `poller` is one of `available_pollers()` or has the same methods.
+    `on_error` may be replaced by a callable that takes an `ErrorContext`. A loop belongs to the thread that made it
+    or that last ran it: what changes registrations, queues or the schedule raises ForeignThreadError elsewhere.
+    """
+
+    __slots__ = (
+        "__weakref__", "_awake", "_batch", "_foreign_ends", "_ready", "_stop", "clock", "current", "green", "handlers",
+        "loop_timeout", "now", "object_callbacks", "on_error", "poller", "post_loop_callback", "profile", "pushed",
+        "running", "thread", "timers", "to_close", "unflushed", "unsettled",
+    )  # fmt: skip
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
+        self.clock = clock
+        self.poller: Poller = poller if poller is not None else available_pollers()[0]()
+        self.now = clock()
+        self.handlers: dict[int, Handler] = {}
+        self.timers = Timers()
+        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.pushed: dict[Handler, None] = {}
+        self.unflushed: list[Handler] = []
+        self.unsettled: list[Handler] = []
+        self.to_close: list[Handler] = []
+        self._batch: Events = []
+        self._foreign_ends: FdHandler | None = None
+        self._awake = False
+        self.current: Any = None  # the task that runs now; None while the loop itself does
+        self.green: Green | None = None
+        self.running = self._stop = False
+        self.thread = get_ident()
+        self.loop_timeout: float | None = None
+        self.post_loop_callback: Callable[..., object] | None = None
+        self.object_callbacks: dict[Handler, Callable[..., object]] = {}
+        self.profile: Profile | None = None
+        self.on_error: Callable[[ErrorContext], object] = log_error
+        _loops.add(self)
+
+    # -- running
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Turn until `stop()` is called, a post-loop callback answers false, or `until()` is true after a turn.
+
+        Meanwhile this is the thread's current loop.
+        """
+        if self.running:
+            raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
+        self.thread = get_ident()
+        self.running, self._stop = True, False
+        previous = getattr(_local, "loop", None)
+        _local.loop = self
+        if self._foreign_ends is None:
+            self._listen_for_threads()
+        if self.green is not None:
+            self.green.adopt()
+        try:
+            while self._turn() and (until is None or not until()):
+                pass
+        finally:
+            self.running = False
+            set_current_loop(previous or self)
+            self._close_all()
+
+    def stop(self) -> None:
+        """End `run()` at the end of this turn."""
+        self._stop = True
+
+    def _turn(self) -> bool:
+        self._batch = self.poller.wait(self._patience())
+        self.now = self.clock()
+        if self._batch:
+            self._dispatch(self._batch)
+        if self.timers:
+            self._run_timers()
+        if self._ready:
+            self._run_ready()
+        if self.pushed:
+            self._run_pushed()
+        if self.unflushed:
+            self._run_unflushed()
+        if self.unsettled:
+            self._settle_all()
+        if self.to_close:
+            self._close_all()
+        if self.post_loop_callback is not None or self.object_callbacks:
+            self._run_post_loop_callbacks()
+        return not self._stop
+
+    def _patience(self) -> float | None:
+        """How long this turn may wait for events, in seconds; None is for ever."""
+        if self._ready or self.pushed or self.unflushed or self._stop:
+            return 0
+        deadline = self.timers.next_deadline()
+        patience = None if deadline is None else max(0.0, deadline - self.clock())
+        if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
+            return patience
+        return self.loop_timeout
+
+    def _dispatch(self, events: Events) -> None:
+        handlers, profile = self.handlers, self.profile
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is None:
+                self._stray(fd)
+                continue
+            try:
+                if mask == READ and profile is None:
+                    reader = handler._reader
+                    if reader is not None:
+                        reader()
+                        continue
+                    if handler._watch_read:
+                        handler._context.run(handler.event_read)
+                        continue
+                handler._context.run(handler._events, mask)
+            except Exception as error:
+                self.failed(handler, error)
+
+    def _stray(self, fd: int) -> None:
+        """An event for an fd that nobody owns: forgotten in this batch (then it is -1), or closed behind our back."""
+        if fd >= 0:
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self.poller.remove(fd)
+
+    def _run_timers(self) -> None:
+        mark = self.timers.mark()
+        while (timer := self.timers.pop_due(self.now, mark)) is not None:
+            what = timer.callback
+            try:
+                timer.fire()
+            except Exception as error:
+                self.report(ErrorContext(f"a timer's callback raised: {what!r}", error))
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        for _ in range(len(ready)):
+            call, arguments = ready.popleft()
+            try:
+                call(*arguments)
+            except Exception as error:
+                self.report(ErrorContext(f"a call_soon callback raised: {call!r} {arguments!r}", error))
+
+    def _run_pushed(self) -> None:
+        for handler in list(self.pushed):
+            self.pushed.pop(handler, None)
+            try:
+                if not handler.closed and handler._context.run(handler._pushed_back):
+                    self.pushed[handler] = None
+            except Exception as error:
+                self.failed(handler, error)
+
+    def _run_unflushed(self) -> None:
+        due, self.unflushed = self.unflushed, []
+        while due:
+            handler = due.pop()
+            try:
+                handler._context.run(handler._flush)
+            except Exception as error:
+                self.failed(handler, error)
+            except BaseException:
+                self.unflushed += due
+                raise
+
+    def _settle_all(self) -> None:
+        while self.unsettled:
+            handler = self.unsettled.pop()
+            try:
+                handler._settle()
+            except Exception as error:
+                self.failed(handler, error)
+
+    def _close_all(self) -> None:
+        while self.to_close:
+            handler = self.to_close.pop()
+            if self.handlers.get(handler.fd) is handler:
+                del self.handlers[handler.fd]
+            try:
+                handler._really_close()
+            except OSError as error:
+                self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
+
+    def _run_post_loop_callbacks(self) -> None:
+        callbacks = list(self.object_callbacks.values())
+        if self.post_loop_callback is not None:
+            callbacks.append(self.post_loop_callback)
+        for callback in callbacks:
+            try:
+                go_on = callback(self.handlers, self.other_fds())
+            except Exception as error:
+                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
+                continue
+            if not go_on:
+                self._stop = True
+
+    # -- the schedule
+
+    def time(self) -> float:
+        """The clock, in seconds."""
+        return self.clock()
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context."""
+        self.check_thread("call_soon")
+        self._ready.append((copy_context().run, (callback, *args)))
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        """The same from any thread, or from a signal handler: the one way into a loop from outside."""
+        self._ready.append((copy_context().run, (callback, *args)))
+        ends = self._foreign_ends
+        if ends is not None and not self._awake:
+            self._awake = True
+            os.write(ends.wake_fd, b"\0")
+
+    def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
+        self.check_thread("add_timer")
+        return self.timers.add(self.clock() + max(0.0, seconds), callback, copy_context())
+
+    def set_loop_timeout(self, milliseconds: float) -> None:
+        """The longest that a turn may wait for events: -1 is no limit, 0 does not wait."""
+        self.loop_timeout = None if milliseconds < 0 else milliseconds / 1000
+
+    def check_thread(self, call: str) -> None:
+        """Raise ForeignThreadError unless this is the loop's own thread."""
+        if get_ident() != self.thread:
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            raise ForeignThreadError(
+                f"{call} was called in thread {names.get(get_ident(), get_ident())!r}, but this loop belongs to thread"
+                f" {names.get(self.thread, self.thread)!r}: use loop.call_soon_threadsafe(...)"
+            )
+
+    def _listen_for_threads(self) -> None:
+        read_end, wake_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(wake_end, False)
+        self._foreign_ends = FdHandler(self, read_end, self._was_woken, wake_end)
+
+    def _was_woken(self, _mask: int) -> None:
+        assert self._foreign_ends is not None
+        self._awake = False
+        os.read(self._foreign_ends.fd, 4096)
+
+    # -- file descriptors without an object
+
+    def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
+        """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
+        ours = {fd: h for fd, h in self.handlers.items() if isinstance(h, FdHandler) and h is not self._foreign_ends}
+        if fds is None:
+            return {fd: handler.callback for fd, handler in ours.items()}
+        for fd, handler in ours.items():
+            if fd not in fds:
+                handler.close()
+        self.add_other_fds(fds)
+        return self.other_fds()
+
+    def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
+        """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them."""
+        self.check_thread("add_other_fds")
+        for fd, callback in fds.items():
+            known = self.handlers.get(fd)
+            if isinstance(known, FdHandler):
+                known.callback = callback
+            else:
+                FdHandler(self, fd, callback)
+
+    def register(self, handler: Handler) -> None:
+        """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
+        self.check_thread(f"registering {type(handler).__name__}")
+        other = self.handlers.get(handler.fd)
+        if other is not None:
+            raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
+        self.handlers[handler.fd] = handler
+
+    def forget(self, fd: int) -> None:
+        """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
+        self.handlers.pop(fd, None)
+        self._batch[:] = [event if event[0] != fd else (-1, 0) for event in self._batch]
+
+    def discard(self, handler: Handler) -> None:
+        """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""
+        self.pushed.pop(handler, None)
+        self.object_callbacks.pop(handler, None)
+        self.to_close.append(handler)
+        if not self.running:
+            self._close_all()
+
+    # -- errors, the end, fork
+
+    def failed(self, handler: Handler, error: Exception) -> None:
+        """Report what a handler's callback raised, and close that handler with it as the reason."""
+        self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
+        try:
+            handler.close(error)
+        except Exception as second:
+            self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
+            handler._abandon(error)
+
+    def report(self, context: ErrorContext) -> None:
+        """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""
+        try:
+            self.on_error(context)
+        except Exception:
+            log.exception("loop.on_error raised; what it was to report follows")
+            log_error(context)
+
+    def reset(self) -> None:
+        """Forget everything: close all sockets, end all tasks, cancel all timers. Not while the loop is running."""
+        if self.running:
+            raise RuntimeError("reset() of a running loop: stop() it first")
+        for handler in list(self.handlers.values()):
+            handler._abandon("the loop was reset")
+        if self.green is not None:
+            self.green.reset()
+        self._foreign_ends, self._awake = None, False
+        self.timers.clear()
+        for pending in (self._ready, self.pushed, self.unflushed, self.unsettled, self.object_callbacks, self._batch):
+            pending.clear()
+        self.loop_timeout = self.post_loop_callback = self.profile = None
+
+    def close(self) -> None:
+        """`reset()`, and let go of the poller. The loop cannot run again."""
+        self.reset()
+        self.poller.close()
+        _loops.discard(self)
+        if getattr(_local, "loop", None) is self:
+            del _local.loop
+
+    def _after_fork(self) -> None:
+        """In the child: a poller of its own, told everything anew; the parent's keeps its registrations."""
+        old, self.poller = self.poller, type(self.poller)()
+        old.close()
+        self.thread = get_ident()
+        if self._foreign_ends is not None:
+            self.handlers.pop(self._foreign_ends.fd)
+            self._foreign_ends._really_close()
+            self._listen_for_threads()
+        for fd, handler in self.handlers.items():
+            if handler._told != UNTOLD and handler is not self._foreign_ends:
+                self.poller.add(fd, handler._told)
+
+
+UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
+
+
+class FdHandler:
+    """An fd without an object: one of `other_fds`, or the pipe by which other threads wake the loop."""
+
+    __slots__ = ("_context", "_loop", "_reader", "_told", "_watch_read", "callback", "closed", "fd", "wake_fd")
+
+    def __init__(self, loop: Loop, fd: int, callback: Callable[[int], object], wake_fd: int = -1) -> None:
+        self._loop = loop
+        self.fd = fd
+        self.callback = callback
+        self.wake_fd = wake_fd  # the pipe's other end: then both are ours to close
+        self.closed = self._watch_read = False
+        self._reader: Callable[[], object] | None = None
+        self._context = copy_context()
+        self._told = READ
+        loop.register(self)
+        loop.poller.add(fd, READ)
+
+    def event_read(self) -> object:
+        return self.callback(READ)
+
+    def _events(self, mask: int) -> None:
+        if not self.closed:
+            self.callback(mask)
+
+    def close(self, reason: object = None) -> None:
+        if not self.closed:
+            self.closed = True
+            self._loop.forget(self.fd)
+            self._loop.poller.remove(self.fd)
+            self._really_close()
+
+    _abandon = close
+
+    def _really_close(self) -> None:
+        if self.wake_fd >= 0:
+            os.close(self.fd)
+            os.close(self.wake_fd)
+
+    def _pushed_back(self) -> bool:
+        return False
+
+    def _flush(self) -> None:
+        raise AssertionError("an fd without an object has nothing to flush")
+
+    _settle = _flush
+
+    def __repr__(self) -> str:
+        return f"<fd {self.fd}: {self.callback!r}>"
+
+
+def log_error(context: ErrorContext) -> None:
+    """The default of `Loop.on_error`: the message and the traceback, to the logger "dangagreen"."""
+    error = context.exception
+    log.error("%s", context.message, exc_info=(type(error), error, error.__traceback__))
+
+
+_local = threading.local()
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def current_loop() -> Loop:
+    """This thread's loop, made at first use."""
+    try:
+        loop: Loop = _local.loop
+    except AttributeError:
+        loop = _local.loop = Loop()
+    return loop
+
+
+def set_current_loop(loop: Loop | None) -> None:
+    """Make `loop` this thread's loop, or with None have a new one made at next use."""
+    if loop is None:
+        _local.__dict__.pop("loop", None)
+    else:
+        _local.loop = loop
+
+
+def _after_fork_in_child() -> None:
+    for loop in list(_loops):
+        loop._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,261 @@
+"""Writing: the kernel first, what it does not take is queued, and interest in writability follows from the queue.
+
+Rules: bytes leave in the order of the calls, a callable runs when everything before it has left; `unsent` is the sum
+of what is queued; a peer that no longer takes bytes does not cost those that it has sent. What does not belong here:
+reading, waiting for the queue to empty (that is the greenlet layer's).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.loop import Loop
+from dangagreen.core.pollers import WRITE
+
+Buffer = bytes | bytearray | memoryview
+Writer = Callable[[Buffer], int]
+
+_JOIN = 131072  # bytes put together for one send; what glibc still allocates without a system call
+IDLE, BLOCKED, FLUSHING = 0, 1, 2  # nobody sends the queue; the kernel took no more; it is being sent right now
+_CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their turn
+
+# TCP_CORK is Linux's name, TCP_NOPUSH that of the BSDs and macOS.
+_CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
+
+
+class Outgoing(Descriptor):
+    """The writing half of a socket.
+
+    Class attributes, in bytes: `high_water` and `low_water` (hooks `on_high_water`, `on_low_water`, and where
+    `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket; None is no limit).
+    """
+
+    __slots__ = ("_above", "_calls", "_mute", "_queue", "_sending", "_write_error", "_writer", "_writers", "unsent")
+
+    high_water: ClassVar[int] = 65536
+    low_water: ClassVar[int] = 16384
+    max_unsent: ClassVar[int | None] = None
+
+    def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+        super().__init__(sock, loop)
+        self.unsent = self._calls = 0
+        self._sending = IDLE
+        self._queue: list[Buffer | Callable[[], object]] | None = None
+        self._writer: Writer | None = None
+        self._writers: list[Any] | None = None  # tasks that wait for the queue to shrink
+        self._above = False  # over the high-water mark, and not yet under the low one again
+        self._mute = False  # closed, finished or broken: what is written goes nowhere
+        self._write_error: OSError | None = None
+
+    def write(self, data: Buffer | Callable[[], object] | None) -> bool:
+        """Send bytes; or run a callable when everything before it was sent; or, with None, kick-start the queue.
+
+        True if all of it went to the kernel, False if anything is queued. A closed socket answers True. A callable
+        runs at once if nothing is queued, and then what it raises reaches the caller. A str raises TypeError.
+        """
+        if self._queue is not None or data.__class__ is not bytes:
+            return self._write_later(data)
+        if self._mute:
+            return True
+        try:
+            sent: int = self.sock.send(data) if self._writer is None else self._writer(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._write_failed(error)
+            return True
+        if sent == len(data):
+            return True
+        self._sending = BLOCKED
+        self._enqueue(memoryview(data)[sent:])
+        self._need(WRITE)
+        self.on_incomplete_write()
+        return False
+
+    def write_soon(self, data: Buffer) -> None:
+        """Queue bytes, and send all that is queued once at the end of the turn: one system call for many replies."""
+        self.loop.check_thread("write_soon")
+        data = as_bytes(data)
+        if data and not self._mute:
+            if self._queue is None:
+                self.loop.unflushed.append(self)
+            self._enqueue(data)
+
+    def _write_later(self, data: Buffer | Callable[[], object] | None) -> bool:
+        """`write`, when there is a queue, or when what is to be written is not bytes."""
+        if data is not None and not callable(data):
+            data = as_bytes(data)
+            if self._queue is None:
+                return self.write(data) if data else True
+        if self._mute:
+            return True
+        self.loop.check_thread("write")
+        if data is not None:
+            self._enqueue(data)
+        if self._sending == IDLE or (self._sending == BLOCKED and data is None):
+            self._flush()
+        return self._queue is None
+
+    def _enqueue(self, data: Buffer | Callable[[], object]) -> None:
+        if self._queue is None:
+            self._queue = [data]
+        else:
+            self._queue.append(data)
+        if callable(data):
+            self._calls += 1
+            return
+        self.unsent += len(data)
+        if self.unsent > self.high_water and not self._above:
+            self._above = True
+            self.on_high_water()
+        if self.max_unsent is not None and self.unsent > self.max_unsent:
+            self.close(f"{self.unsent} bytes are queued, max_unsent is {self.max_unsent}: the peer reads too slowly")
+
+    # -- the queue leaves
+
+    def _flush(self) -> None:
+        """Send what is queued, as far as the kernel takes it, and run the callables whose turn has come."""
+        queue, calls = self._queue, 0
+        if queue is None or self._sending == FLUSHING:
+            return
+        self._sending = FLUSHING
+        blocked = False
+        try:
+            while queue and not blocked and self._queue is queue:
+                if not (self._calls and callable(queue[0])):
+                    blocked = not self._send_some(queue)
+                elif calls < _CALLS_AT_ONCE:
+                    calls += 1
+                    self._calls -= 1
+                    queue.pop(0)()  # type: ignore[operator]
+                else:
+                    self.loop.unflushed.append(self)
+                    break
+        finally:
+            self._sending = IDLE
+            if self._queue is queue:
+                self._was_flushed(blocked)
+            elif self._told & WRITE:
+                self._settle()
+
+    def _send_some(self, queue: list[Any]) -> bool:
+        """Send the bytes at the head of the queue with one call. Did the kernel take them all?"""
+        count, data = 1, queue[0]
+        if len(queue) > 1:
+            size = len(data)
+            while count < len(queue) and size < _JOIN and not (self._calls and callable(queue[count])):
+                size += len(queue[count])
+                count += 1
+            if count > 1:
+                data = b"".join(queue[:count])
+        try:
+            sent = self.sock.send(data) if self._writer is None else self._writer(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._write_failed(error)
+            return False
+        self.unsent -= sent
+        if sent == len(data):
+            del queue[:count]
+            return True
+        if sent or count > 1:
+            queue[:count] = [memoryview(data)[sent:]]
+        self.on_incomplete_write()
+        return False
+
+    def _was_flushed(self, blocked: bool) -> None:
+        """An empty queue is None, interest follows, and who waited for room hears of it."""
+        if blocked:
+            self._sending = BLOCKED
+            self._need(WRITE)
+        else:
+            if not self._queue:
+                self._queue = None
+            if self._told & WRITE:
+                self._settle()
+        if self._above and self.unsent <= self.low_water:
+            self._above = False
+            self.on_low_water()
+        if self._writers:
+            self._room()
+
+    def _write_failed(self, error: OSError) -> None:
+        """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there."""
+        self._write_error = error
+        self._drop_queue()
+        if not self._is_being_read():
+            self.close(error)
+        elif self._writers:
+            self._room()
+
+    def _drop_queue(self) -> None:
+        self._mute = True
+        self._queue = None
+        self.unsent = self._calls = self._sending = 0
+
+    def _is_being_read(self) -> bool:
+        return False
+
+    def _let_go(self) -> None:
+        self._drop_queue()
+
+    def _room(self) -> None:
+        """The queue is shorter than it was: the greenlet layer wakes who waits for that."""
+
+    def _wanted(self) -> int:
+        want = super()._wanted()
+        return want | WRITE if self._sending == BLOCKED else want
+
+    # -- hooks and settings
+
+    def event_write(self) -> object:
+        """Called when the kernel takes bytes again, while something is queued or writing is watched. It flushes."""
+        self._flush()
+        return None
+
+    def on_incomplete_write(self) -> object:
+        """Called when the kernel took less than it was given."""
+
+    def on_high_water(self) -> object:
+        """Called when more than `high_water` bytes have come to be queued."""
+
+    def on_low_water(self) -> object:
+        """Called when, after that, no more than `low_water` are queued."""
+
+    def watch_write(self, on: bool) -> None:
+        """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
+        self.loop.check_thread("watch_write")
+        self._watch_write = bool(on) and not self.closed
+        if self._watch_write:
+            self._need(WRITE)
+        elif self._told & WRITE:
+            self._settle()
+
+    def set_writer_func(self, writer: Writer | None) -> None:
+        """Replace the system call: `writer(data)` answers how many bytes it took, or raises BlockingIOError."""
+        self._writer = writer
+
+    def tcp_cork(self, on: bool) -> None:
+        """Hold back partial TCP segments, or let them go. Ignored where it means nothing, and after the end."""
+        if _CORK is not None and not self.closed and self.sock.family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                self.sock.setsockopt(socket.IPPROTO_TCP, _CORK, int(bool(on)))
+            except OSError as error:
+                self.debugmsg("tcp_cork: %s", error)
+
+    def debugmsg(self, message: str, *args: object) -> None:
+        raise NotImplementedError
+
+
+def as_bytes(data: Any) -> bytes:
+    """The bytes that a bytes-like object holds now. Anything else raises TypeError."""
+    if data.__class__ is bytes:
+        return data
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise TypeError(f"a bytes-like object is needed here, not {type(data).__name__}") from None

@@ -1,0 +1,179 @@
+"""epoll, kqueue, poll and select behind the same five methods: add modify remove wait close.
+
+Rules: a poller knows file descriptors and bits, nothing else. It is level-triggered. Masks are made of READ and
+WRITE; events of READ, WRITE, ERR and HUP, whose values are those of epoll and poll, so that the best pollers need no
+translation. A FIN alone is no HUP. What does not belong here: sockets, callbacks, time.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+READ, WRITE, ERR, HUP = 1, 4, 8, 16
+_INVALID = 32  # POLLNVAL: the fd was closed behind our back
+
+Events = list[tuple[int, int]]
+
+
+class Poller(Protocol):
+    """What a loop needs to know the readiness of file descriptors.
+
+    `wait` takes seconds, or None for no limit, and never returns before them without an event. `add` of an fd that
+    is known, and `modify` or `remove` of one that is not, raise OSError or KeyError.
+    """
+
+    @property
+    def add(self) -> Callable[[int, int], object]: ...
+    @property
+    def modify(self) -> Callable[[int, int], object]: ...
+    @property
+    def remove(self) -> Callable[[int], object]: ...
+    @property
+    def wait(self) -> Callable[[float | None], Events]: ...
+    @property
+    def close(self) -> Callable[[], object]: ...
+
+
+if sys.platform == "linux":
+
+    class EpollPoller:
+        """Linux. The five methods are epoll's own bound ones: no Python code runs between loop and kernel."""
+
+        __slots__ = ("add", "close", "modify", "remove", "wait")
+
+        def __init__(self) -> None:
+            epoll = select.epoll()
+            self.add: Callable[[int, int], object] = epoll.register
+            self.modify: Callable[[int, int], object] = epoll.modify
+            self.remove: Callable[[int], object] = epoll.unregister
+            self.wait: Callable[[float | None], Events] = epoll.poll
+            self.close: Callable[[], object] = epoll.close
+
+
+class KqueuePoller:
+    """BSD and macOS. Reading and writing are two filters there; the end of either is a flag on its event."""
+
+    __slots__ = ("_kqueue", "_masks")
+
+    def __init__(self) -> None:
+        self._kqueue = select.kqueue()  # type: ignore[attr-defined, unused-ignore]
+        self._masks: dict[int, int] = {}
+
+    def add(self, fd: int, mask: int) -> None:
+        if fd in self._masks:
+            raise FileExistsError(f"fd {fd} is being watched already")
+        self._change(fd, 0, mask)
+
+    def modify(self, fd: int, mask: int) -> None:
+        self._change(fd, self._masks[fd], mask)
+
+    def remove(self, fd: int) -> None:
+        self._change(fd, self._masks[fd], 0)
+        del self._masks[fd]
+
+    def _change(self, fd: int, old: int, new: int) -> None:
+        changes = []
+        for bit, name in ((READ, "KQ_FILTER_READ"), (WRITE, "KQ_FILTER_WRITE")):
+            if (old ^ new) & bit:
+                flag = "KQ_EV_ADD" if new & bit else "KQ_EV_DELETE"
+                changes.append(select.kevent(fd, getattr(select, name), getattr(select, flag)))  # type: ignore[attr-defined, unused-ignore]
+        if changes:
+            self._kqueue.control(changes, 0)
+        self._masks[fd] = new
+
+    def wait(self, timeout: float | None) -> Events:
+        ready: dict[int, int] = {}
+        for event in self._kqueue.control(None, 1023, timeout):
+            ended = event.flags & select.KQ_EV_EOF  # type: ignore[attr-defined, unused-ignore]
+            reading = event.filter == select.KQ_FILTER_READ  # type: ignore[attr-defined, unused-ignore]
+            mask = READ if reading else WRITE | HUP if ended else WRITE
+            if ended and event.fflags:
+                mask |= ERR
+            ready[event.ident] = ready.get(event.ident, 0) | mask
+        return list(ready.items())
+
+    def close(self) -> None:
+        self._kqueue.close()
+
+
+class PollPoller:
+    """poll(2). Its bits are ours on every platform that has it."""
+
+    __slots__ = ("_known", "_poll")
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._known: set[int] = set()
+
+    def add(self, fd: int, mask: int) -> None:
+        if fd in self._known:  # poll's own register() would silently replace the mask
+            raise FileExistsError(f"fd {fd} is being watched already")
+        self._poll.register(fd, mask)
+        self._known.add(fd)
+
+    def modify(self, fd: int, mask: int) -> None:
+        self._poll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        self._known.discard(fd)
+
+    def wait(self, timeout: float | None) -> Events:
+        events = self._poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+        return [(fd, mask if mask < _INVALID else ERR | HUP) for fd, mask in events]
+
+    def close(self) -> None:
+        self._known.clear()
+
+
+class SelectPoller:
+    """select(2): the last resort. It reports no hang-ups and knows no fd above 1023."""
+
+    __slots__ = ("_masks",)
+
+    def __init__(self) -> None:
+        self._masks: dict[int, int] = {}
+
+    def add(self, fd: int, mask: int) -> None:
+        if fd in self._masks:
+            raise FileExistsError(f"fd {fd} is being watched already")
+        if fd >= 1024:
+            raise ValueError(f"select() cannot watch fd {fd}, only those below 1024: use another poller")
+        self._masks[fd] = mask
+
+    def modify(self, fd: int, mask: int) -> None:
+        if fd not in self._masks:
+            raise KeyError(fd)
+        self._masks[fd] = mask
+
+    def remove(self, fd: int) -> None:
+        del self._masks[fd]
+
+    def wait(self, timeout: float | None) -> Events:
+        readers = [fd for fd, mask in self._masks.items() if mask & READ]
+        writers = [fd for fd, mask in self._masks.items() if mask & WRITE]
+        readable, writable, _ = select.select(readers, writers, (), timeout)
+        ready = dict.fromkeys(readable, READ)
+        for fd in writable:
+            ready[fd] = ready.get(fd, 0) | WRITE
+        return list(ready.items())
+
+    def close(self) -> None:
+        self._masks.clear()
+
+
+def available_pollers() -> list[Callable[[], Poller]]:
+    """The classes of the pollers that this platform has, the best one first."""
+    found: list[Callable[[], Poller]] = []
+    if sys.platform == "linux":
+        found.append(EpollPoller)
+    if hasattr(select, "kqueue"):
+        found.append(KqueuePoller)
+    if hasattr(select, "poll"):
+        found.append(PollPoller)
+    found.append(SelectPoller)
+    return found

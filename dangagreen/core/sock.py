@@ -1,0 +1,274 @@
+"""Socket in callback style: reading, events and their order, hand-over of the OS socket, addresses in words.
+
+Rules: a hang-up never costs bytes; bytes are in the kernel, in the buffer or in the caller's hands; hooks are called
+by the loop alone. What does not belong here: anything that waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from dangagreen.core.danga import DangaNames
+from dangagreen.core.errors import BusyError, ClosedError
+from dangagreen.core.lifetime import Lifetime
+from dangagreen.core.loop import Loop
+from dangagreen.core.outgoing import BLOCKED, Buffer, as_bytes
+from dangagreen.core.pollers import ERR, HUP, READ, WRITE
+
+log = logging.getLogger("dangagreen")
+
+_AFTER_THE_END = 32  # beside ERR and HUP: event_hup was called after read() had returned None
+
+
+class Socket(DangaNames, Lifetime):
+    """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
+
+    `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,
+    and a misspelt one raises AttributeError.
+    """
+
+    __slots__ = ("_buffer", "_hung", "_local", "_peer", "_pos", "_read_error", "_sequential")
+
+    def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+        super().__init__(sock, loop)
+        self._buffer: bytes | bytearray = b""
+        self._pos = 0
+        self._hung = 0
+        self._sequential = False  # whose style decides what a hang-up does
+        self._read_error: OSError | None = None
+        self._peer: Any = None
+        self._local: Any = None
+
+    # -- reading
+
+    def read(self, n: int) -> bytes | None:
+        """At most n bytes; b"" when nothing is there now; None when the connection has ended or is closed."""
+        if self._buffer:
+            return self._take(n)
+        if self.closed:
+            return None
+        try:
+            data: bytes = self.sock.recv(n)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            self._read_error = error
+        else:
+            if data:
+                self._heard = self.loop.now
+                return data
+            if n <= 0:
+                raise ValueError(f"read({n}): at least one byte must be asked for")
+        self._eof = 2
+        self.loop.unsettled.append(self)
+        return None
+
+    def push_back_read(self, data: Buffer) -> None:
+        """Put bytes before everything unread. `event_read` fires again at the end of the turn, if watched."""
+        self.loop.check_thread("push_back_read")
+        data = as_bytes(data)
+        if data and not self.closed and not self._finishing:
+            self._buffer = data + bytes(self._buffer[self._pos :])
+            self._pos = 0
+            if self._watch_read or self._reader is not None:
+                self.loop.pushed[self] = None
+
+    def watch_read(self, on: bool) -> None:
+        """Have `event_read` called whenever there is input, also input that was read ahead; or no longer."""
+        self.loop.check_thread("watch_read")
+        if not on:
+            self._watch_read = False
+        elif not self.closed and not self._finishing:
+            self._watch_read, self._sequential = True, False
+            self._heard = self.loop.now
+            if not self._told & READ:
+                self._need(READ)
+            if self._buffer or self._eof == 1:
+                self.loop.pushed[self] = None
+
+    def _take(self, n: int) -> bytes:
+        """Take up to n bytes out of the buffer, which is not empty."""
+        if n <= 0:
+            raise ValueError(f"read({n}): at least one byte must be asked for")
+        buffer, start = self._buffer, self._pos
+        taken = buffer[start : start + n]
+        if start + n >= len(buffer):
+            self._buffer, self._pos = b"", 0
+        elif isinstance(buffer, bytearray):
+            del buffer[: start + n]
+            self._pos = 0
+        else:
+            self._pos = start + n
+        return taken if isinstance(taken, bytes) else bytes(taken)
+
+    def _unread(self) -> bool:
+        """Is there input that nobody has read, in the buffer or in the kernel?"""
+        if self._buffer:
+            return True
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    # -- events
+
+    def event_err(self) -> object:
+        """Called once when the OS reports an error on the socket. It closes, with that error as the reason."""
+        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self.close(OSError(number, os.strerror(number)) if number else "an error on the socket")
+        return None
+
+    def event_hup(self) -> object:
+        """Called when the peer hung up and, where reading is watched, all its input was read. It closes if so."""
+        if not self._unread():
+            self.close("the peer hung up")
+        return None
+
+    def _hook(self, event: str, call: Callable[[], object]) -> None:
+        if self.loop.profile is None:
+            call()
+        else:
+            self.loop.profile.measure(self, event, call)
+
+    def _events(self, mask: int) -> None:
+        if self.closed:
+            return None
+        if self._finishing:
+            return self._late_events(mask)
+        ended = mask & (ERR | HUP)
+        if mask & READ or ended:
+            self._readable()
+        if (mask & WRITE or (ended and self._sending == BLOCKED)) and not self.closed:
+            if self._watch_write or self._queue is not None:
+                self._hook("write", self.event_write)
+        if ended and not self.closed:
+            self._hang_up(ended)
+        if mask & self._told and not self.closed:
+            self._settle()
+        return None
+
+    def _readable(self) -> None:
+        if self._reader is not None:
+            self._hook("read", self._reader)
+        elif self._watch_read and self._eof < 2:
+            self._hook("read", self.event_read)
+
+    def _hang_up(self, ended: int) -> None:
+        """An error or a hang-up, after what could be read and written at once was. Input goes first."""
+        if self._reader is not None or self._finishing:
+            return
+        if not self._sequential:
+            if self._watch_read and self._eof < 2 and (ended & HUP or self._unread()):
+                return
+            if ended & ERR and not self._hung & ERR:
+                self._hung |= ERR
+                self._hook("err", self.event_err)
+            stage = HUP if self._eof < 2 else _AFTER_THE_END
+            if ended & HUP and not self._hung & stage and not self.closed:
+                self._hung |= stage
+                self._hook("hup", self.event_hup)
+        if self._reader is None and self._sending != BLOCKED and not self.closed:
+            self._detach()
+
+    def _pushed_back(self) -> bool:
+        """Deliver what was pushed back or read ahead. Is there more for the next turn?"""
+        if self._reader is not None:
+            self._readable()
+            return False
+        if self._watch_read and (self._buffer or self._eof == 1):
+            self._readable()
+        return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
+
+    # -- the end
+
+    def steal_socket(self) -> tuple[Any, bytes]:
+        """Hand over the OS socket and what was read ahead or pushed back, and close this object.
+
+        Raises BusyError while somebody is parked in a read, or while bytes are queued that the kernel does not take.
+        """
+        self.loop.check_thread("steal_socket")
+        if self._reader is not None:
+            raise BusyError(f"{self!r} cannot be stolen while somebody is parked in a read")
+        self._flush()
+        if self.closed:
+            raise ClosedError(self, self.close_reason)
+        if self._queue is not None:
+            raise BusyError(f"{self!r} cannot be stolen while {self.unsent} bytes are queued: drain() it first")
+        sock, rest = self.sock, bytes(self._buffer[self._pos :])
+        self._detach()
+        self.loop.forget(self.fd)
+        self.sock = _Stolen()
+        self.close("its OS socket was handed over")
+        return sock, rest
+
+    def _no_more_reading(self) -> None:
+        self._buffer, self._pos = b"", 0
+
+    def _is_being_read(self) -> bool:
+        return super()._is_being_read() or (self._sequential and not self._eof and not self._finishing)
+
+    # -- in words
+
+    def peer_ip_string(self) -> str | None:
+        """The peer's IP address; None for a Unix socket, or if it was never asked for while it could be known."""
+        address = self._address("getpeername", "_peer")
+        return address[0] if isinstance(address, tuple) else None
+
+    def peer_addr_string(self) -> str | None:
+        """ "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none); None if not known."""
+        return _in_words(self._address("getpeername", "_peer"))
+
+    def local_ip_string(self) -> str | None:
+        """The same of this side."""
+        address = self._address("getsockname", "_local")
+        return address[0] if isinstance(address, tuple) else None
+
+    def local_addr_string(self) -> str | None:
+        """The same of this side."""
+        return _in_words(self._address("getsockname", "_local"))
+
+    def _address(self, call: str, slot: str) -> Any:
+        address = getattr(self, slot)
+        if address is None:
+            try:
+                address = getattr(self.sock, call)()
+            except (OSError, AttributeError):
+                return None
+            setattr(self, slot, address)
+        return address
+
+    def as_string(self) -> str:
+        """ "Class(RW): open to 127.0.0.1:80", the letters telling what is watched."""
+        watched = ("R" if self._watch_read else "") + ("W" if self._wanted() & WRITE else "")
+        peer = self.peer_addr_string()
+        state = "closed" if self.closed else "open"
+        return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")
+
+    __repr__ = as_string
+
+    def debugmsg(self, message: str, *args: object) -> None:
+        """A line, with this socket in words, to the logger "dangagreen" at level DEBUG."""
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(f"{message} [%s]", *args, self.as_string())
+
+    def dump_error(self, message: str) -> None:
+        """The message, this socket in words and the stack, to the logger "dangagreen"."""
+        log.error("%s [%s]", message, self.as_string(), stack_info=True)
+
+
+class _Stolen:
+    """In the place of an OS socket that was handed over."""
+
+    def close(self) -> None:
+        """It belongs to somebody else now."""
+
+
+def _in_words(address: Any) -> str | None:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return os.fsdecode(address) if address is not None else None

@@ -1,0 +1,1 @@
+"""Sequential style: everything that may park."""

@@ -1,0 +1,299 @@
+"""Socket in both styles: the callback class of the core, with the calls that look blocking.
+
+Rules: bytes belong to the buffer until a read returns them, so that a cancellation or a timeout loses nothing; what
+is unbounded takes a limit, and reaching it consumes nothing; every call that may park looks for cancellation first,
+also when it need not wait. What does not belong here: who starts handlers (that is net).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+
+from dangagreen.core.errors import BusyError, ClosedError, IncompleteReadError, LimitError
+from dangagreen.core.outgoing import Buffer, as_bytes
+from dangagreen.core.pollers import READ
+from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.green.sched import Task, Wait, entering, park, parked_task, wake
+
+_CHUNK = 65536  # what one recv asks for; above 128 KiB malloc would map and unmap memory for each of them
+_LARGE = 65536  # a buffer beyond this grows in place
+_TO_END = 16 * 1024 * 1024
+
+
+class Socket(CallbackSocket):
+    """A connection in both styles: `event_*` hooks, and calls that look blocking and suspend only their task.
+
+    While a task is parked in a read it gets the input; otherwise `event_read` does, if reading is watched. Both see
+    one buffer. Reads raise ClosedError once the socket was closed on this side, ConnectionError when the connection
+    broke, BusyError while another task is parked in a read, Cancelled when the task was cancelled. In a callback all
+    of them raise CannotParkError.
+    """
+
+    __slots__ = ()
+
+    # -- reading
+
+    def read_exactly(self, n: int) -> bytes:
+        """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
+        task: Task | None = self.loop.current
+        if task is None or task.interrupt is not None:
+            task = entering(self.loop, "read_exactly")
+        if n <= 0:
+            if n < 0:
+                raise ValueError(f"read_exactly({n}): cannot be negative")
+            return b""
+        while len(self._buffer) - self._pos < n:
+            if not self._fill(task, _READ_EXACTLY):
+                raise self._incomplete(f"the {n} that were asked for")
+        return self._take(n)
+
+    def read_line(self, limit: int = 65536) -> bytes:
+        r"""Parks until a line, ended by b"\n", is there; returns it with its end, or b"" at the end of the stream.
+
+        Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`.
+        """
+        task: Task | None = self.loop.current
+        if task is None or task.interrupt is not None:
+            task = entering(self.loop, "read_line")
+        buffer, start = self._buffer, self._pos
+        end = buffer.find(b"\n", start) + 1
+        if not end:
+            end = self._find(task, _READ_LINE, b"\n", limit)
+            if not end:
+                return b""
+            buffer, start = self._buffer, self._pos
+        if end - start > limit:
+            raise self._over(limit, "a line")
+        if end != len(buffer) or buffer.__class__ is not bytes:
+            if buffer.__class__ is not bytes:
+                return self._take(end - start)
+            self._pos = end
+            return buffer[start:end]
+        self._buffer, self._pos = b"", 0
+        return buffer[start:] if start else buffer
+
+    def read_until(self, separator: bytes, limit: int = 65536) -> bytes:
+        """Parks until `separator` has come; returns everything up to its end, or b"" at the end of the stream.
+
+        Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes.
+        """
+        task: Task | None = self.loop.current
+        if task is None or task.interrupt is not None:
+            task = entering(self.loop, "read_until")
+        if not separator:
+            raise ValueError("read_until: the separator is empty")
+        end = self._find(task, _READ_UNTIL, separator, limit)
+        if end - self._pos > limit:
+            raise self._over(limit, f"what ends with {separator!r}")
+        return self._take(end - self._pos) if end else b""
+
+    def read_some(self, limit: int = 65536) -> bytes:
+        """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
+        task: Task | None = self.loop.current
+        if task is None or task.interrupt is not None:
+            task = entering(self.loop, "read_some")
+        if limit <= 0:
+            raise ValueError(f"read_some({limit}): at least one byte must be asked for")
+        while not self._buffer:
+            if not self._fill(task, _READ_SOME, min(limit, _CHUNK)):
+                return b""
+        return self._take(limit)
+
+    def read_to_end(self, limit: int = _TO_END) -> bytes:
+        """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
+        task: Task | None = self.loop.current
+        if task is None or task.interrupt is not None:
+            task = entering(self.loop, "read_to_end")
+        while len(self._buffer) - self._pos <= limit:
+            if not self._fill(task, _READ_TO_END):
+                return self._take(len(self._buffer)) if self._buffer else b""
+        raise self._over(limit, "what came before the end")
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines up to the end of the stream, each as `read_line()` returns it."""
+        while line := self.read_line():
+            yield line
+
+    def _find(self, task: Task, wait: Wait, separator: bytes, limit: int) -> int:
+        """The position after the next separator, once it has come; 0 at a clean end."""
+        seen = 0  # how much of what is unread was searched
+        while True:
+            buffer, start = self._buffer, self._pos
+            end = buffer.find(separator, start + max(0, seen - len(separator) + 1))
+            if end >= 0:
+                return end + len(separator)
+            seen = len(buffer) - start
+            if seen >= limit:
+                raise self._over(limit, f"what ends with {separator!r}")
+            if not self._fill(task, wait):
+                if self._buffer:
+                    raise self._incomplete(f"what ends with {separator!r}")
+                return 0
+
+    def _fill(self, task: Task, wait: Wait, size: int = _CHUNK) -> bool:
+        """Parks until there is input, and adds it to the buffer. False at the end of the stream.
+
+        It parks before it calls recv: input that is there already is reported by the next wait anyway.
+        """
+        if self.closed or self._finishing or self._eof or self._reader is not None:
+            return self._cannot_fill(task)
+        self.loop.check_thread(wait.name)
+        self._reader = task.resume
+        self._sequential = True
+        self._heard = self.loop.now
+        if not self._told & READ:
+            self._need(READ)
+        park(task, wait, self)
+        self._reader = None  # a wake by anybody but the loop's dispatch has undone this already, and raises in park()
+        try:
+            chunk: bytes = self.sock.recv(size)
+        except BlockingIOError:
+            return True  # woken by push_back_read, or for nothing: the caller looks at the buffer, and may come again
+        except OSError as error:
+            self._eof, self._read_error = 1, error
+            self.loop.unsettled.append(self)
+            raise
+        if not chunk:
+            self._eof = 1
+            self.loop.unsettled.append(self)
+            return False
+        buffer, start = self._buffer, self._pos
+        if not buffer:
+            self._buffer = chunk
+        elif buffer.__class__ is bytearray:
+            buffer += chunk
+        else:
+            buffer = buffer[start:] + chunk
+            self._buffer = buffer if len(buffer) <= _LARGE else bytearray(buffer)
+            self._pos = 0
+        return True
+
+    def _cannot_fill(self, task: Task) -> bool:
+        if self.closed or self._finishing:
+            raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
+        if self._reader is not None:
+            raise BusyError(
+                f"{task.name!r} cannot read {self!r}: task {parked_task(self._reader).name!r} is reading it"
+            )
+        if self._read_error is not None:
+            raise self._read_error
+        return False
+
+    def _incomplete(self, wanted: str) -> IncompleteReadError:
+        partial = self._take(len(self._buffer)) if self._buffer else b""
+        return IncompleteReadError(self, partial, wanted)
+
+    def _over(self, limit: int, what: str) -> LimitError:
+        return LimitError(f"{what} from {self!r} is longer than the limit of {limit} bytes", limit)
+
+    # -- writing
+
+    def write_all(self, data: Buffer) -> None:
+        """Parks while more than `high_water` bytes are queued, then queues all of `data`; cancelled, none of it.
+
+        What several calls queue leaves in one system call, at the latest at the end of the turn. Raises LimitError if
+        `data` alone is larger than `max_unsent`; ClosedError or the OS's error when the peer can take no more.
+        """
+        task: Task | None = self.loop.current
+        if task is None or task.interrupt is not None:
+            task = entering(self.loop, "write_all")
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
+        if self._mute:
+            raise self._cannot_write()
+        if self.unsent > self.high_water or self.max_unsent is not None:
+            self._wait_for_room(task, len(data))
+        queue = self._queue
+        if queue is None:
+            self.loop.check_thread("write_all")
+            if data:
+                self._queue = [data]
+                self.unsent = len(data)
+                self.loop.unflushed.append(self)
+        else:
+            queue.append(data)
+            self.unsent += len(data)
+        if self.unsent > self.high_water and not self._above:
+            self._above = True
+            self.on_high_water()
+
+    def _wait_for_room(self, task: Task, size: int) -> None:
+        room = self.high_water
+        if self.max_unsent is not None:
+            if size > self.max_unsent:
+                raise LimitError(f"{size} bytes to write are more than max_unsent, {self.max_unsent}", self.max_unsent)
+            room = min(room, self.max_unsent - size)
+        if self.unsent > room:
+            self._wait_unsent(task, _WRITE_ALL, min(room, self.low_water))
+
+    def drain(self) -> None:
+        """Parks until everything queued was taken by the kernel. Raises like `write_all`."""
+        task = entering(self.loop, "drain")
+        if self._mute:
+            raise self._cannot_write()
+        self._wait_unsent(task, _DRAIN, 0)
+
+    def _wait_unsent(self, task: Task, wait: Wait, most: int) -> None:
+        """Parks until no more than `most` bytes are queued."""
+        self._flush()
+        while self.unsent > most and not self._mute:
+            if self._writers is None:
+                self._writers = []
+            self._writers.append((task, most))
+            park(task, wait, self)
+        if self._mute:
+            raise self._cannot_write()
+
+    def _room(self) -> None:
+        for task, most in self._writers or ():
+            if self._mute or self.unsent <= most:
+                wake(task)
+
+    def _cannot_write(self) -> OSError:
+        if self._write_error is not None:
+            return self._write_error
+        return ClosedError(self, self.close_reason if self.closed else "finish() was called")
+
+    # -- the end
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drain and close; after an exception, close at once."""
+        try:
+            if error is None and not self.closed and not self._finishing:
+                self.drain()
+        finally:
+            if not self._finishing:
+                self.close(error)
+
+    def _no_more_reading(self) -> None:
+        super()._no_more_reading()
+        if self._reader is not None:
+            wake(parked_task(self._reader), ClosedError(self, self.close_reason))
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        for task, _ in list(self._writers or ()):
+            wake(task, self._cannot_write())
+
+
+def _stop_reading(sock: Socket, _task: Task) -> None:
+    sock._reader = None
+
+
+def _stop_writing(sock: Socket, task: Task) -> None:
+    sock._writers = [entry for entry in sock._writers or () if entry[0] is not task] or None
+
+
+_READ_EXACTLY = Wait("read_exactly", _stop_reading)
+_READ_LINE = Wait("read_line", _stop_reading)
+_READ_UNTIL = Wait("read_until", _stop_reading)
+_READ_SOME = Wait("read_some", _stop_reading)
+_READ_TO_END = Wait("read_to_end", _stop_reading)
+_WRITE_ALL = Wait("write_all", _stop_writing)
+_DRAIN = Wait("drain", _stop_writing)

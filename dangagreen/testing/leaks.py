@@ -1,0 +1,83 @@
+"""The leak check: file descriptors, tasks, timers, registered sockets and unhandled errors that a test leaves behind.
+
+Rules: each leak is named, so that the message alone says what to look for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dangagreen.core.errors import ErrorContext
+from dangagreen.core.loop import Loop, current_loop
+from dangagreen.green.sched import scheduler
+
+_SETTLE_TURNS = 3
+
+
+class LeakCheck:
+    """What was there at the beginning. `errors` collects what reaches `loop.on_error`; a test that expects some
+    takes them out."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.errors: list[ErrorContext] = []
+        self._old_on_error = loop.on_error
+        if loop._foreign_ends is None:
+            loop._listen_for_threads()
+        self._timers = len(loop.timers)
+        self._handlers = dict(loop.handlers)
+        self._tasks = dict(scheduler(loop).tasks)
+        self._fds = _open_fds()
+        loop.on_error = self.errors.append
+
+    def leaks(self) -> list[str]:
+        """Everything that was left behind, in words; first the loop gets a few turns to close what is closed."""
+        loop = self.loop
+        if not loop.running:
+            self._settle()
+        found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
+        found += [f"task: {task!r}" for task in scheduler(loop).tasks if task not in self._tasks]
+        found += [f"socket: {sock!r}" for fd, sock in loop.handlers.items() if self._handlers.get(fd) is not sock]
+        if len(loop.timers) > self._timers:
+            found.append(f"timers: {len(loop.timers) - self._timers}, the next {loop.timers.next_deadline()}")
+        found += [f"fd {fd}: {what}" for fd, what in _open_fds().items() if fd not in self._fds]
+        return found
+
+    def finish(self) -> None:
+        """Put `on_error` back."""
+        self.loop.on_error = self._old_on_error
+
+    def _settle(self) -> None:
+        turns = iter(range(_SETTLE_TURNS))
+        limit = self.loop.loop_timeout
+        self.loop.loop_timeout = 0
+        try:
+            self.loop.run(lambda: next(turns, None) is None)
+        finally:
+            self.loop.loop_timeout = limit
+
+
+@contextmanager
+def no_leaks(loop: Loop | None = None) -> Iterator[LeakCheck]:
+    """Fail with AssertionError if the block leaves anything behind. Around a whole test, outside the running loop."""
+    check = LeakCheck(loop if loop is not None else current_loop())
+    try:
+        yield check
+        leaks = check.leaks()
+    finally:
+        check.finish()
+    if leaks:
+        raise AssertionError("left behind:\n" + "\n".join(leaks))
+
+
+def _open_fds() -> dict[int, str]:
+    """fd -> what it is, of all that are open in this process."""
+    found = {}
+    for name in os.listdir("/dev/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/dev/fd/{name}")
+        except OSError:
+            continue  # the one that listdir itself had open
+    return found
