@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, ClassVar
 
-from dangagreen.core.loop import UNTOLD, Loop, current_loop
+from dangagreen.core.handlers import UNTOLD
+from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.pollers import READ, WRITE
 
 
@@ -24,7 +25,7 @@ class Descriptor:
     """
 
     __slots__ = (
-        "__weakref__", "_context", "_owner", "_reader", "_told", "_watch_read", "_watch_write",
+        "__weakref__", "_context", "_owner", "_queue", "_reader", "_told", "_watch_read", "_watch_write",
         "close_reason", "closed", "fd", "loop", "sock",
     )  # fmt: skip
 
@@ -42,6 +43,7 @@ class Descriptor:
         self._reader: Callable[[], object] | None = None
         self._owner: Any = None  # the listener that accepted it
         self._context: Context = copy_context()
+        self._queue: list[Any] | None = None  # what is to be sent
         self._told = UNTOLD
         self.loop.register(self)
         self.loop.unsettled.append(self)  # so that one that watches nothing still learns of hang-ups

@@ -14,47 +14,19 @@ import threading
 import time
 import weakref
 from _thread import get_ident
-from collections import deque
 from collections.abc import Callable, Mapping
-from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any
 
-from dangagreen.core.errors import ErrorContext, ForeignThreadError
+from dangagreen.core.errors import ErrorContext
+from dangagreen.core.handlers import UNTOLD, FdHandler, Green, Handler, log_error
 from dangagreen.core.pollers import READ, Events, Poller, available_pollers
 from dangagreen.core.profiling import Profile
-from dangagreen.core.timers import Timer, Timers
+from dangagreen.core.schedule import Schedule
 
 log = logging.getLogger("dangagreen")
 
 
-class Handler(Protocol):
-    """What the loop needs of an object that owns a file descriptor."""
-
-    fd: int
-    closed: bool
-    _reader: Callable[[], object] | None  # wakes the task that is parked in a read
-    _watch_read: bool
-    _context: Context
-    _told: int
-
-    def event_read(self) -> object: ...
-    def close(self, reason: object = None) -> None: ...
-    def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
-    def _pushed_back(self) -> bool: ...  # deliver what was pushed back; is there more?
-    def _flush(self) -> None: ...
-    def _settle(self) -> None: ...  # make the kernel's interest what it should be
-    def _really_close(self) -> None: ...
-    def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
-
-
-class Green(Protocol):
-    """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
-
-    def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
-    def reset(self) -> None: ...  # every task ends now
-
-
-class Loop:
+class Loop(Schedule):
     """An event loop. One per thread is made at first use (`current_loop()`); tests make their own.
 
     `clock` answers seconds and never goes back; `poller` is one of `available_pollers()` or has the same methods.
@@ -63,29 +35,24 @@ class Loop:
     """
 
     __slots__ = (
-        "__weakref__", "_awake", "_batch", "_foreign_ends", "_ready", "_stop", "clock", "current", "green", "handlers",
-        "loop_timeout", "now", "object_callbacks", "on_error", "poller", "post_loop_callback", "profile", "pushed",
-        "running", "thread", "timers", "to_close", "unflushed", "unsettled",
+        "__weakref__", "_batch", "_outer", "_stop", "current", "green", "handlers", "loop_timeout", "now",
+        "object_callbacks", "on_error", "post_loop_callback", "profile", "pushed", "running", "to_close", "unflushed",
+        "unsettled",
     )  # fmt: skip
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
-        self.clock = clock
-        self.poller: Poller = poller if poller is not None else available_pollers()[0]()
+        super().__init__(clock, poller if poller is not None else available_pollers()[0]())
         self.now = clock()
         self.handlers: dict[int, Handler] = {}
-        self.timers = Timers()
-        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.pushed: dict[Handler, None] = {}
         self.unflushed: list[Handler] = []
         self.unsettled: list[Handler] = []
         self.to_close: list[Handler] = []
         self._batch: Events = []
-        self._foreign_ends: FdHandler | None = None
-        self._awake = False
+        self._outer: Loop | None = None
         self.current: Any = None  # the task that runs now; None while the loop itself does
         self.green: Green | None = None
         self.running = self._stop = False
-        self.thread = get_ident()
         self.loop_timeout: float | None = None
         self.post_loop_callback: Callable[..., object] | None = None
         self.object_callbacks: dict[Handler, Callable[..., object]] = {}
@@ -115,7 +82,7 @@ class Loop:
                 pass
         finally:
             self.running = False
-            set_current_loop(previous or self)
+            set_current_loop(previous)
             self._close_all()
 
     def stop(self) -> None:
@@ -210,6 +177,8 @@ class Loop:
         due, self.unflushed = self.unflushed, []
         while due:
             handler = due.pop()
+            if handler._queue is None:  # it was sent when the task parked, or dropped
+                continue
             try:
                 handler._context.run(handler._flush)
             except Exception as error:
@@ -249,53 +218,9 @@ class Loop:
             if not go_on:
                 self._stop = True
 
-    # -- the schedule
-
-    def time(self) -> float:
-        """The clock, in seconds."""
-        return self.clock()
-
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context."""
-        self.check_thread("call_soon")
-        self._ready.append((copy_context().run, (callback, *args)))
-
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-        """The same from any thread, or from a signal handler: the one way into a loop from outside."""
-        self._ready.append((copy_context().run, (callback, *args)))
-        ends = self._foreign_ends
-        if ends is not None and not self._awake:
-            self._awake = True
-            os.write(ends.wake_fd, b"\0")
-
-    def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
-        self.check_thread("add_timer")
-        return self.timers.add(self.clock() + max(0.0, seconds), callback, copy_context())
-
     def set_loop_timeout(self, milliseconds: float) -> None:
         """The longest that a turn may wait for events: -1 is no limit, 0 does not wait."""
         self.loop_timeout = None if milliseconds < 0 else milliseconds / 1000
-
-    def check_thread(self, call: str) -> None:
-        """Raise ForeignThreadError unless this is the loop's own thread."""
-        if get_ident() != self.thread:
-            names = {thread.ident: thread.name for thread in threading.enumerate()}
-            raise ForeignThreadError(
-                f"{call} was called in thread {names.get(get_ident(), get_ident())!r}, but this loop belongs to thread"
-                f" {names.get(self.thread, self.thread)!r}: use loop.call_soon_threadsafe(...)"
-            )
-
-    def _listen_for_threads(self) -> None:
-        read_end, wake_end = os.pipe()
-        os.set_blocking(read_end, False)
-        os.set_blocking(wake_end, False)
-        self._foreign_ends = FdHandler(self, read_end, self._was_woken, wake_end)
-
-    def _was_woken(self, _mask: int) -> None:
-        assert self._foreign_ends is not None
-        self._awake = False
-        os.read(self._foreign_ends.fd, 4096)
 
     # -- file descriptors without an object
 
@@ -365,10 +290,10 @@ class Loop:
         if self.running:
             raise RuntimeError("reset() of a running loop: stop() it first")
         for handler in list(self.handlers.values()):
-            handler._abandon("the loop was reset")
+            if handler is not self._foreign_ends:
+                handler._abandon("the loop was reset")
         if self.green is not None:
             self.green.reset()
-        self._foreign_ends, self._awake = None, False
         self.timers.clear()
         for pending in (self._ready, self.pushed, self.unflushed, self.unsettled, self.object_callbacks, self._batch):
             pending.clear()
@@ -377,10 +302,23 @@ class Loop:
     def close(self) -> None:
         """`reset()`, and let go of the poller. The loop cannot run again."""
         self.reset()
+        if self._foreign_ends is not None:
+            self._foreign_ends.close()
+            self._foreign_ends = None
         self.poller.close()
         _loops.discard(self)
         if getattr(_local, "loop", None) is self:
             del _local.loop
+
+    def __enter__(self) -> Loop:
+        """Make this the thread's current loop for a block, at whose end it is closed."""
+        self._outer = getattr(_local, "loop", None)
+        _local.loop = self
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+        set_current_loop(self._outer)
 
     def _after_fork(self) -> None:
         """In the child: a poller of its own, told everything anew; the parent's keeps its registrations."""
@@ -394,65 +332,6 @@ class Loop:
         for fd, handler in self.handlers.items():
             if handler._told != UNTOLD and handler is not self._foreign_ends:
                 self.poller.add(fd, handler._told)
-
-
-UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
-
-
-class FdHandler:
-    """An fd without an object: one of `other_fds`, or the pipe by which other threads wake the loop."""
-
-    __slots__ = ("_context", "_loop", "_reader", "_told", "_watch_read", "callback", "closed", "fd", "wake_fd")
-
-    def __init__(self, loop: Loop, fd: int, callback: Callable[[int], object], wake_fd: int = -1) -> None:
-        self._loop = loop
-        self.fd = fd
-        self.callback = callback
-        self.wake_fd = wake_fd  # the pipe's other end: then both are ours to close
-        self.closed = self._watch_read = False
-        self._reader: Callable[[], object] | None = None
-        self._context = copy_context()
-        self._told = READ
-        loop.register(self)
-        loop.poller.add(fd, READ)
-
-    def event_read(self) -> object:
-        return self.callback(READ)
-
-    def _events(self, mask: int) -> None:
-        if not self.closed:
-            self.callback(mask)
-
-    def close(self, reason: object = None) -> None:
-        if not self.closed:
-            self.closed = True
-            self._loop.forget(self.fd)
-            self._loop.poller.remove(self.fd)
-            self._really_close()
-
-    _abandon = close
-
-    def _really_close(self) -> None:
-        if self.wake_fd >= 0:
-            os.close(self.fd)
-            os.close(self.wake_fd)
-
-    def _pushed_back(self) -> bool:
-        return False
-
-    def _flush(self) -> None:
-        raise AssertionError("an fd without an object has nothing to flush")
-
-    _settle = _flush
-
-    def __repr__(self) -> str:
-        return f"<fd {self.fd}: {self.callback!r}>"
-
-
-def log_error(context: ErrorContext) -> None:
-    """The default of `Loop.on_error`: the message and the traceback, to the logger "dangagreen"."""
-    error = context.exception
-    log.error("%s", context.message, exc_info=(type(error), error, error.__traceback__))
 
 
 _local = threading.local()

@@ -33,7 +33,7 @@ class Outgoing(Descriptor):
     `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket; None is no limit).
     """
 
-    __slots__ = ("_above", "_calls", "_mute", "_queue", "_sending", "_write_error", "_writer", "_writers", "unsent")
+    __slots__ = ("_above", "_calls", "_mute", "_sending", "_write_error", "_writer", "_writers", "unsent")
 
     high_water: ClassVar[int] = 65536
     low_water: ClassVar[int] = 16384
@@ -43,7 +43,6 @@ class Outgoing(Descriptor):
         super().__init__(sock, loop)
         self.unsent = self._calls = 0
         self._sending = IDLE
-        self._queue: list[Buffer | Callable[[], object]] | None = None
         self._writer: Writer | None = None
         self._writers: list[Any] | None = None  # tasks that wait for the queue to shrink
         self._above = False  # over the high-water mark, and not yet under the low one again
@@ -69,6 +68,7 @@ class Outgoing(Descriptor):
             return True
         if sent == len(data):
             return True
+        self.loop.check_thread("write")
         self._sending = BLOCKED
         self._enqueue(memoryview(data)[sent:])
         self._need(WRITE)
@@ -118,11 +118,29 @@ class Outgoing(Descriptor):
 
     def _flush(self) -> None:
         """Send what is queued, as far as the kernel takes it, and run the callables whose turn has come."""
-        queue, calls = self._queue, 0
+        queue = self._queue
         if queue is None or self._sending == FLUSHING:
             return
+        if self._sending == IDLE and not self._calls and self.unsent <= _JOIN and self._writer is None:
+            # The usual case, small replies and a willing kernel, without the machinery below.
+            data = queue[0] if len(queue) == 1 else b"".join(queue)
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._write_failed(error)
+                return
+            self.unsent -= sent
+            if not self.unsent and not self._above and not self._writers:
+                self._queue = None
+                return
+            queue[:] = [memoryview(data)[sent:]] if self.unsent else []
+        self._flush_in_order(queue)
+
+    def _flush_in_order(self, queue: list[Buffer | Callable[[], object]]) -> None:
         self._sending = FLUSHING
-        blocked = False
+        calls, blocked = 0, False
         try:
             while queue and not blocked and self._queue is queue:
                 if not (self._calls and callable(queue[0])):

@@ -90,6 +90,11 @@ class Socket(DangaNames, Lifetime):
             if self._buffer or self._eof == 1:
                 self.loop.pushed[self] = None
 
+    @property
+    def buffered(self) -> int:
+        """How many bytes were read ahead or pushed back, and are not read yet."""
+        return len(self._buffer) - self._pos
+
     def _take(self, n: int) -> bytes:
         """Take up to n bytes out of the buffer, which is not empty."""
         if n <= 0:

@@ -142,12 +142,15 @@ def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
 
 
 def _serve_request(sock: StreamSocket, handler: Handler) -> None:
-    if not _run_handler(sock, handler):
+    """Serve what has come, and what is in the buffer when the handler returns, then wait as a callback again."""
+    while _run_handler(sock, handler):
+        if sock._eof and not sock._buffer:
+            sock.finish()
+        elif sock._buffer and type(sock).event_read is Socket.event_read and not sock._watch_read:
+            continue
+        else:
+            sock.watch_read(True)
         return
-    if sock._eof and not sock._buffer:
-        sock.finish()
-    else:
-        sock.watch_read(True)
 
 
 def _run_handler(sock: StreamSocket, handler: Handler) -> bool:

@@ -129,7 +129,12 @@ class Task:
         return True
 
     def __repr__(self) -> str:
-        state = "ended" if self.done else f"parked in {self.waits_for}" if self.wait is not None else "running"
+        if self.done:
+            state = "ended"
+        elif self.wait is not None:
+            state = f"parked in {self.waits_for}"
+        else:
+            state = "not started" if self._worker is None else "running"
         return f"<Task {self.name}, {state}>"
 
     # -- its life, on the hub and in its worker
@@ -338,8 +343,11 @@ def park_for(task: Task, wait: Wait, subject: Any, timeout: float | None) -> Non
     """The same, and raises TimeoutError after `timeout` seconds (None is no limit)."""
     if timeout is None:
         return park(task, wait, subject)
-    error = TimeoutError(f"{wait.name} of {subject!r} took longer than {timeout} s")
-    timer = task.loop.timers.add(task.loop.clock() + timeout, lambda: wake(task, error))
+
+    def time_is_up() -> None:
+        wake(task, TimeoutError(f"{wait.name} of {subject!r} took longer than {timeout} s"))
+
+    timer = task.loop.timers.add(task.loop.clock() + timeout, time_is_up)
     try:
         park(task, wait, subject)
     finally:
@@ -371,8 +379,10 @@ def _cannot_park(call: str) -> str:
     """Say which callback made the call, from the frames between the loop and here."""
     frame: FrameType | None = sys._getframe(2)
     callback = None
-    while frame is not None and frame.f_globals.get("__name__") != "dangagreen.core.loop":
-        callback, frame = frame.f_code.co_qualname, frame.f_back
+    while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.core.loop":
+        if not module.startswith("dangagreen."):
+            callback = frame.f_code.co_qualname
+        frame = frame.f_back
     return (
         f"{call} may have to wait, and was called in the callback {callback or '?'}, which runs on the loop itself, so"
         f" that nothing else could run meanwhile. Do it in a task: spawn(...)"

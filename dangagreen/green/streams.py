@@ -7,11 +7,12 @@ also when it need not wait. What does not belong here: who starts handlers (that
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Iterator
 from types import TracebackType
 
 from dangagreen.core.errors import BusyError, ClosedError, IncompleteReadError, LimitError
-from dangagreen.core.outgoing import Buffer, as_bytes
+from dangagreen.core.outgoing import IDLE, Buffer, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.sched import Task, Wait, entering, park, parked_task, wake
@@ -136,12 +137,16 @@ class Socket(CallbackSocket):
 
         It parks before it calls recv: input that is there already is reported by the next wait anyway.
         """
+        loop = self.loop
+        if get_ident() != loop.thread:
+            loop.check_thread(wait.name)
+        if self._queue is not None and self._sending == IDLE:
+            self._flush()
         if self.closed or self._finishing or self._eof or self._reader is not None:
             return self._cannot_fill(task)
-        self.loop.check_thread(wait.name)
         self._reader = task.resume
         self._sequential = True
-        self._heard = self.loop.now
+        self._heard = loop.now
         if not self._told & READ:
             self._need(READ)
         park(task, wait, self)
@@ -206,7 +211,8 @@ class Socket(CallbackSocket):
             self._wait_for_room(task, len(data))
         queue = self._queue
         if queue is None:
-            self.loop.check_thread("write_all")
+            if get_ident() != self.loop.thread:
+                self.loop.check_thread("write_all")
             if data:
                 self._queue = [data]
                 self.unsent = len(data)

@@ -1,0 +1,123 @@
+"""What the loop knows of the things it serves, and the simplest of them: an fd without an object.
+
+Rules: the loop needs of a handler what `Handler` says, and nothing else. What does not belong here: sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Protocol
+
+from dangagreen.core.errors import ErrorContext
+from dangagreen.core.pollers import READ, Poller
+
+UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
+
+
+class Handler(Protocol):
+    """What the loop needs of an object that owns a file descriptor."""
+
+    fd: int
+    closed: bool
+    _reader: Callable[[], object] | None  # wakes the task that is parked in a read
+    _watch_read: bool
+    _context: Context
+    _told: int
+
+    @property
+    def _queue(self) -> object: ...  # what is to be sent, or None
+    def event_read(self) -> object: ...
+    def close(self, reason: object = None) -> None: ...
+    def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
+    def _pushed_back(self) -> bool: ...  # deliver what was pushed back; is there more?
+    def _flush(self) -> None: ...
+    def _settle(self) -> None: ...  # make the kernel's interest what it should be
+    def _really_close(self) -> None: ...
+    def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
+
+
+class Green(Protocol):
+    """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
+
+    def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
+    def reset(self) -> None: ...  # every task ends now
+
+
+class Registry(Protocol):
+    """What a handler needs of the loop to come and to go."""
+
+    poller: Poller
+
+    def register(self, handler: Handler) -> None: ...
+    def forget(self, fd: int) -> None: ...
+
+
+class FdHandler:
+    """An fd without an object: one of `other_fds`, or the pipe by which other threads wake the loop."""
+
+    __slots__ = (
+        "_context",
+        "_loop",
+        "_queue",
+        "_reader",
+        "_told",
+        "_watch_read",
+        "callback",
+        "closed",
+        "fd",
+        "wake_fd",
+    )
+
+    def __init__(self, loop: Registry, fd: int, callback: Callable[[int], object], wake_fd: int = -1) -> None:
+        self._loop = loop
+        self.fd = fd
+        self.callback = callback
+        self.wake_fd = wake_fd  # the pipe's other end: then both are ours to close
+        self.closed = self._watch_read = False
+        self._reader: Callable[[], object] | None = None
+        self._context = copy_context()
+        self._queue = None
+        self._told = READ
+        loop.register(self)
+        loop.poller.add(fd, READ)
+
+    def event_read(self) -> object:
+        return self.callback(READ)
+
+    def _events(self, mask: int) -> None:
+        if not self.closed:
+            self.callback(mask)
+
+    def close(self, reason: object = None) -> None:
+        if not self.closed:
+            self.closed = True
+            self._loop.forget(self.fd)
+            self._loop.poller.remove(self.fd)
+            self._really_close()
+
+    _abandon = close
+
+    def _really_close(self) -> None:
+        if self.wake_fd >= 0:
+            os.close(self.fd)
+            os.close(self.wake_fd)
+
+    def _pushed_back(self) -> bool:
+        return False
+
+    def _flush(self) -> None:
+        raise AssertionError("an fd without an object has nothing to flush")
+
+    _settle = _flush
+
+    def __repr__(self) -> str:
+        return f"<fd {self.fd}: {self.callback!r}>"
+
+
+def log_error(context: ErrorContext) -> None:
+    """The default of `Loop.on_error`: the message and the traceback, to the logger "dangagreen"."""
+    error = context.exception
+    logging.getLogger("dangagreen").error("%s", context.message, exc_info=(type(error), error, error.__traceback__))
