@@ -42,12 +42,15 @@ class Lifetime(Outgoing):
         self._late = 0
         if self.idle_timeout is not None or self.lifetime is not None:
             self._born = self._heard = self.loop.clock()
-            self._check_limits()
+            self._check_limits(0)
 
     # -- timeouts
 
-    def _check_limits(self) -> None:
-        """Close when a limit has passed; otherwise look again when the next one may have."""
+    def _check_limits(self, unsent: int) -> None:
+        """Close when a limit has passed; otherwise look again when the next one may have.
+
+        `unsent` is how much was queued the last time: a peer that has taken some of it since was not idle.
+        """
         now = self.loop.clock()
         deadlines = []
         if self.lifetime is not None:
@@ -55,12 +58,13 @@ class Lifetime(Outgoing):
             if now >= deadlines[-1]:
                 return self.close(f"its lifetime of {self.lifetime} s is over")
         if self.idle_timeout is not None:
-            if not self._waits_for_peer():
+            if self.unsent < unsent or not self._waits_for_peer():
                 self._heard = now
             deadlines.append(self._heard + self.idle_timeout)
             if now >= deadlines[-1]:
                 return self.close(f"the peer was idle for {self.idle_timeout} s")
-        self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
+        check = partial(self._check_limits, self.unsent)
+        self._timer = self.loop.timers.add(min(deadlines), check, self._context)
         return None
 
     def _waits_for_peer(self) -> bool:
@@ -84,6 +88,7 @@ class Lifetime(Outgoing):
         if self._timer is not None:
             self._timer.cancel()
         self.write(self._shut_down)
+        self._mute = True
         if not self.closed:
             self._linger()
             self._need(READ)

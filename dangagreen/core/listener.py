@@ -52,7 +52,7 @@ class Listener(Descriptor):
         super().__init__(sock, loop)
         self._connected = connected
         self._rest: Timer | None = None
-        self._path: tuple[str, tuple[int, int]] | None = None
+        self._path: tuple[str, tuple[int, int, int]] | None = None
         self.address: Any = sock.getsockname()
         if isinstance(self.address, tuple):
             self.address = self.address[:2]
@@ -196,9 +196,10 @@ def _remove_stale(path: str) -> None:
                     os.unlink(path)
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int, int]:
+    """Which file the path names, and which process asks: after a fork it is not the child's to unlink."""
     status = os.stat(path)
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, os.getpid()
 
 
 def listen(

@@ -25,6 +25,8 @@ from dangagreen.core.schedule import Schedule
 
 log = logging.getLogger("dangagreen")
 
+_LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
+
 
 class Loop(Schedule):
     """An event loop. One per thread is made at first use (`current_loop()`); tests make their own.
@@ -112,10 +114,10 @@ class Loop(Schedule):
 
     def _patience(self) -> float | None:
         """How long this turn may wait for events, in seconds; None is for ever."""
-        if self._ready or self.pushed or self.unflushed or self._stop:
+        if self._ready or self.pushed or self.unflushed or self.unsettled or self.to_close or self._stop:
             return 0
         deadline = self.timers.next_deadline()
-        patience = None if deadline is None else max(0.0, deadline - self.clock())
+        patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
             return patience
         return self.loop_timeout
@@ -172,6 +174,9 @@ class Loop(Schedule):
                     self.pushed[handler] = None
             except Exception as error:
                 self.failed(handler, error)
+            except BaseException:
+                self.pushed[handler] = None
+                raise
 
     def _run_unflushed(self) -> None:
         due, self.unflushed = self.unflushed, []
@@ -184,7 +189,7 @@ class Loop(Schedule):
             except Exception as error:
                 self.failed(handler, error)
             except BaseException:
-                self.unflushed += due
+                self.unflushed += [handler, *due]
                 raise
 
     def _settle_all(self) -> None:

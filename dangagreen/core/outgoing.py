@@ -7,6 +7,7 @@ reading, waiting for the queue to empty (that is the greenlet layer's).
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -48,6 +49,11 @@ class Outgoing(Descriptor):
         self._above = False  # over the high-water mark, and not yet under the low one again
         self._mute = False  # closed, finished or broken: what is written goes nowhere
         self._write_error: OSError | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not 0 <= cls.low_water <= cls.high_water <= (cls.max_unsent if cls.max_unsent is not None else math.inf):
+            raise ValueError(f"{cls.__name__}: low_water <= high_water <= max_unsent does not hold")
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or run a callable when everything before it was sent; or, with None, kick-start the queue.
@@ -121,11 +127,11 @@ class Outgoing(Descriptor):
         queue = self._queue
         if queue is None or self._sending == FLUSHING:
             return
-        if self._sending == IDLE and not self._calls and self.unsent <= _JOIN and self._writer is None:
+        if self._sending == IDLE and not self._calls and self.unsent <= _JOIN:
             # The usual case, small replies and a willing kernel, without the machinery below.
             data = queue[0] if len(queue) == 1 else b"".join(queue)
             try:
-                sent = self.sock.send(data)
+                sent = self.sock.send(data) if self._writer is None else self._writer(data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:

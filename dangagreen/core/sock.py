@@ -166,7 +166,7 @@ class Socket(DangaNames, Lifetime):
         """An error or a hang-up, after what could be read and written at once was. Input goes first."""
         if self._reader is not None or self._finishing:
             return
-        if not self._sequential:
+        if self._watch_read or not self._sequential:
             if self._watch_read and self._eof < 2 and (ended & HUP or self._unread()):
                 return
             if ended & ERR and not self._hung & ERR:

@@ -23,13 +23,14 @@ _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about
 
 
 class Wait:
-    """One kind of waiting: its name, and how its arrangement is undone, as a function of (subject, task)."""
+    """One kind of waiting: its name, how its arrangement is undone, as a function of (subject, task), and its words."""
 
-    __slots__ = ("name", "undo")
+    __slots__ = ("name", "undo", "words")
 
-    def __init__(self, name: str, undo: Callable[[Any, Task], object]) -> None:
+    def __init__(self, name: str, undo: Callable[[Any, Task], object], words: str = "{0} of {1!r}") -> None:
         self.name = name
         self.undo = undo
+        self.words = words
 
 
 class Task:
@@ -79,7 +80,7 @@ class Task:
         """What the task is parked for, in words; None if it is not parked."""
         if self.wait is None:
             return None
-        return self.wait.name if self.subject is None else f"{self.wait.name} of {self.subject!r}"
+        return self.wait.words.format(self.wait.name, self.subject)
 
     @property
     def spawned_at(self) -> str | None:
@@ -242,6 +243,10 @@ class TopLevel(Task):
         except BaseException:
             if self.wait is not None:
                 self.wait.undo(self.subject, self)
+            ready = self.loop._ready
+            kept = [entry for entry in ready if entry[0] is not self.resume and entry[0] is not self.throw]
+            ready.clear()
+            ready.extend(kept)
             raise
         if self._raise is not None:
             raise self._raise
@@ -426,5 +431,5 @@ def _undo_yield(_subject: Any, task: Task) -> None:
 
 
 _JOIN = Wait("join", lambda joined, task: task in joined._joiners and joined._joiners.remove(task))
-_SLEEP = Wait("sleep", lambda timer, task: timer.cancel())
-_YIELD = Wait("sleep(0)", _undo_yield)
+_SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
+_YIELD = Wait("sleep(0)", _undo_yield, "{0}")

@@ -57,6 +57,8 @@ class Socket(CallbackSocket):
         task: Task | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "read_line")
+        if not self._buffer and not self._fill(task, _READ_LINE):
+            return b""
         buffer, start = self._buffer, self._pos
         end = buffer.find(b"\n", start) + 1
         if not end:
@@ -66,13 +68,10 @@ class Socket(CallbackSocket):
             buffer, start = self._buffer, self._pos
         if end - start > limit:
             raise self._over(limit, "a line")
-        if end != len(buffer) or buffer.__class__ is not bytes:
-            if buffer.__class__ is not bytes:
-                return self._take(end - start)
-            self._pos = end
-            return buffer[start:end]
-        self._buffer, self._pos = b"", 0
-        return buffer[start:] if start else buffer
+        if end == len(buffer) and not start and buffer.__class__ is bytes:
+            self._buffer = b""  # one line came in one piece: it is the buffer
+            return buffer
+        return self._take(end - start)
 
     def read_until(self, separator: bytes, limit: int = 65536) -> bytes:
         """Parks until `separator` has come; returns everything up to its end, or b"" at the end of the stream.
@@ -140,12 +139,12 @@ class Socket(CallbackSocket):
         loop = self.loop
         if get_ident() != loop.thread:
             loop.check_thread(wait.name)
+        self._sequential = True
         if self._queue is not None and self._sending == IDLE:
             self._flush()
         if self.closed or self._finishing or self._eof or self._reader is not None:
             return self._cannot_fill(task)
         self._reader = task.resume
-        self._sequential = True
         self._heard = loop.now
         if not self._told & READ:
             self._need(READ)
@@ -205,33 +204,35 @@ class Socket(CallbackSocket):
             task = entering(self.loop, "write_all")
         if data.__class__ is not bytes:
             data = as_bytes(data)
-        if self._mute:
-            raise self._cannot_write()
-        if self.unsent > self.high_water or self.max_unsent is not None:
-            self._wait_for_room(task, len(data))
-        queue = self._queue
-        if queue is None:
+        unsent = self.unsent + len(data)
+        if unsent > self.high_water or self._mute:
+            self._wait_for_room(task, data)
+            unsent = self.unsent + len(data)
+        if self._queue is not None:
+            self._queue.append(data)
+        elif data:
             if get_ident() != self.loop.thread:
                 self.loop.check_thread("write_all")
-            if data:
-                self._queue = [data]
-                self.unsent = len(data)
-                self.loop.unflushed.append(self)
-        else:
-            queue.append(data)
-            self.unsent += len(data)
-        if self.unsent > self.high_water and not self._above:
+            self._sequential = True
+            self._queue = [data]
+            self.loop.unflushed.append(self)
+        self.unsent = unsent
+
+    def _wait_for_room(self, task: Task, data: bytes) -> None:
+        """Park until `data` may be queued, or raise what forbids it."""
+        if self._mute:
+            raise self._cannot_write()
+        most = self.high_water
+        if self.max_unsent is not None:
+            if len(data) > self.max_unsent:
+                what = f"{len(data)} bytes to write at once are more than max_unsent, {self.max_unsent}"
+                raise LimitError(what, self.max_unsent)
+            most = min(most, self.max_unsent - len(data))
+        if self.unsent > most:
+            self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water))
+        if self.unsent + len(data) > self.high_water and not self._above:
             self._above = True
             self.on_high_water()
-
-    def _wait_for_room(self, task: Task, size: int) -> None:
-        room = self.high_water
-        if self.max_unsent is not None:
-            if size > self.max_unsent:
-                raise LimitError(f"{size} bytes to write are more than max_unsent, {self.max_unsent}", self.max_unsent)
-            room = min(room, self.max_unsent - size)
-        if self.unsent > room:
-            self._wait_unsent(task, _WRITE_ALL, min(room, self.low_water))
 
     def drain(self) -> None:
         """Parks until everything queued was taken by the kernel. Raises like `write_all`."""
