@@ -153,5 +153,5 @@ class Lifetime(Outgoing):
             return want & ~READ
         return want | READ if self._finishing else want
 
-    def _is_being_read(self) -> bool:
+    def _may_be_read(self) -> bool:
         return not self._eof and not self._finishing and (self._watch_read or self._reader is not None)

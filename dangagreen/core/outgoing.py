@@ -156,7 +156,6 @@ class Outgoing(Descriptor):
                     self._calls -= 1
                     queue.pop(0)()  # type: ignore[operator]
                 else:
-                    self.loop.unflushed.append(self)
                     break
         finally:
             self._sending = IDLE
@@ -197,7 +196,9 @@ class Outgoing(Descriptor):
             self._sending = BLOCKED
             self._need(WRITE)
         else:
-            if not self._queue:
+            if self._queue:  # a callable raised, or there were very many
+                self.loop.unflushed.append(self)
+            else:
                 self._queue = None
             if self._told & WRITE:
                 self._settle()
@@ -211,7 +212,7 @@ class Outgoing(Descriptor):
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there."""
         self._write_error = error
         self._drop_queue()
-        if not self._is_being_read():
+        if not self._may_be_read():
             self.close(error)
         elif self._writers:
             self._room()
@@ -221,7 +222,7 @@ class Outgoing(Descriptor):
         self._queue = None
         self.unsent = self._calls = self._sending = 0
 
-    def _is_being_read(self) -> bool:
+    def _may_be_read(self) -> bool:
         return False
 
     def _let_go(self) -> None:

@@ -21,7 +21,9 @@ from dangagreen.core.pollers import ERR, HUP, READ, WRITE
 
 log = logging.getLogger("dangagreen")
 
-_AFTER_THE_END = 32  # beside ERR and HUP: event_hup was called after read() had returned None
+# Beside ERR and HUP, which say that their hooks were called:
+_AFTER_THE_END = 32  # event_hup was called after read() had returned None
+BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
 class Socket(DangaNames, Lifetime):
@@ -74,7 +76,9 @@ class Socket(DangaNames, Lifetime):
         if data and not self.closed and not self._finishing:
             self._buffer = data + bytes(self._buffer[self._pos :])
             self._pos = 0
-            if self._watch_read or self._reader is not None:
+            if self._reader is not None:
+                self._wake_reader()
+            elif self._watch_read:
                 self.loop.pushed[self] = None
 
     def watch_read(self, on: bool) -> None:
@@ -124,12 +128,16 @@ class Socket(DangaNames, Lifetime):
     def event_err(self) -> object:
         """Called once when the OS reports an error on the socket. It closes, with that error as the reason."""
         number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self.close(OSError(number, os.strerror(number)) if number else "an error on the socket")
+        error = OSError(number, os.strerror(number)) if number else None
+        self._read_error = self._read_error or error
+        self._hung |= BY_PEER
+        self.close(error or "an error on the socket")
         return None
 
     def event_hup(self) -> object:
         """Called when the peer hung up and, where reading is watched, all its input was read. It closes if so."""
         if not self._unread():
+            self._hung |= BY_PEER
             self.close("the peer hung up")
         return None
 
@@ -181,12 +189,12 @@ class Socket(DangaNames, Lifetime):
 
     def _pushed_back(self) -> bool:
         """Deliver what was pushed back or read ahead. Is there more for the next turn?"""
-        if self._reader is not None:
-            self._readable()
-            return False
-        if self._watch_read and (self._buffer or self._eof == 1):
+        if self._watch_read and self._reader is None and (self._buffer or self._eof == 1):
             self._readable()
         return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
+
+    def _wake_reader(self) -> None:
+        """There is input for a parked task that the kernel does not report: the greenlet layer wakes it."""
 
     # -- the end
 
@@ -213,8 +221,10 @@ class Socket(DangaNames, Lifetime):
     def _no_more_reading(self) -> None:
         self._buffer, self._pos = b"", 0
 
-    def _is_being_read(self) -> bool:
-        return super()._is_being_read() or (self._sequential and not self._eof and not self._finishing)
+    def _may_be_read(self) -> bool:
+        if self._finishing or self._eof:
+            return bool(self._buffer)
+        return super()._may_be_read() or self._sequential or self._unread()
 
     # -- in words
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from dangagreen.core.errors import BusyError, ClosedError, IncompleteReadError, LimitError
 from dangagreen.core.outgoing import IDLE, Buffer, as_bytes
 from dangagreen.core.pollers import READ
+from dangagreen.core.sock import BY_PEER
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.sched import Task, Wait, entering, park, parked_task, wake
 
@@ -149,7 +150,10 @@ class Socket(CallbackSocket):
         if not self._told & READ:
             self._need(READ)
         park(task, wait, self)
-        self._reader = None  # a wake by anybody but the loop's dispatch has undone this already, and raises in park()
+        if self._reader is task.resume:
+            self._reader = None  # dispatch resumes the task itself; any other wake has undone this before
+        if self._watch_read:
+            loop.pushed[self] = None  # what this read leaves over is for event_read
         try:
             chunk: bytes = self.sock.recv(size)
         except BlockingIOError:
@@ -174,7 +178,7 @@ class Socket(CallbackSocket):
         return True
 
     def _cannot_fill(self, task: Task) -> bool:
-        if self.closed or self._finishing:
+        if (self.closed or self._finishing) and not self._hung & BY_PEER:
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         if self._reader is not None:
             raise BusyError(
@@ -278,6 +282,9 @@ class Socket(CallbackSocket):
             if not self._finishing:
                 self.close(error)
 
+    def _wake_reader(self) -> None:
+        wake(parked_task(self._reader))
+
     def _no_more_reading(self) -> None:
         super()._no_more_reading()
         if self._reader is not None:
@@ -291,6 +298,8 @@ class Socket(CallbackSocket):
 
 def _stop_reading(sock: Socket, _task: Task) -> None:
     sock._reader = None
+    if sock._watch_read:
+        sock.loop.pushed[sock] = None
 
 
 def _stop_writing(sock: Socket, task: Task) -> None:
