@@ -6,6 +6,7 @@ because its own peer did has ended normally. What does not belong here: bytes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -42,6 +43,9 @@ class Socket(StreamSocket):
         if handler is None:
             return super().event_read()
         self._watch_read = False
+        if not self._buffer and not self._eof:
+            with contextlib.suppress(OSError):  # the handler finds it by reading
+                self._receive()
         _task_of(self, _serve_request, handler).start()
         return None
 

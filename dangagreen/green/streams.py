@@ -154,6 +154,10 @@ class Socket(CallbackSocket):
             self._reader = None  # dispatch resumes the task itself; any other wake has undone this before
         if self._watch_read:
             loop.pushed[self] = None  # what this read leaves over is for event_read
+        return self._receive(size)
+
+    def _receive(self, size: int = _CHUNK) -> bool:
+        """Add to the buffer what the kernel has, be it nothing. False at the end of the stream."""
         try:
             chunk: bytes = self.sock.recv(size)
         except BlockingIOError:
@@ -166,14 +170,14 @@ class Socket(CallbackSocket):
             self._eof = 1
             self.loop.unsettled.append(self)
             return False
-        buffer, start = self._buffer, self._pos
+        buffer = self._buffer
         if not buffer:
             self._buffer = chunk
-        elif buffer.__class__ is bytearray:
+        elif isinstance(buffer, bytearray):
             buffer += chunk
         else:
-            buffer = buffer[start:] + chunk
-            self._buffer = buffer if len(buffer) <= _LARGE else bytearray(buffer)
+            joined = buffer[self._pos :] + chunk
+            self._buffer = joined if len(joined) <= _LARGE else bytearray(joined)
             self._pos = 0
         return True
 
