@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dangagreen.core.loop import Loop, current_loop
-from dangagreen.core.profiling import Profile
 from dangagreen.core.timers import Timer
 
 PostLoopCallback = Callable[[dict[int, Any], dict[int, Callable[[int], object]]], object]
@@ -103,19 +102,19 @@ class DangaNames:
 
     @staticmethod
     def enable_profiling() -> None:
-        """Measure the processor time of each event of each class, from nothing."""
-        current_loop().profile = Profile()
+        """Measure the processor time of each event of each class, and add it to what was measured before."""
+        loop = current_loop()
+        loop.profile = loop.measured
 
     @staticmethod
     def disable_profiling() -> None:
-        """Stop measuring, and forget what was measured."""
+        """Stop measuring. `profiling_data()` keeps what was measured, until `reset()`."""
         current_loop().profile = None
 
     @staticmethod
     def profiling_data() -> dict[str, list[float]]:
         """ "Class-event" -> [user seconds, system seconds, calls]."""
-        profile = current_loop().profile
-        return profile.data if profile is not None else {}
+        return current_loop().measured.data
 
     EventLoop = event_loop
     Reset = reset

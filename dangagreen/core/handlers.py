@@ -6,7 +6,7 @@ Rules: the loop needs of a handler what `Handler` says, and nothing else. What d
 from __future__ import annotations
 
 import logging
-import os
+import socket
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Protocol
@@ -56,7 +56,7 @@ class Registry(Protocol):
 
 
 class FdHandler:
-    """An fd without an object: one of `other_fds`, or the pipe by which other threads wake the loop."""
+    """An fd without an object: one of `other_fds`, or the socket by which other threads wake the loop."""
 
     __slots__ = (
         "_context",
@@ -68,14 +68,16 @@ class FdHandler:
         "callback",
         "closed",
         "fd",
-        "wake_fd",
+        "ends",
     )
 
-    def __init__(self, loop: Registry, fd: int, callback: Callable[[int], object], wake_fd: int = -1) -> None:
+    def __init__(
+        self, loop: Registry, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
+    ) -> None:
         self._loop = loop
         self.fd = fd
         self.callback = callback
-        self.wake_fd = wake_fd  # the pipe's other end: then both are ours to close
+        self.ends = ends  # of the loop's own pair of sockets, which are ours to close
         self.closed = self._watch_read = False
         self._reader: Callable[[], object] | None = None
         self._context = copy_context()
@@ -101,9 +103,8 @@ class FdHandler:
     _abandon = close
 
     def _really_close(self) -> None:
-        if self.wake_fd >= 0:
-            os.close(self.fd)
-            os.close(self.wake_fd)
+        for end in self.ends:
+            end.close()
 
     def _pushed_back(self) -> bool:
         return False

@@ -113,6 +113,13 @@ class Listener(Descriptor):
             self._watch_read = True
             self._need(READ)
 
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop accepting."""
+        self.close()
+
     def _is_full(self) -> bool:
         if self.max_connections is not None and self.connections >= self.max_connections:
             self._watch_read = False
@@ -163,7 +170,7 @@ def open_listener(address: Address, *, backlog: int, reuse_port: bool) -> tuple[
     except (TypeError, ValueError):
         raise TypeError(f"an address is (host, port), a path or a listening socket, not {address!r}") from None
     family, _, _, _, sockaddr = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     return _bind(family, sockaddr, backlog, reuse_port), False
 

@@ -37,9 +37,9 @@ class Loop(Schedule):
     """
 
     __slots__ = (
-        "__weakref__", "_batch", "_outer", "_stop", "current", "green", "handlers", "loop_timeout", "now",
-        "object_callbacks", "on_error", "post_loop_callback", "profile", "pushed", "running", "to_close", "unflushed",
-        "unsettled",
+        "__weakref__", "_batch", "_outer", "_stop", "closed", "current", "green", "handlers", "loop_timeout",
+        "measured", "now", "object_callbacks", "on_error", "post_loop_callback", "profile", "pushed",
+        "running", "to_close", "unflushed", "unsettled",
     )  # fmt: skip
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
@@ -54,11 +54,12 @@ class Loop(Schedule):
         self._outer: Loop | None = None
         self.current: Any = None  # the task that runs now; None while the loop itself does
         self.green: Green | None = None
-        self.running = self._stop = False
+        self.running = self._stop = self.closed = False
         self.loop_timeout: float | None = None
         self.post_loop_callback: Callable[..., object] | None = None
         self.object_callbacks: dict[Handler, Callable[..., object]] = {}
-        self.profile: Profile | None = None
+        self.measured = Profile()
+        self.profile: Profile | None = None  # the same while profiling is on
         self.on_error: Callable[[ErrorContext], object] = log_error
         _loops.add(self)
 
@@ -71,15 +72,17 @@ class Loop(Schedule):
         """
         if self.running:
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
-        self.thread = get_ident()
-        self.running, self._stop = True, False
+        if self.closed:
+            raise RuntimeError("this loop was closed: make another one")
         previous = getattr(_local, "loop", None)
-        _local.loop = self
-        if self._foreign_ends is None:
-            self._listen_for_threads()
-        if self.green is not None:
-            self.green.adopt()
         try:
+            self.thread = get_ident()
+            self.running, self._stop = True, False
+            _local.loop = self
+            if self._foreign_ends is None:
+                self._listen_for_threads()
+            if self.green is not None:
+                self.green.adopt()
             while self._turn() and (until is None or not until()):
                 pass
         finally:
@@ -303,14 +306,18 @@ class Loop(Schedule):
         for pending in (self._ready, self.pushed, self.unflushed, self.unsettled, self.object_callbacks, self._batch):
             pending.clear()
         self.loop_timeout = self.post_loop_callback = self.profile = None
+        self.measured = Profile()
 
     def close(self) -> None:
         """`reset()`, and let go of the poller. The loop cannot run again."""
+        if self.closed:
+            return
         self.reset()
-        if self._foreign_ends is not None:
-            self._foreign_ends.close()
-            self._foreign_ends = None
+        ends, self._foreign_ends = self._foreign_ends, None
+        if ends is not None:
+            ends.close()
         self.poller.close()
+        self.closed = True
         _loops.discard(self)
         if getattr(_local, "loop", None) is self:
             del _local.loop

@@ -53,7 +53,10 @@ class Outgoing(Descriptor):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if not 0 <= cls.low_water <= cls.high_water <= (cls.max_unsent if cls.max_unsent is not None else math.inf):
-            raise ValueError(f"{cls.__name__}: low_water <= high_water <= max_unsent does not hold")
+            raise ValueError(
+                f"{cls.__name__} needs low_water <= high_water <= max_unsent, and has low_water = {cls.low_water},"
+                f" high_water = {cls.high_water}, max_unsent = {cls.max_unsent}"
+            )
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or run a callable when everything before it was sent; or, with None, kick-start the queue.

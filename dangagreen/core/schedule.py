@@ -1,13 +1,15 @@
 """When things are called: soon, at a time, or because another thread asked for it.
 
 Rules: calls and timers run in the context that they were made in; `call_soon_threadsafe` is the one way in from
-outside the loop's thread. What does not belong here: file descriptors, apart from the pipe that wakes the loop.
+outside the loop's thread. What does not belong here: file descriptors, but for the pair of sockets that wakes the loop.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import socket
 import threading
+import weakref
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
@@ -31,7 +33,7 @@ class Schedule:
         self.timers = Timers()
         self.thread = get_ident()
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._foreign_ends: FdHandler | None = None  # the pipe by which other threads wake the loop
+        self._foreign_ends: FdHandler | None = None  # the socket by which other threads wake the loop
         self._awake = False
 
     def register(self, handler: Handler) -> None:
@@ -52,14 +54,19 @@ class Schedule:
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """The same from any thread, or from a signal handler: the one way into a loop from outside."""
         self._ready.append((copy_context().run, (callback, *args)))
-        ends = self._foreign_ends
-        if ends is not None and not self._awake:
+        handler = self._foreign_ends
+        if handler is not None and not self._awake:
             self._awake = True
-            os.write(ends.wake_fd, b"\0")
+            with contextlib.suppress(OSError):  # the loop was closed meanwhile
+                handler.ends[1].send(b"\0")
 
     def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
         self.check_thread("add_timer")
+        if not callable(callback):
+            raise TypeError(f"add_timer needs a callable, not {callback!r}")
+        if seconds != seconds:
+            raise ValueError("add_timer: the seconds are not a number")
         return self.timers.add(self.clock() + max(0.0, seconds), callback, copy_context())
 
     def check_thread(self, call: str) -> None:
@@ -72,12 +79,14 @@ class Schedule:
             )
 
     def _listen_for_threads(self) -> None:
-        read_end, wake_end = os.pipe()
-        os.set_blocking(read_end, False)
-        os.set_blocking(wake_end, False)
-        self._foreign_ends = FdHandler(self, read_end, self._was_woken, wake_end)
+        ends = socket.socketpair()
+        for end in ends:
+            end.setblocking(False)
+            weakref.finalize(self, end.close)  # a thread may end without closing its loop
+        self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
 
     def _was_woken(self, _mask: int) -> None:
         assert self._foreign_ends is not None
         self._awake = False
-        os.read(self._foreign_ends.fd, 4096)
+        with contextlib.suppress(BlockingIOError):
+            self._foreign_ends.ends[0].recv(4096)

@@ -167,7 +167,7 @@ class Socket(DangaNames, Lifetime):
     def _readable(self) -> None:
         if self._reader is not None:
             self._hook("read", self._reader)
-        elif self._watch_read and self._eof < 2:
+        elif self._watch_read and (self._eof < 2 or self._buffer):
             self._hook("read", self.event_read)
 
     def _hang_up(self, ended: int) -> None:

@@ -6,7 +6,6 @@ because its own peer did has ended normally. What does not belong here: bytes.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -22,6 +21,7 @@ from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Address, Listener, listen
 from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.outgoing import IDLE
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.sched import Task, Wait, entering, park_for, scheduler, sleep, wake
 from dangagreen.green.streams import Socket as StreamSocket
@@ -44,8 +44,10 @@ class Socket(StreamSocket):
             return super().event_read()
         self._watch_read = False
         if not self._buffer and not self._eof:
-            with contextlib.suppress(OSError):  # the handler finds it by reading
+            try:
                 self._receive()
+            except OSError as error:
+                self.debugmsg("%r, which the handler finds by reading", error)
         _task_of(self, _serve_request, handler).start()
         return None
 
@@ -135,9 +137,7 @@ def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: An
 
 def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Task:
     """A task for a connection, in the connection's own context."""
-    task = Task(sock.loop, serve, (sock, handler), {}, sock._context)
-    task._name = getattr(handler, "__qualname__", None) or repr(handler)
-    return task
+    return Task(sock.loop, serve, (sock, handler), {}, sock._context, handler)
 
 
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
@@ -153,6 +153,8 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
         elif sock._buffer and type(sock).event_read is Socket.event_read and not sock._watch_read:
             continue
         else:
+            if sock._queue is not None and sock._sending == IDLE:
+                sock._flush()
             sock.watch_read(True)
         return
 
@@ -164,6 +166,7 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
     except BaseException as error:
         sock.close(error)
         if not _is_own_end(sock, error):
+            error.add_note(f"in the handler of {sock!r}")
             raise
         sock.debugmsg("%s ended with its peer: %r", getattr(handler, "__qualname__", handler), error)
         return False
@@ -278,7 +281,10 @@ def _addresses(task: Task, address: Any, timeout: float | None) -> list[tuple[in
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        found = _look_up(task, host, port, timeout)
+        try:
+            found = _look_up(task, host, port, timeout)
+        except socket.gaierror as error:
+            raise socket.gaierror(error.errno, f"cannot look up {address!r}: {error.strerror}") from None
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 

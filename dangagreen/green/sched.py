@@ -19,6 +19,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from dangagreen.core.errors import Cancelled, CannotParkError, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
 
+_NO_KWARGS: dict[str, Any] = {}
 _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about ten times a recycled one
 
 
@@ -40,15 +41,23 @@ class Task:
     """
 
     __slots__ = (
-        "__weakref__", "_args", "_context", "_error", "_function", "_joiners", "_kwargs", "_name", "_origin",
-        "_result", "_worker", "done", "interrupt", "loop", "owned", "resume", "subject", "throw", "to_hub", "wait",
+        "__weakref__", "_args", "_context", "_error", "_function", "_joiners", "_kwargs", "_name", "_named_after",
+        "_origin", "_result", "_worker", "done", "interrupt", "loop", "owned", "resume", "subject", "throw", "to_hub",
+        "wait",
     )  # fmt: skip
 
     def __init__(
-        self, loop: Loop, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
+        self,
+        loop: Loop,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context,
+        named_after: Callable[..., Any] | None = None,
     ) -> None:
         self.loop = loop
         self._function: Callable[..., Any] | None = function
+        self._named_after: Callable[..., Any] | None = named_after or function
         self._args = args
         self._kwargs = kwargs
         self._context: Context | None = context
@@ -62,13 +71,13 @@ class Task:
         self.owned = False  # somebody else takes care of its failure
         self._result: Any = None
         self._error: BaseException | None = None
-        self._joiners: list[Task] = []
-        scheduler(loop).tasks[self] = None
+        self._joiners: list[Task] | None = None
+        (loop.green or Scheduler(loop)).tasks[self] = None  # type: ignore[attr-defined]
 
     @property
     def name(self) -> str:
         if self._name is None:
-            self._name = getattr(self._function, "__qualname__", None) or repr(self._function)
+            self._name = getattr(self._named_after, "__qualname__", None) or repr(self._named_after)
         return self._name
 
     @name.setter
@@ -98,6 +107,8 @@ class Task:
             return
         if self is me:
             raise RuntimeError(f"{self!r} cannot join itself")
+        if self._joiners is None:
+            self._joiners = []
         self._joiners.append(me)
         park_for(me, _JOIN, self, timeout)
 
@@ -145,7 +156,7 @@ class Task:
         if self.interrupt is not None:
             self._end(None, self.interrupt)
             return
-        sched = scheduler(self.loop)
+        sched: Scheduler = self.loop.green  # type: ignore[assignment]
         worker = sched.idle.pop() if sched.idle else Worker(sched)
         worker.task = self
         worker.gr_context = self._context
@@ -172,12 +183,14 @@ class Task:
         self.done = True
         self._result = result
         self._error = error
-        self.name  # noqa: B018  the function goes, its name stays
+        if self._named_after is self._function:
+            self.name  # noqa: B018  a function that a closure made goes, its name stays
+            self._named_after = None
         self._function = self._worker = self._context = None
-        self._args, self._kwargs = (), {}
-        del scheduler(self.loop).tasks[self]
-        joiners, self._joiners = self._joiners, []
-        for joiner in joiners:
+        self._args, self._kwargs = (), _NO_KWARGS
+        del self.loop.green.tasks[self]  # type: ignore[union-attr]
+        joiners, self._joiners = self._joiners, None
+        for joiner in joiners or ():
             wake(joiner)
         if isinstance(error, Exception) and not joiners and not self.owned:
             where = f", spawned at {self.spawned_at}," if self._origin else ""
@@ -399,6 +412,8 @@ def _cannot_park(call: str) -> str:
 
 def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
     """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
+    if not callable(function):
+        raise TypeError(f"spawn needs a function, not {function!r}: write spawn(f, x) for f(x)")
     loop = current_loop()
     task = Task(loop, function, args, kwargs, copy_context())
     frame = sys._getframe(1)
@@ -430,6 +445,6 @@ def _undo_yield(_subject: Any, task: Task) -> None:
     task.loop._ready.remove((task.resume, ()))
 
 
-_JOIN = Wait("join", lambda joined, task: task in joined._joiners and joined._joiners.remove(task))
+_JOIN = Wait("join", lambda joined, task: joined._joiners is not None and joined._joiners.remove(task))
 _SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
 _YIELD = Wait("sleep(0)", _undo_yield, "{0}")

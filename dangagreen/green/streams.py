@@ -48,6 +48,10 @@ class Socket(CallbackSocket):
         while len(self._buffer) - self._pos < n:
             if not self._fill(task, _READ_EXACTLY):
                 raise self._incomplete(f"the {n} that were asked for")
+        buffer, start = self._buffer, self._pos
+        if start + n < len(buffer) and buffer.__class__ is bytes:
+            self._pos = start + n
+            return buffer[start : start + n]
         return self._take(n)
 
     def read_line(self, limit: int = 65536) -> bytes:
@@ -69,9 +73,13 @@ class Socket(CallbackSocket):
             buffer, start = self._buffer, self._pos
         if end - start > limit:
             raise self._over(limit, "a line")
-        if end == len(buffer) and not start and buffer.__class__ is bytes:
-            self._buffer = b""  # one line came in one piece: it is the buffer
-            return buffer
+        if buffer.__class__ is bytes:
+            if end < len(buffer):
+                self._pos = end
+                return buffer[start:end]
+            if not start:
+                self._buffer = b""  # one line came in one piece: it is the buffer
+                return buffer
         return self._take(end - start)
 
     def read_until(self, separator: bytes, limit: int = 65536) -> bytes:

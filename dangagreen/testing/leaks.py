@@ -6,6 +6,7 @@ Rules: each leak is named, so that the message alone says what to look for.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -77,7 +78,11 @@ def _open_fds() -> dict[int, str]:
     found = {}
     for name in os.listdir("/dev/fd"):
         try:
-            found[int(name)] = os.readlink(f"/dev/fd/{name}")
+            status = os.fstat(int(name))
         except OSError:
             continue  # the one that listdir itself had open
+        try:
+            found[int(name)] = os.readlink(f"/dev/fd/{name}")
+        except OSError:  # not every platform tells
+            found[int(name)] = stat.filemode(status.st_mode)
     return found

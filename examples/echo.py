@@ -1,0 +1,54 @@
+"""An echo server, three times: in callback style, in sequential style, and as `serve_requests`.
+
+    python examples/echo.py --style sequential --port 7777
+    nc 127.0.0.1 7777
+
+All three answer alike. `callback` never waits: the loop calls it when there is something. `sequential` has a greenlet
+for each connection, and `read_some` looks as if it blocked. `requests` is sequential too, but borrows its greenlet
+only while there is something to answer: an idle connection is as cheap as in callback style.
+"""
+
+import argparse
+
+from dangagreen import Listener, Socket, serve, serve_requests
+
+
+class Echo(Socket):
+    def event_read(self) -> None:
+        data = self.read(65536)
+        if data is None:
+            self.finish()
+        else:
+            self.write(data)
+
+
+def echo(sock: Socket) -> None:
+    while data := sock.read_some():
+        sock.write_all(data)
+
+
+def echo_once(sock: Socket) -> None:
+    sock.write_all(sock.read_some())
+
+
+def listen(style: str, address: tuple[str, int]) -> Listener:
+    match style:
+        case "callback":
+            return serve(address, Echo)
+        case "sequential":
+            return serve(address, echo)
+        case _:
+            return serve_requests(address, echo_once)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="An echo server.")
+    parser.add_argument("--style", choices=["callback", "sequential", "requests"], default="sequential")
+    parser.add_argument("--port", type=int, default=7777, help="0 picks one")
+    options = parser.parse_args()
+    listener = listen(options.style, ("127.0.0.1", options.port))
+    print("echo listens on {}:{}".format(*listener.address), flush=True)
+    try:
+        Socket.event_loop()
+    except KeyboardInterrupt:
+        print("bye")

@@ -1,0 +1,221 @@
+"""Loops that a test owns, connections that end with it, and runs that cannot hang.
+
+`loop` is a fresh loop on the virtual clock, `real_loop` one on the real clock and a real poller, once for each poller
+of the platform. Both are the thread's current loop during the test, and fail it if anything is left behind. All other
+fixtures act on whichever of the two the test has asked for (`loop`, if on neither).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from dangagreen.core.errors import ErrorContext
+from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.core.pollers import available_pollers
+from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
+
+PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails
+REAL_SECONDS = 10.0  # the same of a loop on the real clock
+
+_checks: dict[int, LeakCheck] = {}
+
+
+@contextmanager
+def _owned(loop: Loop) -> Iterator[Loop]:
+    set_current_loop(loop)
+    try:
+        with no_leaks(loop) as check:
+            _checks[id(loop)] = check
+            yield loop
+    finally:
+        _checks.pop(id(loop), None)
+        loop.close()
+        set_current_loop(None)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A loop on the virtual clock; `loop.clock.jump(s)` and `loop.poller.waits` are the test's."""
+    with _owned(virtual_loop()) as loop:
+        yield loop
+
+
+@pytest.fixture(params=available_pollers(), ids=lambda poller: poller.__name__)
+def poller_class(request: pytest.FixtureRequest) -> Any:
+    """Each class of poller in turn."""
+    return request.param
+
+
+@pytest.fixture
+def real_loop(poller_class: Any) -> Iterator[Loop]:
+    """A loop on the real clock, over each poller in turn."""
+    with _owned(Loop(poller=poller_class())) as loop:
+        yield loop
+
+
+@pytest.fixture
+def active_loop(request: pytest.FixtureRequest) -> Loop:
+    """`real_loop` if the test uses it, otherwise `loop`."""
+    loop: Loop = request.getfixturevalue("real_loop" if "real_loop" in request.fixturenames else "loop")
+    return loop
+
+
+@pytest.fixture
+def run_until(active_loop: Loop) -> Callable[..., int]:
+    """`run_until(condition, turns=20000)` runs the loop until it is true and answers the number of turns.
+
+    AssertionError after so many turns, or after ten real seconds.
+    """
+
+    def run_until(condition: Callable[[], object], turns: int = 20000) -> int:
+        done, give_up = 0, time.monotonic() + REAL_SECONDS
+
+        def until() -> bool:
+            nonlocal done
+            done += 1
+            if condition():
+                return True
+            if done >= turns:
+                raise AssertionError(f"not there after {turns} turns")
+            if time.monotonic() > give_up:
+                raise AssertionError(f"not there after {REAL_SECONDS} s and {done} turns")
+            return False
+
+        with _bounded_wait(active_loop):
+            active_loop.run(until)
+        return done
+
+    return run_until
+
+
+@contextmanager
+def _bounded_wait(loop: Loop) -> Iterator[None]:
+    """On the real clock no turn waits for more than a second. A virtual loop notices by itself that it stalls."""
+    limit = loop.loop_timeout
+    if limit is None and not isinstance(loop.poller, VirtualPoller):
+        loop.loop_timeout = 1.0
+    try:
+        yield
+    finally:
+        if loop.loop_timeout == 1.0:
+            loop.loop_timeout = limit
+
+
+@pytest.fixture
+def run_turns(active_loop: Loop) -> Callable[[int], None]:
+    """`run_turns(n)` runs n turns, none of which waits: no time passes on the virtual clock."""
+
+    def run_turns(n: int) -> None:
+        turns = iter(range(n))
+        limit, active_loop.loop_timeout = active_loop.loop_timeout, 0
+        try:
+            next(turns, None)
+            active_loop.run(lambda: next(turns, None) is None)
+        finally:
+            active_loop.loop_timeout = limit
+
+    return run_turns
+
+
+@pytest.fixture
+def advance(loop: Loop) -> Callable[[float], None]:
+    """`advance(seconds)` runs the virtual loop for that long. AssertionError if that takes more than 20000 turns."""
+
+    def advance(seconds: float) -> None:
+        end = loop.add_timer(seconds, lambda: None)
+        turns = 0
+
+        def until() -> bool:
+            nonlocal turns
+            turns += 1
+            if turns > 20000:
+                end.cancel()
+                raise AssertionError(f"{seconds} s took more than 20000 turns: the loop spins")
+            return not end.active
+
+        loop.run(until)
+
+    return advance
+
+
+@pytest.fixture
+def take_errors(active_loop: Loop) -> Callable[[], list[ErrorContext]]:
+    """`take_errors()` answers what `on_error` was called with since the last time; what is not taken fails the test."""
+    check = _checks[id(active_loop)]
+
+    def take_errors() -> list[ErrorContext]:
+        errors, check.errors[:] = list(check.errors), []
+        return errors
+
+    return take_errors
+
+
+@pytest.fixture
+def peers(active_loop: Loop) -> Iterator[list[Any]]:
+    """Socket-like objects that are closed at the end of the test, with the `Socket` objects that were made of them."""
+    ends: list[Any] = []
+    yield ends
+    for handler in list(active_loop.handlers.values()):
+        if any(getattr(handler, "sock", None) is end for end in ends):
+            handler._abandon("the test is over")
+    for end in ends:
+        end.close()
+
+
+@pytest.fixture
+def wires(peers: list[Any]) -> Callable[..., tuple[WireEnd, WireEnd]]:
+    """`wires(capacity=65536)` makes two connected in-memory ends."""
+
+    def wires(*args: Any, **kwargs: Any) -> tuple[WireEnd, WireEnd]:
+        ends = wire(*args, **kwargs)
+        peers.extend(ends)
+        return ends
+
+    return wires
+
+
+def tcp_sockets(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket(family))
+        server.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        server.listen(1)
+        server.settimeout(PEER_SECONDS)
+        client = socket.create_connection(server.getsockname()[:2], PEER_SECONDS)
+        return server.accept()[0], client
+
+
+@pytest.fixture
+def tcp_pair(peers: list[Any]) -> Callable[..., tuple[socket.socket, socket.socket]]:
+    """`tcp_pair(family=AF_INET)` makes two connected TCP sockets; the second one blocks, for seconds at most."""
+
+    def tcp_pair(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
+        ends = tcp_sockets(family)
+        peers.extend(ends)
+        return ends
+
+    return tcp_pair
+
+
+@pytest.fixture
+def unix_pair(peers: list[Any]) -> Callable[[], tuple[socket.socket, socket.socket]]:
+    """`unix_pair()` makes two connected Unix sockets; the second one blocks, for seconds at most."""
+
+    def unix_pair() -> tuple[socket.socket, socket.socket]:
+        ends = socket.socketpair()
+        ends[1].settimeout(PEER_SECONDS)
+        peers.extend(ends)
+        return ends
+
+    return unix_pair
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def real_pair(request: pytest.FixtureRequest) -> Any:
+    """`tcp_pair` and `unix_pair` in turn."""
+    return request.getfixturevalue(f"{request.param}_pair")

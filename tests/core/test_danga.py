@@ -1,0 +1,273 @@
+import logging
+import os
+import re
+
+import pytest
+
+from dangagreen import Socket
+
+
+CLASS_METHODS = """
+    EventLoop Reset WatchedSockets DescriptorMap ToClose HaveEpoll DebugMsg OtherFds AddOtherFds AddTimer SetLoopTimeout
+    SetPostLoopCallback EnableProfiling ProfilingData
+"""
+
+
+class Reader(Socket):
+    __slots__ = ("data",)
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.data = b""
+
+    def event_read(self):
+        data = self.read(100)
+        if data is None:
+            self.close("the end")
+        else:
+            self.data += data
+
+
+@pytest.mark.parametrize("camel", re.findall(r"\w+", CLASS_METHODS))
+def test_each_class_method_has_both_names(camel):
+    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in camel).lstrip("_")
+    names = {name: value for cls in Socket.__mro__ for name, value in vars(cls).items()}
+    assert names[camel] is names[snake]
+    assert names[snake].__doc__ or type(names[snake]).__doc__
+
+
+def test_the_camel_case_names_do_the_same(loop, wires):
+    sock, peer = wires()
+    one = Reader(sock)
+    one.watch_read(True)
+    peer.send(b"x")
+    Reader.SetLoopTimeout(100)
+    Reader.AddTimer(1, lambda: None)
+    Reader.EnableProfiling()
+    seen = []
+    Reader.SetPostLoopCallback(lambda *_: seen.append(1) or len(seen) < 20)
+    Reader.EventLoop()
+    assert one.data == b"x"
+    assert len(seen) == 20
+    assert Reader.ProfilingData()["Reader-read"][2] == 1
+    assert Reader.WatchedSockets() == 1
+    assert Reader.DescriptorMap() == {one.fd: one}
+    assert Reader.ToClose() == []
+    assert Reader.OtherFds() == {}
+    Reader.Reset()
+    assert Reader.WatchedSockets() == 0
+
+
+def test_the_descriptor_map_is_a_copy_and_counts_what_is_registered(loop, wires):
+    ones = [Reader(wires()[0]) for _ in range(3)]
+    assert Socket.watched_sockets() == 3
+    Socket.descriptor_map().clear()
+    assert Socket.descriptor_map() == {one.fd: one for one in ones}
+    ones[1].close()
+    assert Socket.descriptor_map() == {one.fd: one for one in ones[::2]}
+    assert Socket.watched_sockets() == 2
+
+
+def test_the_loops_own_descriptors_are_not_in_the_map(real_loop, run_turns):
+    run_turns(1)
+    assert Socket.watched_sockets() == 0
+    assert Socket.descriptor_map() == {}
+    assert Socket.other_fds() == {}
+
+
+def test_have_epoll_tells_which_poller_the_loop_has(real_loop, poller_class):
+    assert Socket.have_epoll() is (poller_class.__name__ == "EpollPoller")
+
+
+def test_debug_msg_goes_to_the_log(loop, caplog):
+    Socket.debug_msg("not now")
+    assert caplog.messages == []
+    caplog.set_level(logging.DEBUG, "dangagreen")
+    Socket.DebugMsg("now %d of %s", 2, "three")
+    assert caplog.record_tuples == [("dangagreen", logging.DEBUG, "now 2 of three")]
+
+
+# -- the loop's timeout
+
+
+def test_a_loop_timeout_is_the_longest_that_a_turn_waits(loop):
+    Socket.set_loop_timeout(250)
+    start, turns = loop.time(), iter(range(10))
+    loop.run(lambda: next(turns, None) is None)
+    assert loop.time() - start == pytest.approx(11 * 0.25)
+
+
+def test_a_loop_timeout_of_zero_does_not_wait(loop):
+    Socket.set_loop_timeout(0)
+    timer = loop.add_timer(100, lambda: None)
+    start, turns = loop.time(), iter(range(10))
+    loop.run(lambda: next(turns, None) is None)
+    assert loop.time() == start
+    timer.cancel()
+
+
+def test_a_loop_timeout_of_minus_one_waits_without_limit(loop):
+    Socket.set_loop_timeout(0)
+    Socket.set_loop_timeout(-1)
+    waits, fired = loop.poller.waits, []
+    loop.add_timer(100, lambda: fired.append(loop.time()))
+    loop.run(lambda: bool(fired))
+    assert loop.poller.waits - waits == 1
+
+
+def test_a_loop_timeout_beyond_the_next_timer_does_not_delay_it(loop):
+    Socket.set_loop_timeout(60_000)
+    start, fired = loop.time(), []
+    loop.add_timer(1, lambda: fired.append(loop.time() - start))
+    loop.run(lambda: bool(fired))
+    assert fired == [1]
+
+
+def test_a_loop_timeout_on_every_real_poller(real_loop):
+    Socket.set_loop_timeout(2)
+    start, turns = real_loop.time(), iter(range(4))
+    real_loop.run(lambda: next(turns, None) is None)
+    assert 0.01 <= real_loop.time() - start < 1
+
+
+# -- post-loop callbacks
+
+
+def test_the_global_callback_runs_after_every_turn_until_it_answers_false(loop):
+    Socket.set_loop_timeout(0)
+    seen = []
+    Socket.set_post_loop_callback(lambda *_: seen.append(1) or len(seen) < 3)
+    Socket.event_loop()
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("answer", [False, None, 0, ""])
+def test_any_false_answer_ends_the_loop(loop, answer):
+    Socket.set_loop_timeout(0)
+    seen = []
+    Socket.set_post_loop_callback(lambda *_: seen.append(1) or answer)
+    Socket.event_loop()
+    assert seen == [1]
+
+
+def test_a_callback_gets_the_descriptor_map_and_the_other_fds(loop, wires):
+    read_end, write_end = os.pipe()
+    one = Reader(wires()[0])
+    seen = []
+    Socket.set_loop_timeout(0)
+    Socket.add_other_fds({read_end: print})
+    Socket.set_post_loop_callback(lambda descriptors, others: seen.append((dict(descriptors), dict(others))))
+    Socket.event_loop()
+    assert seen == [({one.fd: one}, {read_end: print})]
+    Socket.other_fds({})
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_it_sees_the_map_without_what_was_closed_in_the_turn(loop, wires):
+    sock, _ = wires()
+    one = Reader(sock)
+    seen = []
+    loop.call_soon(one.close)
+    Socket.set_post_loop_callback(lambda descriptors, _: seen.append((one.fd in descriptors, sock.closed)))
+    Socket.event_loop()
+    assert seen == [(False, True)]
+
+
+def test_an_objects_own_callback_runs_while_the_object_lives(loop, wires, run_turns):
+    one, other = Reader(wires()[0]), Reader(wires()[0])
+    seen = []
+    one.set_post_loop_callback(lambda *_: seen.append("one") or True)
+    other.SetPostLoopCallback(lambda *_: seen.append("other") or True)
+    run_turns(2)
+    assert sorted(seen) == ["one", "one", "other", "other"]
+    seen.clear()
+    other.close()
+    run_turns(2)
+    assert seen == ["one", "one"]
+    one.set_post_loop_callback(None)
+    seen.clear()
+    run_turns(2)
+    assert seen == []
+
+
+def test_an_objects_callback_replaces_neither_the_global_one_nor_anothers(loop, wires, run_turns):
+    one = Reader(wires()[0])
+    seen = []
+    Socket.set_post_loop_callback(lambda *_: seen.append("global") or True)
+    one.set_post_loop_callback(lambda *_: seen.append("first") or True)
+    one.set_post_loop_callback(lambda *_: seen.append("own") or True)
+    run_turns(1)
+    assert sorted(seen) == ["global", "own"]
+
+
+def test_an_objects_false_answer_ends_the_loop(loop, wires):
+    Socket.set_loop_timeout(0)
+    one = Reader(wires()[0])
+    seen = []
+    one.set_post_loop_callback(lambda *_: seen.append(1) or len(seen) < 4)
+    Socket.set_post_loop_callback(lambda *_: True)
+    Socket.event_loop()
+    assert len(seen) == 4
+
+
+def test_a_callback_set_on_a_closed_object_never_runs(loop, wires, run_turns):
+    one = Reader(wires()[0])
+    one.close()
+    seen = []
+    one.set_post_loop_callback(lambda *_: seen.append(1))
+    run_turns(2)
+    assert seen == []
+
+
+def test_a_callback_that_raises_is_reported_and_counts_as_true(loop, wires, run_turns, take_errors):
+    def raising(*_):
+        raise ZeroDivisionError
+
+    one = Reader(wires()[0])
+    seen = []
+    one.set_post_loop_callback(raising)
+    Socket.set_post_loop_callback(lambda *_: seen.append(1) or True)
+    run_turns(3)
+    assert seen == [1, 1, 1]
+    assert [type(context.exception) for context in take_errors()] == [ZeroDivisionError] * 3
+    assert not one.closed
+
+
+def test_the_loop_can_run_again_after_a_callback_ended_it(loop, wires):
+    sock, peer = wires()
+    one = Reader(sock)
+    one.watch_read(True)
+    Socket.set_loop_timeout(0)
+    Socket.set_post_loop_callback(lambda *_: False)
+    Socket.event_loop()
+    peer.send(b"x")
+    Socket.event_loop()
+    assert one.data == b"x"
+
+
+def test_a_callback_may_close_set_and_clear_callbacks(loop, wires, run_turns):
+    ones = [Reader(wires()[0]) for _ in range(3)]
+    seen = []
+
+    def callback(*_):
+        seen.append(1)
+        for one in ones[1:]:
+            one.close()
+        ones[0].set_post_loop_callback(None)
+        return True
+
+    for one in ones:
+        one.set_post_loop_callback(callback)
+    run_turns(3)
+    assert 1 <= len(seen) <= 3
+    assert [one.closed for one in ones] == [False, True, True]
+
+
+def test_the_callback_of_an_object_that_an_earlier_callback_closed_does_not_run(loop, wires, run_turns):
+    one, other = Reader(wires()[0]), Reader(wires()[0])
+    seen = []
+    one.set_post_loop_callback(lambda *_: seen.append("one") or other.close() or True)
+    other.set_post_loop_callback(lambda *_: seen.append("other") or one.close() or True)
+    run_turns(1)
+    assert len(seen) == 1

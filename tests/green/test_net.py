@@ -1,0 +1,1100 @@
+"""Servers and clients: serve, serve_requests, connect, run; programs without run; Ctrl-C; fork."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import dangagreen as d
+from dangagreen.green.sched import scheduler
+
+var = contextvars.ContextVar("var", default="unset")
+LOCAL = ("127.0.0.1", 0)
+
+
+class Echo(d.Socket):
+    __slots__ = ()
+
+    def event_read(self):
+        data = self.read(4096)
+        if data is None:
+            self.close()
+        else:
+            self.write(data)
+
+
+def echo_lines(sock):
+    for line in sock:
+        sock.write_all(line)
+
+
+def echo_one_line(sock):
+    sock.write_all(sock.read_line())
+
+
+@pytest.fixture
+def served(active_loop, wait_for):
+    """A function that starts a server, by default `serve` on a free port; it ends when its clients have."""
+    listeners = []
+
+    def served(handler, server=d.serve, address=LOCAL, **options):
+        listeners.append(server(address, handler, **options))
+        return listeners[-1]
+
+    yield served
+    for listener in listeners:
+        wait_for(lambda listener=listener: not listener.connections)
+        listener.close()
+
+
+@pytest.fixture
+def client(served):
+    """A function that connects to a listener; what it made is closed at the end of the test."""
+    made = []
+
+    def client(listener):
+        made.append(d.connect(listener.address, 5))
+        return made[-1]
+
+    yield client
+    for sock in made:
+        sock.close()
+
+
+def ask(sock, request):
+    """Send a line and read the answer."""
+    sock.write_all(request)
+    return sock.read_line()
+
+
+styles = pytest.mark.parametrize(
+    ("server", "handler"),
+    [(d.serve, Echo), (d.serve, echo_lines), (d.serve_requests, echo_one_line), (d.serve_requests, echo_lines)],
+    ids=["callbacks", "sequential", "requests", "requests-loop"],
+)
+
+
+# -- three ways to serve
+
+
+@styles
+def test_each_style_echoes(real_loop, served, client, server, handler):
+    listener = served(handler, server)
+    clients = [client(listener) for _ in range(3)]
+    for number in range(3):
+        for index, sock in enumerate(clients):
+            line = b"%d %d\n" % (index, number)
+            assert ask(sock, line) == line
+    assert listener.connections == 3
+
+
+@styles
+def test_each_style_answers_what_was_sent_at_once(real_loop, served, client, server, handler):
+    sock = client(served(handler, server))
+    sock.write_all(b"one\ntwo\nthree\nfour\n")
+    assert sock.read_exactly(19) == b"one\ntwo\nthree\nfour\n"
+
+
+@styles
+def test_each_style_ends_the_connection_when_the_peer_does(real_loop, served, client, wait_for, server, handler):
+    listener = served(handler, server)
+    sock = client(listener)
+    ask(sock, b"x\n")
+    sock.sock.shutdown(socket.SHUT_WR)
+    assert sock.read_line() == b""
+    wait_for(lambda: not listener.connections)
+    assert not scheduler(real_loop).tasks
+
+
+def test_serve_with_a_class_makes_an_instance_for_each_connection(real_loop, served, client):
+    made = []
+
+    class Noted(Echo):
+        __slots__ = ()
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            made.append(self)
+
+    listener = served(Noted)
+    for _ in range(2):
+        ask(client(listener), b"x\n")
+    assert len(made) == 2
+    assert all(type(sock) is Noted for sock in made)
+
+
+def test_serve_with_a_function_uses_the_socket_class(real_loop, served, client):
+    class Mine(d.Socket):
+        __slots__ = ()
+
+    def handler(sock):
+        sock.write_all(type(sock).__name__.encode() + b"\n")
+
+    assert client(served(handler, socket_class=Mine)).read_line() == b"Mine\n"
+
+
+def test_a_handlers_task_is_named_after_it(real_loop, served, client):
+    def handler(sock):
+        sock.write_all(d.current_task().name.encode() + b"\n")
+
+    assert b"handler" in client(served(handler)).read_line()
+
+
+@pytest.mark.parametrize("handler", [None, 5, "handler", int])
+def test_a_handler_that_is_neither_a_socket_class_nor_a_function_is_refused(loop, handler):
+    for server in (d.serve, d.serve_requests):
+        with pytest.raises(TypeError):
+            server(LOCAL, handler)
+
+
+def test_serve_requests_wants_a_function(loop):
+    with pytest.raises(TypeError):
+        d.serve_requests(LOCAL, Echo)
+
+
+# -- addresses
+
+
+def test_ipv6(real_loop, served, client):
+    listener = served(echo_lines, address=("::1", 0))
+    assert listener.address[0] == "::1"
+    assert ask(client(listener), b"six\n") == b"six\n"
+
+
+def test_a_path_is_a_unix_socket_and_goes_with_its_listener(real_loop, served, client, tmp_path, wait_for):
+    path = tmp_path / "socket"
+    listener = served(echo_lines, address=path)
+    assert listener.address == str(path)
+    sock = client(listener)
+    assert ask(sock, b"unix\n") == b"unix\n"
+    sock.close()
+    wait_for(lambda: not listener.connections)
+    listener.close()
+    d.sleep(0)
+    assert not path.exists()
+
+
+def test_a_socket_that_listens_already(real_loop, served, client):
+    with socket.socket() as ready:
+        ready.bind(LOCAL)
+        ready.listen()
+        listener = served(echo_lines, address=ready)
+        assert listener.address == ready.getsockname()
+        sock = client(listener)
+        assert ask(sock, b"ready\n") == b"ready\n"
+        sock.close()
+        d.sleep(0)
+        listener.close()
+        d.sleep(0)
+
+
+def test_an_address_that_is_taken_raises_and_names_it(real_loop, served):
+    listener = served(echo_lines)
+    with pytest.raises(OSError, match=str(listener.address[1])):
+        d.serve(listener.address, echo_lines)
+
+
+def test_nodelay_is_on_by_default_and_can_be_turned_off(real_loop, served, client):
+    def handler(sock):
+        sock.write_all(b"%d\n" % sock.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    sock = client(served(handler))
+    assert sock.read_line() != b"0\n"
+    assert sock.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert client(served(handler, nodelay=False)).read_line() == b"0\n"
+
+
+def test_a_closed_listener_accepts_no_more_and_leaves_its_connections(real_loop, served, client):
+    listener = served(echo_lines)
+    sock = client(listener)
+    assert ask(sock, b"before\n") == b"before\n"
+    listener.close()
+    d.sleep(0)
+    with pytest.raises(ConnectionRefusedError):
+        d.connect(listener.address, 5)
+    assert ask(sock, b"after\n") == b"after\n"
+
+
+@styles
+def test_max_connections_lets_the_others_wait(real_loop, served, client, wait_for, server, handler):
+    listener = served(handler, server, max_connections=2)
+    first, second, third = [client(listener) for _ in range(3)]
+    for sock in (first, second):
+        ask(sock, b"x\n")
+    third.write_all(b"third\n")
+    for _ in range(20):
+        d.sleep(0)
+    waiting = d.spawn(third.read_line)
+    with pytest.raises(TimeoutError):
+        waiting.join(0.02)
+    assert listener.connections == 2
+    first.close()
+    waiting.join(5)
+    assert waiting.result() == b"third\n"
+    assert listener.connections == 2
+
+
+# -- how a handler ends
+
+
+@styles
+def test_a_failing_handler_costs_its_own_connection_and_is_reported_once(
+    real_loop, served, client, take_errors, wait_for, server, handler
+):
+    error = KeyError("mine")
+
+    class Failing(Echo):
+        __slots__ = ()
+
+        def event_read(self):
+            data = self.read(100)
+            if data is None:
+                self.close()
+            elif b"fail" in data:
+                raise error
+            else:
+                self.write(b"fine\n")
+
+    def failing(sock):
+        while line := sock.read_line():
+            if b"fail" in line:
+                raise error
+            sock.write_all(b"fine\n")
+
+    listener = served(Failing if handler is Echo else failing, server)
+    other, sock = client(listener), client(listener)
+    ask(other, b"x\n")
+    sock.write_all(b"fail\n")
+    assert sock.read_to_end() == b""
+    (context,) = take_errors()
+    assert context.exception is error
+    assert context.exception.__traceback__ is not None
+    wait_for(lambda: listener.connections == 1)
+    assert ask(other, b"x\n") == b"fine\n"
+
+
+def test_a_class_that_cannot_be_made_is_reported_and_the_server_lives_on(real_loop, served, client, take_errors):
+    fail = [True]
+
+    class Failing(Echo):
+        __slots__ = ()
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            if fail.pop() if fail else False:
+                raise KeyError("mine")
+
+    listener = served(Failing)
+    assert client(listener).read_to_end() == b""
+    assert [type(context.exception) for context in take_errors()] == [KeyError]
+    assert ask(client(listener), b"fine\n") == b"fine\n"
+
+
+def test_a_handler_that_ends_by_its_own_peers_end_is_no_failure(real_loop, served, client, caplog, wait_for):
+    caplog.set_level(logging.DEBUG, logger="dangagreen")
+    listener = served(lambda sock: sock.read_exactly(100))
+    sock = client(listener)
+    sock.write_all(b"part")
+    sock.drain()
+    sock.close()
+    d.sleep(0)
+    wait_for(lambda: not listener.connections)
+    (record,) = [record for record in caplog.records if "ended" in record.getMessage()]
+    assert record.levelno == logging.DEBUG
+    assert not record.exc_info
+
+
+def test_a_reset_by_its_own_peer_is_no_failure(real_loop, served, client, wait_for):
+    started = []
+
+    def handler(sock):
+        started.append(sock)
+        sock.read_line()
+
+    listener = served(handler)
+    sock = client(listener)
+    wait_for(lambda: started)
+    sock.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+    d.sleep(0)
+    wait_for(lambda: not listener.connections)
+
+
+def test_a_reset_that_a_write_finds_is_no_failure(real_loop, served, client, wait_for):
+    def handler(sock):
+        sock.read_line()
+        while True:
+            sock.write_all(b"x" * 65536)
+            sock.drain()
+
+    listener = served(handler)
+    sock = client(listener)
+    sock.write_all(b"go\n")
+    sock.read_exactly(100000)
+    sock.close()
+    d.sleep(0)
+    wait_for(lambda: not listener.connections)
+
+
+def test_a_socket_that_others_close_ends_its_handler_quietly(real_loop, served, client, wait_for):
+    socks = []
+
+    def handler(sock):
+        socks.append(sock)
+        sock.read_line()
+
+    listener = served(handler)
+    sock = client(listener)
+    wait_for(lambda: socks)
+    socks[0].close("kicked out")
+    assert sock.read_line() == b""
+    assert listener.connections == 0
+
+
+def test_the_end_of_another_connection_is_a_failure_of_the_handler(real_loop, served, client, take_errors):
+    backend = served(lambda sock: sock.write_all(b"half a li"))
+
+    def proxy(sock):
+        with d.connect(backend.address, 5) as upstream:
+            sock.write_all(upstream.read_line())
+
+    assert client(served(proxy)).read_to_end() == b""
+    (context,) = take_errors()
+    assert isinstance(context.exception, EOFError)
+    assert context.exception.partial == b"half a li"
+
+
+def test_what_the_handler_wrote_last_arrives_though_its_peer_is_still_sending(real_loop, served, client):
+    reply = b"y" * 300_000
+
+    def handler(sock):
+        sock.read_exactly(10)
+        sock.write_all(reply)
+
+    sock = client(served(handler))
+
+    def chatter():
+        try:
+            for _ in range(50):
+                sock.write_all(b"x" * 4000)
+                sock.drain()
+        except ConnectionError:
+            pass
+
+    task = d.spawn(chatter)
+    assert sock.read_to_end() == reply
+    sock.close()
+    task.join(5)
+
+
+def test_a_handler_may_close_its_socket_itself(real_loop, served, client):
+    listener = served(lambda sock: sock.close())
+    assert client(listener).read_to_end() == b""
+    assert listener.connections == 0
+
+
+# -- from one style to the other
+
+
+class Both(Echo):
+    """In callback style it answers in capitals; "task" starts a dialogue."""
+
+    __slots__ = ("count",)
+
+    def event_read(self):
+        data = self.read(4096)
+        if data is None:
+            self.close()
+        else:
+            self.write(data.upper())
+
+
+def test_a_handler_that_watches_reading_leaves_a_connection_in_callback_style(real_loop, served, client, wait_for):
+    def handler(sock):
+        sock.write_all(b"hello " + sock.read_line())
+        sock.watch_read(True)
+
+    listener = served(handler, socket_class=Both)
+    sock = client(listener)
+    sock.write_all(b"me\nthe rest\n")
+    assert sock.read_line() == b"hello me\n"
+    assert sock.read_line() == b"THE REST\n"
+    assert not scheduler(real_loop).tasks
+    assert ask(sock, b"more\n") == b"MORE\n"
+    assert listener.connections == 1
+    sock.close()
+    wait_for(lambda: not listener.connections)
+
+
+def test_a_connection_goes_back_and_forth_between_the_styles(real_loop, served, client):
+    class Switch(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            data = self.read(4)
+            if data is None:
+                self.close()
+            elif data == b"task":
+                self.watch_read(False)
+                d.spawn(dialogue, self)
+            else:
+                self.write(b"<" + data + b">")
+
+    def dialogue(sock):
+        line = sock.read_line()
+        sock.write_all(b"[" + line[:-1] + b"]")
+        sock.watch_read(True)
+
+    sock = client(served(dialogue, socket_class=Switch))
+    sock.write_all(b"hi\nabcdtask one\nefghtask two\nijkl")
+    assert sock.read_exactly(32) == b"[hi]<abcd>[ one]<efgh>[ two]<ijkl>"[:32]
+    assert sock.read_exactly(2) == b"l>"
+
+
+def test_an_idle_connection_holds_no_task(real_loop, served, client, wait_for):
+    socks = [client(served(echo_one_line, d.serve_requests)) for _ in range(3)]
+    for sock in socks:
+        assert ask(sock, b"x\n") == b"x\n"
+    assert not scheduler(real_loop).tasks
+
+
+def test_an_idle_connection_is_not_started_without_input(real_loop, served, client, run_turns):
+    started = []
+    listener = served(started.append, d.serve_requests)
+    client(listener)
+    run_turns(10)
+    assert listener.connections == 1
+    assert started == []
+
+
+def test_state_between_requests_lives_in_slots(real_loop, served, client):
+    class Counting(d.Socket):
+        __slots__ = ("count",)
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.count = 0
+
+    def handler(sock):
+        if sock.read_line():
+            sock.count += 1
+            sock.write_all(b"%d\n" % sock.count)
+
+    listener = served(handler, d.serve_requests, socket_class=Counting)
+    one, two = client(listener), client(listener)
+    assert [ask(one, b"\n") for _ in range(3)] == [b"1\n", b"2\n", b"3\n"]
+    assert ask(two, b"\n") == b"1\n"
+
+
+def test_input_already_buffered_starts_the_handler_again_at_once(real_loop, served, client):
+    runs = []
+
+    def handler(sock):
+        runs.append(sock)
+        echo_one_line(sock)
+
+    sock = client(served(handler, d.serve_requests))
+    sock.write_all(b"1\n2\n3\n")
+    assert sock.read_exactly(6) == b"1\n2\n3\n"
+    assert len(runs) == 3
+
+
+def test_half_a_request_keeps_its_handler_waiting_and_no_second_one_starts(real_loop, served, client, run_turns):
+    runs = []
+
+    def handler(sock):
+        runs.append(sock)
+        echo_one_line(sock)
+
+    sock = client(served(handler, d.serve_requests))
+    for piece in (b"ha", b"lf", b" a li"):
+        sock.write_all(piece)
+        sock.drain()
+        run_turns(5)
+    assert len(runs) == 1
+    assert ask(sock, b"ne\n") == b"half a line\n"
+
+
+def test_a_request_that_comes_while_the_handler_is_busy_waits_for_it(real_loop, served, client):
+    gate = []
+    running = []
+
+    def handler(sock):
+        line = sock.read_line()
+        if not line:
+            return
+        running.append(line)
+        assert len(running) == 1
+        while not gate:
+            d.sleep(0.001)
+        running.remove(line)
+        sock.write_all(line)
+
+    sock = client(served(handler, d.serve_requests))
+    for line in (b"1\n", b"2\n", b"3\n"):
+        sock.write_all(line)
+        sock.drain()
+        d.sleep(0.005)
+    assert running == [b"1\n"]
+    gate.append(True)
+    assert sock.read_exactly(6) == b"1\n2\n3\n"
+
+
+def test_a_socket_class_acts_in_callback_style_for_a_while(real_loop, served, client):
+    class Mixed(d.Socket):
+        __slots__ = ("muted",)
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.muted = False
+
+        def event_read(self):
+            if not self.muted:
+                super().event_read()
+                return
+            data = self.read(7)
+            if data is None:
+                self.close()
+            elif data == b"unmute\n":
+                self.muted = False
+                self.write(b"unmuted\n")
+
+    def handler(sock):
+        line = sock.read_line()
+        if line == b"mute\n":
+            sock.muted = True
+        sock.write_all(line)
+
+    sock = client(served(handler, d.serve_requests, socket_class=Mixed))
+    assert ask(sock, b"hello\n") == b"hello\n"
+    assert ask(sock, b"mute\n") == b"mute\n"
+    sock.write_all(b"ignored")
+    assert ask(sock, b"unmute\n") == b"unmuted\n"
+    assert ask(sock, b"again\n") == b"again\n"
+    sock.write_all(b"mute\nignoredunmute\nback\n")
+    assert [sock.read_line() for _ in range(3)] == [b"mute\n", b"unmuted\n", b"back\n"]
+
+
+def test_super_event_read_after_reading_hands_over_what_was_pushed_back(real_loop, served, client):
+    class Peeking(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            data = self.read(100)
+            if data is None:
+                self.close()
+            elif data:
+                self.push_back_read(data)
+                super().event_read()
+
+    sock = client(served(echo_one_line, d.serve_requests, socket_class=Peeking))
+    sock.write_all(b"one\ntwo\n")
+    assert sock.read_exactly(8) == b"one\ntwo\n"
+    assert ask(sock, b"three\n") == b"three\n"
+
+
+@pytest.mark.parametrize("server", [d.serve, d.serve_requests])
+def test_a_hang_up_while_the_handler_is_busy_elsewhere_costs_no_bytes(real_loop, served, client, wait_for, server):
+    got = []
+    peer_gone = []
+
+    def handler(sock):
+        got.append(sock.read_line())
+        while not peer_gone:
+            d.sleep(0.001)
+        d.sleep(0.01)
+        got.append(sock.read_line())
+        got.append(sock.read_line())
+
+    listener = served(handler, server)
+    sock = client(listener)
+    sock.write_all(b"first\n")
+    wait_for(lambda: got)
+    with sock:
+        sock.write_all(b"second\n")
+    peer_gone.append(True)
+    wait_for(lambda: not listener.connections)
+    assert got == [b"first\n", b"second\n", b""]
+
+
+@pytest.mark.parametrize("server", [d.serve, d.serve_requests])
+def test_a_hang_up_of_a_unix_peer_while_the_handler_is_busy_does_not_spin(
+    loop, served, client, wait_for, tmp_path, server
+):
+    got = []
+
+    def handler(sock):
+        got.append(sock.read_line())
+        d.sleep(100)
+        got.append(sock.read_to_end())
+
+    listener = served(handler, server, address=tmp_path / "socket")
+    sock = client(listener)
+    sock.write_all(b"first\nsecond\n")
+    wait_for(lambda: got)
+    sock.close()
+    d.sleep(1)
+    before = loop.poller.waits
+    d.sleep(90)
+    assert loop.poller.waits - before < 10
+    wait_for(lambda: not listener.connections)
+    assert got == [b"first\n", b"second\n"]
+
+
+# -- contexts
+
+
+def test_callbacks_and_tasks_of_one_connection_share_one_context(real_loop, served, client):
+    class Marked(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            if var.get() == "where serve was called":
+                var.set("set by a callback")
+            super().event_read()
+
+    def handler(sock):
+        line = sock.read_line()
+        before = var.get()
+        if line:
+            var.set(line.decode().strip())
+            sock.write_all(before.encode() + b"\n")
+
+    token = var.set("where serve was called")
+    listener = served(handler, d.serve_requests, socket_class=Marked)
+    var.reset(token)
+    one, two = client(listener), client(listener)
+    assert ask(one, b"set by one\n") == b"set by a callback\n"
+    assert ask(one, b"set again\n") == b"set by one\n"
+    assert ask(two, b"set by two\n") == b"set by a callback\n"
+    assert ask(one, b"x\n") == b"set again\n"
+    assert var.get() == "unset"
+
+
+def test_a_handler_runs_in_the_context_where_serve_was_called(real_loop, served, client):
+    token = var.set("at serve")
+    listener = served(lambda sock: sock.write_all(var.get().encode()))
+    var.reset(token)
+    token = var.set("at connect")
+    assert client(listener).read_to_end() == b"at serve"
+    var.reset(token)
+
+
+# -- connect
+
+
+@pytest.fixture
+def free_address():
+    """An address on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(LOCAL)
+        yield sock.getsockname()
+
+
+@pytest.fixture
+def deaf_address():
+    """An address whose listener's queue is full, so that a connection to it is never made."""
+    with socket.socket() as deaf:
+        deaf.bind(LOCAL)
+        deaf.listen(0)
+        fillers = []
+        for _ in range(4):
+            fillers.append(socket.socket())
+            fillers[-1].setblocking(False)
+            fillers[-1].connect_ex(deaf.getsockname())
+        yield deaf.getsockname()
+        for filler in fillers:
+            filler.close()
+
+
+def test_connect_refused_names_the_address(real_loop, free_address):
+    with pytest.raises(ConnectionRefusedError, match=str(free_address[1])):
+        d.connect(free_address)
+
+
+def test_connect_times_out_and_leaks_nothing(deaf_address, real_loop):
+    with pytest.raises(TimeoutError, match="0.05") as caught:
+        d.connect(deaf_address, 0.05)
+    assert str(deaf_address[1]) in str(caught.value)
+
+
+def test_connect_times_out_when_it_should(deaf_address, loop):
+    with pytest.raises(TimeoutError):
+        d.connect(deaf_address, 30)
+    assert loop.clock() == 1030
+
+
+def test_a_cancelled_connect_leaks_nothing(deaf_address, loop):
+    task = d.spawn(d.connect, deaf_address)
+    d.sleep(1)
+    assert "connect" in task.waits_for
+    task.cancel()
+    task.join()
+    with pytest.raises(d.TaskCancelledError):
+        task.result()
+
+
+def test_connect_in_several_tasks_at_once(real_loop, served, client):
+    listener = served(echo_lines)
+
+    def talk(number):
+        with d.connect(listener.address, 5) as sock:
+            return ask(sock, b"%d\n" % number)
+
+    tasks = [d.spawn(talk, number) for number in range(20)]
+    for task in tasks:
+        task.join(5)
+    assert [task.result() for task in tasks] == [b"%d\n" % number for number in range(20)]
+
+
+def test_connect_uses_the_socket_class(real_loop, served):
+    class Mine(d.Socket):
+        __slots__ = ()
+
+    with d.connect(served(echo_lines).address, 5, socket_class=Mine) as sock:
+        assert type(sock) is Mine
+        assert ask(sock, b"x\n") == b"x\n"
+
+
+def test_connect_to_a_path_that_is_not_there(real_loop, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nobody"):
+        d.connect(tmp_path / "nobody")
+
+
+def test_connect_to_a_unix_socket_whose_queue_is_full(loop, tmp_path):
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as filler:
+        full.bind(str(tmp_path / "full"))
+        full.listen(0)
+        filler.connect(str(tmp_path / "full"))
+        with pytest.raises(TimeoutError):
+            d.connect(tmp_path / "full", 3)
+        assert 1003 <= loop.clock() < 1004
+        task = d.spawn(d.connect, tmp_path / "full", 100)
+        d.sleep(1)
+        full.accept()[0].close()
+        d.sleep(1)
+        task.result().close()
+
+
+@pytest.mark.parametrize("address", [5, ("127.0.0.1",), None])
+def test_connect_refuses_what_is_no_address(loop, address):
+    with pytest.raises(TypeError, match="address"):
+        d.connect(address)
+
+
+def test_connect_by_host_name(real_loop, served):
+    listener = served(echo_lines)
+    with d.connect(("localhost", listener.address[1]), 5) as sock:
+        assert ask(sock, b"x\n") == b"x\n"
+
+
+def fake_look_up(monkeypatch, answer):
+    """Have names, not numbers, answered by the function."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, port, *args, **kwargs):
+        if host == "some.host" and not kwargs.get("flags", 0) & socket.AI_NUMERICHOST:
+            return answer(port)
+        return real(host, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def entry(address):
+    return socket.AF_INET, socket.SOCK_STREAM, 0, "", address
+
+
+def test_connect_tries_the_addresses_of_a_host_one_after_the_other(real_loop, served, free_address, monkeypatch):
+    listener = served(echo_lines)
+    fake_look_up(monkeypatch, lambda port: [entry(free_address), entry(listener.address)])
+    with d.connect(("some.host", 1), 5) as sock:
+        assert sock.sock.getpeername() == listener.address
+
+
+def test_connect_raises_what_the_look_up_raises(real_loop, monkeypatch):
+    def answer(port):
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    fake_look_up(monkeypatch, answer)
+    with pytest.raises(socket.gaierror, match="no such name"):
+        d.connect(("some.host", 1), 5)
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+def test_a_look_up_that_nobody_waits_for_any_more_does_no_harm(real_loop, monkeypatch, free_address, how):
+    gate = threading.Event()
+
+    def answer(port):
+        gate.wait(5)
+        return [entry(free_address)]
+
+    fake_look_up(monkeypatch, answer)
+    others = set(threading.enumerate())
+    task = d.spawn(lambda: d.connect(("some.host", 1), 0.02 if how == "timeout" else None))
+    d.sleep(0)
+    d.sleep(0)
+    assert "some.host" in task.waits_for
+    if how == "cancel":
+        task.cancel()
+    task.join(5)
+    with pytest.raises(TimeoutError if how == "timeout" else d.TaskCancelledError):
+        task.result()
+    gate.set()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(5)
+    for _ in range(3):
+        d.sleep(0)
+
+
+def test_the_timeout_covers_all_addresses_together(deaf_address, loop, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [entry(deaf_address)] * 3)
+    with pytest.raises(TimeoutError):
+        d.connect(("some.host", 1), 10)
+    assert loop.clock() == 1010
+
+
+# -- run, and Ctrl-C
+
+
+def test_run_serves_and_winds_up(real_loop, served):
+    def main():
+        listener = d.serve(LOCAL, echo_lines)
+        idle, sock = d.connect(listener.address, 5), d.connect(listener.address, 5)
+        assert not idle.closed
+        return ask(sock, b"x\n")
+
+    assert d.run(main) == b"x\n"
+    assert d.Socket.descriptor_map() == {}
+    assert not scheduler(real_loop).tasks
+
+
+def test_ctrl_c_arrives_in_main_at_its_wait(real_loop):
+    steps = []
+
+    def main():
+        real_loop.add_timer(0.01, lambda: signal.raise_signal(signal.SIGINT))
+        try:
+            d.sleep(10)
+        except KeyboardInterrupt:
+            steps.append("interrupted")
+            d.sleep(0.001)
+            return "cleaned up"
+
+    before = signal.getsignal(signal.SIGINT)
+    assert d.run(main) == "cleaned up"
+    assert steps == ["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_arrives_in_main_and_in_no_other_task(real_loop):
+    seen = []
+
+    def other():
+        try:
+            d.sleep(10)
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    def main():
+        d.spawn(other)
+        real_loop.add_timer(0.01, lambda: signal.raise_signal(signal.SIGINT))
+        d.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert seen == [d.Cancelled]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_main_computes_arrives_at_its_next_wait(real_loop):
+    steps = []
+
+    def main():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("went on")
+        d.sleep(0)
+        d.sleep(0.01)
+        steps.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert steps == ["went on"]
+
+
+def test_run_leaves_a_handler_of_the_programs_own_alone(real_loop):
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *args: seen.append("mine"))
+    try:
+        d.run(lambda: (signal.raise_signal(signal.SIGINT), d.sleep(0.001)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == ["mine"]
+
+
+def test_run_in_another_thread_installs_no_handler(in_thread):
+    def program():
+        try:
+            return d.run(lambda: (d.sleep(0.001), signal.getsignal(signal.SIGINT))[1])
+        finally:
+            d.current_loop().close()
+
+    assert in_thread(program) is signal.default_int_handler
+
+
+# -- programs
+
+
+def run_program(code, *options, text_in=None):
+    """Run it in an interpreter of its own; answer its exit code, and what it wrote."""
+    command = [sys.executable, "-W", "error", *options]
+    if text_in is None:
+        command += ["-c", code]
+    done = subprocess.run(command, input=text_in, capture_output=True, text=True, timeout=15, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+SCRIPT = """
+from dangagreen import connect, serve, sleep, spawn
+
+def echo(sock):
+    for line in sock:
+        sock.write_all(line)
+
+listener = serve(("127.0.0.1", 0), echo)
+sock = connect(listener.address)
+sock.write_all(b"hello\\n")
+print(sock.read_line())
+sleep(0.01)
+task = spawn(lambda: (sleep(0.01), "result")[1])
+task.join()
+print(task.result())
+"""
+
+
+def test_a_plain_script_waits_at_top_level():
+    assert run_program(SCRIPT) == (0, "b'hello\\n'\nresult\n", "")
+
+
+def test_a_repl_waits_at_its_prompt():
+    lines = SCRIPT.replace("\n\nlistener", "\n\n\nlistener").replace(
+        "    for line in sock:\n        s", "    for line in sock: s"
+    )
+    code, out, _ = run_program(None, "-i", "-q", text_in=lines + "\nprint('still', 'alive')\n")
+    assert code == 0
+    assert "b'hello\\n'" in out
+    assert "result" in out
+    assert "still alive" in out
+
+
+def test_ctrl_c_at_top_level_interrupts_the_wait_and_the_next_one_works():
+    code = """
+import os, signal
+from dangagreen import current_loop, sleep
+current_loop().add_timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+sleep(0.01)
+print("went on")
+"""
+    assert run_program(code) == (0, "interrupted\nwent on\n", "")
+
+
+def test_ctrl_c_from_outside_ends_a_server_cleanly(tmp_path):
+    code = """
+from dangagreen import run, serve, sleep
+
+def main():
+    listener = serve(("127.0.0.1", 0), lambda sock: None)
+    print("ready", flush=True)
+    try:
+        sleep(1000)
+    finally:
+        print("cleaning up", flush=True)
+
+run(main)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=10)
+    assert out == "cleaning up\n"
+    assert err.strip().endswith("KeyboardInterrupt")
+    assert program.returncode == -signal.SIGINT
+
+
+FORK = """
+import os, socket, sys
+import dangagreen as d
+from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.core.pollers import available_pollers
+
+[poller] = [p for p in available_pollers() if p.__name__ == sys.argv[1]]
+loop = Loop(poller=poller())
+set_current_loop(loop)
+
+class Echo(d.Socket):
+    __slots__ = ()
+    def event_read(self):
+        data = self.read(100)
+        if data is None:
+            self.close()
+        else:
+            self.write(data)
+
+a, b = socket.socketpair()
+c, e = socket.socketpair()
+ours, theirs = Echo(a), Echo(c)
+for sock in (ours, theirs):
+    sock.watch_read(True)
+d.sleep(0.001)
+pid = os.fork()
+if pid == 0:
+    ours.close("the parent's")
+    e.send(b"child\\n")
+    d.sleep(0.01)
+    assert e.recv(100) == b"child\\n"
+    task = d.spawn(lambda: (d.sleep(0.01), "a task in the child")[1])
+    task.join(5)
+    assert task.result() == "a task in the child"
+    listener = d.serve(("127.0.0.1", 0), lambda sock: sock.write_all(sock.read_line()))
+    with d.connect(listener.address, 5) as sock:
+        sock.write_all(b"x\\n")
+        assert sock.read_line() == b"x\\n"
+    os._exit(7)
+theirs.close("the child's")
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+b.send(b"parent\\n")
+d.sleep(0.01)
+assert b.recv(100) == b"parent\\n"
+os.write(1, b"fine")
+"""
+
+
+def test_after_fork_parent_and_child_each_go_on(poller_class):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORK, poller_class.__name__],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine", "")
+
+
+def test_no_descriptor_is_inherited_by_a_program_that_is_started(real_loop, served, client):
+    sock = client(served(echo_lines))
+    assert ask(sock, b"x\n") == b"x\n"
+    assert not any(os.get_inheritable(fd) for fd in real_loop.handlers)

@@ -1,0 +1,166 @@
+"""The documentation is true: its Python runs and prints what it says, it names every name, its links lead somewhere.
+
+Each ```python block of README.md and docs/*.md is run. The blocks of a page share one namespace and run in order;
+each starts with an empty loop, which is reset after it. `__name__` is not "__main__" there, so what serves for ever
+goes under `if __name__ == "__main__":`. A block fails by raising, by a warning, by a log record of level WARNING or
+above, by an unhandled error or a file descriptor left behind, and by printing something else than the ```text output
+block that follows it, where one does. Other blocks are not run, among them ```py, for Python with other libraries.
+"""
+
+import contextlib
+import gc
+import io
+import logging
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import dangagreen
+import dangagreen.testing
+from dangagreen.testing import no_leaks
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECONDS_PER_PAGE = 20
+
+FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
+
+
+@dataclass
+class Block:
+    page: str
+    line: int
+    source: str
+    output: str | None = None
+
+    def run(self, namespace):
+        """Run it; tracebacks name the page and its line."""
+        code = compile("\n" * self.line + self.source, self.page, "exec", dont_inherit=True)
+        printed = io.StringIO()
+        with no_leaks(), contextlib.redirect_stdout(printed):
+            try:
+                exec(code, namespace)
+            finally:
+                dangagreen.Socket.reset()
+        if self.output is not None:
+            assert printed.getvalue() == self.output, f"{self.page}, line {self.line}"
+
+
+def blocks(page, text):
+    """The Python blocks of a page, each with the output that it promises."""
+    found, python_ends = [], None
+    for fence in FENCE.finditer(text):
+        info = fence["info"].strip()
+        if info == "text output":
+            if python_ends is None or text[python_ends : fence.start()].strip():
+                raise ValueError(f"{page}: a block of output does not follow a python block")
+            found[-1].output = fence["text"]
+        python_ends = None
+        if info == "python":
+            found.append(Block(page, text.count("\n", 0, fence.start()) + 1, fence["text"]))
+            python_ends = fence.end()
+    return found
+
+
+def run_page(page, text, log):
+    namespace = {"__name__": "documentation"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for block in blocks(page, text):
+            block.run(namespace)
+            loud = [record.getMessage() for record in log.records if record.levelno >= logging.WARNING]
+            assert loud == [], f"{page}, line {block.line}"
+        namespace.clear()
+        gc.collect()
+
+
+@pytest.mark.timeout(SECONDS_PER_PAGE)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, caplog):
+    run_page(str(page), page.read_text(), caplog)
+
+
+@pytest.mark.parametrize("module", [dangagreen, dangagreen.testing], ids=lambda module: module.__name__)
+def test_reference_has_every_public_name(module):
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    assert [name for name in module.__all__ if not re.search(rf"`{name}\b", reference)] == []
+
+
+CLASSES = [dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.Task, dangagreen.Timer]
+# Public to the library's own modules: the loop's and the scheduler's inner state.
+INNER = {
+    dangagreen.Loop: "current green handlers object_callbacks profile pushed timers to_close unflushed unsettled"
+    " check_thread discard failed forget register report",
+    dangagreen.Listener: "adopt event_read",
+    dangagreen.Task: "interrupt owned resume run start subject throw to_hub wait",
+    dangagreen.Timer: "context fire",
+}
+
+
+@pytest.mark.parametrize("owner", CLASSES, ids=lambda owner: owner.__name__)
+def test_reference_has_every_public_attribute(owner):
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    section = re.search(rf"^## `{owner.__name__}`$(.*?)(?=^## |\Z)", reference, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    names = {name for cls in owner.__mro__[:-1] for name in vars(cls) if not name.startswith("_")}
+    names -= set(INNER.get(owner, "").split())
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", section[1])] == []
+
+
+def anchors(text):
+    """What GitHub makes of the headings."""
+    for heading in HEADING.finditer(FENCE.sub("", text)):
+        yield re.sub(r"[^\w\- ]", "", heading["title"].lower()).replace(" ", "-")
+
+
+def broken_links(page, text):
+    for link in LINK.finditer(FENCE.sub("", text)):
+        path, _, anchor = link["target"].partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        target = page if not path else page.parent / path
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            yield link["target"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert list(broken_links(page, page.read_text())) == []
+
+
+# -- these tests can fail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\n1 / 0\n```\n",
+        "```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n",
+        "```python\nprint(1)\n```\n\n```text output\n2\n```\n",
+        "```python\nimport warnings\nwarnings.warn('look out')\n```\n",
+        "```python\nimport logging\nlogging.getLogger('dangagreen').error('look out')\n```\n",
+        "```python\nimport dangagreen.testing as t\nx = t.virtual_loop()\n```\n",
+        "```python\nimport dangagreen as d\nd.run(lambda: d.spawn(int, 'x') and d.sleep(0))\n```\n",
+        "```python\nprint(1)\n```\nWords.\n```text output\n1\n```\n",
+    ],
+)
+def test_a_bad_page_fails(text, caplog):
+    with pytest.raises((Exception, AssertionError)):
+        run_page("bad.md", text, caplog)
+
+
+def test_a_good_page_passes(caplog):
+    text = "```python\nx = 1\n```\n```console\n$ rm x\n```\n```python\nprint(x)\n```\n\n```text output\n1\n```\n"
+    run_page("good.md", text, caplog)
+    assert [(block.line, block.output) for block in blocks("good.md", text)] == [(1, None), (7, "1\n")]
+
+
+def test_a_broken_link_is_found():
+    text = "[a](guide.md) [b](nowhere.md) [c](#one-two) [d](#three) [e](https://example.org/x)\n\n# One: two\n"
+    page = ROOT / "docs" / "page.md"
+    assert [link for link in broken_links(page, text) if link != "#one-two"] == ["nowhere.md", "#three"]

@@ -1,0 +1,127 @@
+"""The layers, read from the sources: no module imports one above it, and only `green.sched` knows of greenlets.
+
+A module may import the standard library and the modules to its left in SHAPE, where `|` parts the layers for the
+reader. A new module fails these tests until it has a place there.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dangagreen"
+
+SHAPE = {
+    "core": (
+        "errors pollers timers profiling | handlers schedule loop | descriptor outgoing lifetime danga sock listener"
+    ),
+    "green": "sched | streams | net",
+    "": "__init__",
+    "testing": "wire clock leaks __init__",  # may import all of the above; nothing imports it
+}
+BARE = {"dangagreen.core.__init__", "dangagreen.green.__init__"}  # a docstring and nothing else
+THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}}
+SWITCHING = {"switch", "throw"}
+
+ORDER = [
+    ".".join(filter(None, ("dangagreen", part, module)))
+    for part, modules in SHAPE.items()
+    for module in modules.split()
+    if module != "|"
+]
+
+
+def module_name(path):
+    return ".".join(("dangagreen", *path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+SOURCES = {module_name(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(tree):
+    """(line, module) of each import, wherever it stands. `from package import module` counts as that module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield node.lineno, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                longer = f"{node.module}.{alias.name}"
+                yield node.lineno, longer if longer in ORDER else node.module
+
+
+def faults(name, source):
+    """What is wrong with a module of this name and this source, in words."""
+    tree = ast.parse(source)
+    if name in BARE:
+        return [] if len(tree.body) <= 1 else [f"{name} is to hold a docstring and nothing else"]
+    if name not in ORDER:
+        return [f"{name} has no place in SHAPE"]
+    found = []
+    place = ORDER.index(name)
+    for line, target in imports(tree):
+        top = target.split(".")[0]
+        full = target if target in ORDER else f"{target}.__init__"
+        if not top:
+            found.append(f"{name}:{line} imports {target}: write the whole name")
+        elif top != "dangagreen":
+            if top not in sys.stdlib_module_names and top not in THIRD_PARTY.get(name, ()):
+                found.append(f"{name}:{line} imports {target}, which is not in the standard library")
+        elif full not in ORDER:
+            found.append(f"{name}:{line} imports {target}, which has no place in SHAPE")
+        elif ORDER.index(full) >= place:
+            found.append(f"{name}:{line} imports {target}, which is not below it")
+    if "greenlet" not in THIRD_PARTY.get(name, ()):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in SWITCHING:
+                found.append(f"{name}:{node.lineno} uses .{node.attr}, which only green.sched does")
+    return found
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_module_keeps_to_its_layer(name):
+    assert faults(name, SOURCES[name]) == []
+
+
+def test_every_place_is_taken():
+    assert set(ORDER) | BARE == set(SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("core.pollers", "from dangagreen.core.loop import Loop", "not below it"),
+        ("core.loop", "def f():\n    import dangagreen.green.sched", "not below it"),
+        ("core.sock", "from dangagreen.core import listener", "not below it"),
+        ("core.sock", "from dangagreen.core.sock import Socket", "not below it"),
+        ("core.sock", "from dangagreen import Socket", "not below it"),
+        ("core.sock", "from . import loop", "whole name"),
+        ("core.sock", "import dangagreen.core.colour", "no place"),
+        ("core.loop", "from greenlet import getcurrent", "standard library"),
+        ("green.streams", "import greenlet", "standard library"),
+        ("green.net", "import requests", "standard library"),
+        ("green.net", "from dangagreen.testing import wire", "not below it"),
+        ("green.net", "from dangagreen.testing.wire import wire", "not below it"),
+        ("green.streams", "task.resume.__self__.switch()", "only green.sched"),
+        ("core.loop", "jump = worker.throw", "only green.sched"),
+        ("core.colour", "", "no place in SHAPE"),
+        ("core.__init__", "'''words'''\nfrom dangagreen.core.loop import Loop", "nothing else"),
+    ],
+)
+def test_a_bad_source_is_found(name, source, complaint):
+    (fault,) = faults(f"dangagreen.{name}", source)
+    assert complaint in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("core.loop", "import os, collections.abc\nfrom dangagreen.core import timers\nimport dangagreen.core.errors"),
+        ("green.sched", "from greenlet import greenlet\nworker.switch()\nworker.throw(GreenletExit)"),
+        ("testing.leaks", "from dangagreen.green.sched import scheduler\nfrom dangagreen import run"),
+    ],
+)
+def test_a_good_source_passes(name, source):
+    assert faults(f"dangagreen.{name}", source) == []
