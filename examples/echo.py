@@ -14,6 +14,8 @@ from dangagreen import Listener, Socket, serve, serve_requests
 
 
 class Echo(Socket):
+    __slots__ = ()
+
     def event_read(self) -> None:
         data = self.read(65536)
         if data is None:

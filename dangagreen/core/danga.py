@@ -50,18 +50,12 @@ class DangaNames:
     @staticmethod
     def watched_sockets() -> int:
         """How many descriptors are in the map."""
-        return len(DangaNames.descriptor_map())
+        return len(current_loop().descriptor_map())
 
     @staticmethod
     def descriptor_map() -> dict[int, Any]:
         """fd -> object, of all that are registered (a copy)."""
-        loop = current_loop()
-        others = loop.other_fds()
-        return {
-            fd: handler
-            for fd, handler in loop.handlers.items()
-            if fd not in others and handler is not loop._foreign_ends
-        }
+        return current_loop().descriptor_map()
 
     @staticmethod
     def to_close() -> list[Any]:
@@ -104,7 +98,7 @@ class DangaNames:
     def enable_profiling() -> None:
         """Measure the processor time of each event of each class, and add it to what was measured before."""
         loop = current_loop()
-        loop.profile = loop.measured
+        loop.profile = loop.measurements
 
     @staticmethod
     def disable_profiling() -> None:
@@ -114,7 +108,7 @@ class DangaNames:
     @staticmethod
     def profiling_data() -> dict[str, list[float]]:
         """ "Class-event" -> [user seconds, system seconds, calls]."""
-        return current_loop().measured.data
+        return current_loop().measurements.data
 
     EventLoop = event_loop
     Reset = reset

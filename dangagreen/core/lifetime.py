@@ -26,7 +26,7 @@ class Lifetime(Outgoing):
     `finish()` bears with).
     """
 
-    __slots__ = ("_born", "_eof", "_finishing", "_heard", "_late", "_timer")
+    __slots__ = ("_born", "_eof", "_finishing", "_late", "_timer")
 
     idle_timeout: ClassVar[float | None] = None
     lifetime: ClassVar[float | None] = None
@@ -38,19 +38,16 @@ class Lifetime(Outgoing):
         self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
         self._finishing = False
         self._timer: Timer | None = None
-        self._born = self._heard = self.loop.now
+        self._born = 0.0
         self._late = 0
         if self.idle_timeout is not None or self.lifetime is not None:
             self._born = self._heard = self.loop.clock()
-            self._check_limits(0)
+            self._check_limits()
 
     # -- timeouts
 
-    def _check_limits(self, unsent: int) -> None:
-        """Close when a limit has passed; otherwise look again when the next one may have.
-
-        `unsent` is how much was queued the last time: a peer that has taken some of it since was not idle.
-        """
+    def _check_limits(self) -> None:
+        """Close when a limit has passed; otherwise look again when the next one may have."""
         now = self.loop.clock()
         deadlines = []
         if self.lifetime is not None:
@@ -58,13 +55,12 @@ class Lifetime(Outgoing):
             if now >= deadlines[-1]:
                 return self.close(f"its lifetime of {self.lifetime} s is over")
         if self.idle_timeout is not None:
-            if self.unsent < unsent or not self._waits_for_peer():
+            if not self._waits_for_peer():
                 self._heard = now
             deadlines.append(self._heard + self.idle_timeout)
             if now >= deadlines[-1]:
                 return self.close(f"the peer was idle for {self.idle_timeout} s")
-        check = partial(self._check_limits, self.unsent)
-        self._timer = self.loop.timers.add(min(deadlines), check, self._context)
+        self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
         return None
 
     def _waits_for_peer(self) -> bool:

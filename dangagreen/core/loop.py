@@ -38,7 +38,7 @@ class Loop(Schedule):
 
     __slots__ = (
         "__weakref__", "_batch", "_outer", "_stop", "closed", "current", "green", "handlers", "loop_timeout",
-        "measured", "now", "object_callbacks", "on_error", "post_loop_callback", "profile", "pushed",
+        "measurements", "now", "object_callbacks", "on_error", "post_loop_callback", "profile", "pushed",
         "running", "to_close", "unflushed", "unsettled",
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Loop(Schedule):
         self.loop_timeout: float | None = None
         self.post_loop_callback: Callable[..., object] | None = None
         self.object_callbacks: dict[Handler, Callable[..., object]] = {}
-        self.measured = Profile()
+        self.measurements = Profile()
         self.profile: Profile | None = None  # the same while profiling is on
         self.on_error: Callable[[ErrorContext], object] = log_error
         _loops.add(self)
@@ -214,12 +214,12 @@ class Loop(Schedule):
                 self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
 
     def _run_post_loop_callbacks(self) -> None:
-        callbacks = list(self.object_callbacks.values())
-        if self.post_loop_callback is not None:
-            callbacks.append(self.post_loop_callback)
-        for callback in callbacks:
+        for owner in [*self.object_callbacks, None]:
+            callback = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
+            if callback is None:  # there is none, or an earlier one has closed the object
+                continue
             try:
-                go_on = callback(self.handlers, self.other_fds())
+                go_on = callback(self.descriptor_map(), self.other_fds())
             except Exception as error:
                 self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
                 continue
@@ -229,6 +229,10 @@ class Loop(Schedule):
     def set_loop_timeout(self, milliseconds: float) -> None:
         """The longest that a turn may wait for events: -1 is no limit, 0 does not wait."""
         self.loop_timeout = None if milliseconds < 0 else milliseconds / 1000
+
+    def descriptor_map(self) -> dict[int, Any]:
+        """fd -> object, of all that are registered: a copy, without the fds that have no object."""
+        return {fd: handler for fd, handler in self.handlers.items() if not isinstance(handler, FdHandler)}
 
     # -- file descriptors without an object
 
@@ -306,7 +310,7 @@ class Loop(Schedule):
         for pending in (self._ready, self.pushed, self.unflushed, self.unsettled, self.object_callbacks, self._batch):
             pending.clear()
         self.loop_timeout = self.post_loop_callback = self.profile = None
-        self.measured = Profile()
+        self.measurements = Profile()
 
     def close(self) -> None:
         """`reset()`, and let go of the poller. The loop cannot run again."""

@@ -34,7 +34,7 @@ class Outgoing(Descriptor):
     `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket; None is no limit).
     """
 
-    __slots__ = ("_above", "_calls", "_mute", "_sending", "_write_error", "_writer", "_writers", "unsent")
+    __slots__ = ("_above", "_calls", "_heard", "_mute", "_sending", "_write_error", "_writer", "_writers", "unsent")
 
     high_water: ClassVar[int] = 65536
     low_water: ClassVar[int] = 16384
@@ -45,6 +45,7 @@ class Outgoing(Descriptor):
         self.unsent = self._calls = 0
         self._sending = IDLE
         self._writer: Writer | None = None
+        self._heard = self.loop.now  # when the peer last sent something, or took what it had let wait
         self._writers: list[Any] | None = None  # tasks that wait for the queue to shrink
         self._above = False  # over the high-water mark, and not yet under the low one again
         self._mute = False  # closed, finished or broken: what is written goes nowhere
@@ -185,6 +186,8 @@ class Outgoing(Descriptor):
             self._write_failed(error)
             return False
         self.unsent -= sent
+        if sent:
+            self._heard = self.loop.now
         if sent == len(data):
             del queue[:count]
             return True

@@ -87,6 +87,6 @@ class Schedule:
 
     def _was_woken(self, _mask: int) -> None:
         assert self._foreign_ends is not None
-        self._awake = False
         with contextlib.suppress(BlockingIOError):
             self._foreign_ends.ends[0].recv(4096)
+        self._awake = False  # not before: else the byte of a thread that comes in between would be read with the others

@@ -209,7 +209,7 @@ class Socket(DangaNames, Lifetime):
         self._flush()
         if self.closed:
             raise ClosedError(self, self.close_reason)
-        if self._queue is not None:
+        if self._queue:  # an empty one is being flushed: we are in the last callable of it
             raise BusyError(f"{self!r} cannot be stolen while {self.unsent} bytes are queued: drain() it first")
         sock, rest = self.sock, bytes(self._buffer[self._pos :])
         self._detach()

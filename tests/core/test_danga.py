@@ -6,7 +6,6 @@ import pytest
 
 from dangagreen import Socket
 
-
 CLASS_METHODS = """
     EventLoop Reset WatchedSockets DescriptorMap ToClose HaveEpoll DebugMsg OtherFds AddOtherFds AddTimer SetLoopTimeout
     SetPostLoopCallback EnableProfiling ProfilingData

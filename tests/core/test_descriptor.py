@@ -62,9 +62,9 @@ def test_a_closed_os_socket_is_refused(loop):
 
 def test_registering_a_number_twice_raises_and_names_the_owner(loop, tcp_pair):
     sock, _ = tcp_pair()
-    Collector(sock)
-    with pytest.raises(ValueError, match="Collector"):
-        Collector(sock)
+    Reader(sock)
+    with pytest.raises(ValueError, match="Reader"):
+        Reader(sock)
 
 
 def test_a_closed_socket_stays_in_the_map_until_the_turn_ends_and_then_goes(loop, wires, run_turns):

@@ -2,6 +2,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -472,7 +473,7 @@ def test_reset_closes_everything_and_the_loop_starts_again(real_loop, real_pair,
     run_until(lambda: new.data, turns=10)
     assert new.data == b"again"
     assert fired == []
-    in_thread(lambda: real_loop.call_soon_threadsafe(fired.append, "from a thread"))
+    threading.Thread(target=real_loop.call_soon_threadsafe, args=(fired.append, "from a thread")).start()
     run_until(lambda: fired, turns=10)
     new.close()
     real_loop.reset()

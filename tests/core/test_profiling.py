@@ -98,21 +98,17 @@ def test_nothing_is_measured_while_it_is_off(loop, wires, run_turns, monkeypatch
     assert Socket.profiling_data() == {}
 
 
-def test_switching_it_on_again_begins_from_nothing_and_off_forgets(loop, wires, run_turns):
+def test_switching_it_off_stops_measuring_and_reset_forgets(loop, wires, run_turns):
     sock, peer = wires()
     Spinner(sock).watch_read(True)
-    Socket.enable_profiling()
-    peer.send(b"x")
-    run_turns(1)
-    assert Socket.profiling_data()["Spinner-read"][2] == 1
-    Socket.enable_profiling()
-    assert Socket.profiling_data() == {}
-    peer.send(b"x")
-    run_turns(1)
-    assert Socket.profiling_data()["Spinner-read"][2] == 1
-    Socket.disable_profiling()
-    peer.send(b"x")
-    run_turns(1)
+    calls = []
+    for switch in (Socket.enable_profiling, Socket.disable_profiling, Socket.enable_profiling):
+        switch()
+        peer.send(b"x")
+        run_turns(1)
+        calls.append(Socket.profiling_data()["Spinner-read"][2])
+    assert calls == [1, 1, 2]
+    Socket.reset()
     assert Socket.profiling_data() == {}
 
 

@@ -649,6 +649,119 @@ def test_a_hang_up_of_a_unix_peer_while_the_handler_is_busy_does_not_spin(
     assert got == [b"first\n", b"second\n"]
 
 
+def test_a_handler_that_consumes_nothing_does_not_starve_the_others(real_loop, served, client):
+    served_other = []
+    runs = []
+
+    def lazy(sock):
+        runs.append(sock)
+        if served_other or len(runs) > 10000:
+            sock.close()
+
+    lazy_one, other = client(served(lazy, d.serve_requests)), client(served(echo_lines))
+    lazy_one.write_all(b"x")
+    lazy_one.drain()
+    assert ask(other, b"served\n") == b"served\n"
+    served_other.append(True)
+    assert lazy_one.read_to_end() == b""
+    assert 0 < len(runs) < 10000
+
+
+def test_a_handler_that_ignores_the_end_is_not_started_for_ever(loop, served, client, wait_for):
+    runs = []
+    listener = served(runs.append, d.serve_requests)
+    sock = client(listener)
+    d.sleep(1)
+    sock.close()
+    d.sleep(10)
+    assert len(runs) <= 1
+    assert listener.connections == 0
+
+
+def test_in_sequential_style_a_hang_up_calls_no_hook(real_loop, served, client, wait_for):
+    hooks = []
+    got = []
+    gone = []
+
+    class Hooked(d.Socket):
+        __slots__ = ()
+
+        def event_hup(self):
+            hooks.append("hup")
+
+        def event_err(self):
+            hooks.append("err")
+
+        def event_read(self):
+            hooks.append("read")
+
+    def handler(sock):
+        got.append(sock.read_line())
+        while not gone:
+            d.sleep(0.001)
+        d.sleep(0.005)
+        with pytest.raises(ConnectionError):
+            sock.read_line()
+
+    listener = served(handler, socket_class=Hooked)
+    sock = client(listener)
+    sock.write_all(b"x\n")
+    wait_for(lambda: got)
+    sock.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+    gone.append(True)
+    wait_for(lambda: not listener.connections)
+    assert hooks == []
+
+
+def test_a_peer_that_never_closes_is_let_go_after_a_while(loop, served, client):
+    listener = served(lambda sock: sock.write_all(b"bye"))
+    sock = client(listener)
+    assert sock.read_exactly(3) == b"bye"
+    assert listener.connections == 1
+    d.sleep(60)
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("server", [d.serve, d.serve_requests])
+def test_an_interrupt_in_a_handler_leaves_the_loop(real_loop, served, client, kind, server):
+    def handler(sock):
+        sock.read_line()
+        raise kind("out")
+
+    listener = served(handler, server)
+    sock = client(listener)
+    sock.write_all(b"x\n")
+    with pytest.raises(kind, match="out"):
+        sock.read_line()
+    assert sock.read_line() == b""
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("server", [d.serve, d.serve_requests])
+def test_handlers_at_work_when_run_ends_are_cancelled_and_reported_to_nobody(real_loop, server):
+    ended = []
+
+    def handler(sock):
+        try:
+            sock.write_all(sock.read_line())
+            sock.read_exactly(1000)
+        finally:
+            ended.append(sock.closed)
+
+    def main():
+        sock = d.connect(server(LOCAL, handler).address, 5)
+        ask(sock, b"x\n")
+        sock.write_all(b"unfinished")
+        sock.drain()
+        d.sleep(0.01)
+
+    d.run(main)
+    assert ended == [False]
+    assert d.Socket.descriptor_map() == {}
+
+
 # -- contexts
 
 
@@ -721,7 +834,7 @@ def test_connect_refused_names_the_address(real_loop, free_address):
 
 
 def test_connect_times_out_and_leaks_nothing(deaf_address, real_loop):
-    with pytest.raises(TimeoutError, match="0.05") as caught:
+    with pytest.raises(TimeoutError, match=r"0\.05") as caught:
         d.connect(deaf_address, 0.05)
     assert str(deaf_address[1]) in str(caught.value)
 
@@ -740,6 +853,17 @@ def test_a_cancelled_connect_leaks_nothing(deaf_address, loop):
     task.join()
     with pytest.raises(d.TaskCancelledError):
         task.result()
+
+
+def test_an_interrupted_connect_leaks_nothing(deaf_address, loop):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    loop.add_timer(1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        d.connect(deaf_address)
+    d.sleep(1)
+    assert loop.clock() == 1002
 
 
 def test_connect_in_several_tasks_at_once(real_loop, served, client):
@@ -930,6 +1054,51 @@ def test_ctrl_c_while_main_computes_arrives_at_its_next_wait(real_loop):
     assert steps == ["went on"]
 
 
+def test_a_second_ctrl_c_interrupts_a_main_that_never_waits(real_loop):
+    steps = []
+
+    def main():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("one")
+        signal.raise_signal(signal.SIGINT)
+        steps.append("two")
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert steps == ["one"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_main_may_ignore_ctrl_c_and_gets_the_next_one_too(real_loop):
+    caught = []
+
+    def main():
+        for _ in range(3):
+            real_loop.add_timer(0.005, lambda: signal.raise_signal(signal.SIGINT))
+            try:
+                d.sleep(10)
+            except KeyboardInterrupt as error:
+                caught.append(error)
+
+    d.run(main)
+    assert len(set(map(id, caught))) == 3
+
+
+def test_ctrl_c_while_main_reads_loses_no_bytes(real_loop, unix_pair):
+    near, far = unix_pair()
+
+    def main():
+        sock = d.Socket(near)
+        far.send(b"half ")
+        real_loop.add_timer(0.005, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            sock.read_line()
+        far.send(b"a line\n")
+        return sock.read_line()
+
+    assert d.run(main) == b"half a line\n"
+
+
 def test_run_leaves_a_handler_of_the_programs_own_alone(real_loop):
     seen = []
     before = signal.signal(signal.SIGINT, lambda *args: seen.append("mine"))
@@ -948,6 +1117,32 @@ def test_run_in_another_thread_installs_no_handler(in_thread):
             d.current_loop().close()
 
     assert in_thread(program) is signal.default_int_handler
+
+
+def test_tasks_run_under_event_loop_as_well(real_loop, served, client):
+    sock = client(served(echo_lines))
+    got = []
+
+    def work():
+        got.append(ask(sock, b"x\n"))
+        with pytest.raises(RuntimeError, match="running"):
+            d.Socket.event_loop()
+        real_loop.stop()
+
+    d.spawn(work)
+    d.Socket.event_loop()
+    assert got == [b"x\n"]
+
+
+@styles
+def test_each_style_works_while_profiling(real_loop, served, client, server, handler):
+    d.Socket.enable_profiling()
+    sock = client(served(handler, server))
+    for _ in range(3):
+        assert ask(sock, b"x\n") == b"x\n"
+    assert sum(calls for _, _, calls in d.Socket.profiling_data().values()) >= 3
+    d.Socket.disable_profiling()
+    assert ask(sock, b"x\n") == b"x\n"
 
 
 # -- programs

@@ -869,7 +869,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("call", FOREIGN)
 def test_a_foreign_thread_is_refused_and_both_are_named(loop, pair, in_thread, call):
-    sock, far = pair(capacity=4)
+    sock, _ = pair(capacity=4)
     task = d.spawn(d.sleep, 1)
     d.sleep(0.5)
     with pytest.raises(d.ForeignThreadError) as caught:
@@ -1049,3 +1049,115 @@ def test_an_interrupt_that_meets_the_end_of_a_join_wakes_no_later_wait(loop):
         task.join()
     d.sleep(10)
     assert loop.clock() == 1010
+
+
+def test_thousands_of_tasks_need_one_greenlet_when_they_follow_each_other(loop):
+    greenlets = {id(greenlet) for greenlet in run_one_after_the_other(*[greenlet.getcurrent] * 2000)}
+    assert len(greenlets) == 1
+
+
+def test_after_a_rush_most_greenlets_are_let_go(loop):
+    refs = []
+    tasks = [d.spawn(lambda: (refs.append(weakref.ref(greenlet.getcurrent())), d.sleep(1))) for _ in range(1000)]
+    for task in tasks:
+        task.join()
+    d.sleep(1)
+    gc.collect()
+    assert len(refs) == 1000
+    assert sum(ref() is not None for ref in refs) <= 256
+
+
+def test_what_a_task_raises_keeps_no_greenlet_of_another_alive(loop):
+    kept = []
+
+    def fail():
+        local = Thing()
+        kept.append(weakref.ref(local))
+        raise ValueError("with a traceback")
+
+    task = d.spawn(fail)
+    task.join()
+    with pytest.raises(ValueError):
+        task.result()
+    del task
+    gc.collect()
+    assert kept[0]() is None
+
+
+@pytest.mark.parametrize("seconds", [30 * 24 * 3600.0, 1e12, float("inf")])
+def test_a_sleep_longer_than_the_system_can_count_is_no_error(real_loop, seconds):
+    task = d.spawn(d.sleep, seconds)
+    d.sleep(0.01)
+    assert not task.done
+    task.cancel()
+    task.join(5)
+    assert task.done
+
+
+def test_join_with_no_time_left_times_out_and_a_task_that_ends_in_time_does_not(loop):
+    task = d.spawn(d.sleep, 1)
+    with pytest.raises(TimeoutError):
+        task.join(0)
+    task.join(1.5)
+    assert loop.clock() == 1001
+
+
+def test_the_cleaning_up_of_a_task_that_reset_ends_cannot_wait(loop):
+    steps = []
+
+    def work():
+        try:
+            d.sleep(100)
+        finally:
+            try:
+                d.sleep(1)
+            except d.Cancelled:
+                steps.append("cannot wait")
+
+    task = d.spawn(work)
+    d.sleep(1)
+    loop.reset()
+    assert task.done
+    assert steps == ["cannot wait"]
+
+
+def test_system_exit_of_another_task_leaves_run_and_winds_up(loop):
+    ended = []
+
+    def leave():
+        d.sleep(1)
+        raise SystemExit(4)
+
+    def main():
+        d.spawn(leave)
+        try:
+            d.sleep(100)
+        finally:
+            ended.append(loop.clock())
+
+    with pytest.raises(SystemExit) as caught:
+        d.run(main)
+    assert caught.value.code == 4
+    assert ended == [1001]
+
+
+def test_a_cancel_by_a_timer_at_the_very_deadline_of_a_sleep_wakes_once(loop):
+    for timer_first in (True, False):
+        woken = []
+
+        def work(woken=woken):
+            for _ in range(2):
+                try:
+                    d.sleep(1)
+                    woken.append("slept")
+                except d.Cancelled:
+                    woken.append("cancelled")
+
+        if timer_first:
+            loop.add_timer(1, lambda: task.cancel())
+        task = d.spawn(work)
+        d.sleep(0)
+        if not timer_first:
+            loop.add_timer(1, lambda: task.cancel())
+        task.join()
+        assert woken == (["cancelled"] * 2 if timer_first else ["slept", "cancelled"])

@@ -648,7 +648,7 @@ def test_what_the_peer_sent_can_still_be_read_when_the_write_failed_before_the_r
 
 def parked(pair, call):
     """A task that is parked in that call, then sleeps twice; it notes each thing that wakes it, and when."""
-    sock, far = blocked(pair)
+    sock, _ = blocked(pair)
     woken = []
 
     def work():
@@ -739,6 +739,40 @@ def test_bytes_and_close_in_one_turn_wake_the_reader_once(loop, pair):
 
 
 # -- nothing is lost
+
+
+class Closer(d.Socket):
+    """Closes another socket when it has input."""
+
+    __slots__ = ("victim",)
+
+    def event_read(self):
+        self.read(100)
+        self.victim.close("by another")
+
+
+@any_read
+def test_a_close_in_the_batch_that_brings_the_bytes_wakes_the_reader_once(loop, pair, read):
+    closer, knife = pair(Closer)
+    closer.watch_read(True)
+    sock, far = pair()
+    closer.victim = sock
+    woken = []
+
+    def work():
+        try:
+            woken.append(read(sock))
+        except d.ClosedError as error:
+            woken.append(error.reason)
+        d.sleep(10)
+        woken.append(loop.clock())
+
+    task = d.spawn(work)
+    d.sleep(1)
+    knife.send(b"!")
+    far.send(b"line 1\r\n")
+    task.join()
+    assert woken == ["by another", 1011]
 
 
 class Canceller(d.Socket):
@@ -888,7 +922,7 @@ def test_leaving_the_block_normally_drains_and_closes(loop, pair):
 
 
 def test_leaving_the_block_by_an_exception_closes_at_once(loop, pair):
-    sock, far = pair(capacity=10)
+    sock, _ = pair(capacity=10)
     error = KeyError("mine")
 
     def work():

@@ -154,9 +154,13 @@ def test_a_new_socket_in_the_place_of_an_old_one_is_a_leak(own_loop):
 
 
 def test_a_failing_block_raises_its_own_error(own_loop):
-    with pytest.raises(KeyError), no_leaks():
-        own_loop.add_timer(5, print)
-        raise KeyError
+    def fail():
+        with no_leaks():
+            own_loop.add_timer(5, print)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
 
 
 @pytest.mark.parametrize("fails", [True, False])
