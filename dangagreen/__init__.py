@@ -14,8 +14,10 @@ from dangagreen.core.errors import (
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
-from dangagreen.green.net import Socket, connect, run, serve, serve_requests
-from dangagreen.green.sched import Task, current_task, sleep, spawn
+from dangagreen.green.connecting import connect
+from dangagreen.green.net import Socket, serve, serve_requests
+from dangagreen.green.program import run
+from dangagreen.green.tasks import Task, current_task, sleep, spawn
 
 __all__ = [
     "BusyError",

@@ -89,14 +89,15 @@ def take_request(data: bytes) -> tuple[Request, int]:
 
     The length is 0 if it is not all there, or if it is anything but an ordinary array.
     """
-    words: Request = []
     head = re.match(rb"\*([1-9]\d{0,5})\r\n", data)
-    end = head.end() if head else 0
-    for _ in range(int(head[1]) if head else 0):
+    if head is None:
+        return [], 0
+    words, end = [], head.end()
+    for _ in range(int(head[1])):
         size = re.compile(rb"\$(\d{1,9})\r\n").match(data, end)
-        end = size.end() + int(size[1]) + 2 if size else len(data) + 1
-        if size is None or end > len(data):
-            return words, 0
+        if size is None or len(data) < size.end() + int(size[1]) + 2:
+            return [], 0
+        end = size.end() + int(size[1]) + 2
         words.append(data[size.end() : end - 2])
     return words, end
 

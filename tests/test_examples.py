@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import redis
@@ -36,7 +36,7 @@ class Program:
             )
         printed = [self.process.stdout.readline() for _ in range(lines)]
         self.ports = [int(port) for line in printed for port in re.findall(r":(\d+)/?$", line)]
-        assert len(self.ports) == lines, printed + [errors.read_text()]
+        assert len(self.ports) == lines, [*printed, errors.read_text()]
 
     def end(self) -> None:
         """As Ctrl-C does; where this process ignores it, so does the program, and is terminated instead."""
@@ -66,16 +66,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., list[int]]]:
             program.process.communicate()
 
 
-def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), SECONDS)
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """A connection, and a file to read its answers from."""
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock, sock.makefile("rb") as replies:
+        yield sock, replies
 
 
 def answer(port: int, data: bytes) -> bytes:
     """Send it, end the stream, and read to the end."""
-    with connected(port) as sock:
+    with connected(port) as (sock, replies):
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
-        return sock.makefile("rb").read()
+        return replies.read()
 
 
 def test_every_example_is_tested_here() -> None:
@@ -88,7 +91,7 @@ def test_every_example_is_tested_here() -> None:
 @pytest.mark.parametrize("style", ["callback", "sequential", "requests"])
 def test_echo(start: Any, style: str) -> None:
     (port,) = start("echo.py", "--style", style, "--port", "0")
-    with connected(port) as one, connected(port) as other:
+    with connected(port) as (one, _), connected(port) as (other, _):
         for sock, word in (one, b"one\n"), (other, b"two, without an end of line"), (one, b"three\0\xff"):
             sock.sendall(word)
             assert sock.recv(100) == word
@@ -155,7 +158,8 @@ def test_strings_and_keys(client: redis.Redis) -> None:
     [("h?llo", "hello hallo"), ("h[ae]llo", "hello hallo"), ("h[^e]llo", "hallo"), ("h[a-b]*", "hallo"), (r"\*", "*")],
 )
 def test_patterns(client: redis.Redis, pattern: str, names: str) -> None:
-    client.mset if False else [client.set(name, 1) for name in ("hello", "hallo", "heello", "*")]
+    for name in "hello", "hallo", "heello", "*":
+        client.set(name, 1)
     assert sorted(client.keys(pattern)) == sorted(names.encode().split())
 
 
@@ -164,11 +168,10 @@ def test_numbers(client: redis.Redis) -> None:
     client.set("n", 2**63 - 1)
     with pytest.raises(redis.ResponseError, match="overflow"):
         client.incr("n")
-    for wrong in b"x", b" 1", b"1.5", b"+1", b"01", b"", b"9" * 40:
+    for wrong in b"x", b" 1", b"1.5", b"+1", b"01", b"9" * 40:
         client.set("n", wrong)
-        if wrong:
-            with pytest.raises(redis.ResponseError, match="not an integer"):
-                client.incr("n")
+        with pytest.raises(redis.ResponseError, match="not an integer"):
+            client.incr("n")
 
 
 def test_expiry(client: redis.Redis) -> None:
@@ -203,7 +206,7 @@ def test_expiry(client: redis.Redis) -> None:
     ["EX", "EX 0", "PX -5", "EX x", "EX 1 PX 1", "NX XX", "EX 1 KEEPTTL", "SOMETHING", "EX 999999999999999999"],
 )
 def test_set_with_wrong_options(client: redis.Redis, words: str) -> None:
-    with pytest.raises(redis.ResponseError, match="syntax error|invalid expire time|not an integer"):
+    with pytest.raises(redis.ResponseError, match=r"syntax error|invalid expire time|not an integer"):
         client.execute_command("SET", "k", "v", *words.split())
     assert client.exists("k") == 0
 
@@ -232,7 +235,8 @@ def test_connection_commands(client: redis.Redis) -> None:
     about = client.info()
     assert about["connected_clients"] >= 1
     assert about["total_commands_processed"] >= 1
-    assert any(b"get" in entry or entry == "get" for entry in client.execute_command("COMMAND"))
+    assert client.execute_command("COMMAND")["get"]["arity"] == 2
+    assert client.execute_command("COMMAND")["mget"]["arity"] == -2
 
 
 @pytest.mark.parametrize("transaction", [True, False])
@@ -340,34 +344,31 @@ def test_inline_commands(port: int) -> None:
 
 CONVERSATION = packed(b"SET", b"k", b"a\r\nb") + b"GET k\r\n" + packed(b"SUBSCRIBE", b"c") + packed(b"PING")
 CONVERSATION += b"PING\r\n" + packed(b"GET", b"k") + packed(b"UNSUBSCRIBE", b"c") + packed(b"GET", b"k")
-REPLIES = (
-    b"+OK\r\n$4\r\na\r\nb\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n" + 2 * b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
-    b"-ERR Can't execute 'get': only (P)SUBSCRIBE / (P)UNSUBSCRIBE / PING / QUIT are allowed in this context\r\n"
-    b"*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n$4\r\na\r\nb\r\n"
-)
+REPLIES = b"+OK\r\n$4\r\na\r\nb\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n" + 2 * b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+REPLIES += b"-ERR Can't execute 'get': only (P)SUBSCRIBE / (P)UNSUBSCRIBE / PING / QUIT are allowed in this context\r\n"
+REPLIES += b"*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n$4\r\na\r\nb\r\n"
 
 
 def test_a_conversation_in_both_styles_split_at_every_byte(port: int) -> None:
     assert answer(port, CONVERSATION) == REPLIES
-    with connected(port) as other:
-        replies = other.makefile("rb")
+    with connected(port) as (other, pongs):
         for split in range(1, len(CONVERSATION)):
-            with connected(port) as sock:
+            with connected(port) as (sock, replies):
                 sock.sendall(CONVERSATION[:split])
                 other.sendall(b"PING\r\n")  # when it is answered, the server has seen the first piece
-                assert replies.readline() == b"+PONG\r\n"
+                assert pongs.readline() == b"+PONG\r\n"
                 sock.sendall(CONVERSATION[split:])
                 sock.shutdown(socket.SHUT_WR)
-                assert (split, sock.makefile("rb").read()) == (split, REPLIES)
+                assert (split, replies.read()) == (split, REPLIES)
 
 
 def test_a_conversation_byte_by_byte(port: int) -> None:
-    with connected(port) as sock:
+    with connected(port) as (sock, replies):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for place in range(len(CONVERSATION)):
             sock.sendall(CONVERSATION[place : place + 1])
         sock.shutdown(socket.SHUT_WR)
-        assert sock.makefile("rb").read() == REPLIES
+        assert replies.read() == REPLIES
 
 
 def test_resp3_subscribers_may_do_everything(port: int) -> None:
@@ -401,8 +402,7 @@ def test_resp3_subscribers_may_do_everything(port: int) -> None:
     ],
 )
 def test_protocol_errors(port: int, wrong: bytes, message: bytes, subscribed: bool) -> None:
-    with connected(port) as sock:
-        replies = sock.makefile("rb")
+    with connected(port) as (sock, replies):
         if subscribed:
             sock.sendall(packed(b"SUBSCRIBE", b"c"))
             assert [replies.readline() for _ in range(6)][5] == b":1\r\n"
@@ -420,9 +420,8 @@ def test_half_a_request_and_then_the_end(port: int) -> None:
 
 def test_large_values_and_a_client_that_reads_late(port: int) -> None:
     value = bytes(range(256)) * 4096
-    with connected(port) as sock:
+    with connected(port) as (sock, replies):
         sock.sendall(packed(b"SET", b"k", value))
-        replies = sock.makefile("rb")
         assert replies.readline() == b"+OK\r\n"
         sock.sendall(packed(b"GET", b"k") * 20)
         assert answer(port, b"STRLEN k\r\n") == b":1048576\r\n"  # others are served meanwhile
@@ -458,19 +457,22 @@ def test_status_page(server: list[int]) -> None:
 
 
 def cli(port: int, *words: str) -> str:
-    """What redis-cli prints."""
+    """What redis-cli prints, without its end."""
     program = shutil.which("redis-cli")
     if program is not None:
         command = [program, "-p", str(port), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True).stdout.strip()
-    return answer(port, packed(*(word.encode() for word in words))).split(b"\r\n", 1)[-1].strip().decode()
+    reply = answer(port, packed(*(word.encode() for word in words))).decode()
+    return reply.split("\r\n")[1] if reply[0] == "$" else reply[1:].strip()
 
 
 def test_redis_cli(port: int) -> None:
-    assert cli(port, "echo", "hello") == "hello"
-    assert cli(port, "-3", "get", "none") in ("", "(nil)") if shutil.which("redis-cli") else True
-    answer(port, packed(b"SET", b"k", b"two words"))
+    assert cli(port, "set", "k", "two words", "ex", "100") == "OK"
     assert cli(port, "get", "k") == "two words"
+    assert cli(port, "get", "none") == ""
+    assert cli(port, "incr", "n") == "1"
+    assert cli(port, "publish", "c", "x") == "0"
+    assert cli(port, "incr", "k").removeprefix("(error) ") == "ERR value is not an integer or out of range"
 
 
 REQUESTS = {"ping": packed(b"PING"), "set": packed(b"SET", b"key:__rand_int__", b"xxx")}
@@ -492,10 +494,10 @@ def benchmark(port: int, requests: int, connections: int, pipeline: int) -> str:
             (REQUESTS["get"], b"$3\r\nxxx\r\n"),
         ):
             for _ in range(requests // connections // pipeline):
-                for sock in socks:
+                for sock, _ in socks:
                     sock.sendall(request * pipeline)
-                for sock in socks:
-                    if sock.makefile("rb").read(len(reply) * pipeline) != reply * pipeline:
+                for _, replies in socks:
+                    if replies.read(len(reply) * pipeline) != reply * pipeline:
                         return "Error: not the reply that was expected"
     return ""
 
@@ -504,6 +506,6 @@ def benchmark(port: int, requests: int, connections: int, pipeline: int) -> str:
 def test_redis_benchmark(port: int, pipeline: int) -> None:
     assert benchmark(port, requests=2000, connections=20, pipeline=pipeline) == ""
     with redis.Redis(port=port) as client:
-        assert client.get("key:__rand_int__").strip(b"xVK") in (b"", b":")
+        assert len(client.get("key:__rand_int__")) == 3
         assert client.info()["total_commands_processed"] >= 3 * 2000
         expect(lambda: client.info()["connected_clients"] == 1)

@@ -16,7 +16,7 @@ SHAPE = {
     "core": (
         "errors pollers timers profiling | handlers schedule loop | descriptor outgoing lifetime danga sock listener"
     ),
-    "green": "sched | streams | net",
+    "green": "sched | tasks | streams | net | connecting program",
     "": "__init__",
     "testing": "wire clock leaks __init__",  # may import all of the above; nothing imports it
 }

@@ -16,7 +16,7 @@ from dangagreen.core.outgoing import IDLE, Buffer, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER
 from dangagreen.core.sock import Socket as CallbackSocket
-from dangagreen.green.sched import Task, Wait, entering, park, parked_task, wake
+from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, wake
 
 _CHUNK = 65536  # what one recv asks for; above 128 KiB malloc would map and unmap memory for each of them
 _LARGE = 65536  # a buffer beyond this grows in place
@@ -38,7 +38,7 @@ class Socket(CallbackSocket):
 
     def read_exactly(self, n: int) -> bytes:
         """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
-        task: Task | None = self.loop.current
+        task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "read_exactly")
         if n <= 0:
@@ -59,7 +59,7 @@ class Socket(CallbackSocket):
 
         Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`.
         """
-        task: Task | None = self.loop.current
+        task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "read_line")
         if not self._buffer and not self._fill(task, _READ_LINE):
@@ -87,7 +87,7 @@ class Socket(CallbackSocket):
 
         Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes.
         """
-        task: Task | None = self.loop.current
+        task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "read_until")
         if not separator:
@@ -99,7 +99,7 @@ class Socket(CallbackSocket):
 
     def read_some(self, limit: int = 65536) -> bytes:
         """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
-        task: Task | None = self.loop.current
+        task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "read_some")
         if limit <= 0:
@@ -111,7 +111,7 @@ class Socket(CallbackSocket):
 
     def read_to_end(self, limit: int = _TO_END) -> bytes:
         """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
-        task: Task | None = self.loop.current
+        task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "read_to_end")
         while len(self._buffer) - self._pos <= limit:
@@ -124,7 +124,7 @@ class Socket(CallbackSocket):
         while line := self.read_line():
             yield line
 
-    def _find(self, task: Task, wait: Wait, separator: bytes, limit: int) -> int:
+    def _find(self, task: Waiter, wait: Wait, separator: bytes, limit: int) -> int:
         """The position after the next separator, once it has come; 0 at a clean end."""
         seen = 0  # how much of what is unread was searched
         while True:
@@ -140,7 +140,7 @@ class Socket(CallbackSocket):
                     raise self._incomplete(f"what ends with {separator!r}")
                 return 0
 
-    def _fill(self, task: Task, wait: Wait, size: int = _CHUNK) -> bool:
+    def _fill(self, task: Waiter, wait: Wait, size: int = _CHUNK) -> bool:
         """Parks until there is input, and adds it to the buffer. False at the end of the stream.
 
         It parks before it calls recv: input that is there already is reported by the next wait anyway.
@@ -189,7 +189,7 @@ class Socket(CallbackSocket):
             self._pos = 0
         return True
 
-    def _cannot_fill(self, task: Task) -> bool:
+    def _cannot_fill(self, task: Waiter) -> bool:
         if (self.closed or self._finishing) and not self._hung & BY_PEER:
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         if self._reader is not None:
@@ -215,7 +215,7 @@ class Socket(CallbackSocket):
         What several calls queue leaves in one system call, at the latest at the end of the turn. Raises LimitError if
         `data` alone is larger than `max_unsent`; ClosedError or the OS's error when the peer can take no more.
         """
-        task: Task | None = self.loop.current
+        task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None:
             task = entering(self.loop, "write_all")
         if data.__class__ is not bytes:
@@ -234,7 +234,7 @@ class Socket(CallbackSocket):
             self.loop.unflushed.append(self)
         self.unsent = unsent
 
-    def _wait_for_room(self, task: Task, data: bytes) -> None:
+    def _wait_for_room(self, task: Waiter, data: bytes) -> None:
         """Park until `data` may be queued, or raise what forbids it."""
         if self._mute:
             raise self._cannot_write()
@@ -257,7 +257,7 @@ class Socket(CallbackSocket):
             raise self._cannot_write()
         self._wait_unsent(task, _DRAIN, 0)
 
-    def _wait_unsent(self, task: Task, wait: Wait, most: int) -> None:
+    def _wait_unsent(self, task: Waiter, wait: Wait, most: int) -> None:
         """Parks until no more than `most` bytes are queued."""
         self._flush()
         while self.unsent > most and not self._mute:
@@ -308,13 +308,13 @@ class Socket(CallbackSocket):
             wake(task, self._cannot_write())
 
 
-def _stop_reading(sock: Socket, _task: Task) -> None:
+def _stop_reading(sock: Socket, _task: Waiter) -> None:
     sock._reader = None
     if sock._watch_read:
         sock.loop.pushed[sock] = None
 
 
-def _stop_writing(sock: Socket, task: Task) -> None:
+def _stop_writing(sock: Socket, task: Waiter) -> None:
     sock._writers = [entry for entry in sock._writers or () if entry[0] is not task] or None
 
 

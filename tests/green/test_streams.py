@@ -604,11 +604,12 @@ def test_drain_of_nothing_returns_at_once(loop, pair):
 
 
 @any_write
-def test_a_peer_that_goes_while_a_writer_is_parked_wakes_it(loop, pair, write):
+@pytest.mark.parametrize("go", ["reset", "close", "hang_up"])
+def test_a_peer_that_goes_while_a_writer_is_parked_wakes_it(loop, pair, write, go):
     sock, far = blocked(pair)
     task = d.spawn(write, sock)
     d.sleep(1)
-    far.reset()
+    getattr(far, go)()
     task.join(10)
     with pytest.raises(ConnectionError):
         task.result()
@@ -893,6 +894,32 @@ def test_what_is_pushed_back_wakes_the_reader_and_comes_first(loop, pair):
     assert task.result() == b"pushed\n"
     far.send(b"sent\n")
     assert sock.read_line() == b"and sent\n"
+
+
+def test_what_is_pushed_back_before_half_a_line_is_searched_too(loop, pair):
+    sock, far = pair()
+    task = d.spawn(sock.read_line)
+    far.send(b"half a line")
+    d.sleep(1)
+    sock.push_back_read(b"pushed\n")
+    task.join(1)
+    assert task.result() == b"pushed\n"
+    far.send(b"\n")
+    assert sock.read_line() == b"half a line\n"
+
+
+def test_a_callback_that_reads_under_a_parked_reader_spoils_no_line(loop, pair):
+    sock, far = pair()
+    task = d.spawn(sock.read_line)
+    far.send(b"half a line")
+    d.sleep(1)
+    taken = []
+    loop.call_soon(lambda: taken.append(sock.read(100)))
+    d.sleep(1)
+    far.send(b"x\nmore than was searched before\n")
+    task.join(1)
+    assert taken == [b"half a line"]
+    assert task.result() == b"x\n"
 
 
 def test_a_task_may_push_back_what_it_read(loop, pair):

@@ -1,0 +1,146 @@
+"""Clients: connect.
+
+Rules: every way out, cancellation included, leaves no descriptor behind; an error names the address. What does not
+belong here: what is said on the connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from typing import Any
+
+from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.loop import Loop, current_loop
+from dangagreen.green.net import Socket
+from dangagreen.green.sched import Wait, Waiter, entering, park_for, wake
+from dangagreen.green.tasks import sleep
+
+
+class _Connecting(Descriptor):
+    """A socket on its way to a peer: wakes its task at the first event of any kind."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, sock: socket.socket, loop: Loop, task: Waiter) -> None:
+        self.task = task
+        super().__init__(sock, loop)
+        self._watch_write = True
+
+    def _events(self, mask: int) -> None:
+        wake(self.task)
+
+    def release(self) -> None:
+        """Take the OS socket out of the loop, and leave it open."""
+        self._detach()
+        self.loop.forget(self.fd)
+        self.closed = True
+
+
+_QUEUE_FULL_SECONDS = 0.01
+_CONNECT = Wait("connect", lambda connecting, task: None)
+_LOOKUP = Wait("looking up", lambda host, task: None)
+
+
+def connect(
+    address: tuple[str, int] | str | os.PathLike[str],
+    timeout: float | None = None,
+    *,
+    socket_class: type[Socket] = Socket,
+    nodelay: bool = True,
+) -> Socket:
+    """Parks until the connection to (host, port), or to the Unix socket of that path, is made.
+
+    Tries the addresses of the host one after the other. Raises TimeoutError after `timeout` seconds in all,
+    ConnectionError or another OSError, naming the address, if the last one fails too.
+    """
+    loop = current_loop()
+    task = entering(loop, "connect")
+    deadline = None if timeout is None else loop.clock() + timeout
+    failure: OSError | None = None
+    for family, sockaddr in _addresses(task, address, timeout):
+        left = None if deadline is None else max(0.0, deadline - loop.clock())
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            _connect_one(task, sock, sockaddr, left)
+            if nodelay and family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = socket_class(sock, loop)
+            connection._sequential = True
+            return connection
+        except OSError as error:
+            sock.close()
+            if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the kernel's ETIMEDOUT
+                raise TimeoutError(f"connecting to {address!r} took longer than {timeout} s") from None
+            failure = type(error)(error.errno, f"cannot connect to {sockaddr!r}: {error.strerror}")
+        except BaseException:
+            sock.close()
+            raise
+    raise failure if failure is not None else OSError(f"{address!r} has no address to connect to")
+
+
+def _connect_one(task: Waiter, sock: socket.socket, sockaddr: Any, timeout: float | None) -> None:
+    while (number := sock.connect_ex(sockaddr)) == errno.EAGAIN:  # a Unix listener's queue is full
+        timeout = _rest(timeout)
+    if number != errno.EINPROGRESS:
+        if number:
+            raise OSError(number, os.strerror(number))
+        return
+    connecting = _Connecting(sock, task.loop, task)
+    try:
+        park_for(task, _CONNECT, connecting, timeout)
+    finally:
+        connecting.release()
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _rest(timeout: float | None) -> float | None:
+    """Parks for a moment; returns what is left of the timeout, or raises TimeoutError."""
+    if timeout is not None and timeout <= 0:
+        raise TimeoutError
+    sleep(_QUEUE_FULL_SECONDS)
+    return None if timeout is None else timeout - _QUEUE_FULL_SECONDS
+
+
+def _addresses(task: Waiter, address: Any, timeout: float | None) -> list[tuple[int, Any]]:
+    if isinstance(address, (str, os.PathLike)):
+        return [(socket.AF_UNIX, os.fspath(address))]
+    try:
+        host, port = address
+    except (TypeError, ValueError):
+        raise TypeError(f"an address is (host, port) or the path of a Unix socket, not {address!r}") from None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        try:
+            found = _look_up(task, host, port, timeout)
+        except socket.gaierror as error:
+            raise socket.gaierror(error.errno, f"cannot look up {address!r}: {error.strerror}") from None
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+def _look_up(task: Waiter, host: str, port: int, timeout: float | None) -> list[Any]:
+    """getaddrinfo in a thread, since it may take seconds. A look-up that nobody waits for any more just ends."""
+    answer: list[Any] = []
+    waiting = [task]
+
+    def look_up() -> None:
+        try:
+            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answer.append(error)
+        task.loop.call_soon_threadsafe(lambda: [wake(waiter) for waiter in waiting])
+
+    threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+    try:
+        park_for(task, _LOOKUP, host, timeout)
+    finally:
+        waiting.clear()
+    if isinstance(answer[0], OSError):
+        raise answer[0]
+    return answer[0]  # type: ignore[no-any-return]
