@@ -95,9 +95,9 @@ CLASSES = [dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.T
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
     dangagreen.Loop: "current green handlers object_callbacks profile pushed timers to_close unflushed unsettled"
-    " check_thread discard failed forget register report",
+    " measurements check_thread discard failed forget register report",
     dangagreen.Listener: "adopt event_read",
-    dangagreen.Task: "interrupt owned resume run start subject throw to_hub wait",
+    dangagreen.Task: "end interrupt leave_worker owned resume run start subject throw to_hub wait worker",
     dangagreen.Timer: "context fire",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 import weakref
@@ -74,19 +75,22 @@ class Loop(Schedule):
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
             raise RuntimeError("this loop was closed: make another one")
-        previous = getattr(_local, "loop", None)
+        previous, signals = getattr(_local, "loop", None), None
         try:
             self.thread = get_ident()
             self.running, self._stop = True, False
             _local.loop = self
             if self._foreign_ends is None:
                 self._listen_for_threads()
+            signals = self._hear_signals()
             if self.green is not None:
                 self.green.adopt()
             while self._turn() and (until is None or not until()):
                 pass
         finally:
             self.running = False
+            if signals is not None:
+                signal.set_wakeup_fd(signals)
             set_current_loop(previous)
             self._close_all()
 
@@ -345,6 +349,8 @@ class Loop(Schedule):
             self.handlers.pop(self._foreign_ends.fd)
             self._foreign_ends._really_close()
             self._listen_for_threads()
+            if self.running:
+                self._hear_signals()
         for fd, handler in self.handlers.items():
             if handler._told != UNTOLD and handler is not self._foreign_ends:
                 self.poller.add(fd, handler._told)

@@ -7,6 +7,7 @@ outside the loop's thread. What does not belong here: file descriptors, but for 
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
 import weakref
@@ -84,6 +85,15 @@ class Schedule:
             end.setblocking(False)
             weakref.finalize(self, end.close)  # a thread may end without closing its loop
         self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
+
+    def _hear_signals(self) -> int | None:
+        """Have signals wake the loop, so that their handlers run at once, also when one comes just before the wait or
+        is delivered to another thread. Answers the fd that they woke before; None outside the main thread."""
+        assert self._foreign_ends is not None
+        try:
+            return signal.set_wakeup_fd(self._foreign_ends.ends[1].fileno(), warn_on_full_buffer=False)
+        except ValueError:
+            return None
 
     def _was_woken(self, _mask: int) -> None:
         assert self._foreign_ends is not None

@@ -33,12 +33,13 @@ class Socket(DangaNames, Lifetime):
     and a misspelt one raises AttributeError.
     """
 
-    __slots__ = ("_buffer", "_hung", "_local", "_peer", "_pos", "_read_error", "_sequential")
+    __slots__ = ("_buffer", "_hung", "_local", "_peer", "_pos", "_read_error", "_searched", "_sequential")
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         super().__init__(sock, loop)
         self._buffer: bytes | bytearray = b""
         self._pos = 0
+        self._searched = 0  # how much of what is unread a parked reader has looked through
         self._hung = 0
         self._sequential = False  # whose style decides what a hang-up does
         self._read_error: OSError | None = None
@@ -75,7 +76,7 @@ class Socket(DangaNames, Lifetime):
         data = as_bytes(data)
         if data and not self.closed and not self._finishing:
             self._buffer = data + bytes(self._buffer[self._pos :])
-            self._pos = 0
+            self._pos = self._searched = 0
             if self._reader is not None:
                 self._wake_reader()
             elif self._watch_read:
@@ -105,6 +106,7 @@ class Socket(DangaNames, Lifetime):
             raise ValueError(f"read({n}): at least one byte must be asked for")
         buffer, start = self._buffer, self._pos
         taken = buffer[start : start + n]
+        self._searched = 0
         if start + n >= len(buffer):
             self._buffer, self._pos = b"", 0
         elif isinstance(buffer, bytearray):

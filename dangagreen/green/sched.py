@@ -69,6 +69,12 @@ class Waiter:
         """What its worker does."""
         raise NotImplementedError
 
+    def leave_worker(self) -> None:
+        """The worker goes on to others."""
+        if self.worker is not None:
+            self.worker = None
+            del self.resume, self.throw, self.to_hub
+
     def end(self, result: Any, error: BaseException | None) -> None:
         """It has returned, or raised."""
         raise NotImplementedError

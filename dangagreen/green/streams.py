@@ -39,8 +39,8 @@ class Socket(CallbackSocket):
     def read_exactly(self, n: int) -> bytes:
         """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
         task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None:
-            task = entering(self.loop, "read_exactly")
+        if task is None or task.interrupt is not None or self._reader is not None:
+            task = self._entering("read_exactly")
         if n <= 0:
             if n < 0:
                 raise ValueError(f"read_exactly({n}): cannot be negative")
@@ -60,8 +60,8 @@ class Socket(CallbackSocket):
         Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`.
         """
         task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None:
-            task = entering(self.loop, "read_line")
+        if task is None or task.interrupt is not None or self._reader is not None:
+            task = self._entering("read_line")
         if not self._buffer and not self._fill(task, _READ_LINE):
             return b""
         buffer, start = self._buffer, self._pos
@@ -88,8 +88,8 @@ class Socket(CallbackSocket):
         Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes.
         """
         task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None:
-            task = entering(self.loop, "read_until")
+        if task is None or task.interrupt is not None or self._reader is not None:
+            task = self._entering("read_until")
         if not separator:
             raise ValueError("read_until: the separator is empty")
         end = self._find(task, _READ_UNTIL, separator, limit)
@@ -100,8 +100,8 @@ class Socket(CallbackSocket):
     def read_some(self, limit: int = 65536) -> bytes:
         """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
         task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None:
-            task = entering(self.loop, "read_some")
+        if task is None or task.interrupt is not None or self._reader is not None:
+            task = self._entering("read_some")
         if limit <= 0:
             raise ValueError(f"read_some({limit}): at least one byte must be asked for")
         while not self._buffer:
@@ -112,8 +112,8 @@ class Socket(CallbackSocket):
     def read_to_end(self, limit: int = _TO_END) -> bytes:
         """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
         task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None:
-            task = entering(self.loop, "read_to_end")
+        if task is None or task.interrupt is not None or self._reader is not None:
+            task = self._entering("read_to_end")
         while len(self._buffer) - self._pos <= limit:
             if not self._fill(task, _READ_TO_END):
                 return self._take(len(self._buffer)) if self._buffer else b""
@@ -124,16 +124,26 @@ class Socket(CallbackSocket):
         while line := self.read_line():
             yield line
 
+    def _entering(self, call: str) -> Waiter:
+        """The task that reads. Raises what keeps it from reading."""
+        task = entering(self.loop, call)
+        if self._reader is not None:
+            raise self._busy(task)
+        return task
+
+    def _busy(self, task: Waiter) -> BusyError:
+        return BusyError(f"{task.name!r} cannot read {self!r}: {parked_task(self._reader).name!r} is reading it")
+
     def _find(self, task: Waiter, wait: Wait, separator: bytes, limit: int) -> int:
         """The position after the next separator, once it has come; 0 at a clean end."""
-        seen = 0  # how much of what is unread was searched
+        self._searched = 0
         while True:
             buffer, start = self._buffer, self._pos
-            end = buffer.find(separator, start + max(0, seen - len(separator) + 1))
+            end = buffer.find(separator, start + max(0, self._searched - len(separator) + 1))
             if end >= 0:
                 return end + len(separator)
-            seen = len(buffer) - start
-            if seen >= limit:
+            self._searched = len(buffer) - start
+            if self._searched >= limit:
                 raise self._over(limit, f"what ends with {separator!r}")
             if not self._fill(task, wait):
                 if self._buffer:
@@ -193,9 +203,7 @@ class Socket(CallbackSocket):
         if (self.closed or self._finishing) and not self._hung & BY_PEER:
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         if self._reader is not None:
-            raise BusyError(
-                f"{task.name!r} cannot read {self!r}: task {parked_task(self._reader).name!r} is reading it"
-            )
+            raise self._busy(task)
         if self._read_error is not None:
             raise self._read_error
         return False
@@ -220,6 +228,8 @@ class Socket(CallbackSocket):
             task = entering(self.loop, "write_all")
         if data.__class__ is not bytes:
             data = as_bytes(data)
+        if get_ident() != self.loop.thread:
+            self.loop.check_thread("write_all")
         unsent = self.unsent + len(data)
         if unsent > self.high_water or self._mute:
             self._wait_for_room(task, data)
@@ -227,8 +237,6 @@ class Socket(CallbackSocket):
         if self._queue is not None:
             self._queue.append(data)
         elif data:
-            if get_ident() != self.loop.thread:
-                self.loop.check_thread("write_all")
             self._sequential = True
             self._queue = [data]
             self.loop.unflushed.append(self)

@@ -150,9 +150,8 @@ class Task(Waiter):
         if self._named_after is self._function:
             self.name  # noqa: B018  a function that a closure made goes, its name stays
             self._named_after = None
-        if self.worker is not None:  # which goes on to others
-            del self.resume, self.throw, self.to_hub
-        self._function = self.worker = self._context = None
+        self.leave_worker()
+        self._function = self._context = None
         self._args, self._kwargs = (), _NO_KWARGS
         del scheduler(self.loop).tasks[self]
         joiners, self._joiners = self._joiners, None

@@ -107,8 +107,8 @@ def test_a_peer_that_never_stops_sending_is_cut_off(real_loop, real_pair, run_un
     server, client = Impatient(sock), Client(peer)
     client.watch_write(True)
     server.write(b"bye")
-    server.finish()
     start = real_loop.time()
+    server.finish()
     run_until(lambda: server.closed, turns=1_000_000)
     assert real_loop.time() - start >= 0.05 or "bytes" in str(server.close_reason)
     assert server.close_reason is not None

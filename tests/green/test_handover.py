@@ -191,6 +191,39 @@ def test_an_end_that_a_callback_has_found_is_found_by_a_task(loop, pair):
         sock.read_exactly(1)
 
 
+class Hooked(Both):
+    __slots__ = ("hups",)
+
+    def event_hup(self):
+        self.hups += 1
+
+
+@pytest.mark.parametrize("call", ["read_line", "write_all"])
+def test_a_task_that_took_over_is_spared_the_hang_up_hook_and_finds_the_end_by_reading(loop, pair, call):
+    sock, far = pair(Hooked)
+    sock.hups = 0
+    sock.watch_read(True)
+    far.send(b"callbacks")
+    d.sleep(1)
+    sock.watch_read(False)
+    far.send(b"task\n")
+
+    def work():
+        if call == "read_line":
+            sock.read_line()
+        else:
+            sock.write_all(b"hello")
+        d.sleep(10)
+        return sock.hups, sock.closed, sock.read_to_end()
+
+    task = d.spawn(work)
+    d.sleep(1)
+    far.hang_up()
+    task.join()
+    assert task.result() == (0, False, b"" if call == "read_line" else b"task\n")
+    assert sock.got == b"callbacks"
+
+
 def test_writes_of_both_styles_leave_in_the_order_of_the_calls(loop, pair):
     sock, far = pair(Both, capacity=5)
 

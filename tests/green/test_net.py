@@ -678,7 +678,8 @@ def test_a_handler_that_ignores_the_end_is_not_started_for_ever(loop, served, cl
     assert listener.connections == 0
 
 
-def test_in_sequential_style_a_hang_up_calls_no_hook(real_loop, served, client, wait_for):
+@pytest.mark.parametrize("reads_first", [True, False])
+def test_in_sequential_style_a_hang_up_calls_no_hook(real_loop, served, client, wait_for, reads_first):
     hooks = []
     got = []
     gone = []
@@ -696,10 +697,11 @@ def test_in_sequential_style_a_hang_up_calls_no_hook(real_loop, served, client, 
             hooks.append("read")
 
     def handler(sock):
-        got.append(sock.read_line())
+        got.append(sock.read_line() if reads_first else b"")
         while not gone:
             d.sleep(0.001)
         d.sleep(0.005)
+        assert not sock.closed
         with pytest.raises(ConnectionError):
             sock.read_line()
 
@@ -976,6 +978,32 @@ def test_a_look_up_that_nobody_waits_for_any_more_does_no_harm(real_loop, monkey
         thread.join(5)
     for _ in range(3):
         d.sleep(0)
+
+
+def test_a_late_look_up_wakes_no_later_wait(real_loop, monkeypatch, free_address):
+    gate = threading.Event()
+    slept = []
+
+    def answer(port):
+        gate.wait(5)
+        return [entry(free_address)]
+
+    def work():
+        with pytest.raises(TimeoutError):
+            d.connect(("some.host", 1), 0.01)
+        gate.set()
+        before = real_loop.clock()
+        d.sleep(0.1)
+        slept.append(real_loop.clock() - before)
+
+    fake_look_up(monkeypatch, answer)
+    others = set(threading.enumerate())
+    task = d.spawn(work)
+    task.join(5)
+    task.result()
+    assert slept[0] >= 0.1
+    for thread in set(threading.enumerate()) - others:
+        thread.join(5)
 
 
 def test_the_timeout_covers_all_addresses_together(deaf_address, loop, monkeypatch):
