@@ -141,10 +141,11 @@ class Outgoing(Descriptor):
             except OSError as error:
                 self._write_failed(error)
                 return
-            self.unsent -= sent
-            if not self.unsent and not self._above and not self._writers:
+            if sent == self.unsent and not self._above:
                 self._queue = None
+                self.unsent = 0
                 return
+            self.unsent -= sent
             queue[:] = [memoryview(data)[sent:]] if self.unsent else []
         self._flush_in_order(queue)
 

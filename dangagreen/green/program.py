@@ -35,7 +35,7 @@ def run(main: Callable[..., Result], /, *args: Any) -> Result:
     task = Task(loop, main, args, {}, copy_context())
     task.owned = True
     loop._ready.append((task.start, ()))
-    restore = _interrupt_by_signal(task)
+    signals = _Interrupts(task)
     try:
         while not task.done:
             loop.run(lambda: task.done)
@@ -43,7 +43,11 @@ def run(main: Callable[..., Result], /, *args: Any) -> Result:
         try:
             _wind_up(loop)
         finally:
-            restore()
+            signals.restore()
+    if signals.pending or isinstance(
+        task.interrupt, KeyboardInterrupt
+    ):  # it came when main had its last wait behind it
+        raise KeyboardInterrupt
     if task._error is not None:
         task.result()
     return task._result  # type: ignore[no-any-return]
@@ -63,26 +67,31 @@ def _wind_up(loop: Loop) -> None:
             handler.close("run() ended")
 
 
-def _interrupt_by_signal(task: Task) -> Callable[[], object]:
-    """Have SIGINT raise KeyboardInterrupt in the task. Answers what puts the old handler back."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return lambda: None
-    pending = False
+class _Interrupts:
+    """Has SIGINT raise KeyboardInterrupt in a task, in the main thread and where nobody else handles it."""
 
-    def interrupt() -> None:
-        nonlocal pending
-        pending = False
-        if not task.done and not wake(task, KeyboardInterrupt()):
-            task.interrupt = KeyboardInterrupt()
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.pending = False
+        self.installed = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self.installed:
+            signal.signal(signal.SIGINT, self._on_signal)
 
-    def on_sigint(_number: int, _frame: object) -> None:
-        nonlocal pending
-        if pending or task.done:
+    def restore(self) -> None:
+        if self.installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        if self.pending or self.task.done:
             raise KeyboardInterrupt
-        pending = True
-        task.loop.call_soon_threadsafe(interrupt)
+        self.pending = True
+        self.task.loop.call_soon_threadsafe(self._interrupt)
 
-    signal.signal(signal.SIGINT, on_sigint)
-    return lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    def _interrupt(self) -> None:
+        if not self.task.done:
+            self.pending = False
+            if not wake(self.task, KeyboardInterrupt()):
+                self.task.interrupt = KeyboardInterrupt()

@@ -40,7 +40,7 @@ class Waiter:
     `resume` and `throw` switch to it, and are for the hub alone; `to_hub` switches away from it.
     """
 
-    __slots__ = ("done", "interrupt", "loop", "resume", "subject", "throw", "to_hub", "wait", "worker")
+    __slots__ = ("dirty", "done", "interrupt", "loop", "resume", "subject", "throw", "to_hub", "wait", "worker")
 
     resume: Callable[[], object]
     throw: Callable[..., object]
@@ -51,6 +51,7 @@ class Waiter:
         self.wait: Wait | None = None  # None while it runs, and once it was woken
         self.subject: Any = None
         self.interrupt: BaseException | None = None
+        self.dirty: Any = None  # the socket that it wrote to last: what is queued leaves when it parks or ends
         self.worker: Worker | None = None
         self.done = False
 
@@ -236,6 +237,9 @@ def interrupted(task: Waiter) -> BaseException:
 
 def park(task: Waiter, wait: Wait, subject: Any) -> None:
     """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
+    if task.dirty is not None:
+        task.dirty, dirty = None, task.dirty
+        dirty._flush()
     task.wait = wait
     task.subject = subject
     loop = task.loop

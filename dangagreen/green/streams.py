@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from dangagreen.core.errors import BusyError, ClosedError, IncompleteReadError, LimitError
-from dangagreen.core.outgoing import IDLE, Buffer, as_bytes
+from dangagreen.core.outgoing import Buffer, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER
 from dangagreen.core.sock import Socket as CallbackSocket
@@ -158,12 +158,12 @@ class Socket(CallbackSocket):
         loop = self.loop
         if get_ident() != loop.thread:
             loop.check_thread(wait.name)
-        self._sequential = True
-        if self._queue is not None and self._sending == IDLE:
-            self._flush()
-        if self.closed or self._finishing or self._eof or self._reader is not None:
-            return self._cannot_fill(task)
+        if self._mute or self._eof or self._reader is not None:
+            self._check_fill(task)
+            if self._eof:
+                return False
         self._reader = task.resume
+        self._sequential = True
         self._heard = loop.now
         if not self._told & READ:
             self._need(READ)
@@ -199,14 +199,16 @@ class Socket(CallbackSocket):
             self._pos = 0
         return True
 
-    def _cannot_fill(self, task: Waiter) -> bool:
+    def _check_fill(self, task: Waiter) -> None:
+        """Raise what forbids to wait for input: an end of ours, another reader, an end that was an error."""
         if (self.closed or self._finishing) and not self._hung & BY_PEER:
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         if self._reader is not None:
             raise self._busy(task)
         if self._read_error is not None:
             raise self._read_error
-        return False
+        if self.closed:
+            self._eof = 1
 
     def _incomplete(self, wanted: str) -> IncompleteReadError:
         partial = self._take(len(self._buffer)) if self._buffer else b""
@@ -223,13 +225,14 @@ class Socket(CallbackSocket):
         What several calls queue leaves in one system call, at the latest at the end of the turn. Raises LimitError if
         `data` alone is larger than `max_unsent`; ClosedError or the OS's error when the peer can take no more.
         """
-        task: Waiter | None = self.loop.current
+        loop = self.loop
+        task: Waiter | None = loop.current
         if task is None or task.interrupt is not None:
-            task = entering(self.loop, "write_all")
+            task = entering(loop, "write_all")
+        if get_ident() != loop.thread:
+            loop.check_thread("write_all")
         if data.__class__ is not bytes:
             data = as_bytes(data)
-        if get_ident() != self.loop.thread:
-            self.loop.check_thread("write_all")
         unsent = self.unsent + len(data)
         if unsent > self.high_water or self._mute:
             self._wait_for_room(task, data)
@@ -239,7 +242,12 @@ class Socket(CallbackSocket):
         elif data:
             self._sequential = True
             self._queue = [data]
-            self.loop.unflushed.append(self)
+            if task.worker is None:  # top-level code, which may go on without parking
+                loop.unflushed.append(self)
+            elif task.dirty is not self:
+                if task.dirty is not None:
+                    loop.unflushed.append(task.dirty)
+                task.dirty = self
         self.unsent = unsent
 
     def _wait_for_room(self, task: Waiter, data: bytes) -> None:

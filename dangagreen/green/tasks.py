@@ -138,6 +138,9 @@ class Task(Waiter):
             result = self._function(*self._args, **self._kwargs)  # type: ignore[misc]
         except BaseException as raised:
             error = raised
+        if self.dirty is not None:
+            self.loop.unflushed.append(self.dirty)
+            self.dirty = None
         self.loop.current = None
         self.end(result, error)
         if error is not None and not isinstance(error, (Exception, Cancelled)):

@@ -209,6 +209,32 @@ def test_two_loops_in_two_threads_run_side_by_side(loop, advance):
     assert answers == [[True]]
 
 
+def test_a_signal_that_another_thread_receives_wakes_the_loop(real_loop):
+    seen = []
+
+    def handler(number, frame):
+        seen.append(number)
+        real_loop.call_soon_threadsafe(real_loop.stop)
+
+    old = signal.signal(signal.SIGUSR1, handler)
+    started = threading.Event()
+    real_loop.call_soon(started.set)
+
+    def receive():
+        started.wait(5)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    try:
+        real_loop.run()
+    finally:
+        thread.join(5)
+        signal.signal(signal.SIGUSR1, old)
+    assert seen == [signal.SIGUSR1]
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def test_call_soon_threadsafe_in_a_signal_handler_wakes_a_loop_that_waits(real_loop):
     seen = []
 

@@ -1321,3 +1321,14 @@ def test_no_descriptor_is_inherited_by_a_program_that_is_started(real_loop, serv
     sock = client(served(echo_lines))
     assert ask(sock, b"x\n") == b"x\n"
     assert not any(os.get_inheritable(fd) for fd in real_loop.handlers)
+
+
+def test_a_ctrl_c_that_comes_after_mains_last_wait_is_not_lost():
+    def main():
+        d.sleep(0)
+        signal.raise_signal(signal.SIGINT)
+        return "done"
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
