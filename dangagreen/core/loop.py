@@ -20,6 +20,7 @@ from typing import Any
 
 from dangagreen.core.errors import ErrorContext
 from dangagreen.core.handlers import UNTOLD, FdHandler, Green, Handler, log_error
+from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.pollers import READ, Events, Poller, available_pollers
 from dangagreen.core.profiling import Profile
 from dangagreen.core.schedule import Schedule
@@ -69,30 +70,33 @@ class Loop(Schedule):
     def run(self, until: Callable[[], bool] | None = None) -> None:
         """Turn until `stop()` is called, a post-loop callback answers false, or `until()` is true after a turn.
 
-        Meanwhile this is the thread's current loop.
+        Meanwhile this is the thread's current loop. In the main thread Ctrl-C raises KeyboardInterrupt at the end of
+        the turn, unless the program handles SIGINT itself.
         """
         if self.running:
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
             raise RuntimeError("this loop was closed: make another one")
-        previous, signals = getattr(_local, "loop", None), None
-        try:
+        outer = getattr(_local, "loop", None)
+        interrupts = Interrupts(self.stop)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_all)
+            undo.callback(set_current_loop, outer)
+            undo.callback(setattr, self, "running", False)
+            undo.callback(interrupts.restore)
             self.thread = get_ident()
             self.running, self._stop = True, False
             _local.loop = self
             if self._foreign_ends is None:
                 self._listen_for_threads()
-            signals = self._hear_signals()
+            if (woke_before := self._hear_signals()) is not None:
+                undo.callback(signal.set_wakeup_fd, woke_before)
             if self.green is not None:
                 self.green.adopt()
             while self._turn() and (until is None or not until()):
                 pass
-        finally:
-            self.running = False
-            if signals is not None:
-                signal.set_wakeup_fd(signals)
-            set_current_loop(previous)
-            self._close_all()
+        if interrupts.pending:
+            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """End `run()` at the end of this turn."""

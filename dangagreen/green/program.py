@@ -6,13 +6,12 @@ not belong here: anything that a program could want to do otherwise.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar, cast
 
 from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.sched import scheduler, wake
@@ -35,7 +34,19 @@ def run(main: Callable[..., Result], /, *args: Any) -> Result:
     task = Task(loop, main, args, {}, copy_context())
     task.owned = True
     loop._ready.append((task.start, ()))
-    signals = _Interrupts(task)
+
+    def interrupt() -> None:
+        if not task.done:
+            signals.pending = False
+            if not wake(task, KeyboardInterrupt()):
+                task.interrupt = KeyboardInterrupt()
+
+    def notify() -> None:
+        if task.done:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(interrupt)
+
+    signals = Interrupts(notify)
     try:
         while not task.done:
             loop.run(lambda: task.done)
@@ -65,33 +76,3 @@ def _wind_up(loop: Loop) -> None:
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Descriptor):
             handler.close("run() ended")
-
-
-class _Interrupts:
-    """Has SIGINT raise KeyboardInterrupt in a task, in the main thread and where nobody else handles it."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.pending = False
-        self.installed = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self.installed:
-            signal.signal(signal.SIGINT, self._on_signal)
-
-    def restore(self) -> None:
-        if self.installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        if self.pending or self.task.done:
-            raise KeyboardInterrupt
-        self.pending = True
-        self.task.loop.call_soon_threadsafe(self._interrupt)
-
-    def _interrupt(self) -> None:
-        if not self.task.done:
-            self.pending = False
-            if not wake(self.task, KeyboardInterrupt()):
-                self.task.interrupt = KeyboardInterrupt()
