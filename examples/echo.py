@@ -9,8 +9,9 @@ only while there is something to answer: an idle connection is as cheap as in ca
 """
 
 import argparse
+import math
 
-from dangagreen import Listener, Socket, serve, serve_requests
+from dangagreen import Listener, Socket, run, serve, serve_requests, sleep
 
 
 class Echo(Socket):
@@ -43,14 +44,18 @@ def listen(style: str, address: tuple[str, int]) -> Listener:
             return serve_requests(address, echo_once)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description="An echo server.")
     parser.add_argument("--style", choices=["callback", "sequential", "requests"], default="sequential")
     parser.add_argument("--port", type=int, default=7777, help="0 picks one")
     options = parser.parse_args()
     listener = listen(options.style, ("127.0.0.1", options.port))
     print("echo listens on {}:{}".format(*listener.address), flush=True)
+    sleep(math.inf)
+
+
+if __name__ == "__main__":
     try:
-        Socket.event_loop()
+        run(main)
     except KeyboardInterrupt:
         print("bye")

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import itertools
+import math
 import re
 import resource
 import sys
@@ -32,7 +33,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import ClassVar
 
-from dangagreen import LimitError, Socket, Timer, current_loop, serve, serve_requests
+from dangagreen import LimitError, Socket, Timer, current_loop, run, serve, serve_requests, sleep
 
 LONGEST_BULK = 512 * 1024 * 1024  # bytes; these limits are Redis's own
 LONGEST_LINE = 64 * 1024
@@ -570,11 +571,11 @@ def main() -> None:
     print("miniredis listens on {}:{}".format(*redis.address), flush=True)
     print("its status page is http://{}:{}/".format(*web.address), flush=True)
     status.tick()
-    try:
-        Socket.event_loop()
-    except KeyboardInterrupt:
-        print("bye")
+    sleep(math.inf)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        run(main)
+    except KeyboardInterrupt:
+        print("bye")

@@ -237,19 +237,27 @@ def interrupted(task: Waiter) -> BaseException:
 
 def park(task: Waiter, wait: Wait, subject: Any) -> None:
     """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
-    if task.dirty is not None:
-        task.dirty, dirty = None, task.dirty
-        dirty._flush()
     task.wait = wait
     task.subject = subject
     loop = task.loop
-    loop.current = None
     try:
+        if task.dirty is not None:  # only now: sending may already wake the task
+            _flush_dirty(task)
+        loop.current = None
         task.to_hub()
     finally:
         task.wait = task.subject = None
         if task.__class__ is not TopLevel:
             loop.current = task
+
+
+def _flush_dirty(task: Waiter) -> None:
+    """Send what the task has written. What goes wrong is the socket's affair, not that of what the task waits for."""
+    sock, task.dirty = task.dirty, None
+    try:
+        sock._flush()
+    except Exception as error:
+        task.loop.failed(sock, error)
 
 
 def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
