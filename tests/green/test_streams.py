@@ -1053,3 +1053,35 @@ def test_a_write_callback_that_closes_ends_the_connection_after_the_data(loop, p
         got += take(far)
     assert got == b"123456789"
     assert sock.closed
+
+
+def test_room_that_comes_while_the_task_parks_for_it_wakes_the_task(loop, pair):
+    sock, far = pair(capacity=1 << 20)
+    sock.sock.writes.append(BLOCK)
+
+    def work():
+        sock.write_all(b"x" * 100_000)
+        sock.write_all(b"y")  # the first attempt to make room is refused, the one when the task parks is not
+
+    task = d.spawn(work)
+    task.join(10)
+    task.result()
+    d.sleep(1)
+    assert len(far.recv(200_000)) == 100_001
+
+
+def test_a_queued_callable_that_raises_while_its_task_parks_costs_the_socket_and_not_the_wait(loop, pair, take_errors):
+    sock, far = pair()
+
+    def work():
+        sock.sock.writes.append(BLOCK)
+        sock.write_all(b"before")
+        sock.write(lambda: 1 / 0)
+        d.sleep(1)
+        return "slept"
+
+    task = d.spawn(work)
+    task.join(10)
+    assert task.result() == "slept"
+    assert sock.closed
+    assert [type(context.exception) for context in take_errors()] == [ZeroDivisionError]
