@@ -134,12 +134,8 @@ class Outgoing(Descriptor):
         if self._sending == IDLE and not self._calls and self.unsent <= _JOIN:
             # The usual case, small replies and a willing kernel, without the machinery below.
             data = queue[0] if len(queue) == 1 else b"".join(queue)
-            try:
-                sent = self.sock.send(data) if self._writer is None else self._writer(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self._write_failed(error)
+            sent = self._try_to_send(data)
+            if sent < 0:
                 return
             if sent == self.unsent and not self._above:
                 self._queue = None
@@ -179,12 +175,8 @@ class Outgoing(Descriptor):
                 count += 1
             if count > 1:
                 data = b"".join(queue[:count])
-        try:
-            sent = self.sock.send(data) if self._writer is None else self._writer(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._write_failed(error)
+        sent = self._try_to_send(data)
+        if sent < 0:
             return False
         self.unsent -= sent
         if sent:
@@ -196,6 +188,16 @@ class Outgoing(Descriptor):
             queue[:count] = [memoryview(data)[sent:]]
         self.on_incomplete_write()
         return False
+
+    def _try_to_send(self, data: Buffer) -> int:
+        """How many bytes the kernel took, or -1 if it will take no more at all. `write` has the same in line."""
+        try:
+            return self.sock.send(data) if self._writer is None else self._writer(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._write_failed(error)
+            return -1
 
     def _was_flushed(self, blocked: bool) -> None:
         """An empty queue is None, interest follows, and who waited for room hears of it."""
@@ -269,7 +271,14 @@ class Outgoing(Descriptor):
 
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace the system call: `writer(data)` answers how many bytes it took, or raises BlockingIOError."""
-        self._writer = writer
+
+        def checked(data: Buffer) -> int:
+            sent = writer(data)  # type: ignore[misc]
+            if not 0 <= sent <= len(data):
+                raise ValueError(f"the writer {writer!r} was given {len(data)} bytes and says that it took {sent}")
+            return sent
+
+        self._writer = checked if writer is not None else None
 
     def tcp_cork(self, on: bool) -> None:
         """Hold back partial TCP segments, or let them go. Ignored where it means nothing, and after the end."""

@@ -242,22 +242,17 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
     loop = task.loop
     try:
         if task.dirty is not None:  # only now: sending may already wake the task
-            _flush_dirty(task)
+            sock, task.dirty = task.dirty, None
+            try:
+                sock._flush()
+            except Exception as error:  # the socket's affair, not that of what the task waits for
+                loop.failed(sock, error)
         loop.current = None
         task.to_hub()
     finally:
         task.wait = task.subject = None
         if task.__class__ is not TopLevel:
             loop.current = task
-
-
-def _flush_dirty(task: Waiter) -> None:
-    """Send what the task has written. What goes wrong is the socket's affair, not that of what the task waits for."""
-    sock, task.dirty = task.dirty, None
-    try:
-        sock._flush()
-    except Exception as error:
-        task.loop.failed(sock, error)
 
 
 def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
