@@ -49,7 +49,7 @@ class Socket(CallbackSocket):
             if not self._fill(task, _READ_EXACTLY):
                 raise self._incomplete(f"the {n} that were asked for")
         buffer, start = self._buffer, self._pos
-        if start + n < len(buffer) and buffer.__class__ is bytes:
+        if start + n < len(buffer) and type(buffer) is bytes:
             self._pos = start + n
             return buffer[start : start + n]
         return self._take(n)
@@ -73,7 +73,7 @@ class Socket(CallbackSocket):
             buffer, start = self._buffer, self._pos
         if end - start > limit:
             raise self._over(limit, "a line")
-        if buffer.__class__ is bytes:
+        if type(buffer) is bytes:
             if end < len(buffer):
                 self._pos = end
                 return buffer[start:end]
@@ -231,10 +231,10 @@ class Socket(CallbackSocket):
             task = entering(loop, "write_all")
         if get_ident() != loop.thread:
             loop.check_thread("write_all")
-        if data.__class__ is not bytes:
+        if type(data) is not bytes:
             data = as_bytes(data)
         unsent = self.unsent + len(data)
-        if unsent > self.high_water or self._mute:
+        if unsent > self._high_water or self._mute:
             self._wait_for_room(task, data)
             unsent = self.unsent + len(data)
         if self._queue is not None:
@@ -254,7 +254,7 @@ class Socket(CallbackSocket):
         """Park until `data` may be queued, or raise what forbids it."""
         if self._mute:
             raise self._cannot_write()
-        most = self.high_water
+        most = self._high_water
         if self.max_unsent is not None:
             if len(data) > self.max_unsent:
                 what = f"{len(data)} bytes to write at once are more than max_unsent, {self.max_unsent}"
@@ -262,7 +262,7 @@ class Socket(CallbackSocket):
             most = min(most, self.max_unsent - len(data))
         if self.unsent > most:
             self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water))
-        if self.unsent + len(data) > self.high_water and not self._above:
+        if self.unsent + len(data) > self._high_water and not self._above:
             self._above = True
             self.on_high_water()
 
