@@ -91,7 +91,7 @@ class Descriptor:
     def _flush(self) -> None:
         """Nothing to flush."""
 
-    def _pushed_back(self) -> bool:
+    def _pushed_back(self, just_now: bool) -> bool:
         return False
 
     # -- the end

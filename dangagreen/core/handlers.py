@@ -32,7 +32,7 @@ class Handler(Protocol):
     def event_read(self) -> object: ...
     def close(self, reason: object = None) -> None: ...
     def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
-    def _pushed_back(self) -> bool: ...  # deliver what was pushed back; is there more?
+    def _pushed_back(self, just_now: bool) -> bool: ...  # deliver what was pushed back; is there more?
     def _flush(self) -> None: ...
     def _settle(self) -> None: ...  # make the kernel's interest what it should be
     def _really_close(self) -> None: ...
@@ -106,7 +106,7 @@ class FdHandler:
         for end in self.ends:
             end.close()
 
-    def _pushed_back(self) -> bool:
+    def _pushed_back(self, just_now: bool) -> bool:
         return False
 
     def _flush(self) -> None:

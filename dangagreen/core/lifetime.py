@@ -75,8 +75,10 @@ class Lifetime(Outgoing):
         overtake the reply. What is written after this goes nowhere.
         """
         if self.closed or self._finishing:
-            return
+            return None
         self.loop.check_thread("finish")
+        if self._write_error is not None:
+            return self.close(self._write_error)
         self._finishing = True
         self._late = self.linger_bytes
         self._watch_read = self._watch_write = False
@@ -88,26 +90,33 @@ class Lifetime(Outgoing):
         if not self.closed:
             self._linger()
             self._need(READ)
+        return None
 
     def _linger(self) -> None:
-        check = partial(self._lingered, self.unsent)
-        self._timer = self.loop.timers.add(self.loop.clock() + self.linger_seconds, check, self._context)
+        deadline = self.loop.clock() + self.linger_seconds
+        if self.lifetime is not None:
+            deadline = min(deadline, self._born + self.lifetime)
+        self._timer = self.loop.timers.add(deadline, partial(self._lingered, self.unsent), self._context)
 
     def _lingered(self, unsent: int) -> None:
-        if self.unsent < unsent:  # slow, but reading
+        if self.lifetime is not None and self.loop.clock() >= self._born + self.lifetime:
+            self.close(f"its lifetime of {self.lifetime} s is over")
+        elif self.unsent < unsent:  # slow, but reading
             self._linger()
         else:
             did = "took no more" if self.unsent else "did not end its side"
             self.close(f"the peer {did} for {self.linger_seconds} s after finish()")
 
     def _shut_down(self) -> None:
-        if self._eof or self._write_error is not None:
+        if self._eof:
             return self.close()
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             return self.close(error)
         self._drop_queue()
+        if self._writers:
+            self._room()
         return None
 
     def _late_events(self, mask: int) -> None:

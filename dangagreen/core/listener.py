@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.core.loop import Loop
-from dangagreen.core.pollers import READ
+from dangagreen.core.pollers import ERR, HUP, READ
 from dangagreen.core.timers import Timer
 
 log = logging.getLogger("dangagreen")
@@ -75,6 +75,8 @@ class Listener(Descriptor):
             self.event_read()
         else:
             self._settle()
+            if mask & (ERR | HUP):
+                self._detach()
 
     def _accept(self) -> bool:
         """Accept one connection. Is it worth trying for another?"""
@@ -94,11 +96,7 @@ class Listener(Descriptor):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connected(sock, self)
         except Exception as error:
-            half_made = self.loop.handlers.get(sock.fileno())
-            if half_made is not None:
-                half_made._abandon(error)
-            else:
-                sock.close()
+            self.loop.abandon(sock, error)
             self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
         return True
 
@@ -199,6 +197,7 @@ def _remove_stale(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)  # its owner may be busy, with a full queue
                 if probe.connect_ex(path) == errno.ECONNREFUSED:
                     os.unlink(path)
 

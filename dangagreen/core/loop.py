@@ -48,7 +48,7 @@ class Loop(Schedule):
         super().__init__(clock, poller if poller is not None else available_pollers()[0]())
         self.now = clock()
         self.handlers: dict[int, Handler] = {}
-        self.pushed: dict[Handler, None] = {}
+        self.pushed: dict[Handler, bool] = {}  # with input that no event announces; True: it was pushed back just now
         self.unflushed: list[Handler] = []
         self.unsettled: list[Handler] = []
         self.to_close: list[Handler] = []
@@ -78,6 +78,7 @@ class Loop(Schedule):
         if self.closed:
             raise RuntimeError("this loop was closed: make another one")
         outer = getattr(_local, "loop", None)
+        self._stop = False
         interrupts = Interrupts(self.stop)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_all)
@@ -85,7 +86,7 @@ class Loop(Schedule):
             undo.callback(setattr, self, "running", False)
             undo.callback(interrupts.restore)
             self.thread = get_ident()
-            self.running, self._stop = True, False
+            self.running = True
             _local.loop = self
             if self._foreign_ends is None:
                 self._listen_for_threads()
@@ -179,14 +180,14 @@ class Loop(Schedule):
 
     def _run_pushed(self) -> None:
         for handler in list(self.pushed):
-            self.pushed.pop(handler, None)
+            just_now = self.pushed.pop(handler, False)
             try:
-                if not handler.closed and handler._context.run(handler._pushed_back):
-                    self.pushed[handler] = None
+                if not handler.closed and handler._context.run(handler._pushed_back, just_now):
+                    self.pushed.setdefault(handler, False)
             except Exception as error:
                 self.failed(handler, error)
             except BaseException:
-                self.pushed[handler] = None
+                self.pushed[handler] = just_now
                 raise
 
     def _run_unflushed(self) -> None:
@@ -218,7 +219,7 @@ class Loop(Schedule):
                 del self.handlers[handler.fd]
             try:
                 handler._really_close()
-            except OSError as error:
+            except Exception as error:
                 self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
 
     def _run_post_loop_callbacks(self) -> None:
@@ -278,6 +279,14 @@ class Loop(Schedule):
         self.handlers.pop(fd, None)
         self._batch[:] = [event if event[0] != fd else (-1, 0) for event in self._batch]
 
+    def abandon(self, sock: Any, error: BaseException) -> None:
+        """Close an OS socket whose handler could not be made, or not to the end."""
+        half_made = self.handlers.get(sock.fileno())
+        if half_made is not None:
+            half_made._abandon(error)
+        else:
+            sock.close()
+
     def discard(self, handler: Handler) -> None:
         """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""
         self.pushed.pop(handler, None)
@@ -295,7 +304,7 @@ class Loop(Schedule):
             handler.close(error)
         except Exception as second:
             self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
-            handler._abandon(error)
+        handler._abandon(error)  # in case its own close() did not
 
     def report(self, context: ErrorContext) -> None:
         """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""

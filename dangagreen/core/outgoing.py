@@ -77,12 +77,12 @@ class Outgoing(Descriptor):
         True if all of it went to the kernel, False if anything is queued. A closed socket answers True. A callable
         runs at once if nothing is queued, and then what it raises reaches the caller. A str raises TypeError.
         """
-        if self._queue is not None or type(data) is not bytes:
+        if self._queue is not None or type(data) is not bytes or self._writer is not None:
             return self._write_later(data)
         if self._mute:
             return True
         try:
-            sent: int = self.sock.send(data) if self._writer is None else self._writer(data)
+            sent: int = self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -92,8 +92,10 @@ class Outgoing(Descriptor):
             return True
         self.loop.check_thread("write")
         self._sending = BLOCKED
-        self._enqueue(memoryview(data)[sent:])
         self._need(WRITE)
+        self._enqueue(memoryview(data)[sent:])
+        if self.closed:
+            return True
         self.on_incomplete_write()
         return False
 
@@ -110,7 +112,7 @@ class Outgoing(Descriptor):
         """`write`, when there is a queue, or when what is to be written is not bytes."""
         if data is not None and not callable(data):
             data = as_bytes(data)
-            if self._queue is None:
+            if self._queue is None and (self._writer is None or not data):
                 return self.write(data) if data else True
         if self._mute:
             return True
@@ -143,7 +145,7 @@ class Outgoing(Descriptor):
         queue = self._queue
         if queue is None or self._sending == FLUSHING:
             return
-        if self._sending == IDLE and not self._calls and self.unsent <= _JOIN:
+        if self._sending == IDLE and not self._calls and self.unsent <= _JOIN and self._writer is None:
             # The usual case, small replies and a willing kernel, without the machinery below.
             data = queue[0] if len(queue) == 1 else b"".join(queue)
             sent = self._try_to_send(data)
@@ -223,11 +225,11 @@ class Outgoing(Descriptor):
                 self._queue = None
             if self._told & WRITE:
                 self._settle()
+        if self._writers:
+            self._room()
         if self._above and self.unsent <= self.low_water:
             self._above = False
             self.on_low_water()
-        if self._writers:
-            self._room()
 
     def _write_failed(self, error: OSError) -> None:
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there."""
@@ -275,7 +277,7 @@ class Outgoing(Descriptor):
     def watch_write(self, on: bool) -> None:
         """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
         self.loop.check_thread("watch_write")
-        self._watch_write = bool(on) and not self.closed
+        self._watch_write = bool(on) and not self._mute
         if self._watch_write:
             self._need(WRITE)
         elif self._told & WRITE:

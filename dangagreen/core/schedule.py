@@ -31,7 +31,7 @@ class Schedule:
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         self.clock = clock
         self.poller = poller
-        self.timers = Timers()
+        self.timers = Timers(self)
         self.thread = get_ident()
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._foreign_ends: FdHandler | None = None  # the socket by which other threads wake the loop
@@ -49,7 +49,8 @@ class Schedule:
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context."""
-        self.check_thread("call_soon")
+        if get_ident() != self.thread:
+            self.check_thread("call_soon")
         self._ready.append((copy_context().run, (callback, *args)))
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
@@ -63,7 +64,8 @@ class Schedule:
 
     def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
-        self.check_thread("add_timer")
+        if get_ident() != self.thread:
+            self.check_thread("add_timer")
         if not callable(callback):
             raise TypeError(f"add_timer needs a callable, not {callback!r}")
         if seconds != seconds:
@@ -84,6 +86,7 @@ class Schedule:
         for end in ends:
             end.setblocking(False)
             weakref.finalize(self, end.close)  # a thread may end without closing its loop
+        self._awake = False
         self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
 
     def _hear_signals(self) -> int | None:

@@ -52,7 +52,7 @@ class Socket(DangaNames, Lifetime):
         """At most n bytes; b"" when nothing is there now; None when the connection has ended or is closed."""
         if self._buffer:
             return self._take(n)
-        if self.closed:
+        if self.closed or self._finishing:
             return None
         try:
             data: bytes = self.sock.recv(n)
@@ -68,6 +68,8 @@ class Socket(DangaNames, Lifetime):
                 raise ValueError(f"read({n}): at least one byte must be asked for")
         self._eof = 2
         self.loop.unsettled.append(self)
+        if self._reader is not None:  # a task waits for what has come to its end
+            self.loop.pushed[self] = True
         return None
 
     def push_back_read(self, data: Buffer) -> None:
@@ -77,10 +79,8 @@ class Socket(DangaNames, Lifetime):
         if data and not self.closed and not self._finishing:
             self._buffer = data + bytes(self._buffer[self._pos :])
             self._pos = self._searched = 0
-            if self._reader is not None:
-                self._wake_reader()
-            elif self._watch_read:
-                self.loop.pushed[self] = None
+            if self._watch_read or self._reader is not None:
+                self.loop.pushed[self] = True
 
     def watch_read(self, on: bool) -> None:
         """Have `event_read` called whenever there is input, also input that was read ahead; or no longer."""
@@ -93,7 +93,7 @@ class Socket(DangaNames, Lifetime):
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:
-                self.loop.pushed[self] = None
+                self.loop.pushed[self] = False
 
     @property
     def buffered(self) -> int:
@@ -122,7 +122,10 @@ class Socket(DangaNames, Lifetime):
             return True
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
-        except OSError:
+        except BlockingIOError:
+            return False
+        except OSError as error:  # which the OS tells but once
+            self._read_error = self._read_error or error
             return False
 
     # -- events
@@ -130,10 +133,10 @@ class Socket(DangaNames, Lifetime):
     def event_err(self) -> object:
         """Called once when the OS reports an error on the socket. It closes, with that error as the reason."""
         number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        error = OSError(number, os.strerror(number)) if number else None
-        self._read_error = self._read_error or error
+        if number:
+            self._read_error = OSError(number, os.strerror(number))
         self._hung |= BY_PEER
-        self.close(error or "an error on the socket")
+        self.close(self._read_error or "an error on the socket")
         return None
 
     def event_hup(self) -> object:
@@ -177,7 +180,7 @@ class Socket(DangaNames, Lifetime):
         if self._reader is not None or self._finishing:
             return
         if self._watch_read or not self._sequential:
-            if self._watch_read and self._eof < 2 and (ended & HUP or self._unread()):
+            if self._watch_read and (self._eof < 2 or self._buffer) and (ended & HUP or self._unread()):
                 return
             if ended & ERR and not self._hung & ERR:
                 self._hung |= ERR
@@ -189,14 +192,18 @@ class Socket(DangaNames, Lifetime):
         if self._reader is None and self._sending != BLOCKED and not self.closed:
             self._detach()
 
-    def _pushed_back(self) -> bool:
-        """Deliver what was pushed back or read ahead. Is there more for the next turn?"""
-        if self._watch_read and self._reader is None and (self._buffer or self._eof == 1):
+    def _pushed_back(self, just_now: bool) -> bool:
+        """Deliver what was pushed back or read ahead. Is there more for the next turn?
+
+        A parked task has seen what is in the buffer, unless it was pushed back `just_now`.
+        """
+        if self._reader is not None:
+            if just_now:
+                self._readable()
+            return False
+        if self._watch_read and (self._buffer or self._eof == 1):
             self._readable()
         return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
-
-    def _wake_reader(self) -> None:
-        """There is input for a parked task that the kernel does not report: the greenlet layer wakes it."""
 
     # -- the end
 

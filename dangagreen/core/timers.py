@@ -7,11 +7,21 @@ here: the clock (the loop owns it) and what to do when a callback raises.
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
 from heapq import heapify, heappop, heappush
+from typing import Protocol
 
 _ENOUGH_TO_SWEEP = 64
+
+
+class Owner(Protocol):
+    """What timers need of their loop: to be used in its thread only."""
+
+    thread: int
+
+    def check_thread(self, call: str) -> None: ...
 
 
 class Timer:
@@ -37,6 +47,9 @@ class Timer:
     def cancel(self) -> None:
         """Never fire. Harmless when it has fired, or was cancelled, before."""
         if self.callback is not None:
+            owner = self._timers.owner
+            if owner is not None and get_ident() != owner.thread:
+                owner.check_thread("Timer.cancel")
             self.callback = self.context = None
             self._timers._one_was_cancelled()
 
@@ -55,11 +68,12 @@ class Timer:
 
 
 class Timers:
-    """All timers of one loop."""
+    """All timers of one loop, the `owner`."""
 
-    __slots__ = ("_added", "_cancelled", "_heap")
+    __slots__ = ("_added", "_cancelled", "_heap", "owner")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Owner | None = None) -> None:
+        self.owner = owner
         self._heap: list[tuple[float, int, Timer]] = []
         self._added = 0
         self._cancelled = 0

@@ -72,12 +72,12 @@ def connect(
             connection._sequential = True
             return connection
         except OSError as error:
-            sock.close()
+            loop.abandon(sock, error)
             if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the kernel's ETIMEDOUT
                 raise TimeoutError(f"connecting to {address!r} took longer than {timeout} s") from None
             failure = type(error)(error.errno, f"cannot connect to {sockaddr!r}: {error.strerror}")
-        except BaseException:
-            sock.close()
+        except BaseException as error:
+            loop.abandon(sock, error)
             raise
     raise failure if failure is not None else OSError(f"{address!r} has no address to connect to")
 

@@ -35,7 +35,7 @@ class Socket(StreamSocket):
         handler = getattr(self._owner, "handler", None)
         if handler is None:
             return super().event_read()
-        self._watch_read = False
+        self._watch_read, self._sequential = False, True
         if not self._buffer and not self._eof:
             try:
                 self._receive()
@@ -134,8 +134,11 @@ def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler:
 
 
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
-    if _run_handler(sock, handler) and not sock._watch_read:
-        sock.finish()
+    if _run_handler(sock, handler):
+        if sock._watch_read:
+            sock._sequential = False
+        else:
+            sock.finish()
 
 
 def _serve_request(sock: StreamSocket, handler: Handler) -> None:
@@ -149,8 +152,6 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
         elif 0 < sock.buffered < before and type(sock).event_read is Socket.event_read and not sock._watch_read:
             continue  # a turn for each of several requests that came together would be ten times as dear
         else:
-            if sock._queue is not None and sock._sending == IDLE:
-                sock._flush()
             sock.watch_read(True)
         return
 
@@ -159,11 +160,14 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
     """Call it. True if it returned; if its peer ended, or it failed, the connection is closed."""
     try:
         handler(sock)
+        if sock._queue is not None and sock._sending == IDLE:
+            sock._flush()
     except BaseException as error:
         sock.close(error)
         if not _is_own_end(sock, error):
             error.add_note(f"in the handler of {sock!r}")
             raise
+        error.with_traceback(None)  # the socket keeps the error: it need not keep our frames as well
         sock.debugmsg("%s ended with its peer: %r", getattr(handler, "__qualname__", handler), error)
         return False
     return True

@@ -240,6 +240,7 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
     task.wait = wait
     task.subject = subject
     loop = task.loop
+    loop.current = None
     try:
         if task.dirty is not None:  # only now: sending may already wake the task
             sock, task.dirty = task.dirty, None
@@ -247,7 +248,9 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
                 sock._flush()
             except Exception as error:  # the socket's affair, not that of what the task waits for
                 loop.failed(sock, error)
-        loop.current = None
+        if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
+            wait.undo(subject, task)
+            raise interrupted(task)
         to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
         to_hub()
     finally:

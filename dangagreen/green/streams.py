@@ -163,15 +163,18 @@ class Socket(CallbackSocket):
             if self._eof:
                 return False
         self._reader = task.resume
-        self._sequential = True
+        if not self._watch_read:
+            self._sequential = True
         self._heard = loop.now
         if not self._told & READ:
             self._need(READ)
         park(task, wait, self)
-        if self._reader is task.resume:
-            self._reader = None  # dispatch resumes the task itself; any other wake has undone this before
+        self._reader = None  # dispatch resumes the task itself; any other wake has undone this, and raises
+        if self._eof > 0:  # a callback that read meanwhile has found the end
+            self._check_fill(task)
+            return False
         if self._watch_read:
-            loop.pushed[self] = None  # what this read leaves over is for event_read
+            loop.pushed[self] = False  # what this read leaves over is for event_read
         return self._receive(size)
 
     def _receive(self, size: int = _CHUNK) -> bool:
@@ -206,7 +209,7 @@ class Socket(CallbackSocket):
         if self._reader is not None:
             raise self._busy(task)
         if self._read_error is not None:
-            raise self._read_error
+            raise self._read_error.with_traceback(None)
         if self.closed:
             self._eof = 1
 
@@ -240,7 +243,8 @@ class Socket(CallbackSocket):
         if self._queue is not None:
             self._queue.append(data)
         elif data:
-            self._sequential = True
+            if not self._watch_read:
+                self._sequential = True
             self._queue = [data]
             if task.worker is None:  # top-level code, which may go on without parking
                 loop.unflushed.append(self)
@@ -262,9 +266,13 @@ class Socket(CallbackSocket):
             most = min(most, self.max_unsent - len(data))
         if self.unsent > most:
             self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water))
+            if self._mute:
+                raise self._cannot_write()
         if self.unsent + len(data) > self._high_water and not self._above:
             self._above = True
             self.on_high_water()
+            if self._mute:
+                raise self._cannot_write()
 
     def drain(self) -> None:
         """Parks until everything queued was taken by the kernel. Raises like `write_all`."""
@@ -276,22 +284,28 @@ class Socket(CallbackSocket):
     def _wait_unsent(self, task: Waiter, wait: Wait, most: int) -> None:
         """Parks until no more than `most` bytes are queued."""
         self._flush()
-        while self.unsent > most and not self._mute:
+        while not self._has_room(most):
             if self._writers is None:
                 self._writers = []
             self._writers.append((task, most))
             park(task, wait, self)
-        if self._mute:
+        if self.closed or self._write_error is not None:
             raise self._cannot_write()
+
+    def _has_room(self, most: int) -> bool:
+        """Or nothing is to be waited for any more. Where nothing may be left, that goes for callables as well."""
+        if self.closed or self._write_error is not None:
+            return True
+        return self.unsent <= most and (most > 0 or self._queue is None)
 
     def _room(self) -> None:
         for task, most in self._writers or ():
-            if self._mute or self.unsent <= most:
+            if self._has_room(most):
                 wake(task)
 
     def _cannot_write(self) -> OSError:
         if self._write_error is not None:
-            return self._write_error
+            return self._write_error.with_traceback(None)
         return ClosedError(self, self.close_reason if self.closed else "finish() was called")
 
     # -- the end
@@ -310,9 +324,6 @@ class Socket(CallbackSocket):
             if not self._finishing:
                 self.close(error)
 
-    def _wake_reader(self) -> None:
-        wake(parked_task(self._reader))
-
     def _no_more_reading(self) -> None:
         super()._no_more_reading()
         if self._reader is not None:
@@ -327,7 +338,7 @@ class Socket(CallbackSocket):
 def _stop_reading(sock: Socket, _task: Waiter) -> None:
     sock._reader = None
     if sock._watch_read:
-        sock.loop.pushed[sock] = None
+        sock.loop.pushed[sock] = False
 
 
 def _stop_writing(sock: Socket, task: Waiter) -> None:

@@ -1071,7 +1071,7 @@ def test_room_that_comes_while_the_task_parks_for_it_wakes_the_task(loop, pair):
 
 
 def test_a_queued_callable_that_raises_while_its_task_parks_costs_the_socket_and_not_the_wait(loop, pair, take_errors):
-    sock, far = pair()
+    sock, _far = pair()
 
     def work():
         sock.sock.writes.append(BLOCK)

@@ -94,7 +94,7 @@ static size_t get(int fd, char *into, size_t size) {
 }
 
 /* Is this piece of the stream, which begins at `offset`, made of repetitions of `reply`? */
-static void expect(const char *piece, size_t size, size_t offset, const char *reply, size_t length) {
+__attribute__((unused)) static void expect(const char *piece, size_t size, size_t offset, const char *reply, size_t length) {
     while (size) {
         size_t at = offset % length, part = length - at < size ? length - at : size;
         if (memcmp(piece, reply + at, part)) {

@@ -137,7 +137,7 @@ static void forget(int fd) {
 static void readable(int fd) {
     struct connection *c = connections[fd];
     size_t kept = c->size;
-    memcpy(input, c->kept ? c->kept : input, kept);
+    if (kept) memcpy(input, c->kept, kept);
     ssize_t got = read(fd, input + kept, sizeof input - kept);
     if (got <= 0) {
         if (!got || errno != EAGAIN) forget(fd);

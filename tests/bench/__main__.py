@@ -1,0 +1,136 @@
+"""Run the benchmarks: `python -m tests.bench` in a checkout.
+
+Without options, everything: 5 rounds of each workload with all contestants, interleaved. `--docs` also writes what
+docs/benchmarks.md shows. Linux only; the loads and the C loop are compiled with cc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.bench import chart, report
+from tests.bench.checking import check
+from tests.bench.contestants import BY_KEY as CONTESTANTS
+from tests.bench.contestants import Contestant
+from tests.bench.results import Results, load, machine
+from tests.bench.running import ROOT, Bench, Failed, applies, measure, prepared
+from tests.bench.workloads import BY_KEY as WORKLOADS
+from tests.bench.workloads import Workload
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+KEPT = ROOT / "docs" / "benchmarks"
+QUICK = 0.1
+
+
+def chosen(words: str | None, known: dict[str, object], what: str) -> list[str]:
+    """The keys that an option names, in the suite's order; all without it."""
+    wanted = words.split(",") if words else list(known)
+    if unknown := [word for word in wanted if word not in known]:
+        sys.exit(f"no such {what}: {', '.join(unknown)}; there are {', '.join(known)}")
+    return [key for key in known if key in wanted]
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("-w", "--workloads", help=f"of {','.join(WORKLOADS)}")
+    parser.add_argument("-c", "--contestants", help=f"of {','.join(CONTESTANTS)}")
+    parser.add_argument("-r", "--rounds", type=int, help="default 5, with --quick 1")
+    parser.add_argument("-s", "--scale", type=float, help=f"the amount of work; default 1, with --quick {QUICK}")
+    parser.add_argument("-q", "--quick", action="store_true", help="one round of little work: does everything run?")
+    parser.add_argument("--server-cpu", type=int, help="the processor for servers (default: the first)")
+    parser.add_argument("--load-cpu", type=int, help="the processor for loads (default: the last)")
+    parser.add_argument("--bars", action="store_true", help="the bars, met or missed")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
+    parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="write a chart")
+    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks/ and the tables of the page")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="show an earlier run's --json")
+    given = parser.parse_args()
+    given.rounds = given.rounds or (1 if given.quick else 5)
+    given.scale = given.scale or (QUICK if given.quick else 1.0)
+    if given.docs:
+        given.bars = True
+        given.json = given.json or KEPT / "results.json"
+        given.markdown = given.markdown or KEPT / "results.md"
+        given.chart = given.chart or KEPT / "chart.svg"
+    return given
+
+
+def measured(bench: Bench, contestant: Contestant, workload: Workload, scale: float, results: Results) -> None:
+    """Check, measure once, and keep the figures, or the reason why there are none."""
+    try:
+        if workload.mode:
+            check(bench, contestant, workload.mode)
+        results.add(workload.key, contestant.key, measure(bench, contestant, workload, scale))
+    except Failed as error:
+        results.excuse(workload.key, contestant.key, f"failed: {error}")
+
+
+def rounds(bench: Bench, workload: Workload, keys: list[str], given: argparse.Namespace, results: Results) -> None:
+    """All rounds of one workload, the contestants interleaved, every other round in the opposite order."""
+    field = [CONTESTANTS[key] for key in keys if applies(CONTESTANTS[key], workload)]
+    for contestant in field:
+        if reason := contestant.missing():
+            results.excuse(workload.key, contestant.key, f"missing: {reason}")
+    for number in range(given.rounds):
+        for contestant in field if number % 2 == 0 else reversed(field):
+            if not results.is_out(workload.key, contestant.key):
+                print(f"\r{workload.title}: round {number + 1}, {contestant.label} ", end="\033[K", file=sys.stderr)
+                measured(bench, contestant, workload, given.scale, results)
+    print("\r\033[K", end="", file=sys.stderr)
+
+
+def run(given: argparse.Namespace) -> Results:
+    """Measure, and show each workload's table as soon as it is done."""
+    results = Results()
+    keys = chosen(given.contestants, dict(CONTESTANTS), "contestant")
+    names = chosen(given.workloads, dict(WORKLOADS), "workload")
+    present = [CONTESTANTS[key] for key in keys if not CONTESTANTS[key].missing()]
+    results.about = {
+        "machine": machine(),
+        "versions": sorted({contestant.version() for contestant in present}),
+        "rounds": given.rounds,
+        "scale": given.scale,
+        "when": time.strftime("%Y-%m-%d"),
+    }
+    with prepared(given.server_cpu, given.load_cpu) as bench:
+        for name in names:
+            rounds(bench, WORKLOADS[name], keys, given, results)
+            print(report.terminal(results, WORKLOADS[name]), flush=True)
+            if given.json:
+                results.save(given.json)  # a run that is interrupted is not lost
+    return results
+
+
+def write(given: argparse.Namespace, results: Results) -> None:
+    """The files that were asked for."""
+    if given.markdown:
+        given.markdown.parent.mkdir(parents=True, exist_ok=True)
+        given.markdown.write_text(f"# Results\n\n{report.markdown(results)}")
+    if given.chart:
+        given.chart.parent.mkdir(parents=True, exist_ok=True)
+        given.chart.write_text(chart.draw(results))
+    if given.docs:
+        report.insert(PAGE, report.markdown(results))
+
+
+def main() -> None:
+    if not sys.platform.startswith("linux"):
+        sys.exit("the benchmarks need Linux: epoll, and the processor clocks of other processes")
+    given = options()
+    if given.source:
+        results = load(given.source)
+        for workload in results.workloads():
+            print(report.terminal(results, workload))
+    else:
+        results = run(given)
+    if given.bars:
+        print(report.terminal_bars(results))
+    write(given, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The bars that dangagreen is held to, and whether a run meets them.
+
+Rules: a bar says cost of one contestant <= factor x cost of another in the same run. Peers of the same idiom (a call
+for each line) and of the faster one (a buffer of one's own) are both shown where they differ: the bars were set for
+the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.bench.contestants import BY_KEY as CONTESTANTS
+from tests.bench.results import Results
+from tests.bench.workloads import BY_KEY as WORKLOADS
+
+BEST = "best peer"
+BYTES = "bytes"  # the factor is a number of bytes
+
+
+@dataclass(frozen=True)
+class Bar:
+    workload: str
+    contestant: str
+    factor: float
+    other: str
+    remark: str = ""
+
+
+def _bars(workload: str, contestant: str, *pairs: tuple[float, str]) -> list[Bar]:
+    return [Bar(workload, contestant, factor, other) for factor, other in pairs]
+
+
+def _streams(workload: str, uvloop: float, gevent: float) -> list[Bar]:
+    """Sequential style against streams and gevent, in both idioms; and in theirs."""
+    return [
+        Bar(workload, "sequential", uvloop, "uvloop-readline"),
+        Bar(workload, "sequential", gevent, "gevent-readline"),
+        Bar(workload, "sequential", uvloop, "uvloop-streams", "faster idiom"),
+        Bar(workload, "sequential", gevent, "gevent", "faster idiom"),
+        Bar(workload, "split", uvloop, "uvloop-streams", "same idiom"),
+        Bar(workload, "split", gevent, "gevent", "same idiom"),
+    ]
+
+
+BARS = [
+    *_bars("request", "callback", (1.00, "uvloop"), (1.20, "c")),
+    *_bars("request", "sequential", (1.20, "uvloop")),
+    *_streams("request", 0.70, 0.50),
+    *_bars("pipelined", "callback", (1.10, "uvloop")),
+    *_bars("pipelined", "sequential", (2.0, "uvloop")),
+    *_streams("pipelined", 0.20, 0.15),
+    *_bars("churn", "callback", (1.00, "uvloop")),
+    *_bars("churn", "sequential", (1.15, "uvloop"), (0.20, "gevent")),
+    *_bars("receive", "callback", (1.05, BEST)),
+    *_bars("receive", "sequential", (1.10, BEST)),
+    *_bars("send", "callback", (1.05, BEST)),
+    *_bars("send", "sequential", (1.10, BEST)),
+    *_bars("active", "callback", (1.00, "uvloop")),
+    *_streams("active", 0.65, 0.60),
+    *_bars("memory", "callback", (600, BYTES)),
+    *_bars("memory", "requests", (800, BYTES)),
+    *_bars("memory", "sequential", (1.0, "gevent")),
+    *_bars("spawn", "sequential", (0.20, "gevent"), (0.60, "asyncio")),
+    *_bars("spawn_many", "sequential", (0.20, "gevent"), (0.60, "asyncio")),
+    *_bars("timer_cancel", "callback", (0.80, "asyncio")),
+    *_bars("timer_fire", "callback", (0.80, "asyncio")),
+]
+
+
+def judged(results: Results) -> list[tuple[str, str, str, str, str]]:
+    """(workload, contestant, bar, figure, verdict) of each bar that the run says anything about."""
+    rows = []
+    for bar in BARS:
+        if bar.workload not in results.rounds:
+            continue
+        other = results.best_peer(bar.workload) if bar.other == BEST else bar.other
+        if bar.other == BYTES:
+            figure = results.median(bar.workload, bar.contestant)
+            words, shown = f"<= {bar.factor:.0f} bytes", "?" if figure is None else f"{figure:.0f}"
+        else:
+            figure = None if other is None else results.ratio(bar.workload, bar.contestant, other)
+            peer = CONTESTANTS[other].label if other else BEST
+            words, shown = f"<= {bar.factor:.2f} x {peer}", "?" if figure is None else f"{figure:.2f}"
+        verdict = "not measured" if figure is None else "met" if figure <= bar.factor else "missed"
+        remark = f" ({bar.remark})" if bar.remark else " (the best peer)" if bar.other == BEST else ""
+        title, label = WORKLOADS[bar.workload].title, CONTESTANTS[bar.contestant].label
+        rows.append((title, label, words + remark, shown, verdict))
+    return rows

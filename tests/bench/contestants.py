@@ -1,0 +1,137 @@
+"""The contestants: what each is called, what it needs, and the commands that start it.
+
+Rules: a contestant that cannot run here is reported as missing with the reason, never left out in silence; a workload
+that a contestant has no code for is shown as "-".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ALL_MODES = ("lines", "http", "receive", "send", "broadcast")
+LINES = ("lines",)
+MICRO = ("spawn", "spawn_many", "switch", "timer_cancel", "timer_fire")
+TIMERS = ("timer_cancel", "timer_fire")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`server` and `micro` are modules below this package (or Perl files), `arguments` what they get after the mode."""
+
+    key: str
+    label: str
+    needs: str = ""  # the distribution on PyPI, "perl" or "cc"
+    server: str = ""
+    modes: tuple[str, ...] = ALL_MODES
+    arguments: tuple[str, ...] = ()
+    micro: str = ""
+    micro_modes: tuple[str, ...] = MICRO
+    imports: str = ""  # what the start-up workload imports
+    slowness: int = 1  # timers: do this many times less
+
+    def server_command(self, mode: str, built: Path) -> list[str] | None:
+        """How to start its server, or None if it has none for this mode."""
+        if mode not in self.modes or not self.server:
+            return None
+        if self.needs == "cc":
+            return [str(built / self.server), mode]
+        if self.needs == "perl":
+            return ["perl", str(HERE / "servers" / self.server), mode]
+        return [sys.executable, "-m", f"tests.bench.servers.{self.server}", mode, *self.arguments]
+
+    def micro_command(self, mode: str, count: int) -> list[str] | None:
+        """How to measure a workload within one process."""
+        if not self.micro or mode not in self.micro_modes:
+            return None
+        count = str(max(100, count // self.slowness) if mode == "timer_cancel" else count)
+        if self.needs == "perl":
+            return ["perl", str(HERE / "micro" / self.micro), mode, count]
+        return [sys.executable, "-m", f"tests.bench.micro.{self.micro}", mode, count, *self.arguments[:1]]
+
+    def startup_command(self) -> list[str] | None:
+        if not self.imports:
+            return None
+        if self.needs == "perl":
+            return ["perl", f"-M{self.imports}", "-e1"]
+        return [sys.executable, "-c", f"import {self.imports}"]
+
+    def missing(self) -> str | None:
+        """Why it cannot run here, or None."""
+        return _missing(self.needs)
+
+    def version(self) -> str:
+        return _version(self.needs)
+
+
+@cache
+def _missing(needs: str) -> str | None:
+    if needs == "cc":
+        return None if shutil.which("cc") else "no C compiler (cc)"
+    if needs == "perl":
+        if not shutil.which("perl"):
+            return "no perl"
+        probe = subprocess.run(["perl", "-MDanga::Socket", "-e1"], capture_output=True, timeout=20, check=False)
+        return "no Danga::Socket for perl (Debian: libdanga-socket-perl)" if probe.returncode else None
+    if needs and importlib.util.find_spec(needs) is None:
+        return f"{needs} is not installed"
+    return None
+
+
+@cache
+def _version(needs: str) -> str:
+    if needs == "cc":
+        return _first_line(["cc", "--version"])
+    if needs == "perl":
+        return _first_line(["perl", "-MDanga::Socket", "-e", 'print "Danga::Socket $Danga::Socket::VERSION, perl $^V"'])
+    return f"{needs} {version(needs)}" if needs else f"Python {sys.version.split()[0]}"
+
+
+def _first_line(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.split("\n")[0]
+
+
+CONTESTANTS = (
+    Contestant("c", "C, epoll", "cc", "server"),
+    Contestant("bare", "Python, bare epoll", "", "bare", imports="socket, select"),
+    Contestant(
+        "callback", "dangagreen, callback", "greenlet", "callback", micro="on_dangagreen", micro_modes=TIMERS
+    ),
+    Contestant(
+        "sequential", "dangagreen, sequential", "greenlet", "sequential", arguments=("task",),
+        micro="on_dangagreen", imports="dangagreen",
+    ),
+    Contestant("requests", "dangagreen, serve_requests", "greenlet", "sequential", ("lines", "http"), ("requests",)),
+    Contestant("split", "dangagreen, sequential, own split", "greenlet", "sequential", LINES, ("split",)),
+    Contestant(
+        "asyncio", "asyncio Protocol", "", "protocols", arguments=("asyncio",),
+        micro="on_asyncio", imports="asyncio",
+    ),
+    Contestant(
+        "uvloop", "uvloop Protocol", "uvloop", "protocols", arguments=("uvloop",),
+        micro="on_asyncio", imports="uvloop",
+    ),
+    Contestant("asyncio-streams", "asyncio streams, own split", "", "streams", arguments=("asyncio",)),
+    Contestant("asyncio-readline", "asyncio streams, readline", "", "streams", ("lines", "http"),
+               ("asyncio", "readline")),
+    Contestant("uvloop-streams", "uvloop streams, own split", "uvloop", "streams", arguments=("uvloop",)),
+    Contestant("uvloop-readline", "uvloop streams, readline", "uvloop", "streams", ("lines", "http"),
+               ("uvloop", "readline")),
+    Contestant("gevent", "gevent, own split", "gevent", "on_gevent", micro="on_gevent", imports="gevent"),
+    Contestant("gevent-readline", "gevent, makefile", "gevent", "on_gevent", LINES, ("readline",)),
+    Contestant("eventlet", "eventlet, own split", "eventlet", "on_eventlet", micro="on_eventlet",
+               imports="eventlet"),
+    Contestant("trio", "trio, own split", "trio", "on_trio", micro="on_trio", imports="trio"),
+    Contestant("curio", "curio, own split", "curio", "on_curio", micro="on_curio", imports="curio"),
+    Contestant("perl", "Danga::Socket (Perl)", "perl", "danga.pl", micro="danga.pl", micro_modes=TIMERS,
+               imports="Danga::Socket", slowness=500),
+)  # fmt: skip
+
+BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}

@@ -1,0 +1,80 @@
+"""dangagreen in sequential style. Second argument: `task`, a task for each connection; `requests`, `serve_requests`;
+`split`, a task which splits what it reads into lines itself, as the servers of the peers do where that is faster."""
+
+import sys
+
+from dangagreen import Socket, serve, serve_requests
+from tests.bench.protocol import (
+    ANSWERS, BACKLOG, BLOCK, CHUNK, END, REPLY, blocks, handle, handle_http, many_files, serving_on,
+)  # fmt: skip
+
+
+def lines(sock):
+    while line := sock.read_line():
+        sock.write_all(handle(line))
+
+
+def lines_split(sock):
+    rest, answer = b"", ANSWERS["lines"]
+    while data := sock.read_some(CHUNK):
+        replies, rest = answer(rest + data if rest else data)
+        if replies:
+            sock.write_all(replies)
+
+
+def lines_requests(sock):
+    line = sock.read_line()
+    if line:
+        sock.write_all(handle(line))
+
+
+def http(sock):
+    while head := sock.read_until(END):
+        sock.write_all(handle_http(head))
+
+
+def http_requests(sock):
+    head = sock.read_until(END)
+    if head:
+        sock.write_all(handle_http(head))
+
+
+def receive(sock):
+    count = 0
+    while data := sock.read_some(2 * CHUNK):
+        count += len(data)
+    sock.write_all(b"%d\n" % count)
+
+
+def send(sock):
+    while line := sock.read_line():
+        count, rest = blocks(int(line))
+        for _ in range(count):
+            sock.write_all(BLOCK)
+        sock.write_all(rest)
+
+
+everybody: dict[Socket, None] = {}
+
+
+def broadcast(sock):
+    sock.write(REPLY)
+    everybody[sock] = None
+    try:
+        while line := sock.read_line():
+            for peer in everybody:
+                peer.write(line)
+    finally:
+        del everybody[sock]
+
+
+def main(mode, variant):
+    handler = globals()[mode if variant == "task" else f"{mode}_{variant}"]
+    start = serve_requests if variant == "requests" else serve
+    serving_on(start(("127.0.0.1", 0), handler, backlog=BACKLOG).address[1])
+    Socket.event_loop()
+
+
+if __name__ == "__main__":
+    many_files()
+    main(*sys.argv[1:])
