@@ -27,6 +27,7 @@ import itertools
 import math
 import re
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -55,7 +56,10 @@ def read_request(client: Client) -> Request:
     """Parks until a request is there; returns its words: none for an empty line, or at the end of the stream."""
     line = client.read_line()
     if line[:1] != b"*":
-        return line.split()  # an inline command, as humans type them
+        try:
+            return [word.encode("latin-1") for word in shlex.split(line.decode("latin-1"))]  # as humans type them
+        except ValueError:
+            raise Refusal(b"ERR Protocol error: unbalanced quotes in request") from None
     words = []
     for _ in range(length(line, b"*", b"multibulk", MOST_WORDS)):
         size = length(client.read_line(), b"$", b"bulk", LONGEST_BULK)
@@ -204,7 +208,7 @@ def execute(client: Client, request: Request) -> bytes:
         if entry is None or not entry[0] <= len(request) <= entry[1]:
             client.spoilt = True
             what = b"unknown command '%b'" if entry is None else b"wrong number of arguments for '%b' command"
-            raise Refusal(b"ERR " + what % request[0][:128].lower())
+            raise Refusal(b"ERR " + what % request[0][:128])
         if client.queue is not None and name not in NEVER_QUEUED:
             client.queue.append(request)
             return b"+QUEUED\r\n"

@@ -95,7 +95,7 @@ CLASSES = [dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.T
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
     dangagreen.Loop: "current green handlers object_callbacks profile pushed timers to_close unflushed unsettled"
-    " measurements check_thread discard failed forget register report",
+    " measurements abandon check_thread discard failed forget register report",
     dangagreen.Listener: "adopt event_read",
     dangagreen.Task: "dirty end interrupt leave_worker owned resume run start subject throw to_hub wait worker",
     dangagreen.Timer: "context fire",

@@ -215,10 +215,10 @@ def test_set_with_wrong_options(client: redis.Redis, words: str) -> None:
 
 def test_errors_leave_the_connection_as_it_was(client: redis.Redis) -> None:
     for words, message in [
-        (("NOSUCH", "a\r\nb"), "unknown command 'nosuch'"),
+        (("NOSUCH", "a\r\nb"), "unknown command 'NOSUCH'"),
         (("GET",), "wrong number of arguments for 'get' command"),
         (("PING", "a", "b"), "wrong number of arguments for 'ping' command"),
-        (("CLIENT", "NO\r\nSUCH"), "unknown command 'client'"),
+        (("CLIENT", "NO\r\nSUCH"), "unknown command 'CLIENT'"),
         (("SELECT", "1"), "DB index is out of range"),
         (("EXEC",), "EXEC without MULTI"),
         (("DISCARD",), "DISCARD without MULTI"),

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 SHAPE = {
     "core": (
-        "errors pollers timers profiling interrupts | handlers schedule loop | descriptor outgoing lifetime danga sock listener"
+        "errors pollers timers profiling interrupts | handlers schedule loop"
+        " | descriptor outgoing lifetime danga sock listener"
     ),
     "green": "sched | tasks | streams | net | connecting program",
     "": "__init__",

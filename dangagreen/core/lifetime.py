@@ -7,11 +7,12 @@ wait for a peer that does not behave is bounded. What does not belong here: what
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen.core.loop import Loop
-from dangagreen.core.outgoing import Outgoing
+from dangagreen.core.outgoing import IDLE, Outgoing
 from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.timers import Timer
 
@@ -68,6 +69,28 @@ class Lifetime(Outgoing):
 
     # -- finish
 
+    def write_eof(self) -> None:
+        """Shut writing down when everything queued was sent, and go on reading. It never waits.
+
+        What is written after this goes nowhere.
+        """
+        if not self._mute:
+            self.loop.check_thread("write_eof")
+            self._after_the_queue(self._end_writing)
+            self._mute = True
+
+    def _end_writing(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._write_failed(error)
+
+    def _after_the_queue(self, call: Callable[[], object]) -> None:
+        """Do it when what is queued was sent, also where what is written goes nowhere any more."""
+        self._enqueue(call)
+        if self._sending == IDLE:
+            self._flush()
+
     def finish(self) -> None:
         """Send what is queued, shut writing down, discard late input until the peer ends or a bound is met, and close.
 
@@ -85,7 +108,7 @@ class Lifetime(Outgoing):
         self._no_more_reading()
         if self._timer is not None:
             self._timer.cancel()
-        self.write(self._shut_down)
+        self._after_the_queue(self._shut_down)
         self._mute = True
         if not self.closed:
             self._linger()

@@ -318,16 +318,20 @@ class Loop(Schedule):
         """Forget everything: close all sockets, end all tasks, cancel all timers. Not while the loop is running."""
         if self.running:
             raise RuntimeError("reset() of a running loop: stop() it first")
-        for handler in list(self.handlers.values()):
-            if handler is not self._foreign_ends:
-                handler._abandon("the loop was reset")
+        self._abandon_all()
         if self.green is not None:
             self.green.reset()
+            self._abandon_all()  # what tasks made while they ended
         self.timers.clear()
         for pending in (self._ready, self.pushed, self.unflushed, self.unsettled, self.object_callbacks, self._batch):
             pending.clear()
         self.loop_timeout = self.post_loop_callback = self.profile = None
         self.measurements = Profile()
+
+    def _abandon_all(self) -> None:
+        for handler in list(self.handlers.values()):
+            if handler is not self._foreign_ends:
+                handler._abandon("the loop was reset")
 
     def close(self) -> None:
         """`reset()`, and let go of the poller. The loop cannot run again."""
@@ -355,8 +359,9 @@ class Loop(Schedule):
 
     def _after_fork(self) -> None:
         """In the child: a poller of its own, told everything anew; the parent's keeps its registrations."""
-        old, self.poller = self.poller, type(self.poller)()
-        old.close()
+        with contextlib.suppress(OSError):
+            self.poller.close()  # first: a kqueue is not inherited, and a new one may get the number of the old
+        self.poller = type(self.poller)()
         self.thread = get_ident()
         if self._foreign_ends is not None:
             self.handlers.pop(self._foreign_ends.fd)

@@ -55,7 +55,10 @@ if sys.platform == "linux":
 
 
 class KqueuePoller:
-    """BSD and macOS. Reading and writing are two filters there; the end of either is a flag on its event."""
+    """BSD and macOS. Reading and writing are two filters there; the end of either is a flag on its event.
+
+    An fd that is watched for neither reports no hang-up.
+    """
 
     __slots__ = ("_kqueue", "_masks")
 
@@ -72,8 +75,11 @@ class KqueuePoller:
         self._change(fd, self._masks[fd], mask)
 
     def remove(self, fd: int) -> None:
-        self._change(fd, self._masks[fd], 0)
-        del self._masks[fd]
+        mask = self._masks.pop(fd)
+        try:
+            self._change(fd, mask, 0)
+        finally:
+            self._masks.pop(fd, None)
 
     def _change(self, fd: int, old: int, new: int) -> None:
         changes = []

@@ -68,7 +68,7 @@ def connect(
             _connect_one(task, sock, sockaddr, left)
             if nodelay and family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = socket_class(sock, loop)
+            connection = socket_class(sock)
             connection._sequential = True
             return connection
         except OSError as error:

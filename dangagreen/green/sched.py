@@ -184,19 +184,23 @@ class Scheduler:
     def reset(self) -> None:
         """End every task where it is, its `finally` blocks run; let go of the workers."""
         self.adopt()
-        for task in list(self.tasks):
-            if task.worker is None:
-                task.end(None, Cancelled("the loop was reset"))
-            else:
-                if task.wait is not None:
-                    task.wait.undo(task.subject, task)
-                    task.wait = None
-                task.interrupt = Cancelled("the loop was reset")
-                while not task.done:
-                    task.worker.throw(GreenletExit)
+        while self.tasks:  # they may spawn others while they end
+            self._end(next(iter(self.tasks)))
         for worker in list(self.workers):
             worker.throw(GreenletExit)
         self.idle.clear()
+
+    def _end(self, task: Waiter) -> None:
+        reset = Cancelled("the loop was reset")
+        if task.worker is None:
+            task.end(None, reset)
+            return
+        if task.wait is not None:
+            task.wait.undo(task.subject, task)
+            task.wait = None
+        task.interrupt = reset
+        while not task.done:
+            task.worker.throw(GreenletExit)
 
 
 def scheduler(loop: Loop) -> Scheduler:

@@ -306,7 +306,7 @@ class Socket(CallbackSocket):
     def _cannot_write(self) -> OSError:
         if self._write_error is not None:
             return self._write_error.with_traceback(None)
-        return ClosedError(self, self.close_reason if self.closed else "finish() was called")
+        return ClosedError(self, self.close_reason if self.closed else "finish() or write_eof() was called")
 
     # -- the end
 

@@ -143,8 +143,11 @@ class Task(Waiter):
             self.dirty = None
         self.loop.current = None
         self.end(result, error)
-        if error is not None and not isinstance(error, (Exception, Cancelled)):
-            raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
+        try:
+            if error is not None and not isinstance(error, (Exception, Cancelled)):
+                raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
+        finally:
+            del self, error  # or the error's traceback would tie the task to itself by this frame
 
     def end(self, result: Any, error: BaseException | None) -> None:
         self.done = True

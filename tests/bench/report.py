@@ -68,7 +68,10 @@ def plain(head: Row, body: list[Row]) -> str:
     widths = [max(len(row[i]) if i < len(row) else 0 for row in [head, *body]) for i in range(len(head))]
     lines = []
     for row in [head, ["-" * width for width in widths], *body]:
-        cells = [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        cells = [
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -533,3 +533,63 @@ def test_closing_leaves_no_timer_behind(kind, loop, wires):
 def test_no_timeout_means_no_timer(loop, wires):
     Server(wires()[0])
     assert len(loop.timers) == 0
+
+
+# -- write_eof: half a close
+
+
+class Reader(Socket):
+    __slots__ = ("data",)
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.data = b""
+
+    def event_read(self):
+        self.data += self.read(100) or b""
+
+
+def test_write_eof_ends_writing_behind_what_is_queued_and_reading_goes_on(loop, wires, run_turns):
+    sock, peer = wires(10)
+    one = Reader(sock)
+    one.watch_read(True)
+    one.write(b"x" * 15)
+    one.write_eof()
+    assert one.write(b"nowhere") is True
+    assert peer.recv(100) == b"x" * 10
+    run_turns(3)
+    assert peer.recv(100) == b"x" * 5
+    run_turns(3)
+    assert peer.recv(100) == b""
+    peer.send(b"still")
+    run_turns(3)
+    assert one.data == b"still"
+    assert not one.closed
+    peer.close()
+    run_turns(3)
+
+
+def test_finish_after_write_eof_closes_when_the_peer_has_ended(loop, wires, run_turns):
+    sock, peer = wires()
+    one = Reader(sock)
+    one.write(b"all")
+    one.write_eof()
+    one.finish()
+    run_turns(2)
+    assert peer.recv(100) == b"all"
+    assert peer.recv(100) == b""
+    assert not one.closed
+    peer.close()
+    run_turns(3)
+    assert one.closed
+    assert one.close_reason is None
+
+
+def test_a_failing_shutdown_is_a_failed_write(loop, wires, run_turns):
+    sock, peer = wires()
+    one = Reader(sock)
+    sock.close()
+    one.write_eof()
+    run_turns(2)
+    assert one.closed
+    assert isinstance(one.close_reason, OSError)

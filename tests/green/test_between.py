@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
 import time
+import weakref
 from contextlib import ExitStack
 
 import pytest
@@ -412,3 +414,79 @@ def test_a_busy_owner_of_the_path_does_not_block_serve(tmp_path):
         thread.join(2)
         assert not thread.is_alive()
         assert os.path.exists(path)
+
+
+def test_reset_ends_what_the_tasks_begin_while_they_end(loop, wires, run_turns):
+    a, _ = wires()
+
+    def task():
+        try:
+            sleep(100)
+        finally:
+            spawn(int)
+            Socket(a, loop)
+
+    spawn(task)
+    run_turns(2)
+    loop.reset()
+    assert not loop.green.tasks
+    assert not loop.descriptor_map()
+
+
+def test_a_task_that_ended_by_an_error_leaves_no_garbage(loop, run_turns):
+    class Marked:
+        pass
+
+    def fails(marked):
+        raise LookupError
+
+    marked = Marked()
+    alive = weakref.ref(marked)
+    task = spawn(fails, marked)
+    task.owned = True
+    del marked
+    gc.collect()
+    gc.disable()
+    try:
+        run_turns(3)
+        assert task.done
+        del task
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_a_high_water_hook_that_raises_does_not_strand_what_was_queued(loop, wires, run_turns):
+    class Raising(Socket):
+        __slots__ = ()
+
+        def on_high_water(self):
+            raise RuntimeError("hook")
+
+    a, b = wires(capacity=100_000)
+    sock = Raising(a, loop)
+    run_turns(3)
+
+    def writer():
+        a.writes.append(BLOCK)
+        with pytest.raises(RuntimeError):
+            sock.write(b"x" * 66_000)
+
+    spawn(writer)
+    run_turns(4)
+    assert len(b.recv(100_000)) == 66_000
+    sock.close()
+
+
+def test_connect_makes_a_class_whose_init_takes_only_the_socket(real_loop):
+    class Plain(Socket):
+        __slots__ = ("extra",)
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.extra = 1
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = connect(server.getsockname(), socket_class=Plain)
+        assert sock.extra == 1
+        sock.close()

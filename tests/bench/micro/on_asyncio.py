@@ -4,8 +4,16 @@ import asyncio
 import sys
 
 from tests.bench.micro.common import (
-    BATCH, FAN_OUT, FAR, NEAR, WINDOW, far, measure_async, nothing, nothing_async,
-)  # fmt: skip
+    BATCH,
+    FAN_OUT,
+    FAR,
+    NEAR,
+    WINDOW,
+    far,
+    measure_async,
+    nothing,
+    nothing_async,
+)
 
 
 async def spawn_one(count):

@@ -4,7 +4,7 @@ import select
 import socket
 import sys
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, many_files, serving_on
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, handle, many_files, serving_on
 
 
 class Server:
@@ -17,8 +17,8 @@ class Server:
         self.epoll.register(self.listener.fileno(), select.EPOLLIN)
         self.socks, self.rest, self.counts = {}, {}, {}
         self.greets = mode == "broadcast"
-        self.answer = ANSWERS.get(mode)
-        self.readable = getattr(self, mode, self.talk)
+        self.answer = ANSWERS["http"]
+        self.readable = getattr(self, mode)
         self.scratch = bytearray(1 << 18)
 
     def run(self):
@@ -48,10 +48,26 @@ class Server:
         self.counts.pop(fd, None)
         self.socks.pop(fd).close()
 
-    def talk(self, fd, sock):
+    def lines(self, fd, sock):
         data = sock.recv(CHUNK)
         if not data:
-            return self.forget(fd)
+            self.forget(fd)
+            return
+        if fd in self.rest:
+            data = self.rest.pop(fd) + data
+        lines = data.split(b"\n")
+        if rest := lines.pop():
+            self.rest[fd] = rest
+        if len(lines) == 1:
+            sock.send(handle(lines[0]))
+        elif lines:
+            sock.send(b"".join([handle(line) for line in lines]))
+
+    def http(self, fd, sock):
+        data = sock.recv(CHUNK)
+        if not data:
+            self.forget(fd)
+            return
         if fd in self.rest:
             data = self.rest.pop(fd) + data
         replies, rest = self.answer(data)
@@ -70,7 +86,8 @@ class Server:
     def send(self, fd, sock):
         data = self.rest.pop(fd, b"") + sock.recv(CHUNK)
         if not data:
-            return self.forget(fd)
+            self.forget(fd)
+            return
         if data.endswith(b"\n"):
             self.counts[fd] = int(data)
             self.epoll.modify(fd, select.EPOLLOUT)
@@ -91,7 +108,8 @@ class Server:
     def broadcast(self, fd, sock):
         data = self.rest.pop(fd, b"") + sock.recv(CHUNK)
         if not data:
-            return self.forget(fd)
+            self.forget(fd)
+            return
         head, newline, rest = data.rpartition(b"\n")
         if rest:
             self.rest[fd] = rest

@@ -3,7 +3,17 @@
 import asyncio
 import sys
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, REPLY, blocks, handle, many_files, serving_on
+from tests.bench.protocol import (
+    ANSWERS,
+    BACKLOG,
+    BLOCK,
+    REPLY,
+    blocks,
+    handle,
+    many_files,
+    serving_on,
+    small_reads,
+)
 
 
 class Lines(asyncio.Protocol):
@@ -12,6 +22,7 @@ class Lines(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
         self.rest = b""
+        small_reads(transport)
 
     def data_received(self, data):
         if self.rest:

@@ -5,8 +5,18 @@ import sys
 
 from dangagreen import Socket, serve, serve_requests
 from tests.bench.protocol import (
-    ANSWERS, BACKLOG, BLOCK, CHUNK, END, REPLY, blocks, handle, handle_http, many_files, serving_on,
-)  # fmt: skip
+    ANSWERS,
+    BACKLOG,
+    BLOCK,
+    CHUNK,
+    END,
+    REPLY,
+    blocks,
+    handle,
+    handle_http,
+    many_files,
+    serving_on,
+)
 
 
 def lines(sock):

@@ -5,11 +5,23 @@ import asyncio
 import sys
 
 from tests.bench.protocol import (
-    ANSWERS, BACKLOG, BLOCK, CHUNK, END, REPLY, blocks, handle, handle_http, many_files, serving_on,
-)  # fmt: skip
+    ANSWERS,
+    BACKLOG,
+    BLOCK,
+    CHUNK,
+    END,
+    REPLY,
+    blocks,
+    handle,
+    handle_http,
+    many_files,
+    serving_on,
+    small_reads,
+)
 
 
 async def talk(reader, writer, answer):
+    small_reads(writer.transport)
     rest = b""
     while data := await reader.read(CHUNK):
         replies, rest = answer(rest + data if rest else data)
@@ -28,6 +40,7 @@ async def http(reader, writer):
 
 
 async def lines_readline(reader, writer):
+    small_reads(writer.transport)
     while line := await reader.readline():
         writer.write(handle(line))
         await writer.drain()
@@ -35,6 +48,7 @@ async def lines_readline(reader, writer):
 
 
 async def http_readline(reader, writer):
+    small_reads(writer.transport)
     try:
         while True:
             writer.write(handle_http(await reader.readuntil(END)))
@@ -66,6 +80,7 @@ everybody: dict[asyncio.StreamWriter, None] = {}
 
 
 async def broadcast(reader, writer):
+    small_reads(writer.transport)
     everybody[writer] = None
     writer.write(REPLY)
     while line := await reader.readline():
