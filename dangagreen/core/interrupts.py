@@ -34,6 +34,6 @@ class Interrupts:
         self._notify()
 
     def restore(self) -> None:
-        """Put the interpreter's own handler back."""
-        if self._installed:
+        """Put the interpreter's own handler back, unless the program has installed one of its own meanwhile."""
+        if self._installed and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)

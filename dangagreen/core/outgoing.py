@@ -151,7 +151,7 @@ class Outgoing(Descriptor):
             sent = self._try_to_send(data)
             if sent < 0:
                 return
-            if sent == self.unsent and not self._above:
+            if sent == self.unsent and not self._above and not self._writers:
                 self._queue = None
                 self.unsent = 0
                 return

@@ -8,6 +8,7 @@ translation. A FIN alone is no HUP. What does not belong here: sockets, callback
 from __future__ import annotations
 
 import math
+import os
 import select
 import sys
 from collections.abc import Callable
@@ -162,11 +163,26 @@ class SelectPoller:
     def wait(self, timeout: float | None) -> Events:
         readers = [fd for fd, mask in self._masks.items() if mask & READ]
         writers = [fd for fd, mask in self._masks.items() if mask & WRITE]
-        readable, writable, _ = select.select(readers, writers, (), timeout)
+        try:
+            readable, writable, _ = select.select(readers, writers, (), timeout)
+        except (OSError, ValueError):
+            if closed := self._closed_ones():
+                return closed
+            raise
         ready = dict.fromkeys(readable, READ)
         for fd in writable:
             ready[fd] = ready.get(fd, 0) | WRITE
         return list(ready.items())
+
+    def _closed_ones(self) -> Events:
+        """The fds that were closed behind our back, which make select fail as a whole."""
+        found: Events = []
+        for fd in self._masks:
+            try:
+                os.fstat(fd)
+            except OSError:
+                found.append((fd, ERR | HUP))
+        return found
 
     def close(self) -> None:
         self._masks.clear()

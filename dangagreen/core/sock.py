@@ -33,7 +33,7 @@ class Socket(DangaNames, Lifetime):
     and a misspelt one raises AttributeError.
     """
 
-    __slots__ = ("_buffer", "_hung", "_local", "_peer", "_pos", "_read_error", "_searched", "_sequential")
+    __slots__ = ("_buffer", "_hung", "_local", "_peer", "_pos", "_read_error", "_searched", "_sequential", "_serving")
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         super().__init__(sock, loop)
@@ -42,6 +42,7 @@ class Socket(DangaNames, Lifetime):
         self._searched = 0  # how much of what is unread a parked reader has looked through
         self._hung = 0
         self._sequential = False  # whose style decides what a hang-up does
+        self._serving = False  # a handler of serve_requests is at work
         self._read_error: OSError | None = None
         self._peer: Any = None
         self._local: Any = None
@@ -89,11 +90,11 @@ class Socket(DangaNames, Lifetime):
             self._watch_read = False
         elif not self.closed and not self._finishing:
             self._watch_read, self._sequential = True, False
-            self._heard = self.loop.now
+            self._heard = self.loop.now if self.loop.running else self.loop.clock()
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:
-                self.loop.pushed[self] = False
+                self.loop.pushed.setdefault(self, False)
 
     @property
     def buffered(self) -> int:

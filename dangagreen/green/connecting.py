@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import threading
-from typing import Any
+from typing import Any, TypeVar
 
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
@@ -40,6 +40,7 @@ class _Connecting(Descriptor):
 
 
 _QUEUE_FULL_SECONDS = 0.01
+AnySocket = TypeVar("AnySocket", bound=Socket)
 _CONNECT = Wait("connect", lambda connecting, task: None)
 _LOOKUP = Wait("looking up", lambda host, task: None)
 
@@ -48,9 +49,9 @@ def connect(
     address: tuple[str, int] | str | os.PathLike[str],
     timeout: float | None = None,
     *,
-    socket_class: type[Socket] = Socket,
+    socket_class: type[AnySocket] = Socket,  # type: ignore[assignment]
     nodelay: bool = True,
-) -> Socket:
+) -> AnySocket:
     """Parks until the connection to (host, port), or to the Unix socket of that path, is made.
 
     Tries the addresses of the host one after the other. Raises TimeoutError after `timeout` seconds in all,

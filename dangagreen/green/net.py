@@ -35,7 +35,10 @@ class Socket(StreamSocket):
         handler = getattr(self._owner, "handler", None)
         if handler is None:
             return super().event_read()
-        self._watch_read, self._sequential = False, True
+        if self._serving:  # its end watches again
+            self._watch_read = False
+            return None
+        self._watch_read, self._sequential, self._serving = False, True, True
         if not self._buffer and not self._eof:
             try:
                 self._receive()
@@ -128,7 +131,7 @@ def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: An
     connection.loop._ready.append((task.start, ()))
 
 
-def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Task:
+def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Task[None]:
     """A task for a connection, in the connection's own context."""
     return Task(sock.loop, serve, (sock, handler), {}, sock._context, handler)
 
@@ -152,6 +155,7 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
         elif 0 < sock.buffered < before and type(sock).event_read is Socket.event_read and not sock._watch_read:
             continue  # a turn for each of several requests that came together would be ten times as dear
         else:
+            sock._serving = False
             sock.watch_read(True)
         return
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.sched import scheduler, wake
-from dangagreen.green.tasks import Task
-
-Result = TypeVar("Result")
+from dangagreen.green.tasks import Params, Result, Task
 
 
-def run(main: Callable[..., Result], /, *args: Any) -> Result:
-    """Run `main(*args)` in a task, with a loop; return its result or raise its exception.
+def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+    """Run `main(*args, **kwargs)` in a task, with a loop; return its result or raise its exception.
 
     When it has ended, listeners are closed, the remaining tasks cancelled and waited for, and sockets closed. In the
     main thread Ctrl-C raises KeyboardInterrupt in `main`, at its wait; a second one, meanwhile, raises it at once.
@@ -31,7 +29,7 @@ def run(main: Callable[..., Result], /, *args: Any) -> Result:
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
-    task = Task(loop, main, args, {}, copy_context())
+    task = Task(loop, main, args, kwargs, copy_context())
     task.owned = True
     loop._ready.append((task.start, ()))
 
@@ -59,9 +57,7 @@ def run(main: Callable[..., Result], /, *args: Any) -> Result:
         task.interrupt, KeyboardInterrupt
     ):  # it came when main had its last wait behind it
         raise KeyboardInterrupt
-    if task._error is not None:
-        task.result()
-    return task._result  # type: ignore[no-any-return]
+    return task.result()
 
 
 def _wind_up(loop: Loop) -> None:
@@ -69,7 +65,7 @@ def _wind_up(loop: Loop) -> None:
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Listener):
             handler.close("run() ended")
-    while rest := cast("list[Task]", list(scheduler(loop).tasks)):
+    while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
         for task in rest:
             task.cancel("run() ended")
         loop.run(lambda: all(task.done for task in rest))

@@ -125,6 +125,7 @@ class TopLevel(Waiter):
 
     def _resume(self) -> None:
         self._woken = True
+        self.wait = None  # so that nobody wakes it again before the turn has ended
 
     def _throw(self, error: BaseException) -> None:
         self._raise: BaseException | None = error
@@ -132,17 +133,19 @@ class TopLevel(Waiter):
 
     def _run_loop(self) -> None:
         self._woken, self._raise = False, None
+        wait, subject, ready = self.wait, self.subject, self.loop._ready
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
         except BaseException:
-            if self.wait is not None:
-                self.wait.undo(self.subject, self)
-            ready = self.loop._ready
-            kept = [entry for entry in ready if entry[0] is not self.resume and entry[0] is not self.throw]
-            ready.clear()
-            ready.extend(kept)
+            if wait is not None:
+                wait.undo(subject, self)
             raise
+        finally:  # an interrupt may have come before a resumption that was on its way
+            kept = [entry for entry in ready if entry[0] is not self.resume and entry[0] is not self.throw]
+            if len(kept) < len(ready):
+                ready.clear()
+                ready.extend(kept)
         if self._raise is not None:
             raise self._raise
 
@@ -224,6 +227,7 @@ def entering(loop: Loop, call: str) -> Waiter:
             raise CannotParkError(_cannot_park(call))
         sched = scheduler(loop)
         task = sched.top_level = sched.top_level or TopLevel(loop)
+        loop.now = loop.clock()  # it was the time of the last turn
     if task.interrupt is not None:
         raise interrupted(task)
     return task
@@ -253,10 +257,13 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
             except Exception as error:  # the socket's affair, not that of what the task waits for
                 loop.failed(sock, error)
         if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
-            wait.undo(subject, task)
             raise interrupted(task)
         to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
         to_hub()
+    except BaseException:
+        if task.wait is not None:  # nobody has woken it: this came out of the flush
+            wait.undo(subject, task)
+        raise
     finally:
         task.wait = task.subject = None
         if type(task) is not TopLevel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from _thread import get_ident
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Self
 
 from dangagreen.core.errors import BusyError, ClosedError, IncompleteReadError, LimitError
 from dangagreen.core.outgoing import Buffer, as_bytes
@@ -170,11 +171,12 @@ class Socket(CallbackSocket):
             self._need(READ)
         park(task, wait, self)
         self._reader = None  # dispatch resumes the task itself; any other wake has undone this, and raises
-        if self._eof > 0:  # a callback that read meanwhile has found the end
+        if self._mute or self._eof > 0:  # a callback has found the end meanwhile, or closed
             self._check_fill(task)
-            return False
+            if self._eof > 0:
+                return False
         if self._watch_read:
-            loop.pushed[self] = False  # what this read leaves over is for event_read
+            loop.pushed.setdefault(self, False)  # what this read leaves over is for event_read
         return self._receive(size)
 
     def _receive(self, size: int = _CHUNK) -> bool:
@@ -246,13 +248,14 @@ class Socket(CallbackSocket):
             if not self._watch_read:
                 self._sequential = True
             self._queue = [data]
-            if task.worker is None:  # top-level code, which may go on without parking
-                loop.unflushed.append(self)
-            elif task.dirty is not self:
+            if task.dirty is not self:
                 if task.dirty is not None:
                     loop.unflushed.append(task.dirty)
                 task.dirty = self
         self.unsent = unsent
+        if task.worker is None:  # top-level code, which may not park for long
+            task.dirty = None
+            self._flush()
 
     def _wait_for_room(self, task: Waiter, data: bytes) -> None:
         """Park until `data` may be queued, or raise what forbids it."""
@@ -277,8 +280,6 @@ class Socket(CallbackSocket):
     def drain(self) -> None:
         """Parks until everything queued was taken by the kernel. Raises like `write_all`."""
         task = entering(self.loop, "drain")
-        if self._mute:
-            raise self._cannot_write()
         self._wait_unsent(task, _DRAIN, 0)
 
     def _wait_unsent(self, task: Waiter, wait: Wait, most: int) -> None:
@@ -310,7 +311,7 @@ class Socket(CallbackSocket):
 
     # -- the end
 
-    def __enter__(self) -> Socket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -335,10 +336,12 @@ class Socket(CallbackSocket):
             wake(task, self._cannot_write())
 
 
-def _stop_reading(sock: Socket, _task: Waiter) -> None:
+def _stop_reading(sock: Socket, task: Waiter) -> None:
+    if sock._reader is not task.resume:
+        return
     sock._reader = None
     if sock._watch_read:
-        sock.loop.pushed[sock] = False
+        sock.loop.pushed.setdefault(sock, False)
 
 
 def _stop_writing(sock: Socket, task: Waiter) -> None:

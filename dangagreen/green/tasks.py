@@ -6,20 +6,24 @@ borrowed. What does not belong here: how a task is parked and woken (that is sch
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import CodeType
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, scheduler, wake
 
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
 _NO_KWARGS: dict[str, Any] = {}
 
 
-class Task(Waiter):
+class Task(Waiter, Generic[Result]):
     """A function that runs in a greenlet of its own and may wait. Made by `spawn`.
 
     `done` is True once it has ended; `name` may be assigned. `result()` and `cancel()` never wait, `join()` does.
@@ -33,14 +37,14 @@ class Task(Waiter):
     def __init__(
         self,
         loop: Loop,
-        function: Callable[..., Any],
+        function: Callable[..., Result],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context,
         named_after: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(loop)
-        self._function: Callable[..., Any] | None = function
+        self._function: Callable[..., Result] | None = function
         self._named_after: Callable[..., Any] | None = named_after or function
         self._args = args
         self._kwargs = kwargs
@@ -84,7 +88,7 @@ class Task(Waiter):
         self._joiners.append(me)
         park_for(me, _JOIN, self, timeout)
 
-    def result(self) -> Any:
+    def result(self) -> Result:
         """What the function returned, or raise what it raised; TaskCancelledError if it was cancelled.
 
         Raises RuntimeError while the task is still running: `join()` it first.
@@ -97,7 +101,7 @@ class Task(Waiter):
             raise TaskCancelledError(message if reason is None else f"{message}: {reason}", reason)
         if self._error is not None:
             raise self._error
-        return self._result
+        return self._result  # type: ignore[no-any-return]
 
     def cancel(self, reason: object = None) -> bool:
         """Raise Cancelled at the task's wait and at each later one. Before it has started, it never runs.
@@ -168,7 +172,7 @@ class Task(Waiter):
             self.loop.report(ErrorContext(f"task {self.name!r}{where} failed", error, self))
 
 
-def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
+def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
     """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
     if not callable(function):
         raise TypeError(f"spawn needs a function, not {function!r}: write spawn(f, x) for f(x)")
@@ -193,14 +197,15 @@ def sleep(seconds: float) -> None:
         park(task, _YIELD, None)
 
 
-def current_task() -> Task | None:
+def current_task() -> Task[Any] | None:
     """The task that runs now; None in a callback and in top-level code."""
-    task: Task | None = current_loop().current
+    task: Task[Any] | None = current_loop().current
     return task
 
 
 def _undo_yield(_subject: Any, task: Waiter) -> None:
-    task.loop._ready.remove((task.resume, ()))
+    with contextlib.suppress(ValueError):
+        task.loop._ready.remove((task.resume, ()))
 
 
 _JOIN = Wait("join", lambda joined, task: joined._joiners is not None and joined._joiners.remove(task))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import threading
 import time
@@ -12,7 +13,18 @@ from contextlib import ExitStack
 
 import pytest
 
-from dangagreen import BusyError, Cancelled, CannotParkError, ClosedError, Socket, connect, sleep, spawn
+from dangagreen import (
+    BusyError,
+    Cancelled,
+    CannotParkError,
+    ClosedError,
+    Socket,
+    connect,
+    run,
+    serve_requests,
+    sleep,
+    spawn,
+)
 from dangagreen.core.listener import _remove_stale
 from dangagreen.core.pollers import SelectPoller
 from dangagreen.testing import BLOCK
@@ -490,3 +502,278 @@ def test_connect_makes_a_class_whose_init_takes_only_the_socket(real_loop):
         sock = connect(server.getsockname(), socket_class=Plain)
         assert sock.extra == 1
         sock.close()
+
+
+def test_a_callable_that_raises_does_not_cost_a_drainer_its_wake_up(loop, wires, run_turns):
+    a, b = wires(capacity=10)
+    sock, log = Socket(a, loop), []
+
+    def fail():
+        raise KeyError
+
+    def first():
+        sock.write(b"x" * 20)
+        sock.write(fail)
+        sock.write(b"tail")
+        sock.drain()
+        log.append("drained")
+
+    spawn(first)
+    run_turns(3)
+
+    def second():
+        b.recv(100)
+        b.capacity = 1000
+        with pytest.raises(KeyError):
+            sock.write(None)
+
+    spawn(second)
+    run_turns(4)
+    assert log == ["drained"]
+    sock.close()
+
+
+def test_an_exit_in_the_flush_of_a_park_undoes_the_arrangement(loop, wires, run_turns, advance):
+    log = []
+
+    class Exits(Socket):
+        __slots__ = ()
+
+        def on_incomplete_write(self):
+            if not log:
+                log.append("hook")
+                raise SystemExit(3)
+
+    a, b = wires()
+    sock = Exits(a, loop)
+
+    def talk():
+        sock.write_all(b"x" * 100)
+        with pytest.raises(SystemExit):
+            sock.read_line()
+        before = loop.clock()
+        sleep(10)
+        log.append(loop.clock() - before)
+
+    a.writes.extend([10, BLOCK])
+    spawn(talk)
+    run_turns(2)
+    b.send(b"hi\n")
+    advance(11)
+    assert log == ["hook", 10.0]
+    sock.close()
+
+
+def test_top_level_code_is_woken_once(loop, wires):
+    a, b = wires()
+    sock = Socket(a, loop)
+
+    def input_and_close_in_one_turn():
+        b.send(b"x\n")
+        loop.call_soon(loop.call_soon, sock.close, "mine")
+
+    loop.add_timer(1, input_and_close_in_one_turn)
+    try:
+        assert sock.read_line() == b"x\n"
+    except ClosedError:
+        pass
+    before = loop.clock()
+    sleep(10)
+    assert loop.clock() - before == 10
+
+
+def test_one_connection_has_one_handler_at_a_time(real_loop, run_until):
+    running = most = 0
+
+    def handler(sock):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            sock.watch_read(True)
+            sock.read_line()
+            sock.watch_read(True)
+            sleep(0.1)
+        finally:
+            running -= 1
+
+    with serve_requests(("127.0.0.1", 0), handler) as listener, socket.create_connection(listener.address) as client:
+        client.send(b"a\n")
+        run_until(lambda: running)
+        client.send(b"b\n")
+        timer = real_loop.add_timer(0.05, int)
+        run_until(lambda: not timer.active)
+    run_until(lambda: not running and not listener.connections)
+    assert most == 1
+
+
+def test_what_top_level_code_writes_leaves_at_once(loop, wires):
+    a, b = wires()
+    sock = Socket(a, loop)
+    sock.write_all(b"hello")
+    assert b.recv(10) == b"hello"
+    sock.close()
+
+
+def test_idle_time_does_not_pass_while_no_loop_runs(loop, wires):
+    class Brief(Socket):
+        __slots__ = ()
+        idle_timeout = 10
+
+    a, b = wires()
+    sock = Brief(a, loop)
+    sleep(0.1)
+    loop.clock.jump(60)
+    loop.add_timer(1, lambda: b.send(b"x\n"))
+    assert sock.read_line() == b"x\n"
+    sock.close()
+
+
+def test_a_handler_that_main_installs_stays(loop):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        run(signal.signal, signal.SIGINT, mine := lambda *_: None)
+        assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_watching_does_not_cost_a_parked_reader_what_was_pushed_back(loop, wires, run_turns):
+    class Watching(Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            pass
+
+    a, _b = wires()
+    sock, log = Watching(a, loop), []
+    spawn(lambda: log.append(sock.read_line()))
+    run_turns(3)
+
+    def callback():
+        sock.push_back_read(b"line\n")
+        sock.watch_read(True)
+
+    loop.call_soon(callback)
+    run_turns(4)
+    assert log == [b"line\n"]
+    sock.close()
+
+
+def test_a_block_may_end_its_writing_itself(loop, wires, run_turns):
+    a, b = wires()
+    log = []
+
+    def client():
+        with Socket(a, loop) as sock:
+            sock.write_all(b"question")
+            sock.write_eof()
+            log.append(sock.read_to_end())
+
+    task = spawn(client)
+    run_turns(3)
+    assert b.recv(100) == b"question"
+    assert b.recv(1) == b""
+    b.send(b"answer")
+    b.close()
+    run_turns(4)
+    task.result()
+    assert log == [b"answer"]
+
+
+def test_drain_waits_for_what_precedes_write_eof(loop, wires, run_turns):
+    a, b = wires(capacity=4)
+    sock, log = Socket(a, loop), []
+
+    def client():
+        sock.write_all(b"question")
+        sock.write_eof()
+        sock.drain()
+        log.append(sock.unsent)
+
+    spawn(client)
+    run_turns(3)
+    b.recv(100)
+    run_turns(3)
+    assert log == [0]
+    sock.close()
+
+
+@pytest.mark.parametrize("read", [Socket.read_line, lambda sock: sock.read_exactly(2), Socket.read_some])
+def test_a_second_reader_does_not_take_what_the_first_one_gathers(loop, wires, run_turns, read):
+    a, b = wires()
+    sock = Socket(a, loop)
+    first = spawn(sock.read_exactly, 10)
+    b.send(b"ab\ncd")
+    run_turns(3)
+    second = spawn(read, sock)
+    second.owned = True
+    run_turns(3)
+    with pytest.raises(BusyError, match="read_exactly"):
+        second.result()
+    b.send(b"efghi")
+    run_turns(3)
+    assert first.result() == b"ab\ncdefghi"
+    sock.close()
+
+
+# -- write_all, close and cancel over real sockets: what the wire shows elsewhere
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+@pytest.mark.parametrize("call", ["read_exactly", "read_line", "read_until", "read_some", "read_to_end", "write_all"])
+def test_a_parked_call_is_woken_once_over_real_sockets(real_loop, real_pair, run_until, call, how):
+    near, _far = real_pair()
+    sock = Socket(near, real_loop)
+    arguments = {"read_exactly": [10], "read_until": [b"end"], "write_all": [b"y"]}.get(call, [])
+    woken = []
+
+    def work():
+        if call == "write_all":
+            sock.write_all(b"x" * 10_000_000)
+        try:
+            getattr(sock, call)(*arguments)
+        except (ClosedError, Cancelled) as error:
+            woken.append(type(error))
+            raise
+
+    task = spawn(work)
+    task.owned = True
+    run_until(lambda: task.waits_for is not None and task.waits_for.startswith(call))
+    if how == "close":
+        sock.close("enough")
+    else:
+        task.cancel()
+    run_until(lambda: task.done)
+    assert woken == [ClosedError if how == "close" else Cancelled]
+    sock.close()
+
+
+def test_back_pressure_over_real_sockets_keeps_memory_bounded(real_loop, real_pair, run_until):
+    class Slow(Socket):
+        __slots__ = ("got",)
+
+        def event_read(self):
+            self.got += len(self.read(30_000) or b"")
+
+    near, far = real_pair()
+    sock, slow = Socket(near, real_loop), Slow(far, real_loop)
+    slow.got = most = 0
+    piece, pieces = b"x" * 50_000, 400
+
+    def work():
+        nonlocal most
+        for _ in range(pieces):
+            sock.write_all(piece)
+            most = max(most, sock.unsent)
+        sock.drain()
+
+    task = spawn(work)
+    run_until(lambda: task.waits_for is not None)
+    slow.watch_read(True)
+    run_until(lambda: slow.got == len(piece) * pieces, turns=200_000)
+    run_until(lambda: task.done)
+    task.result()
+    assert most <= Socket.high_water + len(piece)
+    sock.close()
+    slow.close()

@@ -502,6 +502,7 @@ def test_a_slow_reader_holds_the_writer_back(loop, pair):
 def test_write_all_goes_on_below_the_low_water_mark(loop, pair):
     sock, far = blocked(pair)
     task = d.spawn(sock.write_all, b"more")
+    d.sleep(1)
     far.capacity = 10
     left = []
     while not task.done and len(left) < 50:
