@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from _thread import get_ident
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from dangagreen.core.schedule import Schedule
 
 log = logging.getLogger("dangagreen")
 
+_ROUNDS = 8  # of starting and resuming tasks in one turn
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
@@ -111,7 +113,9 @@ class Loop(Schedule):
         if self.timers:
             self._run_timers()
         if self._ready:
-            self._run_ready()
+            self._run_queued(self._ready)
+        if self._runnable:
+            self._run_tasks()
         if self.pushed:
             self._run_pushed()
         if self.unflushed:
@@ -126,7 +130,15 @@ class Loop(Schedule):
 
     def _patience(self) -> float | None:
         """How long this turn may wait for events, in seconds; None is for ever."""
-        if self._ready or self.pushed or self.unflushed or self.unsettled or self.to_close or self._stop:
+        if (
+            self._ready
+            or self._runnable
+            or self.pushed
+            or self.unflushed
+            or self.unsettled
+            or self.to_close
+            or self._stop
+        ):
             return 0
         deadline = self.timers.next_deadline()
         patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
@@ -169,14 +181,23 @@ class Loop(Schedule):
             except Exception as error:
                 self.report(ErrorContext(f"a timer's callback raised: {what!r}", error))
 
-    def _run_ready(self) -> None:
-        ready = self._ready
-        for _ in range(len(ready)):
-            call, arguments = ready.popleft()
+    def _run_queued(self, calls: deque[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
+        for _ in range(len(calls)):
+            call, arguments = calls.popleft()
             try:
                 call(*arguments)
             except Exception as error:
                 self.report(ErrorContext(f"a call_soon callback raised: {call!r} {arguments!r}", error))
+
+    def _run_tasks(self) -> None:
+        """Start and resume tasks. What they start or wake has its turn at once, a bounded number of times.
+
+        To ask the kernel between a spawn and its join would make up half of their cost.
+        """
+        for _ in range(_ROUNDS):
+            if not self._runnable:
+                return
+            self._run_queued(self._runnable)
 
     def _run_pushed(self) -> None:
         for handler in list(self.pushed):
@@ -323,7 +344,15 @@ class Loop(Schedule):
             self.green.reset()
             self._abandon_all()  # what tasks made while they ended
         self.timers.clear()
-        for pending in (self._ready, self.pushed, self.unflushed, self.unsettled, self.object_callbacks, self._batch):
+        for pending in (
+            self._ready,
+            self._runnable,
+            self.pushed,
+            self.unflushed,
+            self.unsettled,
+            self.object_callbacks,
+            self._batch,
+        ):
             pending.clear()
         self.loop_timeout = self.post_loop_callback = self.profile = None
         self.measurements = Profile()

@@ -26,7 +26,7 @@ from dangagreen.core.timers import Timer, Timers
 class Schedule:
     """The calls that wait for their turn, in order, and the timers."""
 
-    __slots__ = ("_awake", "_foreign_ends", "_ready", "clock", "poller", "thread", "timers")
+    __slots__ = ("_awake", "_foreign_ends", "_ready", "_runnable", "clock", "poller", "thread", "timers")
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         self.clock = clock
@@ -34,6 +34,7 @@ class Schedule:
         self.timers = Timers(self)
         self.thread = get_ident()
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._runnable: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # tasks to start or to resume
         self._foreign_ends: FdHandler | None = None  # the socket by which other threads wake the loop
         self._awake = False
 

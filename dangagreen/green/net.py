@@ -128,7 +128,7 @@ def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: An
     listener.adopt(connection)
     connection._sequential = True
     task = _task_of(connection, _serve_connection, handler)
-    connection.loop._ready.append((task.start, ()))
+    connection.loop._runnable.append((task.start, ()))
 
 
 def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Task[None]:

@@ -31,7 +31,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         )
     task = Task(loop, main, args, kwargs, copy_context())
     task.owned = True
-    loop._ready.append((task.start, ()))
+    loop._runnable.append((task.start, ()))
 
     def interrupt() -> None:
         if not task.done:

@@ -133,7 +133,7 @@ class TopLevel(Waiter):
 
     def _run_loop(self) -> None:
         self._woken, self._raise = False, None
-        wait, subject, ready = self.wait, self.subject, self.loop._ready
+        wait, subject, ready = self.wait, self.subject, self.loop._runnable
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
@@ -294,9 +294,9 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
     wait.undo(task.subject, task)
     task.wait = None
     if error is None:
-        task.loop._ready.append((task.resume, ()))
+        task.loop._runnable.append((task.resume, ()))
     else:
-        task.loop._ready.append((task.throw, (error,)))
+        task.loop._runnable.append((task.throw, (error,)))
     return True
 
 

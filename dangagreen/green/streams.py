@@ -19,7 +19,8 @@ from dangagreen.core.sock import BY_PEER
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, wake
 
-_CHUNK = 65536  # what one recv asks for; above 128 KiB malloc would map and unmap memory for each of them
+_CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
+_MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
 _LARGE = 65536  # a buffer beyond this grows in place
 _TO_END = 16 * 1024 * 1024
 
@@ -47,7 +48,7 @@ class Socket(CallbackSocket):
                 raise ValueError(f"read_exactly({n}): cannot be negative")
             return b""
         while len(self._buffer) - self._pos < n:
-            if not self._fill(task, _READ_EXACTLY):
+            if not self._fill(task, _READ_EXACTLY, min(max(n - self.buffered, _CHUNK), _MOST)):
                 raise self._incomplete(f"the {n} that were asked for")
         buffer, start = self._buffer, self._pos
         if start + n < len(buffer) and type(buffer) is bytes:
@@ -106,7 +107,7 @@ class Socket(CallbackSocket):
         if limit <= 0:
             raise ValueError(f"read_some({limit}): at least one byte must be asked for")
         while not self._buffer:
-            if not self._fill(task, _READ_SOME, min(limit, _CHUNK)):
+            if not self._fill(task, _READ_SOME, min(limit, _MOST)):
                 return b""
         return self._take(limit)
 
@@ -116,7 +117,7 @@ class Socket(CallbackSocket):
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_to_end")
         while len(self._buffer) - self._pos <= limit:
-            if not self._fill(task, _READ_TO_END):
+            if not self._fill(task, _READ_TO_END, _CHUNK if self.buffered < _LARGE else 4 * _CHUNK):
                 return self._take(len(self._buffer)) if self._buffer else b""
         raise self._over(limit, "what came before the end")
 

@@ -180,7 +180,7 @@ def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: P
     task = Task(loop, function, args, kwargs, copy_context())
     frame = sys._getframe(1)
     task._origin = (frame.f_code, frame.f_lasti)
-    loop._ready.append((task.start, ()))
+    loop._runnable.append((task.start, ()))
     return task
 
 
@@ -203,11 +203,16 @@ def current_task() -> Task[Any] | None:
     return task
 
 
+def _undo_join(joined: Task[Any], task: Waiter) -> None:
+    if joined._joiners is not None and task in joined._joiners:
+        joined._joiners.remove(task)
+
+
 def _undo_yield(_subject: Any, task: Waiter) -> None:
     with contextlib.suppress(ValueError):
         task.loop._ready.remove((task.resume, ()))
 
 
-_JOIN = Wait("join", lambda joined, task: joined._joiners is not None and joined._joiners.remove(task))
+_JOIN = Wait("join", _undo_join)
 _SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
 _YIELD = Wait("sleep(0)", _undo_yield, "{0}")
