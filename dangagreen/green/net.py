@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Address, Listener, listen
 from dangagreen.core.loop import Loop
-from dangagreen.core.outgoing import IDLE
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.streams import Socket as StreamSocket
 from dangagreen.green.tasks import Task
@@ -164,8 +163,6 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
     """Call it. True if it returned; if its peer ended, or it failed, the connection is closed."""
     try:
         handler(sock)
-        if sock._queue is not None and sock._sending == IDLE:
-            sock._flush()
     except BaseException as error:
         sock.close(error)
         if not _is_own_end(sock, error):
