@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 SHAPE = {
     "core": (
-        "errors pollers timers profiling interrupts | handlers schedule loop"
+        "errors pollers timers profiling interrupts | handlers schedule registry loop"
         " | descriptor outgoing lifetime danga sock listener"
     ),
     "green": "sched | tasks | streams | net | connecting program",

@@ -46,7 +46,7 @@ class Green(Protocol):
     def reset(self) -> None: ...  # every task ends now
 
 
-class Registry(Protocol):
+class Home(Protocol):
     """What a handler needs of the loop to come and to go."""
 
     poller: Poller
@@ -72,7 +72,7 @@ class FdHandler:
     )
 
     def __init__(
-        self, loop: Registry, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
+        self, loop: Home, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
     ) -> None:
         self._loop = loop
         self.fd = fd

@@ -16,15 +16,15 @@ import time
 import weakref
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from dangagreen.core.errors import ErrorContext
-from dangagreen.core.handlers import UNTOLD, FdHandler, Green, Handler, log_error
+from dangagreen.core.handlers import UNTOLD, Green, Handler
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.pollers import READ, Events, Poller, available_pollers
 from dangagreen.core.profiling import Profile
-from dangagreen.core.schedule import Schedule
+from dangagreen.core.registry import Registry
 
 log = logging.getLogger("dangagreen")
 
@@ -32,7 +32,7 @@ _ROUNDS = 8  # of starting and resuming tasks in one turn
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
-class Loop(Schedule):
+class Loop(Registry):
     """An event loop. One per thread is made at first use (`current_loop()`); tests make their own.
 
     `clock` answers seconds and never goes back; `poller` is one of `available_pollers()` or has the same methods.
@@ -41,30 +41,23 @@ class Loop(Schedule):
     """
 
     __slots__ = (
-        "__weakref__", "_batch", "_outer", "_stop", "closed", "current", "green", "handlers", "loop_timeout",
-        "measurements", "now", "object_callbacks", "on_error", "post_loop_callback", "profile", "pushed",
-        "running", "to_close", "unflushed", "unsettled",
+        "__weakref__", "_outer", "_stop", "closed", "current", "green", "loop_timeout", "measurements", "now",
+        "post_loop_callback", "profile", "unflushed", "unsettled",
     )  # fmt: skip
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         super().__init__(clock, poller if poller is not None else available_pollers()[0]())
         self.now = clock()
-        self.handlers: dict[int, Handler] = {}
-        self.pushed: dict[Handler, bool] = {}  # with input that no event announces; True: it was pushed back just now
         self.unflushed: list[Handler] = []
         self.unsettled: list[Handler] = []
-        self.to_close: list[Handler] = []
-        self._batch: Events = []
         self._outer: Loop | None = None
         self.current: Any = None  # the task that runs now; None while the loop itself does
         self.green: Green | None = None
-        self.running = self._stop = self.closed = False
+        self._stop = self.closed = False
         self.loop_timeout: float | None = None
         self.post_loop_callback: Callable[..., object] | None = None
-        self.object_callbacks: dict[Handler, Callable[..., object]] = {}
         self.measurements = Profile()
         self.profile: Profile | None = None  # the same while profiling is on
-        self.on_error: Callable[[ErrorContext], object] = log_error
         _loops.add(self)
 
     # -- running
@@ -166,12 +159,6 @@ class Loop(Schedule):
             except Exception as error:
                 self.failed(handler, error)
 
-    def _stray(self, fd: int) -> None:
-        """An event for an fd that nobody owns: forgotten in this batch (then it is -1), or closed behind our back."""
-        if fd >= 0:
-            with contextlib.suppress(OSError, KeyError, ValueError):
-                self.poller.remove(fd)
-
     def _run_timers(self) -> None:
         mark = self.timers.mark()
         while (timer := self.timers.pop_due(self.now, mark)) is not None:
@@ -233,16 +220,6 @@ class Loop(Schedule):
             except Exception as error:
                 self.failed(handler, error)
 
-    def _close_all(self) -> None:
-        while self.to_close:
-            handler = self.to_close.pop()
-            if self.handlers.get(handler.fd) is handler:
-                del self.handlers[handler.fd]
-            try:
-                handler._really_close()
-            except Exception as error:
-                self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
-
     def _run_post_loop_callbacks(self) -> None:
         for owner in [*self.object_callbacks, None]:
             callback = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
@@ -260,80 +237,7 @@ class Loop(Schedule):
         """The longest that a turn may wait for events: -1 is no limit, 0 does not wait."""
         self.loop_timeout = None if milliseconds < 0 else milliseconds / 1000
 
-    def descriptor_map(self) -> dict[int, Any]:
-        """fd -> object, of all that are registered: a copy, without the fds that have no object."""
-        return {fd: handler for fd, handler in self.handlers.items() if not isinstance(handler, FdHandler)}
-
-    # -- file descriptors without an object
-
-    def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
-        """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
-        ours = {fd: h for fd, h in self.handlers.items() if isinstance(h, FdHandler) and h is not self._foreign_ends}
-        if fds is None:
-            return {fd: handler.callback for fd, handler in ours.items()}
-        for fd, handler in ours.items():
-            if fd not in fds:
-                handler.close()
-        self.add_other_fds(fds)
-        return self.other_fds()
-
-    def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
-        """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them."""
-        self.check_thread("add_other_fds")
-        for fd, callback in fds.items():
-            known = self.handlers.get(fd)
-            if isinstance(known, FdHandler):
-                known.callback = callback
-            else:
-                FdHandler(self, fd, callback)
-
-    def register(self, handler: Handler) -> None:
-        """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
-        self.check_thread(f"registering {type(handler).__name__}")
-        other = self.handlers.get(handler.fd)
-        if other is not None:
-            raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
-        self.handlers[handler.fd] = handler
-
-    def forget(self, fd: int) -> None:
-        """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
-        self.handlers.pop(fd, None)
-        self._batch[:] = [event if event[0] != fd else (-1, 0) for event in self._batch]
-
-    def abandon(self, sock: Any, error: BaseException) -> None:
-        """Close an OS socket whose handler could not be made, or not to the end."""
-        half_made = self.handlers.get(sock.fileno())
-        if half_made is not None:
-            half_made._abandon(error)
-        else:
-            sock.close()
-
-    def discard(self, handler: Handler) -> None:
-        """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""
-        self.pushed.pop(handler, None)
-        self.object_callbacks.pop(handler, None)
-        self.to_close.append(handler)
-        if not self.running:
-            self._close_all()
-
-    # -- errors, the end, fork
-
-    def failed(self, handler: Handler, error: Exception) -> None:
-        """Report what a handler's callback raised, and close that handler with it as the reason."""
-        self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
-        try:
-            handler.close(error)
-        except Exception as second:
-            self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
-        handler._abandon(error)  # in case its own close() did not
-
-    def report(self, context: ErrorContext) -> None:
-        """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""
-        try:
-            self.on_error(context)
-        except Exception:
-            log.exception("loop.on_error raised; what it was to report follows")
-            log_error(context)
+    # -- the end, fork
 
     def reset(self) -> None:
         """Forget everything: close all sockets, end all tasks, cancel all timers. Not while the loop is running."""
@@ -356,11 +260,6 @@ class Loop(Schedule):
             pending.clear()
         self.loop_timeout = self.post_loop_callback = self.profile = None
         self.measurements = Profile()
-
-    def _abandon_all(self) -> None:
-        for handler in list(self.handlers.values()):
-            if handler is not self._foreign_ends:
-                handler._abandon("the loop was reset")
 
     def close(self) -> None:
         """`reset()`, and let go of the poller. The loop cannot run again."""

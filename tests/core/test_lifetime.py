@@ -586,7 +586,7 @@ def test_finish_after_write_eof_closes_when_the_peer_has_ended(loop, wires, run_
 
 
 def test_a_failing_shutdown_is_a_failed_write(loop, wires, run_turns):
-    sock, peer = wires()
+    sock, _peer = wires()
     one = Reader(sock)
     sock.close()
     one.write_eof()

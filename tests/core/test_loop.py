@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from dangagreen import Loop, Socket
-from dangagreen.core.loop import log_error, set_current_loop
+from dangagreen.core.handlers import log_error
+from dangagreen.core.loop import set_current_loop
 
 
 class Collector(Socket):

@@ -1,0 +1,134 @@
+"""Who is in a loop: the map of descriptors, how they come and go, and what happens when one of them fails.
+
+Rules: an fd is in the map from registration until its OS socket is closed, at the end of a turn; a callback that
+raises is reported once and costs its own descriptor; an fd that leaves earlier takes its pending events with it. What
+does not belong here: the turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dangagreen.core.errors import ErrorContext
+from dangagreen.core.handlers import FdHandler, Handler, log_error
+from dangagreen.core.pollers import Events, Poller
+from dangagreen.core.schedule import Schedule
+
+log = logging.getLogger("dangagreen")
+
+
+class Registry(Schedule):
+    """The descriptors of one loop."""
+
+    __slots__ = ("_batch", "handlers", "object_callbacks", "on_error", "pushed", "running", "to_close")
+
+    def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
+        super().__init__(clock, poller)
+        self.running = False
+        self.handlers: dict[int, Handler] = {}
+        self.pushed: dict[Handler, bool] = {}  # with input that no event announces; True: it was pushed back just now
+        self.to_close: list[Handler] = []
+        self.object_callbacks: dict[Handler, Callable[..., object]] = {}
+        self.on_error: Callable[[ErrorContext], object] = log_error
+        self._batch: Events = []
+
+    # -- who is there
+
+    def descriptor_map(self) -> dict[int, Any]:
+        """fd -> object, of all that are registered: a copy, without the fds that have no object."""
+        return {fd: handler for fd, handler in self.handlers.items() if not isinstance(handler, FdHandler)}
+
+    def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
+        """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
+        ours = {fd: h for fd, h in self.handlers.items() if isinstance(h, FdHandler) and h is not self._foreign_ends}
+        if fds is None:
+            return {fd: handler.callback for fd, handler in ours.items()}
+        for fd, handler in ours.items():
+            if fd not in fds:
+                handler.close()
+        self.add_other_fds(fds)
+        return self.other_fds()
+
+    def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
+        """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them."""
+        self.check_thread("add_other_fds")
+        for fd, callback in fds.items():
+            known = self.handlers.get(fd)
+            if isinstance(known, FdHandler):
+                known.callback = callback
+            else:
+                FdHandler(self, fd, callback)
+
+    # -- coming and going
+
+    def register(self, handler: Handler) -> None:
+        """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
+        self.check_thread(f"registering {type(handler).__name__}")
+        other = self.handlers.get(handler.fd)
+        if other is not None:
+            raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
+        self.handlers[handler.fd] = handler
+
+    def forget(self, fd: int) -> None:
+        """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
+        self.handlers.pop(fd, None)
+        self._batch[:] = [event if event[0] != fd else (-1, 0) for event in self._batch]
+
+    def abandon(self, sock: Any, error: BaseException) -> None:
+        """Close an OS socket whose handler could not be made, or not to the end."""
+        half_made = self.handlers.get(sock.fileno())
+        if half_made is not None:
+            half_made._abandon(error)
+        else:
+            sock.close()
+
+    def discard(self, handler: Handler) -> None:
+        """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""
+        self.pushed.pop(handler, None)
+        self.object_callbacks.pop(handler, None)
+        self.to_close.append(handler)
+        if not self.running:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        while self.to_close:
+            handler = self.to_close.pop()
+            if self.handlers.get(handler.fd) is handler:
+                del self.handlers[handler.fd]
+            try:
+                handler._really_close()
+            except Exception as error:
+                self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
+
+    def _abandon_all(self) -> None:
+        for handler in list(self.handlers.values()):
+            if handler is not self._foreign_ends:
+                handler._abandon("the loop was reset")
+
+    def _stray(self, fd: int) -> None:
+        """An event for an fd that nobody owns: forgotten in this batch (then it is -1), or closed behind our back."""
+        if fd >= 0:
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self.poller.remove(fd)
+
+    # -- errors
+
+    def failed(self, handler: Handler, error: Exception) -> None:
+        """Report what a handler's callback raised, and close that handler with it as the reason."""
+        self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
+        try:
+            handler.close(error)
+        except Exception as second:
+            self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
+        handler._abandon(error)  # in case its own close() did not
+
+    def report(self, context: ErrorContext) -> None:
+        """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""
+        try:
+            self.on_error(context)
+        except Exception:
+            log.exception("loop.on_error raised; what it was to report follows")
+            log_error(context)
