@@ -14,8 +14,8 @@ Which style is where, and why:
 - A client that subscribes is in callback style from then on (`Client.event_read`): it has no turn to wait for, since
   messages come when somebody publishes, and requests come when it likes. When it has left its last channel it returns
   to the dialogue. What it has sent too early is put back, for the other style to read.
-- The commands never wait. They are functions from a client and arguments to the bytes of a reply, so that both styles
-  call the same ones. Keys expire by the loop's timers.
+- The commands never wait. They are functions from a client and arguments to a reply, which is an ordinary Python value
+  until `encode` turns it into bytes. Both styles call the same ones. Keys expire by the loop's timers.
 - The status page is in callback style: one read, one write, and nothing in between that could be waited for.
 """
 
@@ -29,19 +29,19 @@ import re
 import resource
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import ClassVar
+from typing import TypeAlias
 
 from dangagreen import LimitError, Socket, Timer, current_loop, run, serve, serve_requests, sleep
 
 LONGEST_BULK = 512 * 1024 * 1024  # bytes; these limits are Redis's own
 LONGEST_LINE = 64 * 1024
-MOST_WORDS = 1024 * 1024
+MANY = 1024 * 1024  # words in a request
 MOST_UNSENT = 32 * 1024 * 1024  # bytes that a subscriber may be behind
 
 Request = list[bytes]
+Reply: TypeAlias = "int | str | bytes | Refusal | Sequence[Reply] | Mapping[bytes, Reply] | None"
 Topic = tuple[bytes, bytes]  # b"" and a channel, or b"p" and a pattern
 
 
@@ -56,12 +56,14 @@ def read_request(client: Client) -> Request:
     """Parks until a request is there; returns its words: none for an empty line, or at the end of the stream."""
     line = client.read_line()
     if line[:1] != b"*":
+        if not re.search(rb"[\"'\\]", line):
+            return line.split()
         try:
             return [word.encode("latin-1") for word in shlex.split(line.decode("latin-1"))]  # as humans type them
         except ValueError:
             raise Refusal(b"ERR Protocol error: unbalanced quotes in request") from None
     words = []
-    for _ in range(length(line, b"*", b"multibulk", MOST_WORDS)):
+    for _ in range(length(line, b"*", b"multibulk", MANY)):
         size = length(client.read_line(), b"$", b"bulk", LONGEST_BULK)
         words.append(client.read_exactly(size + 2)[:-2])
     return words
@@ -98,40 +100,37 @@ def take_request(data: bytes) -> tuple[Request, int]:
 
 # -- the protocol: replies
 
-OK = b"+OK\r\n"
-NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 
-
-def error(text: bytes) -> bytes:
-    return b"-%b\r\n" % re.sub(rb"[\r\n]", b" ", text)
-
-
-def integer(value: int) -> bytes:
-    return b":%d\r\n" % value
-
-
-def bulk(value: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def bulk_or_null(client: Client, value: bytes | None) -> bytes:
-    return NULL[client.protocol] if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def array(replies: Iterable[bytes]) -> bytes:
-    replies = list(replies)
-    return b"*%d\r\n%b" % (len(replies), b"".join(replies))
-
-
-def mapping(client: Client, pairs: dict[bytes, bytes]) -> bytes:
-    """A map from names to replies. RESP2 has none, and gets a flat array."""
-    flat = b"".join(bulk(name) + reply for name, reply in pairs.items())
-    return (b"%%%d\r\n" % len(pairs) if client.protocol == 3 else b"*%d\r\n" % (2 * len(pairs))) + flat
-
-
-def push(client: Client, *replies: bytes) -> bytes:
+class Push(list[Reply]):
     """What a subscriber is told. RESP2 cannot tell it from an array."""
-    return (b">" if client.protocol == 3 else b"*") + array(replies)[1:]
+
+
+class Several(list[Reply]):
+    """Not one reply but so many, or none."""
+
+
+def encode(reply: Reply, protocol: int) -> bytes:
+    """The bytes of a reply: text is a word like OK, bytes are data, a dict is a map, and a RESP2 client has no maps."""
+    match reply:
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(reply), reply)
+        case str():
+            return b"+%b\r\n" % reply.encode()
+        case int():
+            return b":%d\r\n" % reply
+        case None:
+            return b"_\r\n" if protocol == 3 else b"$-1\r\n"
+        case Refusal():
+            return b"-%b\r\n" % re.sub(rb"[\r\n]", b" ", reply.args[0])
+        case Mapping():
+            parts: Sequence[Reply] = list(itertools.chain(*reply.items()))
+            head = b"%%%d\r\n" % len(reply) if protocol == 3 else b"*%d\r\n" % len(parts)
+        case Several():
+            parts, head = reply, b""
+        case _:
+            mark = b">" if protocol == 3 and isinstance(reply, Push) else b"*"
+            parts, head = reply, b"%b%d\r\n" % (mark, len(reply))
+    return head + b"".join([encode(part, protocol) for part in parts])
 
 
 # -- clients, in both styles
@@ -143,7 +142,6 @@ class Client(Socket):
     __slots__ = ("name", "number", "protocol", "queue", "spoilt", "topics")
 
     numbers = itertools.count(1)
-    connected: ClassVar[dict[Client, None]] = {}
 
     def __init__(self, sock: object) -> None:
         super().__init__(sock)
@@ -153,7 +151,6 @@ class Client(Socket):
         self.topics: dict[Topic, None] = {}  # what it has subscribed to
         self.queue: list[Request] | None = None  # what it has asked for since MULTI
         self.spoilt = False  # something was wrong with one of these
-        self.connected[self] = None
 
     def event_read(self) -> None:
         """There is input: start `talk`. A subscriber's requests are served right here, one a turn, without a task."""
@@ -171,15 +168,14 @@ class Client(Socket):
         else:
             super().event_read()  # half a request, or an odd one: `talk` can wait for the rest, or complain
 
-    def tell(self, data: bytes) -> None:
+    def tell(self, reply: Reply) -> None:
         """Send without waiting. Who falls too far behind is cut off."""
-        self.write_soon(data)
+        self.write_soon(encode(reply, self.protocol))
         if self.unsent > MOST_UNSENT:
             self.close("it does not read what it is told")
 
     def close(self, reason: object = None) -> None:
         super().close(reason)
-        self.connected.pop(self, None)
         for topic in list(self.topics):
             leave(self, *topic)
 
@@ -189,17 +185,17 @@ def talk(client: Client) -> None:
     try:
         while True:
             request = read_request(client)
-            if request and (reply := execute(client, request)):
+            if request and (reply := encode(execute(client, request), client.protocol)):
                 client.write_all(reply)
             if client.topics or not client.buffered:
                 return
     except (Refusal, LimitError) as problem:
-        too_long = b"ERR Protocol error: too big inline request"
-        client.write_all(error(problem.args[0] if isinstance(problem, Refusal) else too_long))
+        too_long = Refusal(b"ERR Protocol error: too big inline request")
+        client.write_all(encode(problem if isinstance(problem, Refusal) else too_long, client.protocol))
         client.finish()
 
 
-def execute(client: Client, request: Request) -> bytes:
+def execute(client: Client, request: Request) -> Reply:
     """The reply to one request. It never waits, so that a task may call it and a callback as well."""
     status.commands += 1
     name = request[0].upper()
@@ -207,17 +203,18 @@ def execute(client: Client, request: Request) -> bytes:
     try:
         if entry is None or not entry[0] <= len(request) <= entry[1]:
             client.spoilt = True
-            what = b"unknown command '%b'" if entry is None else b"wrong number of arguments for '%b' command"
-            raise Refusal(b"ERR " + what % request[0][:128])
+            if entry is None:
+                raise Refusal(b"ERR unknown command '%b'" % request[0][:128])
+            raise Refusal(b"ERR wrong number of arguments for '%b' command" % name.lower())
         if client.queue is not None and name not in NEVER_QUEUED:
             client.queue.append(request)
-            return b"+QUEUED\r\n"
+            return "QUEUED"
         if client.topics and client.protocol == 2 and name not in FOR_SUBSCRIBERS:
             what = b"only (P)SUBSCRIBE / (P)UNSUBSCRIBE / PING / QUIT are allowed in this context"
             raise Refusal(b"ERR Can't execute '%b': %b" % (name.lower(), what))
         return entry[2](client, *request[1:])
     except Refusal as refusal:
-        return error(refusal.args[0])
+        return refusal
 
 
 # -- keys and values
@@ -231,9 +228,12 @@ class Keys:
         self.timers: dict[bytes, Timer] = {}
 
     def get(self, key: bytes) -> bytes | None:
-        if key in self.timers and self.time_left(key, 1) <= 0:  # overdue: its timer has not had its turn yet
+        if key in self.timers and self.time_left(key) <= 0:  # overdue: its timer has not had its turn yet
             self.remove(key)
         return self.values.get(key)
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.get(key) is not None
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store a value that does not expire; assign to `values[key]` to let a timer run on."""
@@ -256,11 +256,12 @@ class Keys:
             timer.cancel()
         return timer is not None
 
-    def time_left(self, key: bytes, unit: int) -> float:
-        return (self.timers[key].deadline - current_loop().time()) * unit
+    def time_left(self, key: bytes) -> float:
+        return self.timers[key].deadline - current_loop().time()
 
 
 keys = Keys()
+UNITS = {b"EX": 1, b"PX": 1000}  # in a second
 
 
 def number(text: bytes) -> int:
@@ -269,10 +270,7 @@ def number(text: bytes) -> int:
     raise Refusal(b"ERR value is not an integer or out of range")
 
 
-def set_value(client: Client, key: bytes, value: bytes, *options: bytes) -> bytes:
-    if not options:
-        keys.put(key, value)
-        return OK
+def set_value(_client: Client, key: bytes, value: bytes, *options: bytes) -> Reply:
     flags, seconds, words = set(), 0.0, iter(options)
     for word in map(bytes.upper, words):
         if word in UNITS and not seconds and (amount := next(words, None)) is not None:
@@ -285,60 +283,54 @@ def set_value(client: Client, key: bytes, value: bytes, *options: bytes) -> byte
             raise Refusal(b"ERR syntax error")
     if {b"NX", b"XX"} <= flags or (seconds and b"KEEPTTL" in flags):
         raise Refusal(b"ERR syntax error")
-    if (b"XX" if keys.get(key) is None else b"NX") in flags:
-        return NULL[client.protocol]
-    if b"KEEPTTL" not in flags:
-        keys.persist(key)
-    keys.values[key] = value
+    if flags and (b"NX" if key in keys else b"XX") in flags:
+        return None
+    if b"KEEPTTL" in flags:
+        keys.values[key] = value
+    else:
+        keys.put(key, value)
     if seconds:
         keys.expire(key, seconds)
-    return OK
+    return "OK"
 
 
-def add(key: bytes, amount: int) -> bytes:
-    old = keys.get(key)
-    value = amount if old is None else number(old) + amount
+def add(key: bytes, amount: int) -> Reply:
+    value = number(keys.get(key) or b"0") + amount
     if not -(2**63) <= value < 2**63:
         raise Refusal(b"ERR increment or decrement would overflow")
     keys.values[key] = b"%d" % value
-    return integer(value)
+    return value
 
 
-def append(_client: Client, key: bytes, tail: bytes) -> bytes:
+def append(_client: Client, key: bytes, tail: bytes) -> Reply:
     keys.values[key] = value = (keys.get(key) or b"") + tail
-    return integer(len(value))
+    return len(value)
 
 
-def count(test: Callable[[bytes], object], names: Iterable[bytes]) -> bytes:
-    """How many of the keys that there are pass a test."""
-    return integer(sum(keys.get(name) is not None and bool(test(name)) for name in names))
+def expire(key: bytes, seconds: float) -> Reply:
+    return key in keys and (keys.expire(key, seconds) if seconds > 0 else keys.remove(key))
 
 
-def expire(key: bytes, amount: bytes, unit: int) -> bytes:
-    seconds = number(amount) / unit
-    return count(partial(keys.expire, seconds=seconds) if seconds > 0 else keys.remove, [key])
+def time_to_live(key: bytes, unit: int) -> Reply:
+    if key not in keys:
+        return -2
+    return round(keys.time_left(key) * unit) if key in keys.timers else -1
 
 
-def time_to_live(key: bytes, unit: int) -> bytes:
-    if keys.get(key) is None:
-        return integer(-2)
-    return integer(round(keys.time_left(key, unit)) if key in keys.timers else -1)
-
-
-def find(_client: Client, pattern: bytes) -> bytes:
+def find(_client: Client, pattern: bytes) -> Reply:
     matches = glob(pattern)
-    return array(bulk(key) for key in list(keys.values) if matches(key) and keys.get(key) is not None)
+    return [key for key in list(keys.values) if matches(key) and key in keys]
 
 
-def flush(_client: Client, _mode: bytes = b"SYNC") -> bytes:
+def flush(_client: Client, _mode: bytes = b"SYNC") -> Reply:
     for key in list(keys.values):
         keys.remove(key)
-    return OK
+    return "OK"
 
 
 # -- publish and subscribe
 
-subscribers: dict[bytes, dict[bytes, dict[Client, None]]] = {b"": {}, b"p": {}}
+subscribers: dict[bytes, dict[bytes, set[Client]]] = {b"": {}, b"p": {}}
 
 
 @lru_cache
@@ -351,134 +343,129 @@ def glob(pattern: bytes) -> Callable[[bytes], object]:
 
 def join(client: Client, kind: bytes, name: bytes) -> None:
     client.topics[kind, name] = None
-    subscribers[kind].setdefault(name, {})[client] = None
+    subscribers[kind].setdefault(name, set()).add(client)
 
 
 def leave(client: Client, kind: bytes, name: bytes) -> None:
     if (kind, name) in client.topics:
-        del client.topics[kind, name], subscribers[kind][name][client]
+        del client.topics[kind, name]
+        subscribers[kind][name].remove(client)
         if not subscribers[kind][name]:
             del subscribers[kind][name]
 
 
-def change(kind: bytes, what: bytes, how: Callable[..., None], client: Client, *names: bytes) -> bytes:
+def change(kind: bytes, what: bytes, how: Callable[..., None], client: Client, *names: bytes) -> Reply:
     """Join or leave channels or patterns, no names being all of them, and confirm each."""
     if client.queue is not None:
         raise Refusal(b"ERR %b inside MULTI is not allowed" % what.upper())
-    confirmed = b""
+    confirmed = Several()
     for name in names or [name for its_kind, name in client.topics if its_kind == kind]:
         how(client, kind, name)
-        confirmed += push(client, bulk(what), bulk(name), integer(len(client.topics)))
-    return confirmed or push(client, bulk(what), NULL[client.protocol], integer(len(client.topics)))
+        confirmed.append(Push([what, name, len(client.topics)]))
+    return confirmed or Push([what, None, len(client.topics)])
 
 
-def publish(_client: Client, channel: bytes, message: bytes) -> bytes:
-    told = [(client, [b"message", channel, message]) for client in subscribers[b""].get(channel, ())]
+def publish(_client: Client, channel: bytes, message: bytes) -> Reply:
+    told = [(client, Push([b"message", channel, message])) for client in subscribers[b""].get(channel, ())]
     for pattern, clients in subscribers[b"p"].items():
         if glob(pattern)(channel):
-            told += [(client, [b"pmessage", pattern, channel, message]) for client in clients]
-    for client, words in told:
-        client.tell(push(client, *map(bulk, words)))
-    return integer(len(told))
+            told += [(client, Push([b"pmessage", pattern, channel, message])) for client in clients]
+    for client, news in told:
+        client.tell(news)
+    return len(told)
 
 
 # -- transactions
 
 
-def multi(client: Client) -> bytes:
+def multi(client: Client) -> Reply:
     if client.queue is not None:
         raise Refusal(b"ERR MULTI calls can not be nested")
     client.queue, client.spoilt = [], False
-    return OK
+    return "OK"
 
 
-def end_multi(client: Client, name: bytes) -> list[Request]:
-    if client.queue is None:
-        raise Refusal(b"ERR %b without MULTI" % name)
-    queue, client.queue = client.queue, None
-    return queue
-
-
-def execute_all(client: Client) -> bytes:
-    queue = end_multi(client, b"EXEC")
+def execute_all(client: Client) -> Reply:
+    queue = client.queue or []
+    discard(client, b"EXEC")
     if client.spoilt:
         raise Refusal(b"EXECABORT Transaction discarded because of previous errors.")
-    return array([execute(client, request) for request in queue])
+    return [execute(client, request) for request in queue]
 
 
-def discard(client: Client) -> bytes:
-    end_multi(client, b"DISCARD")
-    return OK
+def discard(client: Client, name: bytes = b"DISCARD") -> Reply:
+    if client.queue is None:
+        raise Refusal(b"ERR %b without MULTI" % name)
+    client.queue = None
+    return "OK"
 
 
 # -- the connection and the server
 
+SETTINGS = {b"save": b"", b"appendonly": b"no"}
 
-def ping(client: Client, message: bytes | None = None) -> bytes:
+
+def ping(client: Client, message: bytes | None = None) -> Reply:
     if client.topics and client.protocol == 2:
-        return push(client, bulk(b"pong"), bulk(message or b""))
-    return b"+PONG\r\n" if message is None else bulk(message)
+        return [b"pong", message or b""]
+    return "PONG" if message is None else message
 
 
-def hello(client: Client, version: bytes = b"") -> bytes:
+def hello(client: Client, version: bytes = b"") -> Reply:
     if version not in (b"", b"2", b"3"):
         raise Refusal(b"NOPROTO unsupported protocol version")
     client.protocol = int(version or client.protocol)
-    words = {b"server": b"redis", b"version": b"7.0.0", b"mode": b"standalone", b"role": b"master"}
-    numbers = {b"proto": integer(client.protocol), b"id": integer(client.number), b"modules": array([])}
-    return mapping(client, {name: bulk(word) for name, word in words.items()} | numbers)
+    about = {b"server": b"redis", b"version": b"7.0.0", b"mode": b"standalone", b"role": b"master"}
+    return about | {b"proto": client.protocol, b"id": client.number, b"modules": []}
 
 
-def leave_server(client: Client) -> bytes:
-    client.write_soon(OK)
+def select(_client: Client, index: bytes) -> Reply:
+    return "OK" if index == b"0" else Refusal(b"ERR DB index is out of range")
+
+
+def leave_server(client: Client) -> Reply:
+    client.tell("OK")
     client.finish()
-    return b""
+    return Several()
 
 
-def set_name(client: Client, _setname: bytes, name: bytes) -> bytes:
+def set_name(client: Client, _setname: bytes, name: bytes) -> Reply:
     client.name = name
-    return OK
+    return "OK"
 
 
-def get_config(client: Client, _get: bytes, *names: bytes) -> bytes:
-    settings = {b"save": b"", b"appendonly": b"no"}
-    return mapping(client, {name: bulk(settings[name]) for name in names if name in settings})
-
-
-def info(_client: Client, *_sections: bytes) -> bytes:
+def info(_client: Client, *_sections: bytes) -> Reply:
     lines = [f"{name.lower().replace(' ', '_')}:{value}\r\n" for name, value in status.figures().items()]
-    return bulk(b"# Server\r\nredis_version:7.0.0\r\n" + "".join(lines).encode())
+    return b"# Server\r\nredis_version:7.0.0\r\n" + "".join(lines).encode()
 
 
 # -- the table of commands: the fewest words of a request, its name included, the most, and what to call
 
-MANY = MOST_WORDS
-UNITS = {b"EX": 1, b"PX": 1000}
 SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE"}
 NEVER_QUEUED = SUBSCRIBING | {b"MULTI", b"EXEC", b"DISCARD", b"QUIT"}
 FOR_SUBSCRIBERS = SUBSCRIBING | {b"PING", b"QUIT"}  # RESP2 cannot tell other replies from messages
 
-COMMANDS: dict[bytes, tuple[int, int, Callable[..., bytes]]] = {
-    b"GET": (2, 2, lambda client, key: bulk_or_null(client, keys.get(key))),
+COMMANDS: dict[bytes, tuple[int, int, Callable[..., Reply]]] = {
+    b"GET": (2, 2, lambda _, key: keys.get(key)),
     b"SET": (3, MANY, set_value),
-    b"MGET": (2, MANY, lambda client, *names: array(bulk_or_null(client, keys.get(name)) for name in names)),
+    b"MGET": (2, MANY, lambda _, *names: [keys.get(name) for name in names]),
     b"APPEND": (3, 3, append),
-    b"STRLEN": (2, 2, lambda _, key: integer(len(keys.get(key) or b""))),
+    b"STRLEN": (2, 2, lambda _, key: len(keys.get(key) or b"")),
     b"INCR": (2, 2, lambda _, key: add(key, 1)),
     b"DECR": (2, 2, lambda _, key: add(key, -1)),
     b"INCRBY": (3, 3, lambda _, key, amount: add(key, number(amount))),
     b"DECRBY": (3, 3, lambda _, key, amount: add(key, -number(amount))),
-    b"DEL": (2, MANY, lambda _, *names: count(keys.remove, names)),
-    b"EXISTS": (2, MANY, lambda _, *names: count(lambda name: True, names)),
-    b"TYPE": (2, 2, lambda _, key: b"+none\r\n" if keys.get(key) is None else b"+string\r\n"),
+    b"DEL": (2, MANY, lambda _, *names: sum(name in keys and keys.remove(name) for name in names)),
+    b"EXISTS": (2, MANY, lambda _, *names: sum(name in keys for name in names)),
+    b"TYPE": (2, 2, lambda _, key: "string" if key in keys else "none"),
     b"KEYS": (2, 2, find),
-    b"DBSIZE": (1, 1, lambda _: integer(len(keys.values))),
+    b"DBSIZE": (1, 1, lambda _: len(keys.values)),
     b"FLUSHALL": (1, 2, flush),
-    b"EXPIRE": (3, 3, lambda _, key, amount: expire(key, amount, 1)),
-    b"PEXPIRE": (3, 3, lambda _, key, amount: expire(key, amount, 1000)),
+    b"EXPIRE": (3, 3, lambda _, key, amount: expire(key, number(amount))),
+    b"PEXPIRE": (3, 3, lambda _, key, amount: expire(key, number(amount) / 1000)),
     b"TTL": (2, 2, lambda _, key: time_to_live(key, 1)),
     b"PTTL": (2, 2, lambda _, key: time_to_live(key, 1000)),
-    b"PERSIST": (2, 2, lambda _, key: count(keys.persist, [key])),
+    b"PERSIST": (2, 2, lambda _, key: key in keys and keys.persist(key)),
     b"SUBSCRIBE": (2, MANY, partial(change, b"", b"subscribe", join)),
     b"PSUBSCRIBE": (2, MANY, partial(change, b"p", b"psubscribe", join)),
     b"UNSUBSCRIBE": (1, MANY, partial(change, b"", b"unsubscribe", leave)),
@@ -488,16 +475,16 @@ COMMANDS: dict[bytes, tuple[int, int, Callable[..., bytes]]] = {
     b"EXEC": (1, 1, execute_all),
     b"DISCARD": (1, 1, discard),
     b"PING": (1, 2, ping),
-    b"ECHO": (2, 2, lambda _, message: bulk(message)),
+    b"ECHO": (2, 2, lambda _, message: message),
     b"HELLO": (1, 2, hello),
-    b"SELECT": (2, 2, lambda _, index: OK if index == b"0" else error(b"ERR DB index is out of range")),
+    b"SELECT": (2, 2, select),
     b"QUIT": (1, MANY, leave_server),
-    b"CLIENT ID": (2, 2, lambda client, _: integer(client.number)),
-    b"CLIENT GETNAME": (2, 2, lambda client, _: bulk_or_null(client, client.name)),
+    b"CLIENT ID": (2, 2, lambda client, _: client.number),
+    b"CLIENT GETNAME": (2, 2, lambda client, _: client.name),
     b"CLIENT SETNAME": (3, 3, set_name),
-    b"CLIENT SETINFO": (4, 4, lambda *_: OK),
-    b"CONFIG GET": (3, MANY, get_config),
-    b"COMMAND": (1, MANY, lambda *_: array([])),
+    b"CLIENT SETINFO": (4, 4, lambda *_: "OK"),
+    b"CONFIG GET": (3, MANY, lambda _client, _get, *names: {n: SETTINGS[n] for n in names if n in SETTINGS}),
+    b"COMMAND": (1, MANY, lambda *_: []),
     b"INFO": (1, MANY, info),
 }
 
@@ -536,20 +523,18 @@ class StatusPage(Socket):
 class Status:
     """What the page, and INFO, tell about the server."""
 
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.commands = self.counted = self.per_second = 0
+    commands = counted = per_second = 0
 
     def tick(self) -> None:
         self.per_second, self.counted = self.commands - self.counted, self.commands
         current_loop().add_timer(1, self.tick)
 
     def figures(self) -> dict[str, int]:
+        clients = [sock for sock in current_loop().descriptor_map().values() if isinstance(sock, Client)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
-            "Uptime in seconds": int(time.monotonic() - self.started),
-            "Connected clients": len(Client.connected),
-            "Subscribed clients": sum(bool(client.topics) for client in Client.connected),
+            "Connected clients": len(clients),
+            "Subscribed clients": sum(bool(client.topics) for client in clients),
             "Total commands processed": self.commands,
             "Instantaneous ops per sec": self.per_second,
             "Keys": len(keys.values),

@@ -69,6 +69,12 @@ def measured(bench: Bench, contestant: Contestant, workload: Workload, scale: fl
         results.excuse(workload.key, contestant.key, f"failed: {error}")
 
 
+def progress(words: str) -> None:
+    """What is being measured now, on a line of its own that is written over."""
+    if sys.stderr.isatty():
+        print(f"\r{words}\033[K", end="", file=sys.stderr, flush=True)
+
+
 def rounds(bench: Bench, workload: Workload, keys: list[str], given: argparse.Namespace, results: Results) -> None:
     """All rounds of one workload, the contestants interleaved, every other round in the opposite order."""
     field = [CONTESTANTS[key] for key in keys if applies(CONTESTANTS[key], workload)]
@@ -78,9 +84,9 @@ def rounds(bench: Bench, workload: Workload, keys: list[str], given: argparse.Na
     for number in range(given.rounds):
         for contestant in field if number % 2 == 0 else reversed(field):
             if not results.is_out(workload.key, contestant.key):
-                print(f"\r{workload.title}: round {number + 1}, {contestant.label} ", end="\033[K", file=sys.stderr)
+                progress(f"{workload.title}: round {number + 1}, {contestant.label}")
                 measured(bench, contestant, workload, given.scale, results)
-    print("\r\033[K", end="", file=sys.stderr)
+    progress("")
 
 
 def run(given: argparse.Namespace) -> Results:

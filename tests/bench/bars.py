@@ -62,8 +62,8 @@ BARS = [
     *_bars("memory", "sequential", (1.0, "gevent")),
     *_bars("spawn", "sequential", (0.20, "gevent"), (0.60, "asyncio")),
     *_bars("spawn_many", "sequential", (0.20, "gevent"), (0.60, "asyncio")),
-    *_bars("timer_cancel", "callback", (0.80, "asyncio")),
-    *_bars("timer_fire", "callback", (0.80, "asyncio")),
+    *_bars("timer_cancel", "sequential", (0.80, "asyncio")),
+    *_bars("timer_fire", "sequential", (0.80, "asyncio")),
 ]
 
 
@@ -73,16 +73,17 @@ def judged(results: Results) -> list[tuple[str, str, str, str, str]]:
     for bar in BARS:
         if bar.workload not in results.rounds:
             continue
+        kind = WORKLOADS[bar.workload].kind
         other = results.best_peer(bar.workload) if bar.other == BEST else bar.other
         if bar.other == BYTES:
             figure = results.median(bar.workload, bar.contestant)
             words, shown = f"<= {bar.factor:.0f} bytes", "?" if figure is None else f"{figure:.0f}"
         else:
             figure = None if other is None else results.ratio(bar.workload, bar.contestant, other)
-            peer = CONTESTANTS[other].label if other else BEST
+            peer = CONTESTANTS[other].name(kind) if other else BEST
             words, shown = f"<= {bar.factor:.2f} x {peer}", "?" if figure is None else f"{figure:.2f}"
         verdict = "not measured" if figure is None else "met" if figure <= bar.factor else "missed"
         remark = f" ({bar.remark})" if bar.remark else " (the best peer)" if bar.other == BEST else ""
-        title, label = WORKLOADS[bar.workload].title, CONTESTANTS[bar.contestant].label
+        title, label = WORKLOADS[bar.workload].title, CONTESTANTS[bar.contestant].name(kind)
         rows.append((title, label, words + remark, shown, verdict))
     return rows

@@ -46,7 +46,7 @@ def _panel(results: Results, workload: Workload, top: int) -> tuple[list[str], i
             words += f"  ({cost / base:.2f} x)"
         words += " ..." if cost > full else ""
         parts += [
-            f'<text x="{LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(contestant.label)}</text>',
+            f'<text x="{LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(contestant.name(workload.kind))}</text>',
             f'<rect x="{LABEL}" y="{y + 2}" width="{length}" height="{LINE - 5}" fill="{COLOURS[kind]}"/>',
             f'<text x="{LABEL + length + 6}" y="{y + 12}">{words}</text>',
         ]

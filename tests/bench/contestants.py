@@ -63,6 +63,10 @@ class Contestant:
             return ["perl", f"-M{self.imports}", "-e1"]
         return [sys.executable, "-c", f"import {self.imports}"]
 
+    def name(self, kind: str) -> str:
+        """Its label; where the style plays no part, that of the library."""
+        return self.label.split(",")[0].removesuffix(" Protocol") if kind in ("micro", "startup") else self.label
+
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
         return _missing(self.needs)
@@ -101,9 +105,7 @@ def _first_line(command: list[str]) -> str:
 CONTESTANTS = (
     Contestant("c", "C, epoll", "cc", "server"),
     Contestant("bare", "Python, bare epoll", "", "bare", imports="socket, select"),
-    Contestant(
-        "callback", "dangagreen, callback", "greenlet", "callback", micro="on_dangagreen", micro_modes=TIMERS
-    ),
+    Contestant("callback", "dangagreen, callback", "greenlet", "callback"),
     Contestant(
         "sequential", "dangagreen, sequential", "greenlet", "sequential", arguments=("task",),
         micro="on_dangagreen", imports="dangagreen",

@@ -14,6 +14,7 @@ REPLY = b"+PONG\r\n"
 MESSAGE = b"broadcast: the same sixty-four bytes go to everybody who listens\n"
 BLOCK = bytes(1 << 18)  # what `send` writes at a time
 CHUNK = 65536  # what one recv asks for
+LARGE = 1 << 18  # the same in `receive`
 BACKLOG = 4096
 
 HTTP_REQUEST = (

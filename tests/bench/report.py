@@ -23,12 +23,12 @@ def headings(workload: Workload) -> Row:
     unit = f"{workload.per} of processor per {workload.unit}" if workload.per != "bytes" else "bytes each"
     first = ["contestant", unit]
     if workload.reference:
-        first.append(f"x {BY_KEY[workload.reference].label}")
+        first.append(f"x {BY_KEY[workload.reference].name(workload.kind)}")
     first.append("spread")
     if workload.kind in ("memory", "startup"):
         return first
-    first.append(f"{workload.unit}s/s")
-    return [*first, "p50 us", "p99 us"] if workload.kind == "server" else first
+    first.append(f"{workload.plural}/s")
+    return [*first, "latency p50, us", "p90", "p99"] if workload.kind == "server" else first
 
 
 def rows(results: Results, workload: Workload) -> list[Row]:
@@ -36,13 +36,13 @@ def rows(results: Results, workload: Workload) -> list[Row]:
     for contestant in results.ranked(workload):
         key = contestant.key
         cost = results.median(workload.key, key) or 0.0
-        row = [contestant.label, _number(cost)]
+        row = [contestant.name(workload.kind), _number(cost)]
         if workload.reference:
             ratio = results.ratio(workload.key, key, workload.reference)
             row.append("?" if ratio is None else f"{ratio:.2f}")
         low, high = results.spread(workload.key, key)
         row.append(f"{_number(low)} - {_number(high)}")
-        for figure in ("per_second", "p50", "p99"):
+        for figure in ("per_second", "p50", "p90", "p99"):
             value = results.median(workload.key, key, figure)
             if value is not None and len(row) < len(headings(workload)):
                 row.append(f"{value:,.0f}")
@@ -53,7 +53,7 @@ def rows(results: Results, workload: Workload) -> list[Row]:
 def absent(results: Results, workload: Workload) -> list[str]:
     """The contestants that have no figures, and why."""
     reasons = results.reasons.get(workload.key, {})
-    return [f"{BY_KEY[key].label}: {reason}" for key, reason in reasons.items()]
+    return [f"{BY_KEY[key].name(workload.kind)}: {reason}" for key, reason in reasons.items()]
 
 
 def _number(value: float) -> str:
@@ -97,7 +97,7 @@ def markdown(results: Results) -> str:
     """All tables, with what each workload means, the bars, and what was measured with what."""
     lines: list[str] = []
     for workload in results.workloads():
-        ours = {BY_KEY[key].label for key in OURS}
+        ours = {BY_KEY[key].name(workload.kind) for key in OURS}
         body = [[f"**{row[0]}**" if row[0] in ours else row[0], *row[1:]] for row in rows(results, workload)]
         lines += [f"### {workload.title}", "", workload.meaning, "", *_table(headings(workload), body), ""]
         if reasons := absent(results, workload):

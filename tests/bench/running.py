@@ -10,7 +10,9 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +58,8 @@ class Bench:
 @contextlib.contextmanager
 def prepared(server_cpu: int | None, load_cpu: int | None) -> Iterator[Bench]:
     """Compile, and pin: by default the server to the first processor that we may use, the load to the last."""
+    if not shutil.which("cc"):
+        sys.exit("the suite needs a C compiler, cc, for its loads")
     many_files()
     processors = sorted(os.sched_getaffinity(0))
     if server_cpu is None and load_cpu is None and len(processors) > 1:

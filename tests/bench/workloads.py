@@ -31,6 +31,10 @@ class Workload:
     reference: str = "c"
     per: str = "us"
 
+    @property
+    def plural(self) -> str:
+        return {"delivery": "deliveries", "switch": "switches", "MiB": "MiB"}.get(self.unit, f"{self.unit}s")
+
     def work(self, scale: float) -> int:
         """The amount, in round numbers."""
         return max(self.smallest, int(self.amount * scale) // self.smallest * self.smallest)

@@ -4,7 +4,7 @@ import select
 import socket
 import sys
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, handle, many_files, serving_on
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, LARGE, REPLY, handle, many_files, serving_on
 
 
 class Server:
@@ -19,7 +19,7 @@ class Server:
         self.greets = mode == "broadcast"
         self.answer = ANSWERS["http"]
         self.readable = getattr(self, mode)
-        self.scratch = bytearray(1 << 18)
+        self.scratch = bytearray(LARGE)
 
     def run(self):
         serving_on(self.listener.getsockname()[1])

@@ -3,7 +3,7 @@
 import sys
 
 from dangagreen import Socket, serve
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, blocks, handle, many_files, serving_on
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, LARGE, REPLY, blocks, handle, many_files, serving_on
 
 
 class Lines(Socket):
@@ -50,7 +50,7 @@ class Receive(Socket):
         self.count = 0
 
     def event_read(self):
-        data = self.read(2 * CHUNK)
+        data = self.read(LARGE)
         if data is not None:
             self.count += len(data)
         else:

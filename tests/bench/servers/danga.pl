@@ -11,6 +11,7 @@ my $reply = "+PONG\r\n";
 my $http_reply = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\nServer: bench\r\n\r\n"
     . "Hello, world!";
 my $block = "\0" x (1 << 18);
+my $size = $mode eq "receive" ? 1 << 18 : 65536;
 my %everybody;
 
 sub new {
@@ -90,7 +91,7 @@ my $take = $take{$mode} or die "no such mode";
 
 sub event_read {
     my Connection $self = shift;
-    my $data = $self->read(65536);
+    my $data = $self->read($size);
     if (!defined $data) {
         $self->write("$self->{count}\n") if $mode eq "receive";
         return $self->close("the peer has ended");

@@ -5,7 +5,7 @@ import sys
 
 import curio
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, blocks, many_files, serving_on
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, LARGE, REPLY, blocks, many_files, serving_on
 
 
 async def talk(sock, answer):
@@ -25,7 +25,7 @@ async def http(sock, _address):
 
 
 async def receive(sock, _address):
-    count, scratch = 0, bytearray(1 << 18)
+    count, scratch = 0, bytearray(LARGE)
     while size := await sock.recv_into(scratch):
         count += size
     await sock.sendall(b"%d\n" % count)

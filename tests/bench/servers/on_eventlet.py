@@ -8,7 +8,7 @@ warnings.simplefilter("ignore")  # eventlet deprecates itself at import
 
 import eventlet  # noqa: E402
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, blocks, many_files, serving_on  # noqa: E402
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, LARGE, REPLY, blocks, many_files, serving_on  # noqa: E402
 
 
 def talk(sock, answer):
@@ -28,7 +28,7 @@ def http(sock):
 
 
 def receive(sock):
-    count, scratch = 0, bytearray(1 << 18)
+    count, scratch = 0, bytearray(LARGE)
     while size := sock.recv_into(scratch):
         count += size
     sock.sendall(b"%d\n" % count)

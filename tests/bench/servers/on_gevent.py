@@ -5,7 +5,7 @@ import sys
 
 from gevent.server import StreamServer
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, blocks, handle, many_files, serving_on
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, LARGE, REPLY, blocks, handle, many_files, serving_on
 
 
 def talk(sock, answer):
@@ -31,7 +31,7 @@ def lines_readline(sock, _address):
 
 
 def receive(sock, _address):
-    count, scratch = 0, bytearray(1 << 18)
+    count, scratch = 0, bytearray(LARGE)
     while size := sock.recv_into(scratch):
         count += size
     sock.sendall(b"%d\n" % count)

@@ -5,7 +5,7 @@ import sys
 
 import trio
 
-from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, REPLY, blocks, many_files, serving_on
+from tests.bench.protocol import ANSWERS, BACKLOG, BLOCK, CHUNK, LARGE, REPLY, blocks, many_files, serving_on
 
 
 async def talk(stream, answer):
@@ -25,7 +25,7 @@ async def http(stream):
 
 
 async def receive(stream):
-    count, scratch, recv_into = 0, bytearray(1 << 18), stream.socket.recv_into
+    count, scratch, recv_into = 0, bytearray(LARGE), stream.socket.recv_into
     while size := await recv_into(scratch):
         count += size
     await stream.send_all(b"%d\n" % count)

@@ -7,6 +7,7 @@ from tests.bench.protocol import (
     ANSWERS,
     BACKLOG,
     BLOCK,
+    LARGE,
     REPLY,
     blocks,
     handle,
@@ -47,7 +48,7 @@ class Http(Lines):
 
 class Receive(asyncio.BufferedProtocol):
     __slots__ = ("count", "transport")
-    scratch = memoryview(bytearray(1 << 18))
+    scratch = memoryview(bytearray(LARGE))
 
     def connection_made(self, transport):
         self.transport = transport

@@ -10,6 +10,7 @@ from tests.bench.protocol import (
     BLOCK,
     CHUNK,
     END,
+    LARGE,
     REPLY,
     blocks,
     handle,
@@ -33,9 +34,10 @@ def lines_split(sock):
 
 
 def lines_requests(sock):
-    line = sock.read_line()
-    if line:
+    while line := sock.read_line():
         sock.write_all(handle(line))
+        if not sock.buffered:  # idle again: give the greenlet back
+            break
 
 
 def http(sock):
@@ -51,7 +53,7 @@ def http_requests(sock):
 
 def receive(sock):
     count = 0
-    while data := sock.read_some(2 * CHUNK):
+    while data := sock.read_some(LARGE):
         count += len(data)
     sock.write_all(b"%d\n" % count)
 

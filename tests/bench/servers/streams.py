@@ -10,6 +10,7 @@ from tests.bench.protocol import (
     BLOCK,
     CHUNK,
     END,
+    LARGE,
     REPLY,
     blocks,
     handle,
@@ -58,8 +59,9 @@ async def http_readline(reader, writer):
 
 
 async def receive(reader, writer):
+    small_reads(writer.transport)
     count = 0
-    while data := await reader.read(4 * CHUNK):
+    while data := await reader.read(LARGE):
         count += len(data)
     writer.write(b"%d\n" % count)
     writer.close()
