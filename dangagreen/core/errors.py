@@ -7,7 +7,6 @@ code that decides what to do about an error.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import Any
 
 
@@ -75,7 +74,6 @@ class TaskCancelledError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
 class ErrorContext:
     """What `loop.on_error` is called with.
 
@@ -83,9 +81,15 @@ class ErrorContext:
     happened to, or None).
     """
 
-    message: str
-    exception: BaseException
-    subject: object = None
+    __slots__ = ("exception", "message", "subject")
+
+    def __init__(self, message: str, exception: BaseException, subject: object = None) -> None:
+        self.message = message
+        self.exception = exception
+        self.subject = subject
+
+    def __repr__(self) -> str:
+        return f"ErrorContext({self.message!r}, {self.exception!r}, {self.subject!r})"
 
 
 # accept(2): the connection that was about to be accepted is gone, or a pending network error was passed on with it.
