@@ -7,7 +7,7 @@ code that decides what to do about an error.
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class ClosedError(ConnectionError):
@@ -74,22 +74,16 @@ class TaskCancelledError(Exception):
         self.reason = reason
 
 
-class ErrorContext:
+class ErrorContext(NamedTuple):
     """What `loop.on_error` is called with.
 
     Attributes: `message` (what failed, in words), `exception`, `subject` (the socket, listener or task that it
     happened to, or None).
     """
 
-    __slots__ = ("exception", "message", "subject")
-
-    def __init__(self, message: str, exception: BaseException, subject: object = None) -> None:
-        self.message = message
-        self.exception = exception
-        self.subject = subject
-
-    def __repr__(self) -> str:
-        return f"ErrorContext({self.message!r}, {self.exception!r}, {self.subject!r})"
+    message: str
+    exception: BaseException
+    subject: object = None
 
 
 # accept(2): the connection that was about to be accepted is gone, or a pending network error was passed on with it.
