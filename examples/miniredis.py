@@ -1,21 +1,20 @@
 """A small Redis server: strings, expiry, transactions, publish and subscribe, RESP2 and RESP3, and a status page.
 
-    python examples/miniredis.py --port 6380 --status-port 8080
+    python examples/miniredis.py --port 6380 --status-port 8080      and http://127.0.0.1:8080/ in a browser
     redis-cli -p 6380 set greeting hello ex 60
-    redis-cli -p 6380 subscribe news               and elsewhere: redis-cli -p 6380 publish news 'it works'
+    redis-cli -p 6380 subscribe news      and elsewhere: redis-cli -p 6380 publish news 'it works'
     redis-benchmark -p 6380 -t ping,set,get -P 16 -q
-    http://127.0.0.1:8080/                         in a browser
 
 Which style is where, and why:
 
 - The dialogue of requests and replies is sequential (`talk`, `read_request`). A request is a line, then so many times
   a line and a block of bytes, and the code just says that. It runs in a greenlet that `serve_requests` lends it while
   there are requests; a client that is idle is one small object, and holds no greenlet.
-- A client that subscribes is in callback style from then on (`Client.event_read`): it has no turn to wait for, since
-  messages come when somebody publishes, and requests come when it likes. When it has left its last channel it returns
-  to the dialogue. What it has sent too early is put back, for the other style to read.
-- The commands never wait. They are functions from a client and arguments to a reply, which is an ordinary Python value
-  until `encode` turns it into bytes. Both styles call the same ones. Keys expire by the loop's timers.
+- A client that subscribes is in callback style (`Client.event_read`) until it has left its last channel: it has no turn
+  to wait for, since messages come when somebody publishes, and requests come when it likes. What it has sent too early
+  is put back, for the other style to read.
+- The commands never wait, and both styles call the same ones (`execute`). They answer ordinary Python values, which
+  `encode` turns into bytes. Keys expire by the loop's timers.
 - The status page is in callback style: one read, one write, and nothing in between that could be waited for.
 """
 
@@ -26,11 +25,11 @@ import fnmatch
 import itertools
 import math
 import re
-import resource
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from resource import RUSAGE_SELF, getrusage
 from typing import TypeAlias
 
 from dangagreen import LimitError, Socket, Timer, current_loop, run, serve, serve_requests, sleep
@@ -42,10 +41,9 @@ MOST_UNSENT = 32 * 1024 * 1024  # bytes that a subscriber may be behind
 
 Request = list[bytes]
 Reply: TypeAlias = "int | str | bytes | Refusal | Sequence[Reply] | Mapping[bytes, Reply] | None"
-Topic = tuple[bytes, bytes]  # b"" and a channel, or b"p" and a pattern
 
 
-# -- the protocol: requests
+# -- the protocol
 
 
 class Refusal(Exception):
@@ -81,15 +79,11 @@ def length(line: bytes, mark: bytes, what: bytes, most: int) -> int:
 
 
 def take_request(data: bytes) -> tuple[Request, int]:
-    """For callback style, which cannot wait: the request that `data` begins with, and its length in bytes.
-
-    The length is 0 if it is not all there, or if it is anything but an ordinary array.
-    """
+    """For who cannot wait: the request that `data` begins with, and its length: 0 if it is odd, or not all there."""
     head = re.match(rb"\*([1-9]\d{0,5})\r\n", data)
-    if head is None:
-        return [], 0
-    words, end = [], head.end()
-    for _ in range(int(head[1])):
+    words: Request = []
+    end = head.end() if head else 0
+    while head and len(words) < int(head[1]):
         size = re.compile(rb"\$(\d{1,9})\r\n").match(data, end)
         if size is None or len(data) < size.end() + int(size[1]) + 2:
             return [], 0
@@ -98,19 +92,13 @@ def take_request(data: bytes) -> tuple[Request, int]:
     return words, end
 
 
-# -- the protocol: replies
-
-
-class Push(list[Reply]):
-    """What a subscriber is told. RESP2 cannot tell it from an array."""
-
-
 class Several(list[Reply]):
     """Not one reply but so many, or none."""
 
 
 def encode(reply: Reply, protocol: int) -> bytes:
-    """The bytes of a reply: text is a word like OK, bytes are data, a dict is a map, and a RESP2 client has no maps."""
+    """The bytes of a reply: str is a word like OK, dict a map, tuple news (in RESP2, which has neither, arrays)."""
+    parts: Sequence[Reply]
     match reply:
         case bytes():
             return b"$%d\r\n%b\r\n" % (len(reply), reply)
@@ -122,25 +110,21 @@ def encode(reply: Reply, protocol: int) -> bytes:
             return b"_\r\n" if protocol == 3 else b"$-1\r\n"
         case Refusal():
             return b"-%b\r\n" % re.sub(rb"[\r\n]", b" ", reply.args[0])
-        case Mapping():
-            parts: Sequence[Reply] = list(itertools.chain(*reply.items()))
-            head = b"%%%d\r\n" % len(reply) if protocol == 3 else b"*%d\r\n" % len(parts)
         case Several():
-            parts, head = reply, b""
+            head, parts = b"", reply
+        case Mapping():
+            parts = [part for pair in reply.items() for part in pair]
+            head = b"%%%d\r\n" % len(reply) if protocol == 3 else b"*%d\r\n" % len(parts)
         case _:
-            mark = b">" if protocol == 3 and isinstance(reply, Push) else b"*"
-            parts, head = reply, b"%b%d\r\n" % (mark, len(reply))
+            mark = b">" if protocol == 3 and isinstance(reply, tuple) else b"*"
+            head, parts = b"%b%d\r\n" % (mark, len(reply)), reply
     return head + b"".join([encode(part, protocol) for part in parts])
 
 
-# -- clients, in both styles
-
-
 class Client(Socket):
-    """A connection, and what is to be remembered of it from one request to the next."""
+    """A client, in both styles, and what is to be remembered of it from one request to the next."""
 
     __slots__ = ("name", "number", "protocol", "queue", "spoilt", "topics")
-
     numbers = itertools.count(1)
 
     def __init__(self, sock: object) -> None:
@@ -148,25 +132,20 @@ class Client(Socket):
         self.number = next(self.numbers)
         self.name: bytes | None = None
         self.protocol = 2
-        self.topics: dict[Topic, None] = {}  # what it has subscribed to
+        self.topics: dict[tuple[bytes, bytes], None] = {}  # b"" and a channel, or b"p" and a pattern
         self.queue: list[Request] | None = None  # what it has asked for since MULTI
         self.spoilt = False  # something was wrong with one of these
 
     def event_read(self) -> None:
         """There is input: start `talk`. A subscriber's requests are served right here, one a turn, without a task."""
-        if not self.topics:
-            super().event_read()
-            return
-        data = self.read(LONGEST_LINE)
-        if data is None:
-            self.close("the peer has ended")
-            return
-        request, size = take_request(data)
-        self.push_back_read(data[size:])
-        if request:
-            self.tell(execute(self, request))
-        else:
-            super().event_read()  # half a request, or an odd one: `talk` can wait for the rest, or complain
+        if self.topics:
+            data = self.read(LONGEST_LINE) or b""
+            request, size = take_request(data)
+            self.push_back_read(data[size:])
+            if request:
+                self.tell(execute(self, request))
+                return
+        super().event_read()  # of a subscriber: half a request, an odd one, or the end, and `talk` can wait for more
 
     def tell(self, reply: Reply) -> None:
         """Send without waiting. Who falls too far behind is cut off."""
@@ -177,7 +156,60 @@ class Client(Socket):
     def close(self, reason: object = None) -> None:
         super().close(reason)
         for topic in list(self.topics):
-            leave(self, *topic)
+            self.leave(*topic)
+
+    def join(self, kind: bytes, name: bytes) -> None:
+        self.topics[kind, name] = None
+        subscribers[kind].setdefault(name, set()).add(self)
+
+    def leave(self, kind: bytes, name: bytes) -> None:
+        if (kind, name) in self.topics:
+            del self.topics[kind, name]
+            subscribers[kind][name].remove(self)
+            if not subscribers[kind][name]:
+                del subscribers[kind][name]
+
+    # Commands that are about the connection
+
+    def multi(self) -> Reply:
+        if self.queue is not None:
+            raise Refusal(b"ERR MULTI calls can not be nested")
+        self.queue, self.spoilt = [], False
+        return "OK"
+
+    def execute_all(self) -> Reply:
+        queue = self.queue or []
+        self.discard(b"EXEC")
+        if self.spoilt:
+            raise Refusal(b"EXECABORT Transaction discarded because of previous errors.")
+        return [execute(self, request) for request in queue]
+
+    def discard(self, name: bytes = b"DISCARD") -> Reply:
+        if self.queue is None:
+            raise Refusal(b"ERR %b without MULTI" % name)
+        self.queue = None
+        return "OK"
+
+    def ping(self, message: bytes | None = None) -> Reply:
+        if self.topics and self.protocol == 2:
+            return [b"pong", message or b""]
+        return "PONG" if message is None else message
+
+    def hello(self, version: bytes = b"") -> Reply:
+        if version not in (b"", b"2", b"3"):
+            raise Refusal(b"NOPROTO unsupported protocol version")
+        self.protocol = int(version or self.protocol)
+        about: dict[bytes, Reply] = {b"server": b"redis", b"version": b"7.0.0", b"mode": b"standalone"}
+        return about | {b"role": b"master", b"proto": self.protocol, b"id": self.number, b"modules": []}
+
+    def set_name(self, _setname: bytes, name: bytes) -> Reply:
+        self.name = name
+        return "OK"
+
+    def leave_server(self, *_words: bytes) -> Reply:
+        self.write_soon(encode("OK", self.protocol))
+        self.finish()
+        return Several()
 
 
 def talk(client: Client) -> None:
@@ -190,8 +222,8 @@ def talk(client: Client) -> None:
             if client.topics or not client.buffered:
                 return
     except (Refusal, LimitError) as problem:
-        too_long = Refusal(b"ERR Protocol error: too big inline request")
-        client.write_all(encode(problem if isinstance(problem, Refusal) else too_long, client.protocol))
+        refusal = problem if isinstance(problem, Refusal) else Refusal(b"ERR Protocol error: too big inline request")
+        client.write_all(encode(refusal, client.protocol))
         client.finish()
 
 
@@ -217,28 +249,25 @@ def execute(client: Client, request: Request) -> Reply:
         return refusal
 
 
-# -- keys and values
-
-
 class Keys:
-    """What the server stores, and the timers of what expires."""
+    """The keys and their values, and the timers of those that expire."""
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.timers: dict[bytes, Timer] = {}
 
     def get(self, key: bytes) -> bytes | None:
-        if key in self.timers and self.time_left(key) <= 0:  # overdue: its timer has not had its turn yet
+        timer = self.timers.get(key)
+        if timer is not None and timer.deadline <= current_loop().time():  # it has not had its turn yet
             self.remove(key)
         return self.values.get(key)
 
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Store a value that does not expire; assign to `values[key]` to let a timer run on."""
+    def put(self, key: bytes, value: bytes, keep_timer: bool = False) -> None:
         self.values[key] = value
-        if self.timers:
+        if self.timers and not keep_timer:
             self.persist(key)
 
     def remove(self, key: bytes) -> bool:
@@ -246,6 +275,8 @@ class Keys:
         return self.values.pop(key, None) is not None
 
     def expire(self, key: bytes, seconds: float) -> bool:
+        if key not in self or seconds <= 0:
+            return self.remove(key)
         self.persist(key)
         self.timers[key] = current_loop().add_timer(seconds, partial(self.remove, key))
         return True
@@ -256,8 +287,26 @@ class Keys:
             timer.cancel()
         return timer is not None
 
-    def time_left(self, key: bytes) -> float:
-        return self.timers[key].deadline - current_loop().time()
+    def time_left(self, key: bytes, unit: int) -> int:
+        if key not in self:
+            return -2
+        return round((self.timers[key].deadline - current_loop().time()) * unit) if key in self.timers else -1
+
+    def append(self, key: bytes, tail: bytes) -> int:
+        self.values[key] = value = (self.get(key) or b"") + tail
+        return len(value)
+
+    def add(self, key: bytes, amount: int) -> int:
+        value = (number(self.values[key]) if key in self else 0) + amount
+        if not -(2**63) <= value < 2**63:
+            raise Refusal(b"ERR increment or decrement would overflow")
+        self.values[key] = b"%d" % value
+        return value
+
+    def clear(self) -> str:
+        for key in list(self.values):
+            self.remove(key)
+        return "OK"
 
 
 keys = Keys()
@@ -285,46 +334,9 @@ def set_value(_client: Client, key: bytes, value: bytes, *options: bytes) -> Rep
         raise Refusal(b"ERR syntax error")
     if flags and (b"NX" if key in keys else b"XX") in flags:
         return None
-    if b"KEEPTTL" in flags:
-        keys.values[key] = value
-    else:
-        keys.put(key, value)
+    keys.put(key, value, keep_timer=b"KEEPTTL" in flags)
     if seconds:
         keys.expire(key, seconds)
-    return "OK"
-
-
-def add(key: bytes, amount: int) -> Reply:
-    value = number(keys.get(key) or b"0") + amount
-    if not -(2**63) <= value < 2**63:
-        raise Refusal(b"ERR increment or decrement would overflow")
-    keys.values[key] = b"%d" % value
-    return value
-
-
-def append(_client: Client, key: bytes, tail: bytes) -> Reply:
-    keys.values[key] = value = (keys.get(key) or b"") + tail
-    return len(value)
-
-
-def expire(key: bytes, seconds: float) -> Reply:
-    return key in keys and (keys.expire(key, seconds) if seconds > 0 else keys.remove(key))
-
-
-def time_to_live(key: bytes, unit: int) -> Reply:
-    if key not in keys:
-        return -2
-    return round(keys.time_left(key) * unit) if key in keys.timers else -1
-
-
-def find(_client: Client, pattern: bytes) -> Reply:
-    matches = glob(pattern)
-    return [key for key in list(keys.values) if matches(key) and key in keys]
-
-
-def flush(_client: Client, _mode: bytes = b"SYNC") -> Reply:
-    for key in list(keys.values):
-        keys.remove(key)
     return "OK"
 
 
@@ -337,21 +349,7 @@ subscribers: dict[bytes, dict[bytes, set[Client]]] = {b"": {}, b"p": {}}
 def glob(pattern: bytes) -> Callable[[bytes], object]:
     """Does a name match? Redis's patterns are those of fnmatch, but for [^a], and for a backslash that quotes."""
     text = re.sub(r"\\([*?[])", r"[\1]", pattern.decode("latin-1")).replace("[^", "[!")
-    match = re.compile(fnmatch.translate(text)).match
-    return lambda name: match(name.decode("latin-1"))
-
-
-def join(client: Client, kind: bytes, name: bytes) -> None:
-    client.topics[kind, name] = None
-    subscribers[kind].setdefault(name, set()).add(client)
-
-
-def leave(client: Client, kind: bytes, name: bytes) -> None:
-    if (kind, name) in client.topics:
-        del client.topics[kind, name]
-        subscribers[kind][name].remove(client)
-        if not subscribers[kind][name]:
-            del subscribers[kind][name]
+    return re.compile(fnmatch.translate(text).encode("latin-1")).match
 
 
 def change(kind: bytes, what: bytes, how: Callable[..., None], client: Client, *names: bytes) -> Reply:
@@ -361,140 +359,25 @@ def change(kind: bytes, what: bytes, how: Callable[..., None], client: Client, *
     confirmed = Several()
     for name in names or [name for its_kind, name in client.topics if its_kind == kind]:
         how(client, kind, name)
-        confirmed.append(Push([what, name, len(client.topics)]))
-    return confirmed or Push([what, None, len(client.topics)])
+        confirmed.append((what, name, len(client.topics)))
+    return confirmed or (what, None, len(client.topics))
 
 
 def publish(_client: Client, channel: bytes, message: bytes) -> Reply:
-    told = [(client, Push([b"message", channel, message])) for client in subscribers[b""].get(channel, ())]
+    everybody = subscribers[b""].get(channel, ())
+    told: list[tuple[Client, Reply]] = [(client, (b"message", channel, message)) for client in everybody]
     for pattern, clients in subscribers[b"p"].items():
         if glob(pattern)(channel):
-            told += [(client, Push([b"pmessage", pattern, channel, message])) for client in clients]
+            told += [(client, (b"pmessage", pattern, channel, message)) for client in clients]
     for client, news in told:
         client.tell(news)
     return len(told)
 
 
-# -- transactions
-
-
-def multi(client: Client) -> Reply:
-    if client.queue is not None:
-        raise Refusal(b"ERR MULTI calls can not be nested")
-    client.queue, client.spoilt = [], False
-    return "OK"
-
-
-def execute_all(client: Client) -> Reply:
-    queue = client.queue or []
-    discard(client, b"EXEC")
-    if client.spoilt:
-        raise Refusal(b"EXECABORT Transaction discarded because of previous errors.")
-    return [execute(client, request) for request in queue]
-
-
-def discard(client: Client, name: bytes = b"DISCARD") -> Reply:
-    if client.queue is None:
-        raise Refusal(b"ERR %b without MULTI" % name)
-    client.queue = None
-    return "OK"
-
-
-# -- the connection and the server
-
-SETTINGS = {b"save": b"", b"appendonly": b"no"}
-
-
-def ping(client: Client, message: bytes | None = None) -> Reply:
-    if client.topics and client.protocol == 2:
-        return [b"pong", message or b""]
-    return "PONG" if message is None else message
-
-
-def hello(client: Client, version: bytes = b"") -> Reply:
-    if version not in (b"", b"2", b"3"):
-        raise Refusal(b"NOPROTO unsupported protocol version")
-    client.protocol = int(version or client.protocol)
-    about = {b"server": b"redis", b"version": b"7.0.0", b"mode": b"standalone", b"role": b"master"}
-    return about | {b"proto": client.protocol, b"id": client.number, b"modules": []}
-
-
-def select(_client: Client, index: bytes) -> Reply:
-    return "OK" if index == b"0" else Refusal(b"ERR DB index is out of range")
-
-
-def leave_server(client: Client) -> Reply:
-    client.tell("OK")
-    client.finish()
-    return Several()
-
-
-def set_name(client: Client, _setname: bytes, name: bytes) -> Reply:
-    client.name = name
-    return "OK"
-
-
-def info(_client: Client, *_sections: bytes) -> Reply:
-    lines = [f"{name.lower().replace(' ', '_')}:{value}\r\n" for name, value in status.figures().items()]
-    return b"# Server\r\nredis_version:7.0.0\r\n" + "".join(lines).encode()
-
-
-# -- the table of commands: the fewest words of a request, its name included, the most, and what to call
-
-SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE"}
-NEVER_QUEUED = SUBSCRIBING | {b"MULTI", b"EXEC", b"DISCARD", b"QUIT"}
-FOR_SUBSCRIBERS = SUBSCRIBING | {b"PING", b"QUIT"}  # RESP2 cannot tell other replies from messages
-
-COMMANDS: dict[bytes, tuple[int, int, Callable[..., Reply]]] = {
-    b"GET": (2, 2, lambda _, key: keys.get(key)),
-    b"SET": (3, MANY, set_value),
-    b"MGET": (2, MANY, lambda _, *names: [keys.get(name) for name in names]),
-    b"APPEND": (3, 3, append),
-    b"STRLEN": (2, 2, lambda _, key: len(keys.get(key) or b"")),
-    b"INCR": (2, 2, lambda _, key: add(key, 1)),
-    b"DECR": (2, 2, lambda _, key: add(key, -1)),
-    b"INCRBY": (3, 3, lambda _, key, amount: add(key, number(amount))),
-    b"DECRBY": (3, 3, lambda _, key, amount: add(key, -number(amount))),
-    b"DEL": (2, MANY, lambda _, *names: sum(name in keys and keys.remove(name) for name in names)),
-    b"EXISTS": (2, MANY, lambda _, *names: sum(name in keys for name in names)),
-    b"TYPE": (2, 2, lambda _, key: "string" if key in keys else "none"),
-    b"KEYS": (2, 2, find),
-    b"DBSIZE": (1, 1, lambda _: len(keys.values)),
-    b"FLUSHALL": (1, 2, flush),
-    b"EXPIRE": (3, 3, lambda _, key, amount: expire(key, number(amount))),
-    b"PEXPIRE": (3, 3, lambda _, key, amount: expire(key, number(amount) / 1000)),
-    b"TTL": (2, 2, lambda _, key: time_to_live(key, 1)),
-    b"PTTL": (2, 2, lambda _, key: time_to_live(key, 1000)),
-    b"PERSIST": (2, 2, lambda _, key: key in keys and keys.persist(key)),
-    b"SUBSCRIBE": (2, MANY, partial(change, b"", b"subscribe", join)),
-    b"PSUBSCRIBE": (2, MANY, partial(change, b"p", b"psubscribe", join)),
-    b"UNSUBSCRIBE": (1, MANY, partial(change, b"", b"unsubscribe", leave)),
-    b"PUNSUBSCRIBE": (1, MANY, partial(change, b"p", b"punsubscribe", leave)),
-    b"PUBLISH": (3, 3, publish),
-    b"MULTI": (1, 1, multi),
-    b"EXEC": (1, 1, execute_all),
-    b"DISCARD": (1, 1, discard),
-    b"PING": (1, 2, ping),
-    b"ECHO": (2, 2, lambda _, message: message),
-    b"HELLO": (1, 2, hello),
-    b"SELECT": (2, 2, select),
-    b"QUIT": (1, MANY, leave_server),
-    b"CLIENT ID": (2, 2, lambda client, _: client.number),
-    b"CLIENT GETNAME": (2, 2, lambda client, _: client.name),
-    b"CLIENT SETNAME": (3, 3, set_name),
-    b"CLIENT SETINFO": (4, 4, lambda *_: "OK"),
-    b"CONFIG GET": (3, MANY, lambda _client, _get, *names: {n: SETTINGS[n] for n in names if n in SETTINGS}),
-    b"COMMAND": (1, MANY, lambda *_: []),
-    b"INFO": (1, MANY, info),
-}
-
-
 # -- the status page, in callback style
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
-<title>miniredis</title><style>body { font: 1.2em sans-serif; margin: 3em } td { padding: .3em 2em .3em 0 }</style>
-<h1>miniredis</h1><table>%s</table></html>
-"""
+<title>miniredis</title><h1>miniredis</h1><table>%s</table></html>"""
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
 
 
@@ -502,7 +385,6 @@ class StatusPage(Socket):
     """One HTTP request. Whatever it asks for, it gets the page."""
 
     __slots__ = ("request",)
-
     idle_timeout = 10.0
 
     def __init__(self, sock: object) -> None:
@@ -531,7 +413,6 @@ class Status:
 
     def figures(self) -> dict[str, int]:
         clients = [sock for sock in current_loop().descriptor_map().values() if isinstance(sock, Client)]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "Connected clients": len(clients),
             "Subscribed clients": sum(bool(client.topics) for client in clients),
@@ -539,22 +420,76 @@ class Status:
             "Instantaneous ops per sec": self.per_second,
             "Keys": len(keys.values),
             "Keys that expire": len(keys.timers),
-            "Peak memory in bytes": peak if sys.platform == "darwin" else peak * 1024,
+            "Peak memory in bytes": getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         }
+
+    def info(self) -> bytes:
+        lines = [f"{name.lower().replace(' ', '_')}:{value}\r\n" for name, value in self.figures().items()]
+        return b"# Server\r\nredis_version:7.0.0\r\n" + "".join(lines).encode()
 
 
 status = Status()
 
 
+# -- the table of commands: the fewest words of a request, its name included, the most, and what to call
+
+SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE"}
+NEVER_QUEUED = SUBSCRIBING | {b"MULTI", b"EXEC", b"DISCARD", b"QUIT"}
+FOR_SUBSCRIBERS = SUBSCRIBING | {b"PING", b"QUIT"}  # RESP2 cannot tell other replies from messages
+SETTINGS = {b"save": b"", b"appendonly": b"no"}
+
+COMMANDS: dict[bytes, tuple[int, int, Callable[..., Reply]]] = {
+    b"GET": (2, 2, lambda _, key: keys.get(key)),
+    b"SET": (3, MANY, set_value),
+    b"MGET": (2, MANY, lambda _, *names: [keys.get(name) for name in names]),
+    b"APPEND": (3, 3, lambda _, key, tail: keys.append(key, tail)),
+    b"STRLEN": (2, 2, lambda _, key: len(keys.get(key) or b"")),
+    b"INCR": (2, 2, lambda _, key: keys.add(key, 1)),
+    b"DECR": (2, 2, lambda _, key: keys.add(key, -1)),
+    b"INCRBY": (3, 3, lambda _, key, amount: keys.add(key, number(amount))),
+    b"DECRBY": (3, 3, lambda _, key, amount: keys.add(key, -number(amount))),
+    b"DEL": (2, MANY, lambda _, *names: sum(name in keys and keys.remove(name) for name in names)),
+    b"EXISTS": (2, MANY, lambda _, *names: sum(name in keys for name in names)),
+    b"TYPE": (2, 2, lambda _, key: "string" if key in keys else "none"),
+    b"KEYS": (2, 2, lambda _, pattern: [key for key in filter(glob(pattern), list(keys.values)) if key in keys]),
+    b"DBSIZE": (1, 1, lambda _: len(keys.values)),
+    b"FLUSHALL": (1, 2, lambda *_: keys.clear()),
+    b"EXPIRE": (3, 3, lambda _, key, amount: keys.expire(key, number(amount))),
+    b"PEXPIRE": (3, 3, lambda _, key, amount: keys.expire(key, number(amount) / 1000)),
+    b"TTL": (2, 2, lambda _, key: keys.time_left(key, 1)),
+    b"PTTL": (2, 2, lambda _, key: keys.time_left(key, 1000)),
+    b"PERSIST": (2, 2, lambda _, key: key in keys and keys.persist(key)),
+    b"SUBSCRIBE": (2, MANY, partial(change, b"", b"subscribe", Client.join)),
+    b"PSUBSCRIBE": (2, MANY, partial(change, b"p", b"psubscribe", Client.join)),
+    b"UNSUBSCRIBE": (1, MANY, partial(change, b"", b"unsubscribe", Client.leave)),
+    b"PUNSUBSCRIBE": (1, MANY, partial(change, b"p", b"punsubscribe", Client.leave)),
+    b"PUBLISH": (3, 3, publish),
+    b"MULTI": (1, 1, Client.multi),
+    b"EXEC": (1, 1, Client.execute_all),
+    b"DISCARD": (1, 1, Client.discard),
+    b"PING": (1, 2, Client.ping),
+    b"ECHO": (2, 2, lambda _, message: message),
+    b"HELLO": (1, 2, Client.hello),
+    b"SELECT": (2, 2, lambda _, index: "OK" if index == b"0" else Refusal(b"ERR DB index is out of range")),
+    b"QUIT": (1, MANY, Client.leave_server),
+    b"CLIENT ID": (2, 2, lambda client, _: client.number),
+    b"CLIENT GETNAME": (2, 2, lambda client, _: client.name),
+    b"CLIENT SETNAME": (3, 3, Client.set_name),
+    b"CLIENT SETINFO": (4, 4, lambda *_: "OK"),
+    b"CONFIG GET": (3, MANY, lambda _, _get, *names: {name: SETTINGS[name] for name in names if name in SETTINGS}),
+    b"COMMAND": (1, MANY, lambda *_: []),
+    b"INFO": (1, MANY, lambda *_: status.info()),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A small Redis server.")
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=6380, help="0 picks one")
     parser.add_argument("--status-port", type=int, default=8080, help="0 picks one")
     options = parser.parse_args()
     try:
-        redis = serve_requests((options.host, options.port), talk, socket_class=Client)
-        web = serve((options.host, options.status_port), StatusPage)
+        redis = serve_requests(("127.0.0.1", options.port), talk, socket_class=Client)
+        web = serve(("127.0.0.1", options.status_port), StatusPage)
     except OSError as problem:
         sys.exit(f"miniredis: {problem}")
     print("miniredis listens on {}:{}".format(*redis.address), flush=True)
