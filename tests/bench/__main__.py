@@ -113,6 +113,8 @@ def run(given: argparse.Namespace) -> Results:
 
 def write(given: argparse.Namespace, results: Results) -> None:
     """The files that were asked for."""
+    if given.json:
+        results.save(given.json)
     if given.markdown:
         given.markdown.parent.mkdir(parents=True, exist_ok=True)
         given.markdown.write_text(f"# Results\n\n{report.markdown(results)}")
