@@ -179,7 +179,7 @@ class Loop(Registry):
     def _run_tasks(self) -> None:
         """Start and resume tasks. What they start or wake has its turn at once, a bounded number of times.
 
-        To ask the kernel between a spawn and its join would make up half of their cost.
+        To ask the kernel between a spawn and its join would add half as much again to their cost.
         """
         for _ in range(_ROUNDS):
             if not self._runnable:
