@@ -10,9 +10,8 @@ Which style is where, and why:
 - The dialogue of requests and replies is sequential (`talk`, `read_request`). A request is a line, then so many times
   a line and a block of bytes, and the code just says that. It runs in a greenlet that `serve_requests` lends it while
   there are requests; a client that is idle is one small object, and holds no greenlet.
-- A client that subscribes is in callback style (`Client.event_read`) until it has left its last channel: it has no turn
-  to wait for, since messages come when somebody publishes, and requests come when it likes. What it has sent too early
-  is put back, for the other style to read.
+- A client that subscribes is in callback style (`Client.event_read`) until it has left its last channel: messages come
+  when somebody publishes, requests when it likes. What it has sent too early is put back, for the other style to read.
 - The commands never wait, and both styles call the same ones (`execute`). They answer ordinary Python values, which
   `encode` turns into bytes. Keys expire by the loop's timers.
 - The status page is in callback style: one read, one write, and nothing in between that could be waited for.
@@ -62,13 +61,13 @@ def read_request(client: Client) -> Request:
             raise Refusal(b"ERR Protocol error: unbalanced quotes in request") from None
     words = []
     for _ in range(length(line, b"*", b"multibulk", MANY)):
-        size = length(client.read_line(), b"$", b"bulk", LONGEST_BULK)
+        size = length(client.read_line())
         words.append(client.read_exactly(size + 2)[:-2])
     return words
 
 
 @lru_cache(1024)  # most requests have the same few lengths
-def length(line: bytes, mark: bytes, what: bytes, most: int) -> int:
+def length(line: bytes, mark: bytes = b"$", what: bytes = b"bulk", most: int = LONGEST_BULK) -> int:
     r"""The number in a line like b"*3\r\n" or b"$5\r\n"."""
     digits = line[1:-2]
     if line[:1] != mark:
@@ -98,12 +97,11 @@ class Several(list[Reply]):
 
 def encode(reply: Reply, protocol: int) -> bytes:
     """The bytes of a reply: str is a word like OK, dict a map, tuple news (in RESP2, which has neither, arrays)."""
-    parts: Sequence[Reply]
     match reply:
         case bytes():
             return b"$%d\r\n%b\r\n" % (len(reply), reply)
         case str():
-            return b"+%b\r\n" % reply.encode()
+            return f"+{reply}\r\n".encode()
         case int():
             return b":%d\r\n" % reply
         case None:
@@ -111,13 +109,13 @@ def encode(reply: Reply, protocol: int) -> bytes:
         case Refusal():
             return b"-%b\r\n" % re.sub(rb"[\r\n]", b" ", reply.args[0])
         case Several():
-            head, parts = b"", reply
+            return b"".join([encode(part, protocol) for part in reply])
         case Mapping():
             parts = [part for pair in reply.items() for part in pair]
             head = b"%%%d\r\n" % len(reply) if protocol == 3 else b"*%d\r\n" % len(parts)
         case _:
             mark = b">" if protocol == 3 and isinstance(reply, tuple) else b"*"
-            head, parts = b"%b%d\r\n" % (mark, len(reply)), reply
+            head, parts = b"%b%d\r\n" % (mark, len(reply)), [*reply]
     return head + b"".join([encode(part, protocol) for part in parts])
 
 
@@ -320,6 +318,9 @@ def number(text: bytes) -> int:
 
 
 def set_value(_client: Client, key: bytes, value: bytes, *options: bytes) -> Reply:
+    if not options:
+        keys.put(key, value)
+        return "OK"
     flags, seconds, words = set(), 0.0, iter(options)
     for word in map(bytes.upper, words):
         if word in UNITS and not seconds and (amount := next(words, None)) is not None:
@@ -332,7 +333,7 @@ def set_value(_client: Client, key: bytes, value: bytes, *options: bytes) -> Rep
             raise Refusal(b"ERR syntax error")
     if {b"NX", b"XX"} <= flags or (seconds and b"KEEPTTL" in flags):
         raise Refusal(b"ERR syntax error")
-    if flags and (b"NX" if key in keys else b"XX") in flags:
+    if (b"NX" if key in keys else b"XX") in flags:
         return None
     keys.put(key, value, keep_timer=b"KEEPTTL" in flags)
     if seconds:
@@ -437,7 +438,6 @@ SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE"}
 NEVER_QUEUED = SUBSCRIBING | {b"MULTI", b"EXEC", b"DISCARD", b"QUIT"}
 FOR_SUBSCRIBERS = SUBSCRIBING | {b"PING", b"QUIT"}  # RESP2 cannot tell other replies from messages
 SETTINGS = {b"save": b"", b"appendonly": b"no"}
-
 COMMANDS: dict[bytes, tuple[int, int, Callable[..., Reply]]] = {
     b"GET": (2, 2, lambda _, key: keys.get(key)),
     b"SET": (3, MANY, set_value),
