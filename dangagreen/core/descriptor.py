@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any, ClassVar
+from typing import Any
 
 from dangagreen.core.handlers import UNTOLD
 from dangagreen.core.loop import Loop, current_loop
@@ -28,8 +28,6 @@ class Descriptor:
         "__weakref__", "_context", "_owner", "_queue", "_reader", "_told", "_watch_read", "_watch_write",
         "close_reason", "closed", "fd", "loop", "sock",
     )  # fmt: skip
-
-    _nothing_to_do: ClassVar[str] = "must override event_read"
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         sock.setblocking(False)
@@ -83,7 +81,7 @@ class Descriptor:
 
     def event_read(self) -> object:
         """Called when there is something to read, while reading is watched. A subclass that watches must override."""
-        raise NotImplementedError(f"{type(self).__name__} {self._nothing_to_do}")
+        raise NotImplementedError(f"{type(self).__name__} must override event_read")
 
     def _events(self, mask: int) -> None:
         raise NotImplementedError

@@ -180,6 +180,3 @@ class Lifetime(Outgoing):
         if self._eof:
             return want & ~READ
         return want | READ if self._finishing else want
-
-    def _may_be_read(self) -> bool:
-        return not self._eof and not self._finishing and (self._watch_read or self._reader is not None)

@@ -8,7 +8,6 @@ alone. What does not belong here: sockets, buffers, greenlets.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -25,8 +24,6 @@ from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.pollers import READ, Events, Poller, available_pollers
 from dangagreen.core.profiling import Profile
 from dangagreen.core.registry import Registry
-
-log = logging.getLogger("dangagreen")
 
 _ROUNDS = 8  # of starting and resuming tasks in one turn
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm

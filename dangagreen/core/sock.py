@@ -234,7 +234,7 @@ class Socket(DangaNames, Lifetime):
     def _may_be_read(self) -> bool:
         if self._finishing or self._eof:
             return bool(self._buffer)
-        return super()._may_be_read() or self._sequential or self._unread()
+        return self._watch_read or self._reader is not None or self._sequential or self._unread()
 
     # -- in words
 
