@@ -97,7 +97,7 @@ INNER = {
     dangagreen.Loop: "current green handlers object_callbacks profile pushed timers to_close unflushed unsettled"
     " measurements abandon check_thread discard failed forget register report",
     dangagreen.Listener: "adopt event_read",
-    dangagreen.Task: "dirty end interrupt leave_worker owned resume run start subject throw to_hub wait worker",
+    dangagreen.Task: "context dirty end interrupt owned resume run start subject throw to_hub wait worker",
     dangagreen.Timer: "context fire",
 }
 

@@ -25,7 +25,7 @@ from dangagreen.core.pollers import READ, Events, Poller, available_pollers
 from dangagreen.core.profiling import Profile
 from dangagreen.core.registry import Registry
 
-_ROUNDS = 8  # of starting and resuming tasks in one turn
+_TASKS_AT_ONCE = 64  # started or resumed in one turn, where no more were waiting for it when their turn came
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
@@ -103,9 +103,9 @@ class Loop(Registry):
         if self.timers:
             self._run_timers()
         if self._ready:
-            self._run_queued(self._ready)
-        if self._runnable:
-            self._run_tasks()
+            self._run_queued(self._ready, len(self._ready))
+        if self._runnable:  # also those that tasks start or wake, without asking the kernel in between
+            self._run_queued(self._runnable, max(len(self._runnable), _TASKS_AT_ONCE))
         if self.pushed:
             self._run_pushed()
         if self.unflushed:
@@ -165,23 +165,15 @@ class Loop(Registry):
             except Exception as error:
                 self.report(ErrorContext(f"a timer's callback raised: {what!r}", error))
 
-    def _run_queued(self, calls: deque[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
-        for _ in range(len(calls)):
-            call, arguments = calls.popleft()
-            try:
-                call(*arguments)
-            except Exception as error:
-                self.report(ErrorContext(f"a call_soon callback raised: {call!r} {arguments!r}", error))
-
-    def _run_tasks(self) -> None:
-        """Start and resume tasks. What they start or wake has its turn at once, a bounded number of times.
-
-        To ask the kernel between a spawn and its join would add half as much again to their cost.
-        """
-        for _ in range(_ROUNDS):
-            if not self._runnable:
+    def _run_queued(self, calls: deque[Callable[[], object]], most: int) -> None:
+        for _ in range(most):
+            if not calls:
                 return
-            self._run_queued(self._runnable)
+            call = calls.popleft()
+            try:
+                call()
+            except Exception as error:
+                self.report(ErrorContext(f"a call_soon callback raised: {call!r}", error))
 
     def _run_pushed(self) -> None:
         for handler in list(self.pushed):

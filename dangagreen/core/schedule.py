@@ -15,6 +15,7 @@ from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from dangagreen.core.errors import ForeignThreadError
@@ -33,8 +34,8 @@ class Schedule:
         self.poller = poller
         self.timers = Timers(self)
         self.thread = get_ident()
-        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._runnable: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # tasks to start or to resume
+        self._ready: deque[Callable[[], object]] = deque()
+        self._runnable: deque[Callable[[], object]] = deque()  # tasks to start or to resume
         self._foreign_ends: FdHandler | None = None  # the socket by which other threads wake the loop
         self._awake = False
 
@@ -52,11 +53,11 @@ class Schedule:
         """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context."""
         if get_ident() != self.thread:
             self.check_thread("call_soon")
-        self._ready.append((copy_context().run, (callback, *args)))
+        self._ready.append(partial(copy_context().run, callback, *args))
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """The same from any thread, or from a signal handler: the one way into a loop from outside."""
-        self._ready.append((copy_context().run, (callback, *args)))
+        self._ready.append(partial(copy_context().run, callback, *args))
         handler = self._foreign_ends
         if handler is not None and not self._awake:
             self._awake = True

@@ -127,12 +127,12 @@ def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: An
     listener.adopt(connection)
     connection._sequential = True
     task = _task_of(connection, _serve_connection, handler)
-    connection.loop._runnable.append((task.start, ()))
+    connection.loop._runnable.append(task.start)
 
 
 def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Task[None]:
     """A task for a connection, in the connection's own context."""
-    return Task(sock.loop, serve, (sock, handler), {}, sock._context, handler)
+    return Task(sock.loop, partial(serve, sock, handler), sock._context, handler)
 
 
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:

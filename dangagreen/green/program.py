@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any, cast
 
 from dangagreen.core.descriptor import Descriptor
@@ -29,9 +30,9 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
-    task = Task(loop, main, args, kwargs, copy_context())
+    task = Task(loop, partial(main, *args, **kwargs), copy_context(), main)
     task.owned = True
-    loop._runnable.append((task.start, ()))
+    loop._runnable.append(task.start)
 
     def interrupt() -> None:
         if not task.done:

@@ -11,6 +11,7 @@ import sys
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -40,16 +41,16 @@ class Waiter:
     `resume` and `throw` switch to it, and are for the hub alone; `to_hub` switches away from it.
     """
 
-    __slots__ = ("dirty", "done", "interrupt", "loop", "resume", "subject", "throw", "to_hub", "wait", "worker")
+    __slots__ = ("context", "dirty", "done", "interrupt", "loop", "resume", "subject", "to_hub", "wait", "worker")
 
+    context: Context | None  # what it runs in
     resume: Callable[[], object]
-    throw: Callable[..., object]
     to_hub: Callable[[], object]
+    subject: Any
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.wait: Wait | None = None  # None while it runs, and once it was woken
-        self.subject: Any = None
         self.interrupt: BaseException | None = None
         self.dirty: Any = None  # the socket that it wrote to last: what is queued leaves when it parks or ends
         self.worker: Worker | None = None
@@ -66,17 +67,29 @@ class Waiter:
             return None
         return self.wait.words.format(self.wait.name, self.subject)
 
+    def start(self) -> None:
+        """Run in a worker until it first parks. Only on the hub."""
+        if self.interrupt is not None:
+            return self.end(self.interrupt)
+        sched: Scheduler = self.loop.green  # type: ignore[assignment]
+        idle = sched.idle
+        self.worker = worker = idle.pop() if idle else Worker(sched)
+        worker.task = self
+        worker.gr_context = self.context
+        self.to_hub = sched.to_hub
+        self.resume = resume = worker.resume
+        resume()
+        return None
+
+    def throw(self, error: BaseException) -> None:
+        """Resume it with an error."""
+        self.worker.throw(error)  # type: ignore[union-attr]
+
     def run(self) -> None:
         """What its worker does."""
         raise NotImplementedError
 
-    def leave_worker(self) -> None:
-        """The worker goes on to others."""
-        if self.worker is not None:
-            self.worker = None
-            del self.resume, self.throw, self.to_hub
-
-    def end(self, result: Any, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         """It has returned, or raised."""
         raise NotImplementedError
 
@@ -84,28 +97,30 @@ class Waiter:
 class Worker(greenlet):
     """A greenlet that runs one task after another."""
 
-    __slots__ = ("sched", "task")
+    __slots__ = ("resume", "sched", "task")
 
     task: Waiter | None
 
     def __init__(self, sched: Scheduler) -> None:
         super().__init__(parent=sched.hub)
         self.sched = sched
+        self.resume = self.switch  # made once, not for each task
         sched.workers[self] = None
 
     def run(self) -> None:
         sched = self.sched
+        idle = sched.idle
         try:
             while True:
                 self.task.run()  # type: ignore[union-attr]
                 self.task = None
                 self.gr_context = None
-                if len(sched.idle) >= _IDLE_WORKERS:
+                if len(idle) >= _IDLE_WORKERS:
                     return
-                sched.idle.append(self)
+                idle.append(self)
                 sched.to_hub()
         finally:
-            del sched.workers[self]
+            del sched.workers[self], self.resume
 
 
 class TopLevel(Waiter):
@@ -116,7 +131,6 @@ class TopLevel(Waiter):
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
         self.resume = self._resume
-        self.throw = self._throw
         self.to_hub = self._run_loop
 
     @property
@@ -127,7 +141,7 @@ class TopLevel(Waiter):
         self._woken = True
         self.wait = None  # so that nobody wakes it again before the turn has ended
 
-    def _throw(self, error: BaseException) -> None:
+    def throw(self, error: BaseException) -> None:
         self._raise: BaseException | None = error
         self._resume()
 
@@ -142,7 +156,7 @@ class TopLevel(Waiter):
                 wait.undo(subject, self)
             raise
         finally:  # an interrupt may have come before a resumption that was on its way
-            kept = [entry for entry in ready if entry[0] is not self.resume and entry[0] is not self.throw]
+            kept = [call for call in ready if call is not self.resume and getattr(call, "func", None) != self.throw]
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)
@@ -174,16 +188,6 @@ class Scheduler:
                 if worker.task is not None:
                     worker.task.to_hub = self.to_hub
 
-    def start(self, task: Waiter, context: Context | None) -> None:
-        """Run a task in a worker, in this context, until it first parks."""
-        task.worker = worker = self.idle.pop() if self.idle else Worker(self)
-        worker.task = task
-        worker.gr_context = context
-        task.resume = worker.switch
-        task.throw = worker.throw
-        task.to_hub = self.to_hub
-        worker.switch()
-
     def reset(self) -> None:
         """End every task where it is, its `finally` blocks run; let go of the workers."""
         self.adopt()
@@ -196,7 +200,7 @@ class Scheduler:
     def _end(self, task: Waiter) -> None:
         reset = Cancelled("the loop was reset")
         if task.worker is None:
-            task.end(None, reset)
+            task.end(reset)
             return
         if task.wait is not None:
             task.wait.undo(task.subject, task)
@@ -248,7 +252,7 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
     task.wait = wait
     task.subject = subject
     loop = task.loop
-    loop.current = None
+    current, loop.current = loop.current, None
     try:
         if task.dirty is not None:  # only now: sending may already wake the task
             sock, task.dirty = task.dirty, None
@@ -266,8 +270,7 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
         raise
     finally:
         task.wait = task.subject = None
-        if type(task) is not TopLevel:
-            loop.current = task
+        loop.current = current
 
 
 def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
@@ -293,10 +296,7 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
         return False
     wait.undo(task.subject, task)
     task.wait = None
-    if error is None:
-        task.loop._runnable.append((task.resume, ()))
-    else:
-        task.loop._runnable.append((task.throw, (error,)))
+    task.loop._runnable.append(task.resume if error is None else partial(task.throw, error))
     return True
 
 

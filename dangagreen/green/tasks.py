@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
 from types import CodeType
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -20,8 +22,6 @@ from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, sched
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
-_NO_KWARGS: dict[str, Any] = {}
-
 
 class Task(Waiter, Generic[Result]):
     """A function that runs in a greenlet of its own and may wait. Made by `spawn`.
@@ -29,43 +29,28 @@ class Task(Waiter, Generic[Result]):
     `done` is True once it has ended; `name` may be assigned. `result()` and `cancel()` never wait, `join()` does.
     """
 
-    __slots__ = (
-        "__weakref__", "_args", "_context", "_error", "_function", "_joiners", "_kwargs", "_name", "_named_after",
-        "_origin", "_result", "owned",
-    )  # fmt: skip
+    __slots__ = ("__weakref__", "_call", "_error", "_joiners", "_origin", "_result", "name", "owned")
+
+    _result: Result
+    _error: BaseException | None
 
     def __init__(
         self,
         loop: Loop,
-        function: Callable[..., Result],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        call: Callable[[], Result],
         context: Context,
-        named_after: Callable[..., Any] | None = None,
+        named_after: Callable[..., Any],
+        origin: tuple[CodeType, int] | None = None,
     ) -> None:
-        super().__init__(loop)
-        self._function: Callable[..., Result] | None = function
-        self._named_after: Callable[..., Any] | None = named_after or function
-        self._args = args
-        self._kwargs = kwargs
-        self._context: Context | None = context
-        self._name: str | None = None
-        self._origin: tuple[CodeType, int] | None = None
-        self.owned = False  # somebody else takes care of its failure
-        self._result: Any = None
-        self._error: BaseException | None = None
+        self.loop = loop  # what Waiter.__init__ does, in line: a tenth of a spawn
+        self.wait = self.interrupt = self.dirty = self.worker = None
+        self.done = self.owned = False  # owned: somebody else takes care of its failure
+        self.context = context
+        self._call: Callable[[], Result] | None = call
+        self.name: str = getattr(named_after, "__qualname__", None) or _name_of(named_after)
+        self._origin = origin
         self._joiners: list[Waiter] | None = None
         scheduler(loop).tasks[self] = None
-
-    @property
-    def name(self) -> str:
-        if self._name is None:
-            self._name = getattr(self._named_after, "__qualname__", None) or repr(self._named_after)
-        return self._name
-
-    @name.setter
-    def name(self, name: str) -> None:
-        self._name = name
 
     @property
     def spawned_at(self) -> str | None:
@@ -78,15 +63,22 @@ class Task(Waiter, Generic[Result]):
 
     def join(self, timeout: float | None = None) -> None:
         """Parks until the task has ended, however it ended. Raises TimeoutError after `timeout` seconds."""
-        me = entering(self.loop, "join")
+        loop = self.loop
+        me: Waiter | None = loop.current
+        if me is None or me.interrupt is not None or get_ident() != loop.thread:
+            me = entering(loop, "join")
         if self.done:
             return
         if self is me:
             raise RuntimeError(f"{self!r} cannot join itself")
         if self._joiners is None:
-            self._joiners = []
-        self._joiners.append(me)
-        park_for(me, _JOIN, self, timeout)
+            self._joiners = [me]
+        else:
+            self._joiners.append(me)
+        if timeout is None:
+            park(me, _JOIN, self)
+        else:
+            park_for(me, _JOIN, self, timeout)
 
     def result(self) -> Result:
         """What the function returned, or raise what it raised; TaskCancelledError if it was cancelled.
@@ -101,7 +93,7 @@ class Task(Waiter, Generic[Result]):
             raise TaskCancelledError(message if reason is None else f"{message}: {reason}", reason)
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[no-any-return]
+        return self._result
 
     def cancel(self, reason: object = None) -> bool:
         """Raise Cancelled at the task's wait and at each later one. Before it has started, it never runs.
@@ -127,49 +119,45 @@ class Task(Waiter, Generic[Result]):
 
     # -- its life, on the hub and in its worker
 
-    def start(self) -> None:
-        """Run until it first parks. Only on the hub."""
-        if self.interrupt is not None:
-            self.end(None, self.interrupt)
-        else:
-            scheduler(self.loop).start(self, self._context)
-
     def run(self) -> None:
         """Call the function. Only in a worker."""
-        self.loop.current = self
-        result = error = None
+        loop = self.loop
+        loop.current = self
+        error = None
         try:
-            result = self._function(*self._args, **self._kwargs)  # type: ignore[misc]
+            self._result = self._call()  # type: ignore[misc]
         except BaseException as raised:
             error = raised
         if self.dirty is not None:
-            self.loop.unflushed.append(self.dirty)
+            loop.unflushed.append(self.dirty)
             self.dirty = None
-        self.loop.current = None
-        self.end(result, error)
-        try:
-            if error is not None and not isinstance(error, (Exception, Cancelled)):
-                raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
-        finally:
-            del self, error  # or the error's traceback would tie the task to itself by this frame
+        loop.current = None
+        self.end(error)
+        if error is not None:
+            try:
+                if not isinstance(error, (Exception, Cancelled)):
+                    raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
+            finally:
+                del self, error  # or the error's traceback would tie the task to itself by this frame
 
-    def end(self, result: Any, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         self.done = True
-        self._result = result
         self._error = error
-        if self._named_after is self._function:
-            self.name  # noqa: B018  a function that a closure made goes, its name stays
-            self._named_after = None
-        self.leave_worker()
-        self._function = self._context = None
-        self._args, self._kwargs = (), _NO_KWARGS
-        del scheduler(self.loop).tasks[self]
+        self.worker = self._call = self.context = None
+        del self.loop.green.tasks[self]  # type: ignore[union-attr]
         joiners, self._joiners = self._joiners, None
-        for joiner in joiners or ():
-            wake(joiner)
-        if isinstance(error, Exception) and not joiners and not self.owned:
+        if joiners is not None:
+            for joiner in joiners:
+                wake(joiner)
+        if error is not None and not joiners and not self.owned and isinstance(error, Exception):
             where = f", spawned at {self.spawned_at}," if self._origin else ""
             self.loop.report(ErrorContext(f"task {self.name!r}{where} failed", error, self))
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
@@ -177,10 +165,10 @@ def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: P
     if not callable(function):
         raise TypeError(f"spawn needs a function, not {function!r}: write spawn(f, x) for f(x)")
     loop = current_loop()
-    task = Task(loop, function, args, kwargs, copy_context())
     frame = sys._getframe(1)
-    task._origin = (frame.f_code, frame.f_lasti)
-    loop._runnable.append((task.start, ()))
+    call = partial(function, *args, **kwargs) if args or kwargs else function
+    task = Task(loop, call, copy_context(), function, (frame.f_code, frame.f_lasti))
+    loop._runnable.append(task.start)
     return task
 
 
@@ -193,7 +181,7 @@ def sleep(seconds: float) -> None:
     if seconds > 0:
         park(task, _SLEEP, loop.timers.add(loop.clock() + seconds, task.resume))
     else:
-        loop._ready.append((task.resume, ()))
+        loop._ready.append(task.resume)
         park(task, _YIELD, None)
 
 
@@ -210,7 +198,7 @@ def _undo_join(joined: Task[Any], task: Waiter) -> None:
 
 def _undo_yield(_subject: Any, task: Waiter) -> None:
     with contextlib.suppress(ValueError):
-        task.loop._ready.remove((task.resume, ()))
+        task.loop._ready.remove(task.resume)
 
 
 _JOIN = Wait("join", _undo_join)

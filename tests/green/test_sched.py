@@ -1157,3 +1157,22 @@ def test_a_cancel_by_a_timer_at_the_very_deadline_of_a_sleep_wakes_once(loop, ti
         loop.add_timer(1, task.cancel)
     task.join()
     assert woken == (["cancelled", "cancelled"] if timer_first else ["slept", "cancelled"])
+
+
+def test_a_yielding_task_that_is_cancelled_by_the_call_before_it_leaves_the_queue_in_order(loop):
+    ran = []
+
+    def yields():
+        loop.call_soon(lambda: task.cancel("by the call before"))
+        d.sleep(0)
+
+    def main():
+        task.join()
+        loop.call_soon(ran.append, "later")
+        d.sleep(0)
+
+    task = d.spawn(yields)
+    d.run(main)
+    assert ran == ["later"]
+    with pytest.raises(d.TaskCancelledError, match="by the call before"):
+        task.result()
