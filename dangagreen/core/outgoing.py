@@ -143,13 +143,17 @@ class Outgoing(Descriptor):
     def _flush(self) -> None:
         """Send what is queued, as far as the kernel takes it, and run the callables whose turn has come."""
         queue = self._queue
-        if queue is None or self._sending == FLUSHING:
+        if queue is None:
             return
-        if self._sending == IDLE and not self._calls and self.unsent <= _JOIN and self._writer is None:
+        if self._sending == IDLE and not self._calls and self._writer is None and self.unsent <= _JOIN:
             # The usual case, small replies and a willing kernel, without the machinery below.
-            data = queue[0] if len(queue) == 1 else b"".join(queue)
-            sent = self._try_to_send(data)
-            if sent < 0:
+            data = b"".join(queue)  # of a single piece that is the piece itself
+            try:
+                sent: int = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._write_failed(error)
                 return
             if sent == self.unsent and not self._above and not self._writers:
                 self._queue = None
@@ -157,7 +161,8 @@ class Outgoing(Descriptor):
                 return
             self.unsent -= sent
             queue[:] = [memoryview(data)[sent:]] if self.unsent else []
-        self._flush_in_order(queue)
+        if self._sending != FLUSHING:
+            self._flush_in_order(queue)
 
     def _flush_in_order(self, queue: list[Buffer | Callable[[], object]]) -> None:
         self._sending = FLUSHING

@@ -70,9 +70,11 @@ class Schedule:
             self.check_thread("add_timer")
         if not callable(callback):
             raise TypeError(f"add_timer needs a callable, not {callback!r}")
-        if seconds != seconds:
-            raise ValueError("add_timer: the seconds are not a number")
-        return self.timers.add(self.clock() + max(0.0, seconds), callback, copy_context())
+        if not seconds > 0:
+            if seconds != seconds:
+                raise ValueError("add_timer: the seconds are not a number")
+            seconds = 0.0
+        return self.timers.add(self.clock() + seconds, callback, copy_context())
 
     def check_thread(self, call: str) -> None:
         """Raise ForeignThreadError unless this is the loop's own thread."""

@@ -33,7 +33,18 @@ class Socket(DangaNames, Lifetime):
     and a misspelt one raises AttributeError.
     """
 
-    __slots__ = ("_buffer", "_hung", "_local", "_peer", "_pos", "_read_error", "_searched", "_sequential", "_serving")
+    __slots__ = (
+        "_at_once",
+        "_buffer",
+        "_hung",
+        "_local",
+        "_peer",
+        "_pos",
+        "_read_error",
+        "_searched",
+        "_sequential",
+        "_serving",
+    )
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         super().__init__(sock, loop)
@@ -41,6 +52,7 @@ class Socket(DangaNames, Lifetime):
         self._pos = 0
         self._searched = 0  # how much of what is unread a parked reader has looked through
         self._hung = 0
+        self._at_once = 0  # bytes of bulk that may be received without waiting first
         self._sequential = False  # whose style decides what a hang-up does
         self._serving = False  # a handler of serve_requests is at work
         self._read_error: OSError | None = None
@@ -53,7 +65,7 @@ class Socket(DangaNames, Lifetime):
         """At most n bytes; b"" when nothing is there now; None when the connection has ended or is closed."""
         if self._buffer:
             return self._take(n)
-        if self.closed or self._finishing:
+        if self._mute and (self.closed or self._finishing):
             return None
         try:
             data: bytes = self.sock.recv(n)

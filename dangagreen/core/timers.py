@@ -47,11 +47,14 @@ class Timer:
     def cancel(self) -> None:
         """Never fire. Harmless when it has fired, or was cancelled, before."""
         if self.callback is not None:
-            owner = self._timers.owner
+            timers = self._timers
+            owner = timers.owner
             if owner is not None and get_ident() != owner.thread:
                 owner.check_thread("Timer.cancel")
             self.callback = self.context = None
-            self._timers._one_was_cancelled()
+            timers._cancelled += 1
+            if timers._cancelled > timers._bearable:
+                timers._sweep()
 
     def fire(self) -> None:
         """Call the callback, in the context that the timer was made in. Only the loop does this."""
@@ -70,13 +73,14 @@ class Timer:
 class Timers:
     """All timers of one loop, the `owner`."""
 
-    __slots__ = ("_added", "_cancelled", "_heap", "owner")
+    __slots__ = ("_added", "_bearable", "_cancelled", "_heap", "owner")
 
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner = owner
         self._heap: list[tuple[float, int, Timer]] = []
         self._added = 0
         self._cancelled = 0
+        self._bearable = _ENOUGH_TO_SWEEP  # at more cancelled ones than this it is time to count
 
     def add(self, deadline: float, callback: Callable[[], object], context: Context | None = None) -> Timer:
         timer = Timer(self, deadline, callback, context)
@@ -117,13 +121,15 @@ class Timers:
             timer.callback = timer.context = None
         self._heap.clear()
         self._cancelled = 0
+        self._bearable = _ENOUGH_TO_SWEEP
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
-    def _one_was_cancelled(self) -> None:
-        self._cancelled += 1
-        if self._cancelled > _ENOUGH_TO_SWEEP and self._cancelled * 2 > len(self._heap):
+    def _sweep(self) -> None:
+        """Let go of the cancelled ones, if they outnumber the others; otherwise say when to look again."""
+        if self._cancelled * 2 > len(self._heap):
             self._heap[:] = [entry for entry in self._heap if entry[2].callback is not None]
             heapify(self._heap)
             self._cancelled = 0
+        self._bearable = max(_ENOUGH_TO_SWEEP, len(self._heap) - self._cancelled)

@@ -22,6 +22,8 @@ from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, wa
 _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
 _MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
 _LARGE = 65536  # a buffer beyond this grows in place
+_AT_ONCE = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking,
+_LONG_TURN = 0.001  # in a turn that has not lasted for so many seconds
 _TO_END = 16 * 1024 * 1024
 
 
@@ -48,7 +50,9 @@ class Socket(CallbackSocket):
                 raise ValueError(f"read_exactly({n}): cannot be negative")
             return b""
         while len(self._buffer) - self._pos < n:
-            if not self._fill(task, _READ_EXACTLY, min(max(n - self.buffered, _CHUNK), _MOST)):
+            missing = n - self.buffered
+            fill = self._fill if missing <= _CHUNK else self._fill_much
+            if not fill(task, _READ_EXACTLY, min(max(missing, _CHUNK), _MOST)):
                 raise self._incomplete(f"the {n} that were asked for")
         buffer, start = self._buffer, self._pos
         if start + n < len(buffer) and type(buffer) is bytes:
@@ -106,8 +110,9 @@ class Socket(CallbackSocket):
             task = self._entering("read_some")
         if limit <= 0:
             raise ValueError(f"read_some({limit}): at least one byte must be asked for")
+        fill = self._fill if limit <= _CHUNK else self._fill_much
         while not self._buffer:
-            if not self._fill(task, _READ_SOME, min(limit, _MOST)):
+            if not fill(task, _READ_SOME, min(limit, _MOST)):
                 return b""
         return self._take(limit)
 
@@ -117,7 +122,8 @@ class Socket(CallbackSocket):
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_to_end")
         while len(self._buffer) - self._pos <= limit:
-            if not self._fill(task, _READ_TO_END, _CHUNK if self.buffered < _LARGE else 4 * _CHUNK):
+            fill = self._fill if self.buffered < _LARGE else self._fill_much
+            if not fill(task, _READ_TO_END, _CHUNK if self.buffered < _LARGE else 4 * _CHUNK):
                 return self._take(len(self._buffer)) if self._buffer else b""
         raise self._over(limit, "what came before the end")
 
@@ -179,6 +185,26 @@ class Socket(CallbackSocket):
         if self._watch_read:
             loop.pushed.setdefault(self, False)  # what this read leaves over is for event_read
         return self._receive(size)
+
+    def _fill_much(self, task: Waiter, wait: Wait, size: int) -> bool:
+        """The same for bulk. After a receive that got all that it had asked for it tries for more before it parks.
+
+        That saves a turn, and keeps to one connection's memory for a while: in all a third of what bulk receive costs.
+        Bounded in bytes and in the time since the turn began, so that others have their turn.
+        """
+        loop, before = self.loop, self.buffered
+        if get_ident() != loop.thread:
+            loop.check_thread(wait.name)
+        usual = not (self._mute or self._eof or self._watch_read or self._reader is not None)
+        if usual and self._at_once > 0 and loop.clock() - loop.now < _LONG_TURN:
+            self._at_once -= size
+            there = self._receive(size)
+        else:
+            there = self._fill(task, wait, size)
+            self._at_once = _AT_ONCE
+        if self.buffered - before < size:
+            self._at_once = 0
+        return there
 
     def _receive(self, size: int = _CHUNK) -> bool:
         """Add to the buffer what the kernel has, be it nothing. False at the end of the stream."""
@@ -243,18 +269,17 @@ class Socket(CallbackSocket):
         if unsent > self._high_water or self._mute:
             self._wait_for_room(task, data)
             unsent = self.unsent + len(data)
+        self.unsent = unsent
         if self._queue is not None:
             self._queue.append(data)
         elif data:
             if not self._watch_read:
                 self._sequential = True
             self._queue = [data]
-            if task.dirty is not self:
-                if task.dirty is not None:
-                    loop.unflushed.append(task.dirty)
-                task.dirty = self
-        self.unsent = unsent
-        if task.worker is None:  # top-level code, which may not park for long
+            other, task.dirty = task.dirty, self
+            if other is not None and other is not self:
+                loop.unflushed.append(other)
+        if loop.current is None:  # top-level code, which may not park for long
             task.dirty = None
             self._flush()
 
