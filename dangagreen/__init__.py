@@ -15,9 +15,12 @@ from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
 from dangagreen.green.connecting import connect
+from dangagreen.green.groups import TaskGroup
 from dangagreen.green.net import Socket, serve, serve_requests
+from dangagreen.green.parking import no_parking
 from dangagreen.green.program import run
-from dangagreen.green.tasks import Task, current_task, sleep, spawn
+from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
+from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 
 __all__ = [
     "BusyError",
@@ -30,18 +33,27 @@ __all__ = [
     "LimitError",
     "Listener",
     "Loop",
+    "Scope",
     "Socket",
     "Task",
     "TaskCancelledError",
+    "TaskGroup",
     "Timer",
     "connect",
+    "current_deadline",
     "current_loop",
     "current_task",
+    "move_on_after",
+    "no_parking",
     "run",
     "serve",
     "serve_requests",
+    "shield",
     "sleep",
+    "sleep_until",
     "spawn",
+    "timeout",
+    "timeout_at",
 ]
 
 __version__ = "0.1.0"

@@ -91,14 +91,19 @@ def test_reference_has_every_public_name(module):
     assert [name for name in module.__all__ if not re.search(rf"`{name}\b", reference)] == []
 
 
-CLASSES = [dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.Task, dangagreen.Timer]
+CLASSES = [
+    dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.Task, dangagreen.Timer, dangagreen.Scope,
+    dangagreen.TaskGroup,
+]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
     dangagreen.Loop: "current green handlers object_callbacks profile pushed timers to_close unflushed unsettled"
     " measurements abandon check_thread discard failed forget register report",
     dangagreen.Listener: "adopt event_read",
-    dangagreen.Task: "context dirty end interrupt owned resume run start subject throw to_hub wait worker",
+    dangagreen.Task: "alarm cancelled context dirty end group interrupt owned resume run scope scopes see start subject"
+    " throw to_hub wait worker",
     dangagreen.Timer: "context fire",
+    dangagreen.TaskGroup: "scope",
 }
 
 

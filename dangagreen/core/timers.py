@@ -14,6 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 _ENOUGH_TO_SWEEP = 64
+_BEFORE_OTHERS = 1 << 60
 
 
 class Owner(Protocol):
@@ -86,6 +87,13 @@ class Timers:
         timer = Timer(self, deadline, callback, context)
         self._added += 1
         heappush(self._heap, (deadline, self._added, timer))
+        return timer
+
+    def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
+        """The same, to fire before those that `add` has made for that deadline. It must not be due yet."""
+        timer = Timer(self, deadline, callback, None)
+        self._added += 1
+        heappush(self._heap, (deadline, self._added - _BEFORE_OTHERS, timer))
         return timer
 
     def next_deadline(self) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.net import Socket
-from dangagreen.green.sched import Wait, Waiter, entering, park_for, wake
+from dangagreen.green.sched import Wait, Waiter, entering, park_for, parks, wake
 from dangagreen.green.tasks import sleep
 
 
@@ -45,6 +45,7 @@ _CONNECT = Wait("connect", lambda connecting, task: None)
 _LOOKUP = Wait("looking up", lambda host, task: None)
 
 
+@parks
 def connect(
     address: tuple[str, int] | str | os.PathLike[str],
     timeout: float | None = None,

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import sys
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop
+from dangagreen.core.timers import Timer
+
+Function = TypeVar("Function", bound=Callable[..., object])
+TaskEnded = GreenletExit  # what a reset of the loop raises in each task
 
 _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about ten times a recycled one
 
@@ -37,12 +41,17 @@ class Wait:
 class Waiter:
     """Who can be parked: a task, or top-level code.
 
-    `wait` and `subject` say what it is parked for; `interrupt` is what every call that may park raises on entry.
-    `resume` and `throw` switch to it, and are for the hub alone; `to_hub` switches away from it.
+    `wait` and `subject` say what it is parked for; `interrupt` is what every call that may park raises on entry. It
+    follows from `cancelled`, its own cancellation, and from its scopes, of which `scope` is the innermost. `resume` and
+    `throw` switch to it, and are for the hub alone; `to_hub` switches away from it.
     """
 
-    __slots__ = ("context", "dirty", "done", "interrupt", "loop", "resume", "subject", "to_hub", "wait", "worker")
+    __slots__ = (
+        "alarm", "cancelled", "context", "dirty", "done", "interrupt", "loop", "resume", "scope", "subject", "to_hub",
+        "wait", "worker",
+    )  # fmt: skip
 
+    group: Any = None  # the group that it belongs to
     context: Context | None  # what it runs in
     resume: Callable[[], object]
     to_hub: Callable[[], object]
@@ -52,6 +61,9 @@ class Waiter:
         self.loop = loop
         self.wait: Wait | None = None  # None while it runs, and once it was woken
         self.interrupt: BaseException | None = None
+        self.cancelled: Cancelled | None = None
+        self.scope: Any = None
+        self.alarm: Timer | None = None  # rings at the earliest deadline of its scopes, or before
         self.dirty: Any = None  # the socket that it wrote to last: what is queued leaves when it parks or ends
         self.worker: Worker | None = None
         self.done = False
@@ -82,8 +94,23 @@ class Waiter:
         return None
 
     def throw(self, error: BaseException) -> None:
-        """Resume it with an error."""
-        self.worker.throw(error)  # type: ignore[union-attr]
+        """Resume it with an error. One that has not started finds by itself that it is cancelled."""
+        if self.worker is None:
+            self.start()
+        else:
+            self.worker.throw(error)
+
+    def scopes(self) -> Iterator[Any]:
+        """Its open scopes, from the innermost out."""
+        scope = self.scope
+        while scope is not None:
+            yield scope
+            scope = scope._parent
+
+    def see(self) -> None:
+        """Work out what interrupts it now. What is raised only once, a KeyboardInterrupt, stays until it was."""
+        if self.interrupt is None or isinstance(self.interrupt, Cancelled):
+            self.interrupt = self.cancelled if self.scope is None else self.scope._pending
 
     def run(self) -> None:
         """What its worker does."""
@@ -167,7 +194,7 @@ class TopLevel(Waiter):
 class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
-    __slots__ = ("hub", "idle", "loop", "tasks", "to_hub", "top_level", "workers")
+    __slots__ = ("hub", "idle", "loop", "no_parking", "tasks", "to_hub", "top_level", "workers")
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -175,6 +202,7 @@ class Scheduler:
         self.idle: list[Worker] = []
         self.workers: dict[Worker, None] = {}
         self.top_level: TopLevel | None = None
+        self.no_parking: Any = None  # the innermost no_parking() block that is open
         loop.green = self
         self.adopt()
 
@@ -196,6 +224,10 @@ class Scheduler:
         for worker in list(self.workers):
             worker.throw(GreenletExit)
         self.idle.clear()
+        if self.top_level is not None:  # the loop cancels all timers
+            self.top_level.alarm = None
+            for scope in self.top_level.scopes():
+                scope._deadline = None
 
     def _end(self, task: Waiter) -> None:
         reset = Cancelled("the loop was reset")
@@ -205,7 +237,9 @@ class Scheduler:
         if task.wait is not None:
             task.wait.undo(task.subject, task)
             task.wait = None
-        task.interrupt = reset
+        task.cancelled = task.interrupt = reset
+        for scope in task.scopes():  # shields as well
+            scope._pending = reset
         while not task.done:
             task.worker.throw(GreenletExit)
 
@@ -218,22 +252,34 @@ def scheduler(loop: Loop) -> Scheduler:
 # -- the door
 
 
+def parks(function: Function) -> Function:
+    """Mark a function that may park: `function.__parks__` is True."""
+    function.__parks__ = True  # type: ignore[attr-defined]
+    return function
+
+
 def entering(loop: Loop, call: str) -> Waiter:
     """The task that makes this call, which may park. Every such call begins here, also when it need not wait.
 
     Raises what cancels the task; CannotParkError in a callback; ForeignThreadError in another thread.
     """
+    task = waiter(loop, call)
+    if task.interrupt is not None:
+        raise interrupted(task)
+    return task
+
+
+def waiter(loop: Loop, call: str) -> Waiter:
+    """The same, cancelled or not."""
     if get_ident() != loop.thread:
         loop.check_thread(call)
     task: Waiter | None = loop.current
     if task is None:
-        if loop.running:
-            raise CannotParkError(_cannot_park(call))
         sched = scheduler(loop)
+        if loop.running or sched.no_parking is not None:
+            raise CannotParkError(_cannot_park(call, sched.no_parking))
         task = sched.top_level = sched.top_level or TopLevel(loop)
         loop.now = loop.clock()  # it was the time of the last turn
-    if task.interrupt is not None:
-        raise interrupted(task)
     return task
 
 
@@ -244,9 +290,11 @@ def interrupted(task: Waiter) -> BaseException:
     if isinstance(error, Cancelled):
         return Cancelled(error.reason)
     task.interrupt = None
+    task.see()
     return error
 
 
+@parks
 def park(task: Waiter, wait: Wait, subject: Any) -> None:
     """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
     task.wait = wait
@@ -273,8 +321,9 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
         loop.current = current
 
 
+@parks
 def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
-    """The same, and raises TimeoutError after `timeout` seconds (None is no limit)."""
+    """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit)."""
     if timeout is None:
         return park(task, wait, subject)
 
@@ -306,10 +355,18 @@ def parked_task(resume: Any) -> Waiter:
     return task
 
 
-def _cannot_park(call: str) -> str:
-    """Say which callback made the call, from the frames between the loop and here."""
+def _cannot_park(call: str, no_parking: Any) -> str:
+    """Say who made the call, from the frames between the loop and here."""
     frame: FrameType | None = sys._getframe(2)
     callback = None
+    if no_parking is not None:
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("dangagreen."):
+            frame = frame.f_back
+        who = frame.f_code.co_qualname if frame is not None else "?"
+        return (
+            f"{call} may have to wait, and was called by {who} inside no_parking(), which {no_parking.caller} has"
+            f" entered so that nothing else runs meanwhile. Do it before or after that block"
+        )
     while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.core.loop":
         if not module.startswith("dangagreen."):
             callback = frame.f_code.co_qualname

@@ -17,7 +17,7 @@ from dangagreen.core.outgoing import Buffer, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER
 from dangagreen.core.sock import Socket as CallbackSocket
-from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, wake
+from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, parks, wake
 
 _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
 _MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
@@ -40,6 +40,7 @@ class Socket(CallbackSocket):
 
     # -- reading
 
+    @parks
     def read_exactly(self, n: int) -> bytes:
         """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
         task: Waiter | None = self.loop.current
@@ -60,6 +61,7 @@ class Socket(CallbackSocket):
             return buffer[start : start + n]
         return self._take(n)
 
+    @parks
     def read_line(self, limit: int = 65536) -> bytes:
         r"""Parks until a line, ended by b"\n", is there; returns it with its end, or b"" at the end of the stream.
 
@@ -88,6 +90,7 @@ class Socket(CallbackSocket):
                 return buffer
         return self._take(end - start)
 
+    @parks
     def read_until(self, separator: bytes, limit: int = 65536) -> bytes:
         """Parks until `separator` has come; returns everything up to its end, or b"" at the end of the stream.
 
@@ -103,6 +106,7 @@ class Socket(CallbackSocket):
             raise self._over(limit, f"what ends with {separator!r}")
         return self._take(end - self._pos) if end else b""
 
+    @parks
     def read_some(self, limit: int = 65536) -> bytes:
         """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
         task: Waiter | None = self.loop.current
@@ -116,6 +120,7 @@ class Socket(CallbackSocket):
                 return b""
         return self._take(limit)
 
+    @parks
     def read_to_end(self, limit: int = _TO_END) -> bytes:
         """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
         task: Waiter | None = self.loop.current
@@ -127,8 +132,9 @@ class Socket(CallbackSocket):
                 return self._take(len(self._buffer)) if self._buffer else b""
         raise self._over(limit, "what came before the end")
 
+    @parks
     def __iter__(self) -> Iterator[bytes]:
-        """The lines up to the end of the stream, each as `read_line()` returns it."""
+        """Parks until a line is there, for each up to the end of the stream, as `read_line()` returns it."""
         while line := self.read_line():
             yield line
 
@@ -251,6 +257,7 @@ class Socket(CallbackSocket):
 
     # -- writing
 
+    @parks
     def write_all(self, data: Buffer) -> None:
         """Parks while more than `high_water` bytes are queued, then queues all of `data`; cancelled, none of it.
 
@@ -303,6 +310,7 @@ class Socket(CallbackSocket):
             if self._mute:
                 raise self._cannot_write()
 
+    @parks
     def drain(self) -> None:
         """Parks until everything queued was taken by the kernel. Raises like `write_all`."""
         task = entering(self.loop, "drain")
@@ -340,10 +348,11 @@ class Socket(CallbackSocket):
     def __enter__(self) -> Self:
         return self
 
+    @parks
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Drain and close; after an exception, close at once."""
+        """Parks until everything queued was sent, and closes; after an exception it closes at once."""
         try:
             if error is None and not self.closed and not self._finishing:
                 self.drain()

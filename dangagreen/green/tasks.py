@@ -1,4 +1,4 @@
-"""Tasks as their users see them: spawn, Task, join, cancel, sleep.
+"""Tasks as their users see them: spawn, Task, join, cancel, sleep, sleep_until.
 
 Rules: a failure that nobody takes care of is reported once; nothing of a task outlives it in the greenlet that it
 borrowed. What does not belong here: how a task is parked and woken (that is sched).
@@ -13,14 +13,26 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from types import CodeType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
-from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, scheduler, wake
+from dangagreen.green.parking import current_waiter
+from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, parks, scheduler, wake
+from dangagreen.green.scopes import Scope, abandon, spread
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
+
+
+class Group(Protocol):
+    """What a task needs of the group that it belongs to."""
+
+    @property
+    def scope(self) -> Scope: ...
+
+    def _ended(self, task: Task[Any], error: BaseException | None) -> bool:
+        """The task has ended. True if the group takes care of the error."""
 
 
 class Task(Waiter, Generic[Result]):
@@ -29,7 +41,7 @@ class Task(Waiter, Generic[Result]):
     `done` is True once it has ended; `name` may be assigned. `result()` and `cancel()` never wait, `join()` does.
     """
 
-    __slots__ = ("__weakref__", "_call", "_error", "_joiners", "_origin", "_result", "name", "owned")
+    __slots__ = ("__weakref__", "_call", "_error", "_joiners", "_origin", "_result", "group", "name", "owned")
 
     _result: Result
     _error: BaseException | None
@@ -43,13 +55,14 @@ class Task(Waiter, Generic[Result]):
         origin: tuple[CodeType, int] | None = None,
     ) -> None:
         self.loop = loop  # what Waiter.__init__ does, in line: a tenth of a spawn
-        self.wait = self.interrupt = self.dirty = self.worker = None
+        self.wait = self.interrupt = self.cancelled = self.scope = self.alarm = self.dirty = self.worker = None
         self.done = self.owned = False  # owned: somebody else takes care of its failure
         self.context = context
         self._call: Callable[[], Result] | None = call
         self.name: str = getattr(named_after, "__qualname__", None) or _name_of(named_after)
         self._origin = origin
         self._joiners: list[Waiter] | None = None
+        self.group: Group | None = None
         scheduler(loop).tasks[self] = None
 
     @property
@@ -61,6 +74,7 @@ class Task(Waiter, Generic[Result]):
         line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
         return f"{code.co_filename}:{line}"
 
+    @parks
     def join(self, timeout: float | None = None) -> None:
         """Parks until the task has ended, however it ended. Raises TimeoutError after `timeout` seconds."""
         loop = self.loop
@@ -96,25 +110,25 @@ class Task(Waiter, Generic[Result]):
         return self._result
 
     def cancel(self, reason: object = None) -> bool:
-        """Raise Cancelled at the task's wait and at each later one. Before it has started, it never runs.
+        """Raise Cancelled at the task's wait, and at each later one, that no `shield()` protects.
 
-        True unless the task had ended already.
+        None of its scopes catches it. A task that has not started never runs. True unless it had ended already.
         """
         self.loop.check_thread("cancel")
         if self.done:
             return False
-        if not isinstance(self.interrupt, Cancelled):
-            self.interrupt = Cancelled(reason)
-            wake(self, Cancelled(reason))
+        if self.cancelled is None:
+            self.cancelled = Cancelled(reason)
+            spread(self)
         return True
 
     def __repr__(self) -> str:
         if self.done:
             state = "ended"
-        elif self.wait is not None:
-            state = f"parked in {self.waits_for}"
+        elif self.worker is None:
+            state = "not started"
         else:
-            state = "not started" if self.worker is None else "running"
+            state = "running" if self.wait is None else f"parked in {self.waits_for}"
         return f"<Task {self.name}, {state}>"
 
     # -- its life, on the hub and in its worker
@@ -135,12 +149,14 @@ class Task(Waiter, Generic[Result]):
         self.end(error)
         if error is not None:
             try:
-                if not isinstance(error, (Exception, Cancelled)):
+                if not isinstance(error, (Exception, Cancelled)) and not self.owned:
                     raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
             finally:
                 del self, error  # or the error's traceback would tie the task to itself by this frame
 
     def end(self, error: BaseException | None) -> None:
+        if self.alarm is not None or self.scope is not None:
+            abandon(self)
         self.done = True
         self._error = error
         self.worker = self._call = self.context = None
@@ -149,6 +165,8 @@ class Task(Waiter, Generic[Result]):
         if joiners is not None:
             for joiner in joiners:
                 wake(joiner)
+        if self.group is not None:
+            self.owned = self.group._ended(self, error)
         if error is not None and not joiners and not self.owned and isinstance(error, Exception):
             where = f", spawned at {self.spawned_at}," if self._origin else ""
             self.loop.report(ErrorContext(f"task {self.name!r}{where} failed", error, self))
@@ -172,6 +190,7 @@ def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: P
     return task
 
 
+@parks
 def sleep(seconds: float) -> None:
     """Parks until `seconds` have passed; 0, or less, lets everybody else run once."""
     loop = current_loop()
@@ -181,14 +200,30 @@ def sleep(seconds: float) -> None:
     if seconds > 0:
         park(task, _SLEEP, loop.timers.add(loop.clock() + seconds, task.resume))
     else:
-        loop._ready.append(task.resume)
-        park(task, _YIELD, None)
+        _yield(task)
+
+
+@parks
+def sleep_until(deadline: float) -> None:
+    """Parks until the loop's clock shows `deadline`; if it does already, lets everybody else run once."""
+    loop = current_loop()
+    task = entering(loop, "sleep_until")
+    if deadline > loop.clock():
+        park(task, _SLEEP, loop.timers.add(deadline, task.resume))
+    else:
+        _yield(task)
 
 
 def current_task() -> Task[Any] | None:
     """The task that runs now; None in a callback and in top-level code."""
-    task: Task[Any] | None = current_loop().current
-    return task
+    loop = current_loop()
+    task = loop.current or current_waiter(loop)
+    return task if isinstance(task, Task) else None
+
+
+def _yield(task: Waiter) -> None:
+    task.loop._ready.append(task.resume)
+    park(task, _YIELD, None)
 
 
 def _undo_join(joined: Task[Any], task: Waiter) -> None:

@@ -50,6 +50,7 @@ BARS = [
     *_bars("pipelined", "sequential", (2.0, "uvloop")),
     *_streams("pipelined", 0.20, 0.15),
     *_bars("churn", "callback", (1.00, "uvloop")),
+    *_bars("request", "timeouts", (1.15, "sequential")),
     *_bars("churn", "sequential", (1.15, "uvloop"), (0.20, "gevent")),
     *_bars("receive", "callback", (1.05, BEST)),
     *_bars("receive", "sequential", (1.10, BEST)),

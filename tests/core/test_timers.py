@@ -252,6 +252,17 @@ def test_only_what_is_due_comes_out_and_what_is_added_behind_the_mark_stays():
     assert len(timers) == 0
 
 
+def test_those_that_are_first_fire_before_others_of_their_deadline():
+    timers, fired = Timers(), []
+    for number in range(6):
+        add = timers.add_first if number % 2 else timers.add
+        add(5, lambda number=number: fired.append(number))
+    timers.add_first(6, lambda: fired.append("later"))
+    timers.add(4, lambda: fired.append("sooner"))
+    drained(timers, 10)
+    assert fired == ["sooner", 1, 3, 5, 0, 2, 4, "later"]
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_cancelling_nearly_all_keeps_the_order_of_the_others(order):
     timers, fired = Timers(), []

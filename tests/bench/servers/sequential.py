@@ -1,9 +1,10 @@
 """dangagreen in sequential style. Second argument: `task`, a task for each connection; `requests`, `serve_requests`;
-`split`, a task which splits what it reads into lines itself, as the servers of the peers do where that is faster."""
+`split`, a task which splits what it reads into lines itself, as the servers of the peers do where that is faster;
+`timeouts`, a task with a timeout around every read."""
 
 import sys
 
-from dangagreen import Socket, serve, serve_requests
+from dangagreen import Socket, serve, serve_requests, timeout
 from tests.bench.protocol import (
     ANSWERS,
     BACKLOG,
@@ -31,6 +32,15 @@ def lines_split(sock):
         replies, rest = answer(rest + data if rest else data)
         if replies:
             sock.write_all(replies)
+
+
+def lines_timeouts(sock):
+    while True:
+        with timeout(30):
+            line = sock.read_line()
+        if not line:
+            return
+        sock.write_all(handle(line))
 
 
 def lines_requests(sock):

@@ -1,0 +1,274 @@
+"""no_parking, and the mark: every function that may park has it, says so, and is refused where nothing may wait."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import pkgutil
+import re
+from types import FunctionType
+
+import pytest
+
+import dangagreen as d
+
+
+def functions():
+    """(qualified name, function) of all public functions and methods of the package."""
+    for found in pkgutil.walk_packages(d.__path__, "dangagreen."):
+        module = importlib.import_module(found.name)
+        for name, thing in vars(module).items():
+            if getattr(thing, "__module__", None) != module.__name__ or name.startswith("_"):
+                continue
+            if isinstance(thing, FunctionType):
+                yield f"{found.name}.{name}", thing
+            elif isinstance(thing, type):
+                for attribute, method in vars(thing).items():
+                    method = inspect.unwrap(getattr(method, "__func__", getattr(method, "fget", method)))
+                    public = not attribute.startswith("_") or attribute.endswith("__")
+                    if isinstance(method, FunctionType) and public:
+                        yield f"{found.name}.{name}.{attribute}", method
+
+
+FUNCTIONS = dict(functions())
+PARKING = {name for name, function in FUNCTIONS.items() if getattr(function, "__parks__", False)}
+INNER = {"dangagreen.green.sched.park", "dangagreen.green.sched.park_for"}  # the door itself
+
+
+def says_so(function):
+    return re.match(r"Parks (until|while)\b", inspect.getdoc(function) or "") is not None
+
+
+def test_who_says_that_it_parks_is_marked_and_who_is_marked_says_so():
+    assert {name for name, function in FUNCTIONS.items() if says_so(function)} == PARKING
+    assert len(PARKING) >= 12
+
+
+def test_the_mark_is_there_for_inspect(loop, pair):
+    sock, _ = pair()
+    assert d.sleep.__parks__ is True
+    assert sock.read_line.__parks__ is True
+    assert not hasattr(sock.read, "__parks__")
+    assert str(inspect.signature(d.Socket.read_line)) == "(self, limit: 'int' = 65536) -> 'bytes'"
+
+
+def leave_group(sock, task):
+    with d.TaskGroup():
+        raise AssertionError
+
+
+CALLS = {
+    "connecting.connect": lambda sock, task: d.connect(("127.0.0.1", 1)),
+    "groups.TaskGroup.__exit__": leave_group,
+    "streams.Socket.__exit__": lambda sock, task: sock.__exit__(None, None, None),
+    "streams.Socket.__iter__": lambda sock, task: next(iter(sock)),
+    "streams.Socket.drain": lambda sock, task: sock.drain(),
+    "streams.Socket.read_exactly": lambda sock, task: sock.read_exactly(0),
+    "streams.Socket.read_line": lambda sock, task: sock.read_line(),
+    "streams.Socket.read_some": lambda sock, task: sock.read_some(),
+    "streams.Socket.read_to_end": lambda sock, task: sock.read_to_end(),
+    "streams.Socket.read_until": lambda sock, task: sock.read_until(b"\n"),
+    "streams.Socket.write_all": lambda sock, task: sock.write_all(b"x"),
+    "tasks.Task.join": lambda sock, task: task.join(),
+    "tasks.sleep": lambda sock, task: d.sleep(0),
+    "tasks.sleep_until": lambda sock, task: d.sleep_until(0),
+}
+
+
+def test_no_function_that_parks_is_forgotten_below():
+    assert {f"dangagreen.green.{name}" for name in CALLS} == PARKING - INNER
+
+
+@pytest.fixture
+def ended(loop):
+    task = d.spawn(int)
+    task.join()
+    return task
+
+
+@pytest.mark.parametrize("where", ["task", "top level"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_that_may_park_is_refused_also_where_it_need_not_wait(loop, pair, ended, call, where):
+    sock, far = pair()
+    far.send(b"all there\n")
+
+    def my_function():
+        with d.no_parking():
+            CALLS[call](sock, ended)
+
+    def work():
+        with pytest.raises(d.CannotParkError) as caught:
+            my_function()
+        d.sleep(0)  # it may wait again
+        return str(caught.value)
+
+    if where == "task":
+        task = d.spawn(work)
+        task.join()
+        message = task.result()
+    else:
+        message = work()
+    assert "inside no_parking()" in message
+    assert "my_function" in message
+    if call != "streams.Socket.__exit__":  # that one has closed it
+        assert sock.read_line() == b"all there\n"
+
+
+def test_what_does_not_park_works_inside(loop, pair):
+    sock, far = pair()
+    far.send(b"x")
+
+    def work():
+        me = d.current_task()
+        with d.no_parking():
+            assert d.current_task() is me
+            assert d.current_deadline() is None
+            sock.write(b"reply")
+            assert sock.read(10) == b"x"
+            task = d.spawn(int)
+            loop.call_soon(int)
+        assert d.current_task() is me
+        assert not task.done
+        task.join()
+
+    task = d.spawn(work)
+    task.join()
+    task.result()
+    assert far.recv(10) == b"reply"
+
+
+@pytest.mark.parametrize("where", ["task", "top level"])
+def test_nested_and_left_by_an_exception(loop, where):
+    def refused():
+        with pytest.raises(d.CannotParkError):
+            d.sleep(0)
+        return True
+
+    def work():
+        with d.timeout(5), contextlib.suppress(KeyError), d.no_parking():
+            with contextlib.suppress(ValueError), d.no_parking():
+                assert refused()
+                raise ValueError
+            assert refused()
+            raise KeyError
+        d.sleep(1)
+        return loop.clock()
+
+    if where == "task":
+        task = d.spawn(work)
+        task.join()
+        assert task.result() == 1001
+    else:
+        assert work() == 1001
+
+
+def test_scopes_and_groups_are_refused_inside(loop):
+    def work():
+        with d.no_parking():
+            for block in (d.timeout(5), d.shield(), d.TaskGroup()):
+                with pytest.raises(d.CannotParkError, match=r"no_parking\(\)"), block:
+                    raise AssertionError
+
+    task = d.spawn(work)
+    task.join()
+    task.result()
+
+
+def test_a_group_left_inside_stays_open(loop):
+    def work():
+        with d.TaskGroup() as group:
+            group.spawn(d.sleep, 5)
+            with d.no_parking(), pytest.raises(d.CannotParkError):
+                group.__exit__(None, None, None)
+            assert len(group.tasks) == 1
+        return loop.clock()
+
+    task = d.spawn(work)
+    task.join()
+    assert task.result() == 1005
+
+
+def test_other_tasks_and_callbacks_are_not_concerned(loop):
+    raised = []
+
+    def callback():
+        try:
+            d.sleep(1)
+        except d.CannotParkError as error:
+            raised.append(str(error))
+
+    def work():
+        with d.no_parking():
+            d.spawn(d.sleep, 1)
+            loop.call_soon(callback)
+
+    d.spawn(work)
+    d.sleep(5)
+    assert "was called in the callback" in raised[0]
+
+
+def test_in_a_callback_it_changes_nothing(loop):
+    seen = []
+
+    def callback():
+        with d.no_parking():
+            seen.append(d.current_task())
+            with pytest.raises(d.CannotParkError):
+                d.sleep(1)
+        seen.append(loop.current)
+
+    loop.call_soon(callback)
+    d.sleep(1)
+    assert seen == [None, None]
+
+
+def test_left_in_disorder_it_says_so(loop):
+    first, second = d.no_parking(), d.no_parking()
+
+    def work():
+        first.__enter__()
+        second.__enter__()
+        with pytest.raises(RuntimeError, match="reverse order"):
+            first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        first.__exit__(None, None, None)
+        d.sleep(1)
+
+    task = d.spawn(work)
+    task.join()
+    task.result()
+
+
+def test_a_generator_that_holds_it_open_beyond_its_task(loop, take_errors):
+    def generator():
+        with d.no_parking():
+            yield
+
+    held = generator()
+    task = d.spawn(lambda: (next(held), d.sleep(1)))
+    other = d.spawn(lambda: (d.sleep(1), next(held)))
+    other.join()
+    with pytest.raises(d.CannotParkError, match="generator has entered"):
+        task.result()
+    with pytest.raises(RuntimeError, match="left in another task"):
+        other.result()
+    assert [context.subject for context in take_errors()] == [task]
+    d.sleep(1)
+
+
+def test_a_generator_that_holds_it_open_and_is_closed_in_a_callback(loop, take_errors):
+    def generator():
+        with d.no_parking():
+            yield
+
+    held, seen = generator(), []
+    d.spawn(next, held)
+    loop.add_timer(1, lambda: (held.close(), seen.append(loop.current)))
+    d.spawn(d.sleep, 2).join()
+    assert seen == [None]
+
+
+def test_not_from_another_thread(loop, in_thread):
+    with pytest.raises(d.ForeignThreadError):
+        in_thread(d.no_parking().__enter__)
