@@ -16,24 +16,34 @@ from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
 from dangagreen.green.connecting import connect
 from dangagreen.green.groups import TaskGroup
+from dangagreen.green.locks import BoundedSemaphore, Lock, RLock, Semaphore
 from dangagreen.green.net import Socket, serve, serve_requests
 from dangagreen.green.parking import no_parking
 from dangagreen.green.program import run
 from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
+from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "BrokenBarrierError",
     "BusyError",
     "Cancelled",
     "CannotParkError",
     "ClosedError",
+    "Condition",
     "ErrorContext",
+    "Event",
     "ForeignThreadError",
     "IncompleteReadError",
     "LimitError",
     "Listener",
+    "Lock",
     "Loop",
     "Scope",
+    "RLock",
+    "Semaphore",
     "Socket",
     "Task",
     "TaskCancelledError",

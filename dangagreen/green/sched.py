@@ -249,6 +249,14 @@ def scheduler(loop: Loop) -> Scheduler:
     return loop.green or Scheduler(loop)  # type: ignore[return-value]
 
 
+def top_level(loop: Loop) -> TopLevel:
+    """The plain code that runs the loop underneath itself, as a waiter, made at first use."""
+    sched = scheduler(loop)
+    if sched.top_level is None:
+        sched.top_level = TopLevel(loop)
+    return sched.top_level
+
+
 # -- the door
 
 
@@ -278,7 +286,7 @@ def waiter(loop: Loop, call: str) -> Waiter:
         sched = scheduler(loop)
         if loop.running or sched.no_parking is not None:
             raise CannotParkError(_cannot_park(call, sched.no_parking))
-        task = sched.top_level = sched.top_level or TopLevel(loop)
+        task = top_level(loop)
         loop.now = loop.clock()  # it was the time of the last turn
     return task
 

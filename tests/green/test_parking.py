@@ -58,9 +58,19 @@ def leave_group(sock, task):
         raise AssertionError
 
 
+def set_event():
+    event = d.Event()
+    event.set()
+    return event
+
+
 CALLS = {
     "connecting.connect": lambda sock, task: d.connect(("127.0.0.1", 1)),
     "groups.TaskGroup.__exit__": leave_group,
+    "locks.Mutex.__enter__": lambda sock, task: d.Lock().__enter__(),
+    "locks.Mutex.acquire": lambda sock, task: d.RLock().acquire(),
+    "locks.Semaphore.__enter__": lambda sock, task: d.Semaphore().__enter__(),
+    "locks.Semaphore.acquire": lambda sock, task: d.Semaphore().acquire(),
     "streams.Socket.__exit__": lambda sock, task: sock.__exit__(None, None, None),
     "streams.Socket.__iter__": lambda sock, task: next(iter(sock)),
     "streams.Socket.drain": lambda sock, task: sock.drain(),
@@ -70,6 +80,12 @@ CALLS = {
     "streams.Socket.read_to_end": lambda sock, task: sock.read_to_end(),
     "streams.Socket.read_until": lambda sock, task: sock.read_until(b"\n"),
     "streams.Socket.write_all": lambda sock, task: sock.write_all(b"x"),
+    "sync.Barrier.wait": lambda sock, task: d.Barrier(1).wait(),
+    "sync.Condition.__enter__": lambda sock, task: d.Condition().__enter__(),
+    "sync.Condition.acquire": lambda sock, task: d.Condition().acquire(),
+    "sync.Condition.wait": lambda sock, task: d.Condition().wait(),
+    "sync.Condition.wait_for": lambda sock, task: d.Condition().wait_for(lambda: True),
+    "sync.Event.wait": lambda sock, task: set_event().wait(),
     "tasks.Task.join": lambda sock, task: task.join(),
     "tasks.sleep": lambda sock, task: d.sleep(0),
     "tasks.sleep_until": lambda sock, task: d.sleep_until(0),
