@@ -4,22 +4,27 @@ from dangagreen.core.errors import (
     BusyError,
     Cancelled,
     CannotParkError,
+    ChannelEnd,
+    ClosedChannelError,
     ClosedError,
     ErrorContext,
     ForeignThreadError,
     IncompleteReadError,
     LimitError,
+    ShutDown,
     TaskCancelledError,
 )
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
+from dangagreen.green.channels import Channel, Result
 from dangagreen.green.connecting import connect
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.locks import BoundedSemaphore, Lock, RLock, Semaphore
 from dangagreen.green.net import Socket, serve, serve_requests
 from dangagreen.green.parking import no_parking
 from dangagreen.green.program import run
+from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
 from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
@@ -31,12 +36,16 @@ __all__ = [
     "BusyError",
     "Cancelled",
     "CannotParkError",
+    "Channel",
+    "ChannelEnd",
+    "ClosedChannelError",
     "ClosedError",
     "Condition",
     "ErrorContext",
     "Event",
     "ForeignThreadError",
     "IncompleteReadError",
+    "LifoQueue",
     "LimitError",
     "Listener",
     "Lock",
@@ -44,6 +53,10 @@ __all__ = [
     "Scope",
     "RLock",
     "Semaphore",
+    "PriorityQueue",
+    "Queue",
+    "Result",
+    "ShutDown",
     "Socket",
     "Task",
     "TaskCancelledError",

@@ -93,7 +93,7 @@ def test_reference_has_every_public_name(module):
 
 CLASSES = [
     dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.Task, dangagreen.Timer, dangagreen.Scope,
-    dangagreen.TaskGroup,
+    dangagreen.TaskGroup, dangagreen.Queue, dangagreen.Channel, dangagreen.Result,
 ]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
@@ -104,6 +104,7 @@ INNER = {
     " throw to_hub wait worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
+    dangagreen.Channel: "queue",
 }
 
 

@@ -17,7 +17,10 @@ SHAPE = {
         "errors pollers timers profiling interrupts | handlers schedule registry loop"
         " | descriptor outgoing lifetime danga sock listener"
     ),
-    "green": "sched | parking | scopes | line locks sync tasks | streams groups | net | connecting program",
+    "green": (
+        "sched | parking | scopes | line locks sync passage queues channels tasks | streams groups | net"
+        " | connecting program"
+    ),
     "": "__init__",
     "testing": "wire clock leaks __init__",  # may import all of the above; nothing imports it
 }

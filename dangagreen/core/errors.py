@@ -7,6 +7,7 @@ code that decides what to do about an error.
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Any, NamedTuple
 
 
@@ -72,6 +73,22 @@ class TaskCancelledError(Exception):
     def __init__(self, message: str, reason: object = None) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
+else:
+
+    class ShutDown(Exception):
+        """The queue was shut down: nothing can be put in, or nothing is left to get."""
+
+
+class ClosedChannelError(RuntimeError):
+    """Something was to be sent through a channel that is, or while it was waiting was, closed."""
+
+
+class ChannelEnd(EOFError):
+    """The channel was closed, and everything that was sent has been received."""
 
 
 class ErrorContext(NamedTuple):

@@ -174,14 +174,10 @@ class TopLevel(Waiter):
 
     def _run_loop(self) -> None:
         self._woken, self._raise = False, None
-        wait, subject, ready = self.wait, self.subject, self.loop._runnable
+        ready = self.loop._runnable
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
-        except BaseException:
-            if wait is not None:
-                wait.undo(subject, self)
-            raise
         finally:  # an interrupt may have come before a resumption that was on its way
             kept = [call for call in ready if call is not self.resume and getattr(call, "func", None) != self.throw]
             if len(kept) < len(ready):

@@ -58,10 +58,12 @@ def leave_group(sock, task):
         raise AssertionError
 
 
-def set_event():
-    event = d.Event()
-    event.set()
-    return event
+def there(thing):
+    """What is waited for has come."""
+    {d.Event: lambda: thing.set(), d.Queue: lambda: thing.put_nowait(1), d.Result: lambda: thing.set_result(1)}[
+        type(thing)
+    ]()
+    return thing
 
 
 CALLS = {
@@ -71,6 +73,12 @@ CALLS = {
     "locks.Mutex.acquire": lambda sock, task: d.RLock().acquire(),
     "locks.Semaphore.__enter__": lambda sock, task: d.Semaphore().__enter__(),
     "locks.Semaphore.acquire": lambda sock, task: d.Semaphore().acquire(),
+    "channels.Channel.send": lambda sock, task: d.Channel(1).send("item"),
+    "channels.Channel.receive": lambda sock, task: d.Channel().receive(),
+    "channels.Result.wait": lambda sock, task: there(d.Result()).wait(),
+    "queues.Queue.get": lambda sock, task: there(d.Queue()).get(),
+    "queues.Queue.join": lambda sock, task: d.Queue().join(),
+    "queues.Queue.put": lambda sock, task: d.Queue().put("item"),
     "streams.Socket.__exit__": lambda sock, task: sock.__exit__(None, None, None),
     "streams.Socket.__iter__": lambda sock, task: next(iter(sock)),
     "streams.Socket.drain": lambda sock, task: sock.drain(),
@@ -85,7 +93,7 @@ CALLS = {
     "sync.Condition.acquire": lambda sock, task: d.Condition().acquire(),
     "sync.Condition.wait": lambda sock, task: d.Condition().wait(),
     "sync.Condition.wait_for": lambda sock, task: d.Condition().wait_for(lambda: True),
-    "sync.Event.wait": lambda sock, task: set_event().wait(),
+    "sync.Event.wait": lambda sock, task: there(d.Event()).wait(),
     "tasks.Task.join": lambda sock, task: task.join(),
     "tasks.sleep": lambda sock, task: d.sleep(0),
     "tasks.sleep_until": lambda sock, task: d.sleep_until(0),

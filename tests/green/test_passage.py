@@ -1,0 +1,451 @@
+"""What queues and channels have in common: nothing is lost or doubled whatever happens at the same time, waiting costs
+the same however many wait, and those who watch are told."""
+
+from __future__ import annotations
+
+import gc
+import queue
+import random
+import time
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dangagreen as d
+from dangagreen.core.loop import set_current_loop
+from dangagreen.green import channels, queues
+from dangagreen.green.sched import Wait, Waiter, entering, park, wake
+from dangagreen.testing import no_leaks, virtual_loop
+
+# -- random interleavings
+
+
+class QueueCalls:
+    """How a queue is used: each item has a number, and is put in once."""
+
+    errors = (queue.Empty, queue.Full, d.ShutDown)
+
+    def __init__(self, passage):
+        self.passage = passage
+        self.put_nowait, self.get_nowait = passage.put_nowait, passage.get_nowait
+
+    def put(self, item, timeout):
+        self.passage.put(item, timeout=timeout)
+
+    def get(self, timeout):
+        return self.passage.get(timeout=timeout)
+
+    def end(self, immediate):
+        """Answers what was dropped."""
+        dropped = list(self.passage.queue) if immediate else []
+        self.passage.shutdown(immediate)
+        return dropped
+
+
+class ChannelCalls(QueueCalls):
+    """The same of a channel, which has no timeouts: there the task is cancelled."""
+
+    errors = (queue.Empty, queue.Full, d.ClosedChannelError, d.ChannelEnd)
+
+    def __init__(self, passage):
+        self.passage = passage
+        self.put_nowait, self.get_nowait = passage.send_nowait, passage.receive_nowait
+
+    def limited(self, timeout, call, *args):
+        timer = None if timeout is None else self.passage.loop.add_timer(timeout, d.current_task().cancel)
+        try:
+            return call(*args)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def put(self, item, timeout):
+        self.limited(timeout, self.passage.send, item)
+
+    def get(self, timeout):
+        return self.limited(timeout, self.passage.receive)
+
+    def end(self, immediate):
+        self.passage.close()
+        return []
+
+
+class Workload:
+    """Puts, gets, cancellations and shutdowns in any order, with a record of what came in and what came out."""
+
+    def __init__(self, loop, calls):
+        self.loop = loop
+        self.calls = calls
+        self.tasks = []
+        self.numbers = iter(range(1_000_000))
+        self.put_in = []
+        self.taken = []
+        self.dropped = []
+
+    def put(self, timeout):
+        item = next(self.numbers)
+
+        def body():
+            try:
+                self.calls.put(item, timeout)
+            except self.calls.errors:
+                return
+            self.put_in.append(item)
+
+        self.tasks.append(d.spawn(body))
+
+    def get(self, timeout):
+        def body():
+            try:
+                item = self.calls.get(timeout)
+            except self.calls.errors:
+                return
+            self.taken.append(item)
+
+        self.tasks.append(d.spawn(body))
+
+    def put_nowait(self):
+        item = next(self.numbers)
+        try:
+            self.calls.put_nowait(item)
+        except self.calls.errors:
+            return
+        self.put_in.append(item)
+
+    def get_nowait(self):
+        try:
+            self.taken.append(self.calls.get_nowait())
+        except self.calls.errors:
+            pass
+
+    def cancel(self, which):
+        if self.tasks:
+            self.tasks[which % len(self.tasks)].cancel()
+
+    def end(self, immediate):
+        self.dropped += self.calls.end(immediate)
+
+    def resize(self, maxsize):
+        if isinstance(self.calls.passage, d.Queue):
+            self.calls.passage.maxsize = maxsize
+
+    def later(self, seconds, action):
+        self.loop.add_timer(seconds, lambda: self.do(action))
+
+    def run(self, seconds):
+        d.sleep(seconds)
+
+    def do(self, action):
+        getattr(self, action[0])(*action[1:])
+        self.check()
+
+    def check(self):
+        passage = self.calls.passage
+        room = passage._room
+        assert not (passage._getters and (passage.queue or passage._putters))
+        assert not (passage._putters and len(passage.queue) < room)
+        assert not (passage._ended and (passage._getters or passage._putters))
+        assert passage._attentive or not (passage._getters or passage._ended)
+
+    def finish(self):
+        """Everybody ends; what was put in is what was taken and what is left."""
+        d.sleep(10)
+        for task in self.tasks:
+            task.cancel()
+        d.sleep(10)
+        assert all(task.done for task in self.tasks)
+        self.check()
+        left = list(self.calls.passage.queue)
+        assert sorted(self.put_in) == sorted(self.taken + self.dropped + left)
+        if isinstance(self.calls.passage, d.Queue):
+            assert self.calls.passage.unfinished_tasks == len(self.taken) + len(left)
+
+
+TIMEOUTS = st.sampled_from([None, None, 0, 0.5, 1])
+AT_ONCE = st.one_of(
+    st.tuples(st.just("put"), TIMEOUTS),
+    st.tuples(st.just("get"), TIMEOUTS),
+    st.tuples(st.just("put_nowait")),
+    st.tuples(st.just("get_nowait")),
+    st.tuples(st.just("cancel"), st.integers(0, 20)),
+    st.tuples(st.just("resize"), st.integers(0, 3)),
+)
+RARELY = st.tuples(st.just("end"), st.booleans())
+ACTIONS = st.one_of(
+    AT_ONCE,
+    AT_ONCE,
+    AT_ONCE,
+    st.tuples(st.just("run"), st.sampled_from([0, 0, 0.5, 1])),
+    st.tuples(st.just("later"), st.sampled_from([0, 0.5, 1]), st.one_of(AT_ONCE, AT_ONCE, RARELY)),
+    RARELY,
+)
+PASSAGES = {
+    "Queue()": lambda: QueueCalls(d.Queue()),
+    "Queue(1)": lambda: QueueCalls(d.Queue(1)),
+    "Queue(2)": lambda: QueueCalls(d.Queue(2)),
+    "LifoQueue(2)": lambda: QueueCalls(d.LifoQueue(2)),
+    "PriorityQueue(2)": lambda: QueueCalls(d.PriorityQueue(2)),
+    "Channel()": lambda: ChannelCalls(d.Channel()),
+    "Channel(2)": lambda: ChannelCalls(d.Channel(2)),
+}
+
+
+@pytest.mark.parametrize("kind", PASSAGES)
+@settings(max_examples=100, deadline=None)
+@given(actions=st.lists(ACTIONS, max_size=40))
+def test_what_was_put_in_is_what_was_taken_and_what_is_left(kind, actions):
+    with ExitStack() as undo:
+        loop = virtual_loop()
+        undo.callback(set_current_loop, None)
+        undo.callback(loop.close)
+        set_current_loop(loop)
+        with no_leaks(loop):
+            workload = Workload(loop, PASSAGES[kind]())
+            for action in actions:
+                workload.do(action)
+            workload.finish()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["put", "get"]), max_size=60), st.integers(0, 3))
+def test_items_keep_their_order_through_any_mix_of_those_who_wait(calls, capacity):
+    with virtual_loop() as loop, no_leaks(loop):
+        channel = d.Channel(capacity)
+        sent = iter(range(1000))
+        receivers, tasks = [], []
+        for call in calls:
+            if call == "put":
+                tasks.append(d.spawn(channel.send, next(sent)))
+            else:
+                receivers.append(d.spawn(channel.receive))
+            d.sleep(0)
+        done = [task.done for task in receivers]
+        assert done == sorted(done, reverse=True)  # the first to come have been served
+        assert [task.result() for task in receivers if task.done] == list(range(sum(done)))
+        for task in tasks + receivers:
+            task.cancel()
+        d.sleep(0)
+
+
+# -- what waiting costs
+
+
+class Bare(Waiter):
+    """A waiter without a greenlet, whose memory would cost more than what is measured here."""
+
+    __slots__ = ()
+
+    def resume(self):
+        pass
+
+    def throw(self, error):
+        pass
+
+
+def parked(subject, wait, arrange, n):
+    waiters = []
+    for _ in range(n):
+        task = Bare(subject.loop)
+        arrange(task)
+        task.wait, task.subject = wait, subject
+        waiters.append(task)
+    return waiters
+
+
+def waiting(kind, n):
+    """What they wait for, and n who do."""
+    if kind in ("get", "receive"):
+        passage = d.Queue() if kind == "get" else d.Channel()
+        wait = queues._GET if kind == "get" else channels._RECEIVE
+        passage._attentive = True
+        return passage, parked(passage, wait, lambda task: passage._getters.update({task: []}), n)
+    if kind in ("put", "send"):
+        passage = d.Queue(1) if kind == "put" else d.Channel(1)
+        (passage.put_nowait if kind == "put" else passage.send_nowait)(0)
+        wait = queues._PUT if kind == "put" else channels._SEND
+        return passage, parked(passage, wait, lambda task: passage._putters.update({task: 1}), n)
+    if kind == "join":
+        q = d.Queue()
+        q.put_nowait(0)
+        return q, parked(q, queues._JOIN, lambda task: q._joiners.update({task: None}), n)
+    result = d.Result()
+    return result, parked(result, channels._WAIT, result._watch, n)
+
+
+WAKING = {  # how they are served: (kind, what is done to `subject`, for each of n?)
+    "get": (lambda q: q.put_nowait(1), True),
+    "receive": (lambda channel: channel.send_nowait(1), True),
+    "put": (lambda q: q.get_nowait(), True),
+    "send": (lambda channel: channel.receive_nowait(), True),
+    "join": (lambda q: q.task_done(), False),
+    "wait": (lambda result: result.set_result(1), False),
+}
+FEW, MANY = 500, {"cancelled": 20_000, "served": 80_000}  # to search is dear, to find the first less so
+
+
+def seconds_each(loop, kind, way, n):
+    """Processor time that it takes to wake one of n, by cancelling them or by serving them."""
+    subject, tasks = waiting(kind, n)
+    random.Random(1).shuffle(tasks)
+    gc.disable()
+    began = time.process_time()
+    try:
+        if way == "cancelled":
+            for task in tasks:
+                wake(task, TimeoutError())
+        else:
+            serve, one_by_one = WAKING[kind]
+            for _ in range(n if one_by_one else 1):
+                serve(subject)
+    finally:
+        spent = time.process_time() - began
+        gc.enable()
+    assert [task for task in tasks if task.wait is not None] == []
+    assert len(loop._runnable) == n
+    loop._runnable.clear()
+    return spent / n
+
+
+@pytest.mark.parametrize("way", ["cancelled", "served"])
+@pytest.mark.parametrize("kind", WAKING)
+def test_to_wake_one_costs_the_same_however_many_wait(loop, kind, way):
+    few = min(seconds_each(loop, kind, way, FEW) for _ in range(5))
+    many = min(seconds_each(loop, kind, way, MANY[way]) for _ in range(2))
+    assert many < 8 * few
+
+
+def test_ten_thousand_tasks_wait_and_are_all_cancelled(loop):
+    full, busy = d.Queue(1), d.Queue()
+    full.put(0)
+    busy.put(0)
+    calls = [d.Queue().get, lambda: d.Queue().get(timeout=10), lambda: full.put(1), busy.join, d.Channel().receive]
+    calls += [lambda: d.Channel().send(1), d.Result().wait]
+    tasks = [d.spawn(calls[number % len(calls)]) for number in range(10_000)]
+    d.sleep(0)
+    assert all(task.waits_for for task in tasks)
+    for task in tasks:
+        task.cancel()
+    d.sleep(0)
+    assert all(task.done for task in tasks)
+    assert not full._putters
+    assert not busy._joiners
+
+
+# -- those who watch
+
+
+def _unwatch_all(sources, task):
+    for source in sources:
+        source._unwatch(task)
+
+
+WATCH = Wait("watch", _unwatch_all)
+
+
+def watch(*sources):
+    """Park until one of them wakes us. The answer: which are ready."""
+    task = entering(sources[0].loop, "watch")
+    for source in sources:
+        source._watch(task)
+    park(task, WATCH, sources)
+    return [source for source in sources if source.ready]
+
+
+def watching(*sources):
+    task = d.spawn(watch, *sources)
+    d.sleep(0)
+    assert task.waits_for
+    return task
+
+
+def result_of(task):
+    task.join(1)
+    return task.result()
+
+
+def empty_queue():
+    q = d.Queue(1)
+    return q, [lambda: q.put_nowait(1), lambda: q.put(1), q.shutdown]
+
+
+def empty_channel():
+    channel = d.Channel(1)
+    return channel, [lambda: channel.send_nowait(1), lambda: channel.send(1), channel.close]
+
+
+def handover_channel():
+    channel = d.Channel()
+    return channel, [lambda: d.spawn(channel.send, 1), channel.close]
+
+
+def unset_result():
+    result = d.Result()
+    return result, [lambda: result.set_result(1), lambda: result.set_exception(KeyError())]
+
+
+CHANGES = [
+    pytest.param(make, number, id=f"{make.__name__}-{number}")
+    for make in (empty_queue, empty_channel, handover_channel, unset_result)
+    for number in range(2 if make in (handover_channel, unset_result) else 3)
+]
+
+
+@pytest.mark.parametrize(("make", "number"), CHANGES)
+def test_whoever_watches_is_woken_when_it_becomes_ready(loop, make, number):
+    source, changes = make()
+    other = d.Queue()
+    tasks = [watching(other, source), watching(source)]
+    assert not source.ready
+    changes[number]()
+    assert [result_of(task) for task in tasks] == [[source], [source]]
+    assert not source._watchers
+    assert not other._watchers
+    if make is handover_channel and number == 0:
+        assert source.receive_nowait() == 1
+        d.sleep(0)
+
+
+def test_it_is_ready_as_long_as_there_is_something(loop):
+    q = d.Queue(1)
+    assert not q.ready
+    q.put(1)
+    assert q.ready
+    q.get()
+    assert not q.ready
+    q.shutdown()
+    assert q.ready
+
+
+def test_a_watcher_that_is_cancelled_leaves_nothing_behind(loop):
+    q, channel, result = d.Queue(), d.Channel(), d.Result()
+    task = watching(q, channel, result)
+    task.cancel()
+    assert not q._watchers
+    assert not channel._watchers
+    assert not result._watchers
+    q._unwatch(task)
+    d.sleep(0)
+    q.put_nowait(1)
+    assert q.get_nowait() == 1
+
+
+def test_an_item_goes_to_who_waits_for_it_rather_than_to_who_watches(loop):
+    q = d.Queue()
+    watcher = watching(q)
+    getter = d.spawn(q.get)
+    d.sleep(0)
+    q.put(1)
+    assert result_of(getter) == 1
+    assert not watcher.done
+    q.put(2)
+    assert result_of(watcher) == [q]
+    assert q.get_nowait() == 2
+
+
+def test_watching_the_same_twice_is_harmless(loop):
+    q = d.Queue()
+    task = watching(q, q)
+    q.put(1)
+    assert result_of(task) == [q, q]
