@@ -26,6 +26,7 @@ from dangagreen.green.parking import no_parking
 from dangagreen.green.program import run
 from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
 from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
+from dangagreen.green.several import as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 
@@ -62,6 +63,7 @@ __all__ = [
     "TaskCancelledError",
     "TaskGroup",
     "Timer",
+    "as_completed",
     "connect",
     "current_deadline",
     "current_loop",
@@ -69,6 +71,7 @@ __all__ = [
     "move_on_after",
     "no_parking",
     "run",
+    "select",
     "serve",
     "serve_requests",
     "shield",
@@ -77,6 +80,7 @@ __all__ = [
     "spawn",
     "timeout",
     "timeout_at",
+    "wait",
 ]
 
 __version__ = "0.1.0"

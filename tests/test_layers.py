@@ -18,8 +18,8 @@ SHAPE = {
         " | descriptor outgoing lifetime danga sock listener"
     ),
     "green": (
-        "sched | parking | scopes | line locks sync passage queues channels tasks | streams groups | net"
-        " | connecting program"
+        "sched | parking | scopes | line locks sync passage queues channels tasks | several watched"
+        " | streams groups | net | connecting program"
     ),
     "": "__init__",
     "testing": "wire clock leaks __init__",  # may import all of the above; nothing imports it

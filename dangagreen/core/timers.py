@@ -28,10 +28,11 @@ class Owner(Protocol):
 class Timer:
     """One call in the future, made by `Loop.add_timer`.
 
-    `deadline` is in seconds of the loop's clock; `active` is True until it has fired or was cancelled.
+    `deadline` is in seconds of the loop's clock; `active` is True until it has fired or was cancelled, `fired`
+    from then on where it was not cancelled.
     """
 
-    __slots__ = ("_timers", "callback", "context", "deadline")
+    __slots__ = ("_timers", "callback", "context", "deadline", "fired")
 
     def __init__(
         self, timers: Timers, deadline: float, callback: Callable[[], object], context: Context | None
@@ -40,6 +41,7 @@ class Timer:
         self.deadline = deadline
         self.callback: Callable[[], object] | None = callback
         self.context = context
+        self.fired = False
 
     @property
     def active(self) -> bool:
@@ -62,6 +64,7 @@ class Timer:
         callback, context = self.callback, self.context
         self.callback = self.context = None
         if callback is not None:
+            self.fired = True
             if context is None:
                 callback()
             else:

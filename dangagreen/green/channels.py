@@ -92,8 +92,9 @@ class Channel(Passage[Item]):
         self.loop.check_thread("close")
         self._end()
 
+    @parks
     def __iter__(self) -> Iterator[Item]:
-        """The items, as `receive()` takes them, until the channel is closed and empty."""
+        """Parks until there is an item, time and again, as `receive()` does, until it is closed and empty."""
         with suppress(ChannelEnd):
             while True:
                 yield self.receive()

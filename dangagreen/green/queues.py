@@ -125,8 +125,9 @@ class Queue(Passage[Item]):
             raise Empty
         return self._take()
 
+    @parks
     def __iter__(self) -> Iterator[Item]:
-        """The items, as `get()` takes them, until the queue is shut down and empty."""
+        """Parks until there is an item, time and again, as `get()` does, until the queue is shut down and empty."""
         with suppress(ShutDown):
             while True:
                 yield self.get()

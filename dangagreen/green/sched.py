@@ -112,6 +112,10 @@ class Waiter:
         if self.interrupt is None or isinstance(self.interrupt, Cancelled):
             self.interrupt = self.cancelled if self.scope is None else self.scope._pending
 
+    def _hear(self, _task: Waiter) -> None:
+        """A task that it joins, or watches, has ended."""
+        wake(self)
+
     def run(self) -> None:
         """What its worker does."""
         raise NotImplementedError

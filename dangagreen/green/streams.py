@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from dangagreen.core.errors import BusyError, ClosedError, IncompleteReadError, LimitError
+from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError
 from dangagreen.core.outgoing import Buffer, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER
-from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, parks, wake
+from dangagreen.green.watched import WatchedSocket
 
 _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
 _MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
@@ -27,7 +27,7 @@ _LONG_TURN = 0.001  # in a turn that has not lasted for so many seconds
 _TO_END = 16 * 1024 * 1024
 
 
-class Socket(CallbackSocket):
+class Socket(WatchedSocket):
     """A connection in both styles: `event_*` hooks, and calls that look blocking and suspend only their task.
 
     While a task is parked in a read it gets the input; otherwise `event_read` does, if reading is watched. Both see
@@ -144,9 +144,6 @@ class Socket(CallbackSocket):
         if self._reader is not None:
             raise self._busy(task)
         return task
-
-    def _busy(self, task: Waiter) -> BusyError:
-        return BusyError(f"{task.name!r} cannot read {self!r}: {parked_task(self._reader).name!r} is reading it")
 
     def _find(self, task: Waiter, wait: Wait, separator: bytes, limit: int) -> int:
         """The position after the next separator, once it has come; 0 at a clean end."""

@@ -18,7 +18,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.parking import current_waiter
-from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, parks, scheduler, wake
+from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, parks, scheduler
 from dangagreen.green.scopes import Scope, abandon, spread
 
 Params = ParamSpec("Params")
@@ -33,6 +33,12 @@ class Group(Protocol):
 
     def _ended(self, task: Task[Any], error: BaseException | None) -> bool:
         """The task has ended. True if the group takes care of the error."""
+
+
+class Joiner(Protocol):
+    """Who wants to know when a task ends: a waiter, or what waits for several."""
+
+    def _hear(self, task: Task[Any], /) -> object: ...
 
 
 class Task(Waiter, Generic[Result]):
@@ -56,12 +62,12 @@ class Task(Waiter, Generic[Result]):
     ) -> None:
         self.loop = loop  # what Waiter.__init__ does, in line: a tenth of a spawn
         self.wait = self.interrupt = self.cancelled = self.scope = self.alarm = self.dirty = self.worker = None
-        self.done = self.owned = False  # owned: somebody else takes care of its failure
+        self.done = self.owned = False  # owned: somebody else takes care of its failure, or it was reported
         self.context = context
         self._call: Callable[[], Result] | None = call
         self.name: str = getattr(named_after, "__qualname__", None) or _name_of(named_after)
         self._origin = origin
-        self._joiners: list[Waiter] | None = None
+        self._joiners: dict[Joiner, bool] | None = None  # True: it takes care of a failure, come what may
         self.group: Group | None = None
         scheduler(loop).tasks[self] = None
 
@@ -86,9 +92,9 @@ class Task(Waiter, Generic[Result]):
         if self is me:
             raise RuntimeError(f"{self!r} cannot join itself")
         if self._joiners is None:
-            self._joiners = [me]
+            self._joiners = {me: True}
         else:
-            self._joiners.append(me)
+            self._joiners[me] = True
         if timeout is None:
             park(me, _JOIN, self)
         else:
@@ -131,6 +137,31 @@ class Task(Waiter, Generic[Result]):
             state = "running" if self.wait is None else f"parked in {self.waits_for}"
         return f"<Task {self.name}, {state}>"
 
+    # -- those who wait for its end
+
+    @property
+    def ready(self) -> bool:
+        """For `select`: the same as `done`."""
+        return self.done
+
+    def _watch(self, joiner: Joiner) -> None:
+        if joiner is self:
+            raise RuntimeError(f"{self!r} cannot wait for itself")
+        if self._joiners is None:
+            self._joiners = {}
+        self._joiners[joiner] = False
+
+    def _unwatch(self, joiner: Joiner) -> None:
+        if self._joiners is not None:
+            self._joiners.pop(joiner, None)
+
+    def _unseen(self) -> None:
+        """Nobody has it handed back: report its failure, if it has failed and that was not done yet."""
+        if self.done and isinstance(self._error, Exception) and not self.owned:
+            self.owned = True
+            where = f", spawned at {self.spawned_at}," if self._origin else ""
+            self.loop.report(ErrorContext(f"task {self.name!r}{where} failed", self._error, self))
+
     # -- its life, on the hub and in its worker
 
     def run(self) -> None:
@@ -164,12 +195,14 @@ class Task(Waiter, Generic[Result]):
         joiners, self._joiners = self._joiners, None
         if joiners is not None:
             for joiner in joiners:
-                wake(joiner)
+                joiner._hear(self)
         if self.group is not None:
             self.owned = self.group._ended(self, error)
-        if error is not None and not joiners and not self.owned and isinstance(error, Exception):
-            where = f", spawned at {self.spawned_at}," if self._origin else ""
-            self.loop.report(ErrorContext(f"task {self.name!r}{where} failed", error, self))
+        if error is not None:
+            if not joiners:
+                self._unseen()
+            elif any(joiners.values()):
+                self.owned = True
 
 
 def _name_of(function: Any) -> str:
@@ -226,16 +259,11 @@ def _yield(task: Waiter) -> None:
     park(task, _YIELD, None)
 
 
-def _undo_join(joined: Task[Any], task: Waiter) -> None:
-    if joined._joiners is not None and task in joined._joiners:
-        joined._joiners.remove(task)
-
-
 def _undo_yield(_subject: Any, task: Waiter) -> None:
     with contextlib.suppress(ValueError):
         task.loop._ready.remove(task.resume)
 
 
-_JOIN = Wait("join", _undo_join)
+_JOIN = Wait("join", Task._unwatch)
 _SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
 _YIELD = Wait("sleep(0)", _undo_yield, "{0}")

@@ -48,6 +48,22 @@ def test_a_timer_needs_no_socket_in_the_loop(loop):
     assert not timer.active
 
 
+def test_only_what_was_called_has_fired(loop, advance):
+    seen = []
+    timer, cancelled = loop.add_timer(1, lambda: seen.append((timer.fired, timer.active))), loop.add_timer(1, int)
+    cancelled.cancel()
+    assert not timer.fired
+    advance(2)
+    timer.cancel()
+    assert seen == [(True, False)]
+    assert timer.fired
+    assert not cancelled.fired
+    cleared = loop.add_timer(1, int)
+    loop.reset()
+    assert not cleared.active
+    assert not cleared.fired
+
+
 def test_a_timer_cancelled_before_does_not_fire(loop, advance):
     fired = []
     timers = [loop.add_timer(1, lambda number=number: fired.append(number)) for number in range(3)]

@@ -1,0 +1,277 @@
+"""Waiting for several things at once: wait, as_completed, select.
+
+Rules: one waiter, one arrangement of many parts, which is taken back as a whole; who was woken looks for itself, since
+what woke it may be gone already; the failure of a task is taken care of by whoever has the task handed back, and is
+reported when nobody has. What does not belong here: when a source is ready (each says so itself).
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from collections import deque
+from collections.abc import Generator, Iterable
+from functools import partial
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.timers import Timer
+from dangagreen.green.sched import Wait, Waiter, entering, park, parks, wake
+from dangagreen.green.tasks import Result, Task
+
+
+class Source(Protocol):
+    """What `select` can wait for. It wakes all that watch it whenever it becomes ready."""
+
+    @property
+    def ready(self) -> bool: ...
+    def _watch(self, task: Waiter, /) -> object: ...
+    def _unwatch(self, task: Waiter, /) -> object: ...  # harmless where it does not watch
+
+
+OneSource = TypeVar("OneSource", bound=Source | Timer)
+
+
+# -- several tasks
+
+
+@parks
+def wait(
+    tasks: Iterable[Task[Result]], timeout: float | None = None, until: Literal["all", "first"] = "all"
+) -> tuple[set[Task[Result]], set[Task[Result]]]:
+    """Parks until all of the tasks have ended, or the first of them has; answers two sets: (done, pending).
+
+    After `timeout` seconds it answers what there is then, without an exception. `tasks` is any iterable, each task
+    counts once; with none of them it returns at once. The failure of a task in `done` is not reported.
+    """
+    loop = current_loop()
+    me = entering(loop, "wait")
+    if until not in ("all", "first"):
+        raise ValueError(f'wait: until is "all" or "first", not {until!r}')
+    distinct = _distinct("wait", loop, tasks)
+    gathering = _Gathering(loop, distinct)
+    try:
+        wanted = len(distinct) if until == "all" else min(1, len(distinct))
+        if len(gathering.ended) < wanted:
+            gathering.park_for(me, _WAIT, wanted, timeout)
+        done = {gathering.take() for _ in range(len(gathering.ended))}
+        return done, set(gathering.pending)
+    finally:
+        gathering.let_go()
+
+
+def as_completed(tasks: Iterable[Task[Result]]) -> Generator[Task[Result], None, None]:
+    """Iterate over the tasks in the order in which they end, each once; those that have ended before come first.
+
+    Each step parks until the next one has ended. The failure of a task that was handed out is not reported. The
+    iteration may be abandoned at any point, and leaves nothing behind.
+    """
+    loop = current_loop()
+    return _as_completed(loop, _distinct("as_completed", loop, tasks))
+
+
+def _as_completed(loop: Loop, tasks: dict[Task[Result], None]) -> Generator[Task[Result], None, None]:
+    loop.check_thread("as_completed")
+    gathering = _Gathering(loop, tasks)
+    try:
+        for _ in tasks:
+            me = entering(loop, "as_completed")
+            if not gathering.ended:
+                gathering.park_for(me, _AS_COMPLETED, 1, None)
+            yield gathering.take()
+    finally:
+        if get_ident() == loop.thread:
+            gathering.let_go()
+        else:  # the last reference to the iterator went in another thread
+            loop.call_soon_threadsafe(gathering.let_go)
+
+
+class _Gathering(Generic[Result]):
+    """Some tasks, and which of them have ended and were not taken yet. It hears of them until it lets go."""
+
+    __slots__ = ("ended", "loop", "pending", "waiter", "wanted")
+
+    def __init__(self, loop: Loop, tasks: dict[Task[Result], None]) -> None:
+        self.loop = loop
+        self.waiter: Waiter | None = None
+        self.wanted = 0
+        self.ended = deque(task for task in tasks if task.done)
+        self.pending = dict.fromkeys(task for task in tasks if not task.done)
+        for task in self.pending:
+            task._watch(self)
+
+    @parks
+    def park_for(self, me: Waiter, call: Wait, wanted: int, timeout: float | None) -> None:
+        """Parks until so many have ended, or the time is up."""
+        if me in self.pending:
+            raise RuntimeError(f"{me!r} cannot wait for itself")
+        self.waiter, self.wanted = me, wanted
+        if timeout is None:
+            return park(me, call, self)
+        timer = self.loop.timers.add(self.loop.clock() + max(0.0, timeout), partial(wake, me))
+        try:
+            park(me, call, self)
+        finally:
+            timer.cancel()
+        return None
+
+    def _hear(self, task: Task[Result]) -> None:
+        del self.pending[task]
+        self.ended.append(task)
+        if self.waiter is not None and len(self.ended) >= self.wanted:
+            wake(self.waiter)
+
+    def take(self) -> Task[Result]:
+        task = self.ended.popleft()
+        task.owned = True
+        return task
+
+    def let_go(self) -> None:
+        """Hear no more. Not when it is woken but when it runs: then what ended in between was heard as well."""
+        for task in self.pending:
+            task._unwatch(self)
+        _report_unseen(self.loop, self.ended)
+
+    def __repr__(self) -> str:
+        return f"{len(self.pending)} task{'s' if len(self.pending) != 1 else ''}"
+
+
+def _distinct(call: str, loop: Loop, tasks: Iterable[Task[Result]]) -> dict[Task[Result], None]:
+    """The tasks, each once, in order."""
+    distinct = dict.fromkeys(tasks)
+    for task in distinct:
+        if not isinstance(task, Task):
+            raise TypeError(f"{call} needs tasks, as spawn returns them, not {task!r}")
+        _check_loop(call, loop, task.loop, task)
+    return distinct
+
+
+def _check_loop(call: str, loop: Loop, owner: object, thing: object) -> None:
+    if isinstance(owner, Loop) and owner is not loop:
+        owner.check_thread(call)
+        raise RuntimeError(f"{call}: {thing!r} belongs to another loop")
+
+
+def _report_unseen(loop: Loop, tasks: Iterable[Task[Any]]) -> None:
+    """Report the failures of those that were waited for when they ended, and were handed back to nobody."""
+    current, loop.current = loop.current, None  # `on_error` may not park, here as elsewhere
+    try:
+        for task in tasks:
+            task._unseen()
+    finally:
+        loop.current = current
+
+
+def _forget_waiter(gathering: _Gathering[Any], _task: Waiter) -> None:
+    gathering.waiter = None
+
+
+# -- several sources
+
+
+@parks
+def select(*sources: OneSource) -> OneSource:
+    """Parks until one of the sources is ready, and returns it; of several the first in the order of the arguments.
+
+    It takes nothing out of it: do that before you wait for anything else. A source is a task (ready once it has
+    ended), a timer (once it has fired), a socket (a read would not wait). Raises ValueError when there is nothing to
+    wait for, no source or only cancelled timers; BusyError when another task is parked in a read of a socket.
+    """
+    loop = current_loop()
+    me = entering(loop, "select")
+    selection = _Selection(loop, sources)
+    chosen = None
+    try:
+        while (chosen := selection.first_ready()) is None:
+            selection.park(me)
+    finally:
+        selection.give_back(chosen)
+    return chosen  # type: ignore[return-value]
+
+
+class _Selection:
+    """The sources of one `select`, and which of them are being watched."""
+
+    __slots__ = ("given", "loop", "sources", "watched")
+
+    def __init__(self, loop: Loop, given: tuple[Source | Timer, ...]) -> None:
+        self.loop = loop
+        self.given = list({id(source): source for source in given}.values())
+        self.sources: list[Source] = [self._source(source) for source in self.given]
+        self.watched: list[Source] = []
+
+    def _source(self, given: Source | Timer) -> Source:
+        if isinstance(given, Timer):
+            _check_loop("select", self.loop, given._timers.owner, given)
+            return _TimerSource(given)
+        if not hasattr(given, "_watch"):
+            raise TypeError(f"select cannot wait for {given!r}")
+        _check_loop("select", self.loop, getattr(given, "loop", self.loop), given)
+        return given
+
+    def first_ready(self) -> Source | Timer | None:
+        for given, source in zip(self.given, self.sources, strict=True):
+            if source.ready:
+                return given
+        return None
+
+    @parks
+    def park(self, me: Waiter) -> None:
+        """Parks until one of them may have become ready."""
+        if all(isinstance(source, _TimerSource) and not source.timer.active for source in self.sources):
+            why = "all its timers were cancelled" if self.sources else "it was given no source"
+            raise ValueError(f"select has nothing to wait for: {why}")
+        try:
+            for source in self.sources:
+                self.watched.append(source)
+                source._watch(me)
+            ready = self.first_ready()  # it became so while the others were arranged
+        except BaseException:
+            self.undo(me)
+            raise
+        if ready is None:
+            park(me, _SELECT, self)
+        else:
+            self.undo(me)
+
+    def undo(self, me: Waiter) -> None:
+        watched, self.watched = self.watched, []
+        for source in watched:
+            source._unwatch(me)
+
+    def give_back(self, chosen: object) -> None:
+        """Of the tasks among the sources, one is handed back at most."""
+        if isinstance(chosen, Task):
+            chosen.owned = True
+        _report_unseen(self.loop, [task for task in self.given if isinstance(task, Task)])
+
+    def __repr__(self) -> str:
+        some = ", ".join(map(repr, self.given[:3]))
+        return some if len(self.given) <= 3 else f"{some} and {len(self.given) - 3} more"
+
+
+class _TimerSource:
+    """A timer, watched by another one that is due right after it."""
+
+    __slots__ = ("_behind", "timer")
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer = timer
+        self._behind: Timer | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.timer.fired
+
+    def _watch(self, task: Waiter) -> None:
+        if self.timer.active:
+            self._behind = task.loop.timers.add(self.timer.deadline, partial(wake, task))
+
+    def _unwatch(self, _task: Waiter) -> None:
+        if self._behind is not None:
+            self._behind.cancel()
+            self._behind = None
+
+
+_WAIT = Wait("wait", _forget_waiter, "{0} for {1!r}")
+_AS_COMPLETED = Wait("as_completed", _forget_waiter, "{0} of {1!r}")
+_SELECT = Wait("select", _Selection.undo, "{0} of {1!r}")

@@ -1,0 +1,77 @@
+"""A socket that `select` may wait for: is there input, and the arrangement to hear of it.
+
+Rules: nothing is read: bytes stay where they are; waiting for input takes the place of a parked reader, in both
+styles, and there is one of them at most. What does not belong here: reading (that is streams).
+"""
+
+from __future__ import annotations
+
+import socket
+
+from dangagreen.core.errors import BusyError
+from dangagreen.core.pollers import READ
+from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.green.sched import Waiter, parked_task, wake
+
+
+class Watch:
+    """In the place of a parked reader: it wakes the task, which then looks for itself, instead of resuming it."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, task: Waiter) -> None:
+        self.task = task
+
+    def __call__(self) -> None:
+        wake(self.task)
+
+    @property
+    def __self__(self) -> Watch:  # as of the bound method that a reader is
+        return self
+
+
+class WatchedSocket(CallbackSocket):
+    """The part of a socket that `select` knows."""
+
+    __slots__ = ()
+
+    @property
+    def ready(self) -> bool:
+        """For `select`: a read would not wait, since there is input, or the end, or the socket was closed.
+
+        False while a task is parked in a read: the input is that task's.
+        """
+        if self._buffer or self._eof or self.closed or self._finishing:
+            return True
+        if self._reader is not None:
+            return False
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # which the OS tells but once: the next read finds it here
+            self._eof, self._read_error = 1, error
+            if self._watch_read:  # event_read has to find the end, and no event need announce it any more
+                self.loop.pushed.setdefault(self, False)
+        return True
+
+    def _watch(self, task: Waiter) -> None:
+        if self._reader is not None:
+            raise self._busy(task)
+        self._reader = Watch(task)
+        if not self._watch_read:
+            self._sequential = True
+        self._heard = self.loop.now
+        self._need(READ)
+
+    def _unwatch(self, task: Waiter) -> None:
+        if isinstance(self._reader, Watch) and self._reader.task is task:
+            self._reader = None
+
+    def _busy(self, task: Waiter) -> BusyError:
+        return BusyError(f"{task.name!r} cannot read {self!r}: {parked_task(self._reader).name!r} is reading it")
+
+    def _no_more_reading(self) -> None:
+        super()._no_more_reading()
+        if isinstance(self._reader, Watch):  # it finds the end by reading
+            self._reader()

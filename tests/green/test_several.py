@@ -1,0 +1,1675 @@
+"""wait, as_completed, select and sleep_until: several things, one waiter, and nothing of it left behind."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+import threading
+import time
+from collections import deque
+
+import pytest
+
+import dangagreen as d
+from dangagreen.core.timers import Timers
+from dangagreen.green.sched import wake
+from dangagreen.testing import BLOCK, virtual_loop
+
+
+class Box:
+    """A source: items go in and are taken out. It counts how often it was watched and unwatched."""
+
+    def __init__(self, *items):
+        self.items = deque(items)
+        self.watchers = []
+        self.watched = self.unwatched = 0
+
+    @property
+    def ready(self):
+        return bool(self.items)
+
+    def _watch(self, task):
+        self.watched += 1
+        self.watchers.append(task)
+
+    def _unwatch(self, task):
+        self.unwatched += 1
+        if task in self.watchers:
+            self.watchers.remove(task)
+
+    def put(self, item):
+        self.items.append(item)
+        for task in list(self.watchers):
+            wake(task)
+
+    def undone(self):
+        """Is nobody left, and was each arrangement undone once?"""
+        return not self.watchers and self.watched == self.unwatched
+
+
+class Gong(Exception):
+    """What the failing tasks here raise."""
+
+
+def fail_after(seconds):
+    d.sleep(seconds)
+    raise Gong(seconds)
+
+
+def napper(seconds):
+    def nap():
+        d.sleep(seconds)
+        return seconds
+
+    task = d.spawn(nap)
+    task.name = f"nap {seconds}"
+    return task
+
+
+def nappers(*seconds):
+    return [napper(each) for each in seconds]
+
+
+def forlorn(*tasks):
+    """Does nobody wait for any of them?"""
+    return not any(task._joiners for task in tasks)
+
+
+def gongs(contexts):
+    """The arguments of the failures that were reported."""
+    assert all(isinstance(context.exception, Gong) for context in contexts)
+    return [context.exception.args[0] for context in contexts]
+
+
+def run_task(function, *args):
+    task = d.spawn(function, *args)
+    task.join()
+    return task.result()
+
+
+# -- sleep_until
+
+
+def test_sleep_until_wakes_at_that_time(loop):
+    d.sleep_until(loop.clock() + 2.5)
+    assert loop.clock() == 1002.5
+
+
+@pytest.mark.parametrize("before", [0, 1, 1000])
+def test_sleeping_until_a_time_that_has_passed_lets_everybody_else_run_once(loop, before):
+    steps = []
+
+    def ticker(name):
+        for step in range(3):
+            steps.append((name, step))
+            d.sleep_until(loop.clock() - before)
+
+    tasks = [d.spawn(ticker, name) for name in "ab"]
+    d.wait(tasks)
+    assert steps == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert loop.clock() == 1000
+
+
+def test_sleep_until_does_not_drift(loop):
+    ticks = []
+
+    def ticker():
+        deadline = loop.time()
+        for _ in range(100):
+            deadline += 0.01
+            d.sleep_until(deadline)
+            ticks.append(loop.time())
+            loop.clock.jump(0.004)  # its own work
+
+    run_task(ticker)
+    assert ticks == pytest.approx([1000 + 0.01 * n for n in range(1, 101)])
+
+
+def test_sleep_until_never_wakes_early_of_a_time_that_is_not_a_number(loop):
+    d.sleep_until(float("nan"))
+    assert loop.clock() == 1000
+
+
+def test_a_cancelled_sleep_until_leaves_no_timer(loop):
+    task = d.spawn(d.sleep_until, 5000.0)
+    d.sleep(1)
+    assert "until 5000" in task.waits_for
+    task.cancel()
+    task.join()
+    assert loop.clock() == 1001
+    assert len(loop.timers) == 0
+
+
+def test_sleep_until_cannot_be_called_in_a_callback(loop, take_errors):
+    loop.call_soon(d.sleep_until, 1001.0)
+    d.sleep(0.1)
+    (context,) = take_errors()
+    assert isinstance(context.exception, d.CannotParkError)
+    assert "sleep_until" in str(context.exception)
+
+
+# -- wait
+
+
+def test_wait_answers_when_all_have_ended(loop):
+    tasks = nappers(3, 1, 2)
+    done, pending = d.wait(tasks)
+    assert (done, pending) == (set(tasks), set())
+    assert loop.clock() == 1003
+
+
+def test_wait_until_the_first_answers_when_one_has_ended(loop):
+    tasks = nappers(3, 1, 2)
+    done, pending = d.wait(tasks, until="first")
+    assert (done, pending) == ({tasks[1]}, {tasks[0], tasks[2]})
+    assert loop.clock() == 1001
+    assert forlorn(*tasks)
+    d.wait(pending)
+
+
+def test_those_that_end_in_the_same_turn_are_all_done(loop):
+    tasks = nappers(1, 1, 2)
+    done, pending = d.wait(tasks, until="first")
+    assert (done, pending) == ({tasks[0], tasks[1]}, {tasks[2]})
+    d.wait(pending)
+
+
+@pytest.mark.parametrize("until", ["all", "first"])
+def test_wait_for_nothing_returns_at_once(loop, until):
+    turns = loop.poller.waits
+    assert d.wait([], until=until) == (set(), set())
+    assert d.wait(iter(()), 5, until) == (set(), set())
+    assert loop.poller.waits == turns
+
+
+def test_wait_for_what_has_ended_returns_at_once(loop):
+    tasks = nappers(1, 2, 3)
+    d.sleep(1.5)
+    turns = loop.poller.waits
+    assert d.wait(tasks, until="first") == ({tasks[0]}, {tasks[1], tasks[2]})
+    assert d.wait(tasks[:1]) == ({tasks[0]}, set())
+    assert loop.poller.waits == turns
+    assert forlorn(*tasks)
+    d.wait(tasks)
+
+
+def test_wait_takes_any_iterable_and_counts_duplicates_once(loop):
+    one, other = nappers(1, 2)
+    done, pending = d.wait(task for task in (one, other, one, one))
+    assert (done, pending) == ({one, other}, set())
+    assert loop.clock() == 1002
+
+
+def test_wait_answers_when_the_time_is_up(loop):
+    tasks = nappers(1, 5, 9)
+    done, pending = d.wait(tasks, timeout=6)
+    assert (done, pending) == ({tasks[0], tasks[1]}, {tasks[2]})
+    assert loop.clock() == 1006
+    assert forlorn(*tasks)
+    assert d.wait(pending, timeout=100) == (pending, set())
+    assert loop.clock() == 1009
+    assert len(loop.timers) == 0
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.0, float("nan")])
+def test_wait_with_no_time_at_all_looks_once(loop, timeout):
+    ended, other = nappers(1, 5)
+    d.sleep(2)
+    assert d.wait([ended, other], timeout) == ({ended}, {other})
+    assert d.wait([other], timeout) == (set(), {other})
+    assert loop.clock() == 1002
+    other.join()
+
+
+def test_a_task_that_ends_as_the_time_runs_out_is_done(loop):
+    task = napper(5)
+    assert d.wait([task], timeout=5) == ({task}, set())
+    late = d.spawn(d.sleep_until, 1010.0)
+    done, pending = d.wait([late], timeout=5)  # its timer is behind that of the sleep
+    assert (done, pending) == ({late}, set())
+
+
+@pytest.mark.parametrize("seconds", [3, 10])
+def test_what_happens_between_the_wake_and_the_return_counts(loop, seconds):
+    """However the wait was woken, the sets say what is so when it returns."""
+    tasks = nappers(3, 10, 3)
+    loop.timers.add(1000.0 + seconds, lambda: d.spawn(tasks[1].cancel))
+    done, pending = d.wait(tasks, until="first", timeout=3)
+    assert done == {task for task in tasks if task.done}
+    assert pending == {task for task in tasks if not task.done}
+    d.wait(pending)
+
+
+def test_cancelled_tasks_have_ended_too(loop):
+    tasks = nappers(5, 5)
+    loop.add_timer(1, tasks[0].cancel)
+    done, pending = d.wait(tasks, until="first")
+    assert (done, pending) == ({tasks[0]}, {tasks[1]})
+    with pytest.raises(d.TaskCancelledError):
+        tasks[0].result()
+    tasks[1].join()
+
+
+def test_a_cancelled_wait_leaves_no_joiner_behind(loop):
+    tasks = nappers(1, 5, 6)
+    waiting = d.spawn(d.wait, tasks, 100)
+    d.sleep(2)
+    assert "wait for 2 tasks" in waiting.waits_for
+    waiting.cancel()
+    waiting.join()
+    assert loop.clock() == 1002
+    assert forlorn(*tasks)
+    d.wait(tasks)
+    assert len(loop.timers) == 0
+
+
+def test_an_interrupt_of_top_level_code_leaves_no_joiner_behind(loop):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    tasks = nappers(2, 2)
+    iterator = d.as_completed(tasks)
+    for call in (lambda: d.wait(tasks), lambda: next(iterator)):
+        loop.add_timer(0.5, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert forlorn(*tasks)
+    d.wait(tasks)
+
+
+def test_a_wait_that_was_woken_before_it_was_cancelled_returns(loop):
+    task = napper(1)
+    answers = []
+
+    def waits():
+        answers.append(d.wait([task]))
+        d.sleep(1)
+
+    waiting = d.spawn(waits)
+    d.sleep(0.5)
+    loop.timers.add(1001, waiting.cancel)  # right after the nap, and before `waiting` has run
+    waiting.join()
+    assert answers == [({task}, set())]
+    assert loop.clock() == 1001
+    with pytest.raises(d.TaskCancelledError):
+        waiting.result()
+
+
+def test_a_cancelled_task_cannot_wait_even_for_nothing(loop):
+    def cancels_itself():
+        d.current_task().cancel("enough")
+        caught = []
+        for call in (lambda: d.wait([]), lambda: next(d.as_completed([ended])), lambda: d.select(ended)):
+            try:
+                call()
+            except d.Cancelled as cancelled:
+                caught.append(cancelled.reason)
+        return caught
+
+    ended = d.spawn(int)
+    ended.join()
+    assert run_task(cancels_itself) == ["enough"] * 3
+
+
+def test_many_wait_for_the_same_tasks(loop):
+    tasks = nappers(1, 2)
+    waiting = [d.spawn(d.wait, tasks, until=until) for until in ("all", "first", "all")]
+    d.wait(waiting)
+    assert [{len(part) for part in task.result()} for task in waiting] == [{2, 0}, {1}, {2, 0}]
+
+
+def test_wait_in_top_level_code_and_in_tasks_of_tasks(loop):
+    def outer():
+        inner = nappers(1, 2)
+        done, _ = d.wait(inner)
+        return sorted(task.result() for task in done)
+
+    assert run_task(outer) == [1, 2]
+
+
+def test_ten_thousand_tasks_cost_the_same_each(loop):
+    """Linear: ten times as many take ten times as long, not a hundred times."""
+
+    def seconds_for(number):
+        tasks = [d.spawn(d.sleep, 1 + n % 7) for n in range(number)]
+        d.sleep(0.5)
+        begin = time.process_time()
+        assert d.wait(tasks) == (set(tasks), set())
+        return time.process_time() - begin
+
+    few = min(seconds_for(500) for _ in range(3))
+    assert seconds_for(10000) < 20 * few * 5
+
+
+def test_each_task_that_ends_is_heard_of_once(loop, monkeypatch):
+    """The same without a stopwatch: a wait for all wakes its waiter once, and detaches from none that has ended."""
+    unwatched = []
+    monkeypatch.setattr(d.Task, "_unwatch", lambda task, joiner: unwatched.append(task))
+    tasks = nappers(*range(1, 101))
+    d.wait(tasks)
+    assert unwatched == []
+    turns = loop.poller.waits
+    d.wait(tasks)
+    assert loop.poller.waits == turns
+
+
+# -- wait: misuse
+
+
+@pytest.mark.parametrize("until", ["any", "", None, "FIRST"])
+def test_wait_until_something_else_is_refused(loop, until):
+    with pytest.raises(ValueError, match="until"):
+        d.wait([], until=until)
+
+
+@pytest.mark.parametrize("call", [d.wait, d.as_completed])
+def test_what_is_no_task_is_refused(loop, call):
+    task = napper(1)
+    with pytest.raises(TypeError, match=f"{call.__name__} needs tasks"):
+        call([task, 5])
+    with pytest.raises(TypeError, match="iterable"):
+        call(task)
+    assert forlorn(task)
+    task.join()
+
+
+def test_a_task_cannot_wait_for_itself(loop):
+    other = napper(9)
+
+    def waits():
+        d.wait([other, d.current_task()])
+
+    def iterates():
+        list(d.as_completed([other, d.current_task()]))
+
+    def selects():
+        d.select(other, d.current_task())
+
+    for function in (waits, iterates, selects):
+        with pytest.raises(RuntimeError, match="itself"):
+            run_task(function)
+    assert forlorn(other)
+    assert loop.clock() == 1000
+    other.join()
+
+
+def test_none_of_them_may_be_called_in_a_callback(loop, take_errors):
+    ended = d.spawn(int)
+    ended.join()
+    for call in (lambda: d.wait([]), lambda: d.select(ended), lambda: next(d.as_completed([ended]))):
+        loop.call_soon(call)
+    d.sleep(1)
+    errors = [context.exception for context in take_errors()]
+    assert [type(error) for error in errors] == [d.CannotParkError] * 3
+    assert [str(error).split()[0] for error in errors] == ["wait", "select", "as_completed"]
+
+
+def test_tasks_of_another_thread_are_refused(loop, in_thread):
+    task = napper(1)
+
+    def elsewhere():
+        refused = []
+        with d.Loop():
+            for call in (lambda: d.wait([task]), lambda: d.as_completed([task]), lambda: d.select(task)):
+                try:
+                    call()
+                except d.ForeignThreadError as error:
+                    refused.append(str(error))
+        return refused
+
+    refused = in_thread(elsewhere)
+    assert len(refused) == 3
+    assert all("the other one" in words for words in refused)
+    assert forlorn(task)
+    task.join()
+
+
+def test_tasks_and_timers_of_another_loop_are_refused(loop):
+    with virtual_loop() as other:
+        task, timer = d.spawn(int), other.add_timer(1, int)
+    for call in (lambda: d.wait([task]), lambda: d.as_completed([task]), lambda: d.select(task)):
+        with pytest.raises(RuntimeError, match="another loop"):
+            call()
+    with pytest.raises(RuntimeError, match="another loop"):
+        d.select(timer)
+
+
+# -- as_completed
+
+
+def test_as_completed_yields_in_the_order_of_ending(loop):
+    tasks = nappers(3, 1, 2)
+    seen = [(task.result(), loop.clock()) for task in d.as_completed(tasks)]
+    assert seen == [(1, 1001), (2, 1002), (3, 1003)]
+
+
+def test_those_that_ended_before_come_first_in_the_order_given(loop):
+    tasks = nappers(5, 2, 1, 4)
+    d.sleep(3)
+    assert [task.result() for task in d.as_completed(tasks)] == [2, 1, 4, 5]
+
+
+def test_as_completed_takes_any_iterable_and_yields_each_once(loop):
+    one, other = nappers(2, 1)
+    assert list(d.as_completed(task for task in (one, other, one))) == [other, one]
+    assert list(d.as_completed([])) == []
+
+
+def test_those_that_end_between_two_steps_are_kept_in_order(loop):
+    tasks = nappers(4, 3, 1, 2)
+    seen = []
+    for task in d.as_completed(tasks):
+        seen.append(task.result())
+        d.sleep(10)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_tasks_that_end_in_one_turn_come_in_the_order_of_ending(loop):
+    tasks = nappers(*[1] * 20)
+    assert list(d.as_completed(reversed(tasks))) == tasks
+
+
+def test_nothing_is_arranged_before_the_first_step(loop):
+    task = napper(1)
+    iterator = d.as_completed([task])
+    assert forlorn(task)
+    del iterator
+    task.join()
+
+
+@pytest.mark.parametrize("how", ["break", "close", "throw", "drop"])
+def test_an_abandoned_iteration_leaves_nothing_behind(loop, how):
+    tasks = nappers(1, 2, 3)
+
+    def abandon():
+        iterator = d.as_completed(tasks)
+        first = next(iterator)
+        assert not forlorn(*tasks)
+        if how == "break":
+            for _ in iterator:
+                break
+        elif how == "close":
+            iterator.close()
+        elif how == "throw":
+            with pytest.raises(KeyError):
+                iterator.throw(KeyError)
+        del iterator
+        return first
+
+    assert run_task(abandon) is tasks[0]
+    assert forlorn(*tasks)
+    d.wait(tasks)
+
+
+def test_a_cancelled_iteration_leaves_nothing_behind(loop):
+    tasks = nappers(1, 5)
+    task = d.spawn(list, d.as_completed(tasks))
+    d.sleep(2)
+    assert "as_completed of 1 task" in task.waits_for
+    task.cancel()
+    task.join()
+    assert forlorn(*tasks)
+    tasks[1].join()
+
+
+def test_an_iterator_may_go_from_task_to_task(loop):
+    iterator = d.as_completed(nappers(1, 2, 3))
+    results = [run_task(next, iterator).result() for _ in range(3)]
+    assert results == [1, 2, 3]
+    assert run_task(next, iterator, "no more") == "no more"
+
+
+def test_an_iterator_closed_by_another_task(loop, take_errors):
+    failing = d.spawn(fail_after, 2)
+    iterator = d.as_completed([napper(1), failing])
+    run_task(next, iterator)
+    run_task(iterator.close)
+    assert forlorn(failing)
+    d.sleep(5)
+    assert gongs(take_errors()) == [2]
+
+
+def test_two_tasks_cannot_step_the_same_iterator_at_once(loop):
+    iterator = d.as_completed(nappers(1))
+    first = d.spawn(next, iterator)
+    d.sleep(0.5)
+    with pytest.raises(ValueError, match="already executing"):
+        next(iterator)
+    first.join()
+    assert first.result().result() == 1
+
+
+def test_an_iterator_dropped_in_another_thread_is_let_go_by_the_loop(loop, in_thread, take_errors):
+    tasks = [napper(1), d.spawn(fail_after, 3), napper(9), d.spawn(fail_after, 10)]
+    held = [d.as_completed(tasks)]
+    next(held[0])
+    d.sleep(3)
+    in_thread(held.clear)
+    assert take_errors() == []  # nothing is done in that thread
+    assert not forlorn(*tasks)
+    d.sleep(0.1)
+    assert forlorn(*tasks)
+    assert gongs(take_errors()) == [3]
+    d.sleep(20)
+    assert gongs(take_errors()) == [10]
+
+
+def test_an_iterator_cannot_be_stepped_in_another_thread(loop, in_thread):
+    task = napper(1)
+    iterator = d.as_completed([task])
+    with pytest.raises(d.ForeignThreadError):
+        in_thread(next, iterator)
+    assert forlorn(task)
+    task.join()
+
+
+def test_an_iterator_that_outlives_its_loop():
+    with virtual_loop() as loop:
+        iterator = d.as_completed(nappers(1, 2))
+        next(iterator)
+    assert loop.closed
+    assert next(iterator).done
+    iterator.close()
+
+
+def test_as_completed_hands_on_what_the_body_raises(loop):
+    tasks = nappers(1, 2)
+
+    def body():
+        for task in d.as_completed(tasks):
+            task.result() / 0
+
+    with pytest.raises(ZeroDivisionError):
+        body()
+    gc.collect()
+    assert forlorn(*tasks)
+    d.wait(tasks)
+
+
+# -- who takes care of a failure
+
+
+def test_a_failure_that_wait_hands_back_is_not_reported(loop):
+    tasks = [d.spawn(fail_after, seconds) for seconds in (1, 2)]
+    done, _ = d.wait(tasks)
+    for task in done:
+        with pytest.raises(Gong):
+            task.result()
+
+
+def test_wait_until_the_first_takes_care_of_what_is_done_and_no_more(loop, take_errors):
+    tasks = [d.spawn(fail_after, seconds) for seconds in (1, 2)]
+    assert d.wait(tasks, until="first") == ({tasks[0]}, {tasks[1]})
+    d.sleep(5)
+    assert gongs(take_errors()) == [2]
+
+
+def test_two_failures_in_the_turn_that_ends_a_wait_are_both_handed_back(loop):
+    tasks = [d.spawn(fail_after, 1) for _ in range(2)]
+    assert d.wait(tasks, until="first") == (set(tasks), set())
+
+
+def test_a_failure_after_the_time_was_up_is_reported(loop, take_errors):
+    task = d.spawn(fail_after, 2)
+    assert d.wait([task], timeout=1) == (set(), {task})
+    d.sleep(5)
+    assert gongs(take_errors()) == [2]
+
+
+def test_a_failure_after_a_join_that_timed_out_is_reported(loop, take_errors):
+    task = d.spawn(fail_after, 2)
+    with pytest.raises(TimeoutError):
+        task.join(1)
+    d.sleep(5)
+    assert gongs(take_errors()) == [2]
+
+
+def test_a_wait_that_was_cancelled_gives_back_what_had_failed_under_it(loop, take_errors):
+    """Nobody has seen the first failure, though somebody was waiting when it came."""
+    tasks = [d.spawn(fail_after, seconds) for seconds in (1, 3)]
+    waiting = d.spawn(d.wait, tasks)
+    d.sleep(2)
+    assert take_errors() == []
+    waiting.cancel()
+    d.sleep(0.1)
+    assert gongs(take_errors()) == [1]
+    d.sleep(5)
+    assert gongs(take_errors()) == [3]
+
+
+def test_a_failure_between_a_cancellation_and_its_arrival_is_reported(loop, take_errors):
+    waiting = d.spawn(lambda: d.wait([failing]))
+    loop.timers.add(1001, waiting.cancel)  # before the timer of the sleep, which is due at the same time
+    failing = d.spawn(fail_after, 1)
+    waiting.join()
+    assert loop.clock() == 1001
+    with pytest.raises(d.TaskCancelledError):
+        waiting.result()
+    assert gongs(take_errors()) == [1]
+
+
+def test_a_failure_that_a_joiner_takes_is_not_reported_by_a_wait_that_was_cancelled(loop):
+    failing = d.spawn(fail_after, 1)
+    joining = d.spawn(failing.join)
+    waiting = d.spawn(d.wait, [failing, napper(2)])
+    d.sleep(1.5)
+    waiting.cancel()
+    d.wait([joining, waiting])
+    d.sleep(1)
+
+
+def test_as_completed_takes_care_of_what_it_yields_and_gives_the_rest_back(loop, take_errors):
+    tasks = [d.spawn(fail_after, seconds) for seconds in (1, 2, 3, 9)]
+    for task in d.as_completed(tasks):
+        assert task is tasks[0]
+        d.sleep(5)
+        assert take_errors() == []
+        break
+    assert gongs(take_errors()) == [2, 3]
+    d.sleep(9)
+    assert gongs(take_errors()) == [9]
+
+
+def test_a_failure_that_was_reported_before_is_not_reported_again(loop, take_errors):
+    task = d.spawn(fail_after, 1)
+    d.sleep(2)
+    assert gongs(take_errors()) == [1]
+    assert d.wait([task, napper(1)])[0] >= {task}
+    next(d.as_completed([task, task]))
+    d.as_completed([task]).close()
+    assert d.select(Box(), task) is task
+
+
+def test_select_takes_care_of_the_task_it_returns_and_no_other(loop, take_errors):
+    tasks = [d.spawn(fail_after, 1) for _ in range(2)]
+    assert d.select(*tasks) is tasks[0]
+    assert [context.subject for context in take_errors()] == [tasks[1]]
+    assert d.select(tasks[1]) is tasks[1]
+
+
+def test_a_failure_whose_select_returns_something_else_is_reported(loop, take_errors):
+    box, task = Box(), d.spawn(fail_after, 1)
+    selecting = d.spawn(d.select, box, task)
+    d.sleep(0.5)
+    loop.timers.add(1001, lambda: box.put("after the failure, before the select has run"))
+    selecting.join()
+    assert selecting.result() is box
+    assert gongs(take_errors()) == [1]
+
+
+def test_on_error_may_not_park_where_a_failure_is_given_back(loop):
+    """It is called in the task that gives back, and is no part of it."""
+    tried = []
+
+    def on_error(context):
+        try:
+            d.sleep(1)
+        except BaseException as error:
+            tried.append(type(error))
+
+    def gives_back():
+        iterator = d.as_completed([d.spawn(fail_after, 1), d.spawn(fail_after, 1)])
+        next(iterator)
+        iterator.close()
+        return d.current_task()
+
+    old, loop.on_error = loop.on_error, on_error
+    try:
+        task = d.spawn(gives_back)
+        task.join()
+    finally:
+        loop.on_error = old
+    assert tried == [d.CannotParkError]
+    assert task.result() is task
+
+
+def test_what_one_iteration_has_yielded_is_not_reported_by_another(loop):
+    tasks = [d.spawn(fail_after, 1), d.spawn(fail_after, 1)]
+    takes, drops = d.as_completed(tasks), d.as_completed([napper(0.5), *tasks])
+    next(drops)
+    assert list(takes) == tasks
+    drops.close()
+
+
+def test_owned_tasks_are_not_reported_by_anybody(loop):
+    task = d.spawn(fail_after, 1)
+    task.owned = True
+    waiting = d.spawn(d.wait, [task, napper(5)])
+    d.sleep(2)
+    waiting.cancel()
+    d.sleep(5)
+
+
+# -- select: whatever has the three names
+
+
+def test_select_returns_what_is_ready_without_parking(loop):
+    empty, full = Box(), Box(1)
+    turns = loop.poller.waits
+    assert d.select(empty, full) is full
+    assert loop.poller.waits == turns
+    assert empty.watched == full.watched == 0
+
+
+def test_of_several_that_are_ready_the_first_argument_is_returned(loop):
+    one, other = Box(1), Box(1)
+    assert d.select(one, other) is one
+    assert d.select(other, one) is other
+    assert d.select(Box(), other, one) is other
+
+
+def test_select_takes_nothing_out(loop):
+    box = Box(1, 2)
+    for _ in range(3):
+        assert d.select(box) is box
+    assert list(box.items) == [1, 2]
+
+
+def test_select_parks_until_one_is_ready(loop):
+    boxes = [Box() for _ in range(3)]
+    loop.add_timer(5, lambda: boxes[1].put(1))
+    assert d.select(*boxes) is boxes[1]
+    assert loop.clock() == 1005
+    assert [box.watched for box in boxes] == [1, 1, 1]
+    assert all(box.undone() for box in boxes)
+
+
+def test_when_several_become_ready_the_first_argument_wins(loop):
+    """Not the one that was first in time: they are all ready when the task runs."""
+    boxes = [Box() for _ in range(3)]
+    loop.timers.add(1001, lambda: boxes[2].put(1))
+    loop.timers.add(1001, lambda: boxes[1].put(1))
+    assert d.select(*boxes) is boxes[1]
+    assert all(box.undone() for box in boxes)
+
+
+def test_a_source_that_fires_twice_wakes_once(loop):
+    one, other = Box(), Box()
+
+    def both():
+        one.put(1)
+        one.put(2)
+        other.put(3)
+
+    loop.add_timer(1, both)
+    woken = []
+
+    def selects():
+        woken.append(d.select(one, other))
+        one.items.clear()
+        woken.append(d.select(one, other))
+        d.sleep(5)
+
+    run_task(selects)
+    assert woken == [one, other]
+    assert loop.clock() == 1006
+    assert one.undone()
+    assert other.undone()
+
+
+def test_select_parks_again_when_somebody_took_the_item(loop):
+    box, other = Box(), Box()
+    selecting = d.spawn(d.select, box, other)
+    d.sleep(1)
+
+    def put_and_take():
+        box.put("gone before the task has run")
+        box.items.clear()
+
+    loop.call_soon(put_and_take)
+    d.sleep(1)
+    assert not selecting.done
+    assert box.watched == other.watched == 2
+    assert len(box.watchers) == len(other.watchers) == 1
+    other.put(1)
+    selecting.join()
+    assert selecting.result() is other
+    assert box.undone()
+    assert other.undone()
+
+
+def test_an_item_for_many_wakes_them_all_and_is_found_by_one(loop):
+    box, found = Box(), []
+
+    def selects():
+        d.select(box)
+        found.append(box.items.popleft())
+
+    tasks = [d.spawn(selects) for _ in range(5)]
+    d.sleep(1)
+    for item in range(5):
+        box.put(item)
+        d.sleep(1)
+        assert found == list(range(item + 1))
+    d.wait(tasks)
+    assert box.undone()
+
+
+def test_the_same_source_twice_is_watched_once(loop):
+    box, other = Box(), Box()
+    loop.add_timer(1, lambda: box.put(1))
+    assert d.select(box, other, box) is box
+    assert box.watched == other.watched == 1
+    assert box.undone()
+
+
+def test_sources_that_are_equal_or_cannot_be_hashed_are_sources_of_their_own(loop):
+    class Odd(Box):
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    one, other = Odd(), Odd()
+    loop.add_timer(1, lambda: other.put(1))
+    assert d.select(one, other) is other
+
+
+@pytest.mark.parametrize("kind", ["watching", "the other"])
+def test_a_source_that_fires_while_select_arranges_is_not_missed(loop, kind):
+    """Its wake finds nobody parked yet."""
+    first = Box()
+
+    class Firing(Box):
+        def _watch(self, task):
+            super()._watch(task)
+            (self if kind == "watching" else first).put(1)
+
+    firing, last = Firing(), Box()
+    turns = loop.poller.waits
+    assert d.select(first, firing, last) is (firing if kind == "watching" else first)
+    assert loop.poller.waits == turns
+    assert all(box.undone() for box in (first, firing, last))
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_source_that_cannot_be_watched_undoes_the_others(loop, error):
+    class Bad(Box):
+        def _watch(self, task):
+            self.watched += 1
+            raise error
+
+    before, bad, after = Box(), Bad(), Box()
+    with pytest.raises(error):
+        d.select(before, bad, after)
+    assert (before.watched, bad.watched, after.watched) == (1, 1, 0)
+    assert all(box.undone() for box in (before, bad, after))
+
+
+def test_a_source_whose_ready_raises_undoes_them_all(loop):
+    class Bad(Box):
+        asked = 0
+
+        @property
+        def ready(self):
+            self.asked += 1
+            if self.asked == 2:
+                raise OSError
+            return False
+
+    box, bad = Box(), Bad()
+    with pytest.raises(OSError):
+        d.select(box, bad)
+    assert box.undone()
+    assert bad.undone()
+
+
+def test_a_cancelled_select_is_undone_once(loop):
+    boxes = [Box() for _ in range(3)]
+    selecting = d.spawn(d.select, *boxes)
+    d.sleep(1)
+    selecting.cancel()
+    assert all(box.undone() and box.watched == 1 for box in boxes)
+    boxes[0].put(1)
+    selecting.join()
+    assert all(box.undone() and box.watched == 1 for box in boxes)
+    with pytest.raises(d.TaskCancelledError):
+        selecting.result()
+
+
+def test_a_select_that_was_woken_before_it_was_cancelled_returns(loop):
+    box, got = Box(), []
+
+    def selects():
+        got.append(d.select(box))
+        d.select(box)
+
+    selecting = d.spawn(selects)
+    d.sleep(1)
+    box.put(1)
+    selecting.cancel()
+    selecting.join()
+    assert got == [box]
+    with pytest.raises(d.TaskCancelledError):
+        selecting.result()
+
+
+def test_a_select_that_was_cancelled_and_would_park_again_raises(loop):
+    box = Box()
+    selecting = d.spawn(d.select, box)
+    d.sleep(1)
+    box.put(1)
+    box.items.clear()
+    selecting.cancel()
+    selecting.join()
+    with pytest.raises(d.TaskCancelledError):
+        selecting.result()
+    assert box.undone()
+    assert loop.clock() == 1001
+
+
+def test_a_select_that_ends_with_the_loop_is_undone():
+    box = Box()
+    with virtual_loop() as loop:
+        d.spawn(d.select, box)
+        d.sleep(1)
+        assert box.watchers
+        loop.reset()
+        assert box.undone()
+
+
+def test_an_interrupt_of_top_level_code_undoes_a_select(loop):
+    box = Box()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    loop.add_timer(1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        d.select(box)
+    assert box.undone()
+
+
+def test_select_without_a_source_is_refused(loop):
+    with pytest.raises(ValueError, match="nothing to wait for"):
+        d.select()
+
+
+@pytest.mark.parametrize("what", [5, "box", None, [Box()]])
+def test_select_on_what_is_no_source_is_refused(loop, what):
+    box = Box(1)
+    with pytest.raises(TypeError, match="cannot wait for"):
+        d.select(box, what)
+    assert box.undone()
+
+
+def test_a_select_says_what_it_waits_for(loop, pair):
+    sock, _ = pair()
+    few, many = d.spawn(d.select, sock, napper(5)), d.spawn(d.select, *(napper(5) for _ in range(10)))
+    d.sleep(1)
+    assert few.waits_for == f"select of {sock!r}, <Task nap 5, parked in sleep until 1005.000>"
+    assert many.waits_for.endswith("and 7 more")
+    few.cancel()
+    d.wait([few, many])
+    d.sleep(5)
+
+
+def test_thousands_of_sources(loop):
+    boxes = [Box() for _ in range(5000)]
+    loop.add_timer(1, lambda: boxes[4321].put(1))
+    assert d.select(*boxes) is boxes[4321]
+    assert all(box.undone() and box.watched == 1 for box in boxes)
+
+
+def test_thousands_of_selects_on_one_task(loop):
+    """Each of them comes and goes at the same price."""
+    gate = napper(50)
+    boxes = [Box() for _ in range(3000)]
+    tasks = [d.spawn(d.select, gate, box) for box in boxes]
+    d.sleep(1)
+    assert len(gate._joiners) == 3000
+    for box in boxes[1:]:
+        box.put(1)
+    d.wait(tasks[1:])
+    assert list(gate._joiners) == [tasks[0]]
+    tasks[0].join()
+    assert tasks[0].result() is gate
+
+
+def test_select_rotated_by_its_user_serves_all(loop):
+    """The order of the arguments is their rank: who wants them all served turns them."""
+    boxes, served = [Box() for _ in range(3)], []
+
+    def producer(box, name):
+        for n in range(20):
+            box.put((name, n))
+            d.sleep(0.01)
+
+    def consumer():
+        order = list(boxes)
+        while len(served) < 60:
+            box = d.select(*order)
+            served.append(box.items.popleft()[0])
+            order.append(order.pop(order.index(box)))
+
+    d.wait([d.spawn(consumer), *(d.spawn(producer, box, name) for box, name in zip(boxes, "abc", strict=True))])
+    assert served[:6] == list("abcabc")
+    assert all(box.undone() for box in boxes)
+
+
+# -- select: tasks and timers
+
+
+def test_select_of_tasks(loop):
+    tasks = nappers(3, 1, 2)
+    assert d.select(*tasks) is tasks[1]
+    assert loop.clock() == 1001
+    assert forlorn(*tasks)
+    assert d.select(*tasks) is tasks[1]
+    assert [task.ready for task in tasks] == [False, True, False]
+    d.wait(tasks)
+
+
+def test_select_and_join_and_wait_on_one_task(loop):
+    task = napper(1)
+    waiting = [
+        d.spawn(d.select, task),
+        d.spawn(task.join),
+        d.spawn(d.wait, [task]),
+        d.spawn(next, d.as_completed([task])),
+    ]
+    d.wait(waiting)
+    assert [each.result() for each in waiting] == [task, None, ({task}, set()), task]
+
+
+def test_select_of_a_timer(loop):
+    fired = []
+    timer, other = loop.add_timer(3, lambda: fired.append(1)), loop.add_timer(5, lambda: fired.append(2))
+    assert d.select(other, timer) is timer
+    assert fired == [1]
+    assert loop.clock() == 1003
+    assert d.select(other, timer) is timer
+    assert len(loop.timers) == 1
+    assert d.select(other) is other
+    assert fired == [1, 2]
+    assert len(loop.timers) == 0
+
+
+def test_a_select_that_loses_its_timer_leaves_no_other_behind(loop):
+    timer, box = loop.add_timer(10, int), Box()
+    loop.add_timer(1, lambda: box.put(1))
+    assert d.select(box, timer) is box
+    assert len(loop.timers) == 1
+    assert timer.active
+    timer.cancel()
+
+
+def test_a_timer_whose_callback_raises_has_fired(loop, take_errors):
+    timer = loop.add_timer(1, lambda: 1 / 0)
+    assert d.select(timer) is timer
+    assert len(take_errors()) == 1
+
+
+def test_a_timer_of_this_very_turn(loop):
+    """It is due, and has not fired yet, when select is called."""
+    fired = []
+
+    def selects():
+        d.sleep(1)
+        assert not timer.fired
+        assert d.select(timer) is timer
+        assert fired == [1]
+
+    task = d.spawn(selects)
+    d.sleep(0.5)
+    timer = loop.timers.add(1001, lambda: fired.append(1))
+    task.join()
+    task.result()
+    assert loop.clock() == 1001
+
+
+def test_a_cancelled_timer_is_never_ready(loop):
+    timer, box = loop.add_timer(1, int), Box()
+    timer.cancel()
+    loop.add_timer(5, lambda: box.put(1))
+    assert d.select(timer, box) is box
+    assert not timer.fired
+
+
+def test_a_timer_cancelled_meanwhile_is_never_ready(loop):
+    timer, box = loop.add_timer(3, int), Box()
+    loop.add_timer(1, timer.cancel)
+    loop.add_timer(5, lambda: box.put(1))
+    assert d.select(timer, box) is box
+    assert loop.clock() == 1005
+
+
+def test_a_select_on_cancelled_timers_alone_raises(loop):
+    timer = loop.add_timer(1, int)
+    timer.cancel()
+    with pytest.raises(ValueError, match="cancelled"):
+        d.select(timer, timer)
+    later = loop.add_timer(3, int)
+    loop.add_timer(1, later.cancel)
+    with pytest.raises(ValueError, match="cancelled"):
+        d.select(timer, later)
+    assert loop.clock() == 1003  # it is noticed when it would have been due
+    assert len(loop.timers) == 0
+
+
+def test_a_reset_cancels_timers_they_have_not_fired():
+    with virtual_loop() as loop:
+        timer = loop.add_timer(1, int)
+    assert not timer.active
+    assert not timer.fired
+
+
+def test_a_timer_without_an_owner_is_taken_as_it_is(loop):
+    timers = Timers()
+    timer = timers.add(1000, int)
+    timers.pop_due(1000, timers.mark()).fire()
+    assert d.select(timer) is timer
+
+
+# -- select: sockets
+
+
+class Chatty(d.Socket):
+    """In callback style it keeps what comes, and what happens."""
+
+    __slots__ = ("ended", "events", "got")
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.got, self.ended, self.events = b"", False, []
+
+    def event_read(self):
+        data = self.read(1000)
+        self.events.append(data)
+        if data is None:
+            self.watch_read(False)
+        else:
+            self.got += data
+
+    def event_err(self):
+        self.events.append("err")
+        super().event_err()
+
+    def event_hup(self):
+        self.events.append("hup")
+        super().event_hup()
+
+
+def read_all(sock):
+    parts = []
+    while part := sock.read_some():
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_select_of_a_socket_with_input_reads_nothing(loop, pair):
+    sock, far = pair()
+    far.send(b"hello\n")
+    turns = loop.poller.waits
+    assert sock.ready
+    assert d.select(Box(), sock) is sock
+    assert loop.poller.waits == turns
+    assert sock.sock.received == b""
+    assert sock.buffered == 0
+    assert sock.read_line() == b"hello\n"
+    assert not sock.ready
+
+
+def test_select_parks_until_a_socket_has_input(loop, pair):
+    (one, far_one), (other, far_other) = pair(), pair()
+    box = Box()
+    d.sleep(0.5)  # the kernel has been told that nobody wants to read
+    loop.add_timer(2, lambda: far_other.send(b"x"))
+    loop.add_timer(9, lambda: far_one.send(b"y"))
+    assert d.select(box, one, other) is other
+    assert loop.clock() == 1002.5
+    assert one._reader is other._reader is None
+    assert other.sock.received == b""
+    assert other.read_some() == b"x"
+    assert d.select(box, one, other) is one
+    assert box.undone()
+
+
+def test_a_socket_with_buffered_input_is_ready(loop, pair):
+    sock, far = pair()
+    far.send(b"one\ntwo\n")
+    assert sock.read_line() == b"one\n"
+    assert sock.ready
+    assert d.select(sock) is sock
+    assert sock.read_line() == b"two\n"
+    assert not sock.ready
+
+
+def test_what_is_pushed_back_wakes_a_select(loop, pair):
+    sock, _ = pair()
+    loop.add_timer(1, lambda: sock.push_back_read(b"again\n"))
+    assert d.select(Box(), sock) is sock
+    assert sock.read_line() == b"again\n"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_end_of_the_stream_is_ready(loop, pair, before):
+    sock, far = pair()
+    if before:
+        far.shutdown(socket.SHUT_WR)
+    else:
+        loop.add_timer(1, lambda: far.shutdown(socket.SHUT_WR))
+    assert d.select(Box(), sock) is sock
+    assert sock.read_some() == b""
+    sock.sock.recv = None  # the OS need not be asked again
+    assert d.select(sock) is sock
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_hang_up_costs_no_bytes(loop, pair, before):
+    sock, far = pair()
+
+    def ends():
+        far.send(b"the last words")
+        far.hang_up()
+
+    ends() if before else loop.add_timer(1, ends)
+    assert d.select(Box(), sock) is sock
+    d.sleep(1)  # the hang-up is reported in each turn
+    assert not sock.closed
+    assert read_all(sock) == b"the last words"
+
+
+def test_a_hang_up_leaves_the_socket_to_the_task(loop, pair):
+    """In callback style, with reading off, event_hup would close it."""
+    sock, far = pair()
+    d.sleep(1)
+    loop.add_timer(1, far.hang_up)
+    assert d.select(Box(), sock) is sock
+    d.sleep(1)
+    assert not sock.closed
+    assert sock.read_some() == b""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_broken_connection_is_ready_and_the_read_raises(loop, pair, before):
+    sock, far = pair()
+    far.reset() if before else loop.add_timer(1, far.reset)
+    assert d.select(Box(), sock) is sock
+    d.sleep(1)
+    assert sock.ready
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            sock.read_some()
+
+
+def test_a_socket_closed_meanwhile_is_ready(loop, pair):
+    sock, _ = pair()
+    box = Box()
+    loop.add_timer(1, lambda: sock.close("enough"))
+    assert d.select(box, sock) is sock
+    assert loop.clock() == 1001
+    assert sock.ready
+    with pytest.raises(d.ClosedError, match="enough"):
+        sock.read_some()
+    assert d.select(box, sock) is sock
+    assert box.undone()
+
+
+def test_a_socket_finished_meanwhile_is_ready(loop, pair):
+    sock, far = pair()
+    loop.add_timer(1, sock.finish)
+    assert d.select(Box(), sock) is sock
+    assert loop.clock() == 1001
+    assert sock.ready
+    with pytest.raises(d.ClosedError, match="finish"):
+        sock.read_some()
+    far.close()
+    d.sleep(1)
+
+
+def test_a_reader_that_is_no_select_still_hears_of_the_close(loop, pair):
+    sock, _ = pair()
+    reading = d.spawn(sock.read_some)
+    d.sleep(1)
+    sock.close("enough")
+    reading.join()
+    with pytest.raises(d.ClosedError, match="enough"):
+        reading.result()
+
+
+def test_nobody_else_may_read_while_a_select_waits(loop, pair):
+    sock, far = pair()
+    selecting = d.spawn(d.select, sock)
+    selecting.name = "the selector"
+    d.sleep(1)
+    box = Box()
+    with pytest.raises(d.BusyError, match="'the selector' is reading"):
+        sock.read_line()
+    with pytest.raises(d.BusyError, match="'the selector' is reading"):
+        d.select(box, sock)
+    with pytest.raises(d.BusyError):
+        sock.steal_socket()
+    assert box.undone()
+    assert not selecting.done
+    far.send(b"x")
+    selecting.join()
+    assert sock.read_some() == b"x"
+
+
+def test_a_select_while_a_task_is_parked_in_a_read(loop, pair):
+    sock, far = pair()
+    reading = d.spawn(sock.read_line)
+    reading.name = "the reader"
+    d.sleep(1)
+    far.send(b"not for the select\n")
+    assert not sock.ready
+    box = Box()
+    with pytest.raises(d.BusyError, match="'the reader' is reading"):
+        d.select(box, sock)
+    assert box.undone()
+    assert d.select(sock, Box(1)) is not sock
+    reading.join()
+    assert reading.result() == b"not for the select\n"
+
+
+def test_a_select_that_is_cancelled_makes_room_for_the_next_reader(loop, pair):
+    sock, far = pair()
+    selecting = d.spawn(d.select, sock)
+    d.sleep(1)
+    selecting.cancel()
+    assert sock._reader is None
+    reading = d.spawn(sock.read_line)
+    d.sleep(1)
+    assert selecting.done
+    far.send(b"x\n")
+    reading.join()
+    assert reading.result() == b"x\n"
+
+
+@pytest.mark.parametrize("first", ["select", "read"])
+@pytest.mark.parametrize("second", ["select", "read"])
+def test_who_cancels_a_reader_may_take_its_place_at_once(loop, pair, first, second):
+    """The cancelled one has not run yet: when it does, it must not undo what is not its own."""
+    sock, far = pair()
+
+    def begin(how):
+        return sock.read_some() if how == "read" else d.select(sock)
+
+    def takes_its_place():
+        old.cancel()
+        begin(second)
+        return sock.closed
+
+    old = d.spawn(begin, first)
+    d.sleep(1)
+    new = d.spawn(takes_its_place)
+    d.sleep(1)
+    assert old.done
+    assert sock._reader is not None
+    far.send(b"x")
+    assert d.wait([new], timeout=1) == ({new}, set())
+
+
+def test_a_socket_that_loses_gives_its_input_to_the_next_reader(loop, pair):
+    sock, far = pair()
+    box = Box()
+    loop.add_timer(1, lambda: box.put(1))
+    loop.add_timer(2, lambda: far.send(b"x\n"))
+    assert d.select(sock, box) is box
+    assert sock.read_line() == b"x\n"
+
+
+def test_select_parks_again_when_somebody_took_the_bytes(loop, pair):
+    sock, far = pair()
+    selecting = d.spawn(d.select, sock, Box())
+    d.sleep(1)
+    taken = []
+    far.send(b"taken")
+    loop.timers.add(1001, lambda: taken.append(sock.read(100)))  # after the event, and before the task has run
+    d.sleep(1)
+    assert taken == [b"taken"]
+    assert not selecting.done
+    far.send(b"more")
+    selecting.join()
+    assert sock.read_some() == b"more"
+
+
+def test_a_callback_that_finds_the_end_wakes_a_select(loop, pair):
+    sock, far = pair()
+    selecting = d.spawn(d.select, sock)
+    d.sleep(1)
+    far.shutdown(socket.SHUT_WR)
+    loop.timers.add(1001, lambda: sock.read(10))
+    selecting.join()
+    assert sock.read_some() == b""
+
+
+def test_a_readable_event_for_nothing_does_not_end_a_select(loop, pair):
+    sock, far = pair()
+    selecting = d.spawn(d.select, sock)
+    d.sleep(1)
+    sock._reader()
+    d.sleep(1)
+    assert not selecting.done
+    assert sock._reader is not None
+    far.send(b"x")
+    selecting.join()
+    assert sock.read_some() == b"x"
+
+
+def test_select_sends_first_what_the_task_has_written(loop, pair):
+    sock, far = pair()
+
+    def asks():
+        sock.write_all(b"question")
+        return d.select(sock)
+
+    loop.timers.add(1000.5, lambda: far.recv(100) == b"question" and far.send(b"answer"))
+    assert run_task(asks) is sock
+    assert sock.read_some() == b"answer"
+
+
+def test_a_socket_closed_by_sending_what_the_task_has_written(loop, pair):
+    """The queue is sent when select parks: what that does must wake it."""
+    sock, _ = pair()
+
+    def asks():
+        sock.write_all(b"question")
+        sock.write(lambda: sock.close("by the queue"))
+        return d.select(sock, Box())
+
+    assert run_task(asks) is sock
+    assert sock.close_reason == "by the queue"
+
+
+def test_a_waiting_select_counts_as_waiting_for_the_peer(loop, pair):
+    class Impatient(d.Socket):
+        idle_timeout = 5
+
+    sock, _ = pair(Impatient)
+    d.sleep(4)  # its own work does not count
+    assert d.select(sock, Box()) is sock
+    assert loop.clock() == 1009
+    assert "idle" in sock.close_reason
+
+
+# -- select: sockets in callback style
+
+
+def test_while_a_select_waits_event_read_is_not_called(loop, pair):
+    sock, far = pair(Chatty)
+    sock.watch_read(True)
+    loop.add_timer(1, lambda: far.send(b"for the select"))
+    got = []
+
+    def selects():
+        assert d.select(Box(), sock) is sock
+        got.append(sock.read(100))
+
+    run_task(selects)
+    assert got == [b"for the select"]
+    assert sock.got == b""
+    far.send(b"for the callback")
+    d.sleep(1)
+    assert sock.got == b"for the callback"
+
+
+@pytest.mark.parametrize("winner", ["box", "socket"])
+def test_what_a_select_leaves_is_for_event_read(loop, pair, winner):
+    sock, far = pair(Chatty)
+    sock.watch_read(True)
+    box = Box()
+
+    def both():
+        far.send(b"left")
+        if winner == "box":
+            box.put(1)
+
+    loop.add_timer(1, both)
+    assert d.select(box, sock) is (box if winner == "box" else sock)
+    d.sleep(1)
+    assert sock.got == b"left"
+
+
+def test_what_is_pushed_back_and_left_is_for_event_read(loop, pair):
+    sock, _ = pair(Chatty)
+    sock.watch_read(True)
+    box = Box()
+
+    def both():
+        sock.push_back_read(b"left")
+        box.put(1)
+
+    loop.add_timer(1, both)
+    assert d.select(box, sock) is box
+    d.sleep(1)
+    assert sock.got == b"left"
+
+
+def test_a_read_after_a_select_in_callback_style(loop, pair):
+    sock, far = pair(Chatty)
+    sock.watch_read(True)
+    loop.add_timer(1, lambda: far.send(b"line\nrest"))
+    lines = []
+
+    def selects():
+        d.select(sock)
+        lines.append(sock.read_line())
+
+    run_task(selects)
+    d.sleep(1)
+    assert lines == [b"line\n"]
+    assert sock.got == b"rest"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_hang_up_in_callback_style_comes_after_the_bytes(loop, pair, before):
+    sock, far = pair(Chatty)
+    sock.watch_read(True)
+
+    def ends():
+        far.send(b"last")
+        far.hang_up()
+
+    ends() if before else loop.add_timer(1, ends)
+    assert d.select(Box(), sock) is sock
+    d.sleep(1)
+    assert sock.got == b"last"
+    assert sock.events == [b"last", None, "hup"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_broken_connection_in_callback_style(loop, pair, before):
+    """Whoever comes first finds the error: nobody is left without the end."""
+    sock, far = pair(Chatty)
+    sock.watch_read(True)
+    far.reset() if before else loop.add_timer(1, far.reset)
+    assert d.select(Box(), sock) is sock
+    with pytest.raises(ConnectionResetError):
+        sock.read_some()
+    d.sleep(1)
+    assert sock.closed or None in sock.events
+
+
+def test_an_error_that_a_select_has_found_ends_callback_style_too(loop, pair):
+    """The OS tells it but once, and no event announces it again."""
+    sock, far = pair(Chatty)
+    far.shutdown(socket.SHUT_WR)
+    sock.sock._error = OSError(errno.EIO, "told but once")
+    sock.watch_read(True)
+    assert d.select(Box(), sock) is sock
+    sock.watch_write(True)
+    sock.watch_write(False)  # whatever makes the interest new: with the end known, it is none in reading
+    d.sleep(1)
+    assert sock.events == [None]
+
+
+# -- select: sockets of the operating system
+
+
+def test_select_of_real_sockets(real_loop, real_pair):
+    (near, far), (near2, far2) = real_pair(), real_pair()
+    one, other = d.Socket(near), d.Socket(near2)
+    selecting = d.spawn(d.select, one, other)
+    d.sleep(0)
+    assert not selecting.done
+    far2.sendall(b"hello")
+    selecting.join(5)
+    assert selecting.result() is other
+    assert other.read_some() == b"hello"
+    far.close()
+    assert d.select(one, other) is one
+    assert one.read_some() == b""
+    one.close()
+    other.close()
+
+
+def test_a_reset_by_a_real_peer(real_loop, tcp_pair):
+    near, far = tcp_pair()
+    sock = d.Socket(near)
+    selecting = d.spawn(d.select, sock)
+    d.sleep(0)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    far.close()
+    selecting.join(5)
+    assert selecting.result() is sock
+    assert sock.ready
+    with pytest.raises(ConnectionResetError):
+        sock.read_some()
+    sock.close()
+
+
+def test_a_select_that_a_thread_ends(real_loop):
+    box = Box()
+    thread = threading.Timer(0.01, real_loop.call_soon_threadsafe, [box.put, 1])
+    thread.start()
+    assert d.select(box) is box
+    thread.join(5)
+    assert box.undone()
+
+
+# -- fairness
+
+
+def test_a_socket_that_always_has_input_does_not_starve_the_rest(loop, pair):
+    """select need not park on it, and reading what it returned does."""
+    sock, far = pair()
+    ticks, chunks = [], []
+
+    def flood():
+        while len(ticks) < 5:
+            far.send(b"x" * 100)
+            assert d.select(sock, Box()) is sock
+            chunks.append(sock.read_some())
+            loop.clock.jump(0.001)
+
+    def ticker():
+        for n in range(1, 6):
+            d.sleep_until(1000 + n * 0.01)
+            ticks.append(loop.clock())
+
+    d.wait([d.spawn(flood), d.spawn(ticker)])
+    assert ticks == pytest.approx([1000 + n * 0.01 for n in range(1, 6)], abs=0.0021)
+    assert len(chunks) >= 40
+
+
+def test_a_block_step_is_not_consumed_by_a_look(loop, pair):
+    """`ready` asks the OS without using up what a test has scripted for reads."""
+    sock, far = pair()
+    far.send(b"x")
+    sock.sock.reads.append(BLOCK)
+    assert sock.ready
+    assert list(sock.sock.reads) == [BLOCK]
+    assert sock.read_some() == b"x"
