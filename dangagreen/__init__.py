@@ -14,11 +14,12 @@ from dangagreen.core.errors import (
     ShutDown,
     TaskCancelledError,
 )
-from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
 from dangagreen.green.channels import Channel, Result
 from dangagreen.green.connecting import connect
+from dangagreen.green.draining import Listener
+from dangagreen.green.forever import serve_forever
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.locks import BoundedSemaphore, Lock, RLock, Semaphore
 from dangagreen.green.net import Socket, serve, serve_requests
@@ -73,6 +74,7 @@ __all__ = [
     "run",
     "select",
     "serve",
+    "serve_forever",
     "serve_requests",
     "shield",
     "sleep",

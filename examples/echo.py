@@ -9,9 +9,8 @@ only while there is something to answer: an idle connection is as cheap as in ca
 """
 
 import argparse
-import math
 
-from dangagreen import Listener, Socket, run, serve, serve_requests, sleep
+from dangagreen import Listener, Socket, serve, serve_forever, serve_requests
 
 
 class Echo(Socket):
@@ -51,11 +50,9 @@ def main() -> None:
     options = parser.parse_args()
     listener = listen(options.style, ("127.0.0.1", options.port))
     print("echo listens on {}:{}".format(*listener.address), flush=True)
-    sleep(math.inf)
+    serve_forever(listener)  # until Ctrl-C or SIGTERM
+    print("bye")
 
 
 if __name__ == "__main__":
-    try:
-        run(main)
-    except KeyboardInterrupt:
-        print("bye")
+    main()

@@ -14,6 +14,8 @@ Which style is where, and why:
   when somebody publishes, requests when it likes. What it has sent too early is put back, for the other style to read.
 - The commands never wait, and both styles call the same ones (`execute`). They answer ordinary Python values, which
   `encode` turns into bytes. Keys expire by the loop's timers.
+- Ctrl-C and SIGTERM drain both servers (`serve_forever`): requests that have come are answered, then clients are told
+  the end. Without such care, a client that has just sent INCR could not know whether it happened.
 - The status page is in callback style: one read, one write, and nothing in between that could be waited for.
 """
 
@@ -22,7 +24,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import itertools
-import math
 import re
 import shlex
 import sys
@@ -31,7 +32,7 @@ from functools import lru_cache, partial
 from resource import RUSAGE_SELF, getrusage
 from typing import TypeAlias
 
-from dangagreen import LimitError, Socket, Timer, current_loop, run, serve, serve_requests, sleep
+from dangagreen import LimitError, Socket, Timer, current_loop, serve, serve_forever, serve_requests
 
 LONGEST_BULK = 512 * 1024 * 1024  # bytes; these limits are Redis's own
 LONGEST_LINE = 64 * 1024
@@ -495,11 +496,9 @@ def main() -> None:
     print("miniredis listens on {}:{}".format(*redis.address), flush=True)
     print("its status page is http://{}:{}/".format(*web.address), flush=True)
     status.tick()
-    sleep(math.inf)
+    cut_off = serve_forever(redis, web)  # until Ctrl-C or SIGTERM: the clients have their replies, and then the end
+    print("bye" + (f", and {len(cut_off)} clients were cut off" if cut_off else ""))
 
 
 if __name__ == "__main__":
-    try:
-        run(main)
-    except KeyboardInterrupt:
-        print("bye")
+    main()

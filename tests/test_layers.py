@@ -19,7 +19,7 @@ SHAPE = {
     ),
     "green": (
         "sched | parking | scopes | line locks sync passage queues channels tasks | several watched"
-        " | streams groups | net | connecting program"
+        " | streams groups | draining | net | connecting forever program"
     ),
     "": "__init__",
     "testing": "wire clock leaks __init__",  # may import all of the above; nothing imports it

@@ -15,16 +15,16 @@ from collections.abc import Callable
 class Interrupts:
     """Calls `notify` in the signal handler, once for as long as `pending` is True."""
 
-    __slots__ = ("_installed", "_notify", "pending")
+    __slots__ = ("_notify", "installed", "pending")
 
     def __init__(self, notify: Callable[[], object]) -> None:
         self._notify = notify
         self.pending = False
-        self._installed = (
+        self.installed = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
-        if self._installed:
+        if self.installed:
             signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
@@ -35,5 +35,6 @@ class Interrupts:
 
     def restore(self) -> None:
         """Put the interpreter's own handler back, unless the program has installed one of its own meanwhile."""
-        if self._installed and signal.getsignal(signal.SIGINT) == self._on_signal:
+        if self.installed and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.installed = False

@@ -1,8 +1,8 @@
 """Listening: open the socket, accept a bounded number of connections a turn, survive what is not our fault.
 
 Rules: a connection that is gone before it was accepted is passed over; out of descriptors, the listener rests, says
-so in one line, and resumes; what the program does with a connection is one callable. What does not belong here: what
-a connection does.
+so in one line, and resumes; what the program does with a connection is one callable; a listener that retires accepts
+those that were told that they are connected. What does not belong here: what a connection does, and how it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
@@ -26,6 +26,8 @@ log = logging.getLogger("dangagreen")
 
 Address = tuple[str, int] | str | os.PathLike[str] | socket.socket
 
+_LONGEST_QUEUE = 4096  # connections that the kernel may have made and nobody has accepted; Linux's somaxconn
+
 
 class Listener(Descriptor):
     """Accepts connections and hands each OS socket to `connected`, which answers the object made of it.
@@ -34,7 +36,9 @@ class Listener(Descriptor):
     accepted until one closes; they wait in the kernel's queue.
     """
 
-    __slots__ = ("_connected", "_nodelay", "_path", "_rest", "address", "connections", "handler", "max_connections")
+    __slots__ = (
+        "_connected", "_nodelay", "_path", "_rest", "_still", "address", "connections", "handler", "max_connections",
+    )  # fmt: skip
 
     accepts_per_turn: ClassVar[int] = 64
     rest_seconds: ClassVar[float] = 0.5
@@ -53,6 +57,7 @@ class Listener(Descriptor):
         self._connected = connected
         self._rest: Timer | None = None
         self._path: tuple[str, tuple[int, int, int]] | None = None
+        self._still: int | None = None  # how many it accepts at most before it retires
         self.address: Any = sock.getsockname()
         if isinstance(self.address, tuple):
             self.address = self.address[:2]
@@ -67,8 +72,16 @@ class Listener(Descriptor):
 
     def event_read(self) -> None:
         for _ in range(self.accepts_per_turn):
-            if self.closed or self._is_full() or not self._accept():
+            if self.closed or self._is_full():
                 return
+            if self._still == 0 or not self._accept():
+                if self._still is not None and self._rest is None:
+                    self._close_at_once()
+                return
+            if self._still is not None:
+                self._still -= 1
+        if self._still is not None:
+            self.loop._ready.append(self._accept_the_rest)  # no event tells that the queue is empty
 
     def _events(self, mask: int) -> None:
         if self._watch_read:
@@ -108,8 +121,13 @@ class Listener(Descriptor):
     def _one_left(self) -> None:
         self.connections -= 1
         if not self.closed and not self._watch_read and self._rest is None:
-            self._watch_read = True
-            self._need(READ)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._watch_read = True
+        self._need(READ)
+        if self._still is not None:
+            self.loop._ready.append(self._accept_the_rest)
 
     def __enter__(self) -> Listener:
         return self
@@ -131,8 +149,29 @@ class Listener(Descriptor):
 
     def _resume(self) -> None:
         self._rest = None
-        self._watch_read = True
-        self._need(READ)
+        self._go_on()
+
+    # -- the end
+
+    def _retire(self) -> None:
+        """Accept what is in the kernel's queue, some of it each turn, and close: its peers think they are connected."""
+        if not self.closed and self._still is None:
+            self._still = _LONGEST_QUEUE
+            self._remove_path()  # whoever comes from now on is to try elsewhere
+            self._accept_the_rest()
+
+    def _accept_the_rest(self) -> None:
+        if not self.closed:
+            try:
+                self._context.run(self.event_read)
+            except Exception as error:
+                self.loop.failed(self, error)
+
+    def _close_at_once(self) -> None:
+        """Not at the end of the turn: who comes in between would be reset."""
+        self.close("it has retired")
+        self.loop.forget(self.fd)
+        self._really_close()
 
     def _let_go(self) -> None:
         if self._rest is not None:
@@ -140,14 +179,21 @@ class Listener(Descriptor):
 
     def _really_close(self) -> None:
         super()._really_close()
-        if self._path is not None:  # a Unix socket's file goes with it, unless somebody else has taken the name
-            path, identity = self._path
+        self._remove_path()
+
+    def _remove_path(self) -> None:
+        """A Unix socket's file goes with it, unless somebody else has taken the name."""
+        if self._path is not None:
+            (path, identity), self._path = self._path, None
             with contextlib.suppress(OSError):
                 if _identity(path) == identity:
                     os.unlink(path)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self.closed else 'on'} {self.address}>"
+
+
+AnyListener = TypeVar("AnyListener", bound=Listener)
 
 
 def open_listener(address: Address, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
@@ -218,11 +264,12 @@ def listen(
     nodelay: bool = True,
     handler: Callable[[Any], object] | None = None,
     loop: Loop | None = None,
-) -> Listener:
+    listener_class: type[AnyListener] = Listener,  # type: ignore[assignment]
+) -> AnyListener:
     """Listen on `address` and hand each connection's OS socket, and the listener, to `connected`."""
     sock, made_path = open_listener(address, backlog=backlog, reuse_port=reuse_port)
     try:
-        listener = Listener(
+        listener = listener_class(
             sock, connected, max_connections=max_connections, nodelay=nodelay, handler=handler, loop=loop
         )
     except BaseException:

@@ -69,7 +69,7 @@ class Loop(Registry):
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
             raise RuntimeError("this loop was closed: make another one")
-        outer = getattr(_local, "loop", None)
+        outer = present_loop()
         self._stop = False
         interrupts = Interrupts(self.stop)
         with contextlib.ExitStack() as undo:
@@ -261,12 +261,12 @@ class Loop(Registry):
         self.poller.close()
         self.closed = True
         _loops.discard(self)
-        if getattr(_local, "loop", None) is self:
+        if present_loop() is self:
             del _local.loop
 
     def __enter__(self) -> Loop:
         """Make this the thread's current loop for a block, at whose end it is closed."""
-        self._outer = getattr(_local, "loop", None)
+        self._outer = present_loop()
         _local.loop = self
         return self
 
@@ -302,6 +302,11 @@ def current_loop() -> Loop:
     except AttributeError:
         loop = _local.loop = Loop()
     return loop
+
+
+def present_loop() -> Loop | None:
+    """This thread's loop, if it has one."""
+    return getattr(_local, "loop", None)
 
 
 def set_current_loop(loop: Loop | None) -> None:

@@ -31,7 +31,7 @@ class Registry(Schedule):
         self.handlers: dict[int, Handler] = {}
         self.pushed: dict[Handler, bool] = {}  # with input that no event announces; True: it was pushed back just now
         self.to_close: list[Handler] = []
-        self.object_callbacks: dict[Handler, Callable[..., object]] = {}
+        self.object_callbacks: dict[object, Callable[..., object]] = {}  # each with the object it goes with
         self.on_error: Callable[[ErrorContext], object] = log_error
         self._batch: Events = []
 

@@ -113,6 +113,14 @@ class Socket(DangaNames, Lifetime):
         """How many bytes were read ahead or pushed back, and are not read yet."""
         return len(self._buffer) - self._pos
 
+    @property
+    def idle(self) -> bool:
+        """Does it wait for the next request? When it does, a drain of its listener ends it. A subclass that knows more
+        may override this, for a request of which this object shows no trace: `return super().idle and not self.jobs`.
+        """
+        waits = self._reader is not None if not self._watch_read else not self._watch_write
+        return waits and not self._serving and self._queue is None and not self._unread()
+
     def _take(self, n: int) -> bytes:
         """Take up to n bytes out of the buffer, which is not empty."""
         if n <= 0:

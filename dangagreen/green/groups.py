@@ -107,7 +107,7 @@ class TaskGroup:
         caught = self.scope.__exit__(kind, error, traceback)
         failures, self._failures = self._failures, []
         bare, self._bare = self._bare, None
-        if bare is not None:
+        if bare is not None and not (failures and isinstance(bare, GeneratorExit)):  # which nobody would see
             if not failures and bare is error:
                 return False
             raise bare from (_together(failures) if failures else None)

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dangagreen.core.errors import ClosedError, IncompleteReadError
-from dangagreen.core.listener import Address, Listener, listen
+from dangagreen.core.listener import Address, listen
+from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.loop import Loop
 from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.streams import Socket as StreamSocket
-from dangagreen.green.tasks import Task
 
 log = logging.getLogger("dangagreen")
 Result = TypeVar("Result")
@@ -65,7 +66,7 @@ def serve(
     finished, unless it has called `watch_read(True)`). `address` is (host, port), a path, or a listening socket;
     port 0 picks one, see `listener.address`. Raises OSError if the address cannot be had.
     """
-    connected: Callable[[Any, Listener], object]
+    connected: Callable[[Any, CoreListener], object]
     if isinstance(handler, type):
         if not issubclass(handler, CallbackSocket):
             raise TypeError(f"a handler class must be a subclass of Socket, and {handler.__name__} is not")
@@ -82,6 +83,7 @@ def serve(
         max_connections=max_connections,
         nodelay=nodelay,
         loop=loop,
+        listener_class=Listener,
     )
 
 
@@ -113,16 +115,17 @@ def serve_requests(
         nodelay=nodelay,
         loop=loop,
         handler=handler,
+        listener_class=Listener,
     )
 
 
-def _connected_callbacks(socket_class: type[CallbackSocket], sock: Any, listener: Listener) -> None:
+def _connected_callbacks(socket_class: type[CallbackSocket], sock: Any, listener: CoreListener) -> None:
     connection = socket_class(sock)
     listener.adopt(connection)
     connection.watch_read(True)
 
 
-def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: Any, listener: Listener) -> None:
+def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: Any, listener: CoreListener) -> None:
     connection = socket_class(sock)
     listener.adopt(connection)
     connection._sequential = True
@@ -130,9 +133,9 @@ def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: An
     connection.loop._runnable.append(task.start)
 
 
-def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Task[None]:
+def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Handling:
     """A task for a connection, in the connection's own context."""
-    return Task(sock.loop, partial(serve, sock, handler), sock._context, handler)
+    return Handling(sock.loop, partial(serve, sock, handler), sock._context, handler)
 
 
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
@@ -164,7 +167,8 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
     try:
         handler(sock)
     except BaseException as error:
-        sock.close(error)
+        if not sock._finishing:  # then it is to send its tail
+            sock.close(error)
         if not _is_own_end(sock, error):
             error.add_note(f"in the handler of {sock!r}")
             raise

@@ -1,4 +1,4 @@
-"""The whole program: run.
+"""The whole program: run, and what is left when a program ends without it.
 
 Rules: what main leaves behind is ended in order: listeners, tasks, sockets; the signal handler is put back. What does
 not belong here: anything that a program could want to do otherwise.
@@ -6,6 +6,7 @@ not belong here: anything that a program could want to do otherwise.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, cast
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
-from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.loop import Loop, current_loop, present_loop
 from dangagreen.green.sched import scheduler, wake
 from dangagreen.green.tasks import Params, Result, Task
 
@@ -51,7 +52,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
             loop.run(lambda: task.done)
     finally:
         try:
-            _wind_up(loop)
+            _wind_up(loop, "run() ended")
         finally:
             signals.restore()
     if signals.pending or isinstance(
@@ -61,15 +62,25 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
     return task.result()
 
 
-def _wind_up(loop: Loop) -> None:
+def _wind_up(loop: Loop, reason: str) -> None:
     """What is left when main has ended: close listeners, end tasks, close sockets."""
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Listener):
-            handler.close("run() ended")
+            handler.close(reason)
     while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
         for task in rest:
-            task.cancel("run() ended")
+            task.cancel(reason)
         loop.run(lambda: all(task.done for task in rest))
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Descriptor):
-            handler.close("run() ended")
+            handler.close(reason)
+
+
+def _at_exit() -> None:
+    """The tasks of a script that has ended, be it by Ctrl-C, have their `finally` as those of `run` have."""
+    loop = present_loop()
+    if loop is not None and not loop.running and loop.green is not None and scheduler(loop).tasks:
+        _wind_up(loop, "the program ended")
+
+
+atexit.register(_at_exit)

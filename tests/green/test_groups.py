@@ -900,6 +900,23 @@ def test_a_generator_with_a_group_that_is_closed_in_its_task_waits(loop, in_task
     assert in_task(work) == ([], 1000)
 
 
+def test_a_failure_is_not_lost_where_a_generator_is_closed(loop, in_task):
+    def generator():
+        with d.TaskGroup() as group:
+            group.spawn(protected, 5, ValueError())
+            yield
+
+    def work():
+        held = generator()
+        next(held)
+        d.sleep(1)
+        with fails(ValueError):
+            held.close()
+
+    in_task(work)
+    assert loop.clock() == 1005
+
+
 def test_a_task_that_ends_with_an_open_group_ends_its_tasks(loop, take_errors):
     groups = [d.TaskGroup()]
 

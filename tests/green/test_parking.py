@@ -66,9 +66,16 @@ def there(thing):
     return thing
 
 
+def on_listener(call):
+    with d.serve(("127.0.0.1", 0), print) as listener:
+        call(listener)
+
+
 CALLS = {
     "connecting.connect": lambda sock, task: d.connect(("127.0.0.1", 1)),
     "groups.TaskGroup.__exit__": leave_group,
+    "draining.Listener.drain": lambda sock, task: on_listener(lambda listener: listener.drain()),
+    "forever.serve_forever": lambda sock, task: on_listener(d.serve_forever),
     "locks.Mutex.__enter__": lambda sock, task: d.Lock().__enter__(),
     "locks.Mutex.acquire": lambda sock, task: d.RLock().acquire(),
     "locks.Semaphore.__enter__": lambda sock, task: d.Semaphore().__enter__(),

@@ -1,0 +1,106 @@
+"""Servers that run until they are told to end: serve_forever, SIGTERM and Ctrl-C.
+
+Rules: signal handlers are installed in the main thread only, for as long as it waits, and what was there is put back;
+a program that hangs can still be ended. What does not belong here: what a listener does to end (that is draining).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from dangagreen.core.interrupts import Interrupts
+from dangagreen.core.loop import current_loop
+from dangagreen.core.sock import Socket
+from dangagreen.green.draining import Listener
+from dangagreen.green.sched import Wait, Waiter, entering, park, parks, wake
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@parks
+def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Socket]:
+    """Parks until SIGTERM, Ctrl-C or a listener's `stop()`, drains all the listeners, returns who was cut off.
+
+    The second signal, or `stop()`, ends the grace. The third signal, or the second of a program that hangs, raises
+    KeyboardInterrupt, SystemExit for SIGTERM, wherever the program is. Outside the main thread no signal is heard.
+    Raises RuntimeError if one of the listeners, or the main thread, is in another `serve_forever`.
+    """
+    loop = current_loop()
+    me = entering(loop, "serve_forever")
+    if not listeners:
+        raise TypeError("serve_forever needs a listener, such as serve(...) returns")
+    for listener in listeners:
+        if listener.loop is not loop:
+            raise ValueError(f"{listener!r} belongs to another loop than this thread's")
+    with _Forever(me, listeners) as forever:
+        park(me, _FOREVER, forever)
+        for listener in listeners:  # all at once
+            listener._begin_drain(grace)
+        return [sock for listener in listeners for sock in listener.drain(grace)]
+
+
+class _Forever:
+    """Counts how often it was asked to end, and has the first two times done what is due."""
+
+    __slots__ = ("_asked", "_before", "_listeners", "_pending", "_task")
+
+    def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
+        self._task = task
+        self._listeners = listeners
+        self._asked = 0
+        self._pending = False  # a signal has come that the loop has not acted upon
+        self._before: dict[signal.Signals, Any] = {}  # the handlers that were there
+
+    def ask(self) -> None:
+        """Only on the hub."""
+        self._pending = False
+        self._asked += 1
+        if self._asked == 1:
+            if self._task.wait is _FOREVER:  # or it was cancelled meanwhile, and waits for something else
+                wake(self._task)
+        else:
+            for listener in self._listeners:
+                listener._begin_drain(0)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._pending or self._asked >= 2:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        self._pending = True
+        self._task.loop.call_soon_threadsafe(self.ask)
+
+    def __enter__(self) -> _Forever:
+        heard = {}
+        if threading.current_thread() is threading.main_thread():
+            heard = {number: signal.getsignal(number) for number in _SIGNALS}
+        if any(listener._end is not None for listener in self._listeners) or any(
+            isinstance(getattr(before, "__self__", None), _Forever) for before in heard.values()
+        ):
+            raise RuntimeError("another serve_forever is at it: give all the listeners to one")
+        for listener in self._listeners:
+            listener._end = self.ask
+            self._task.loop._ready.extend([self.ask] * listener._stops)
+            listener._stops = 0
+        for number, before in heard.items():
+            if before is not None and before is not signal.SIG_IGN:  # who started us wants it ignored
+                self._before[number] = before
+                signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for listener in self._listeners:
+            listener._end = None
+        for number, before in self._before.items():
+            owner = getattr(before, "__self__", None)
+            if isinstance(owner, Interrupts) and not owner.installed:  # it was put back while ours was in its place
+                before = signal.default_int_handler
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, before)
+
+    def __repr__(self) -> str:
+        return ", ".join(map(repr, self._listeners))
+
+
+_FOREVER = Wait("serve_forever", lambda forever, task: None, "{0} of {1}")

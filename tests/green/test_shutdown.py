@@ -1,0 +1,1328 @@
+"""How servers end: drain in the three styles, who is cut off, serve_forever and signals.
+
+Real clients and real processes are in test_shutdown_for_real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+import dangagreen as d
+from dangagreen.core.errors import OUT_OF_RESOURCES
+from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.green.sched import scheduler
+
+LOCAL = ("127.0.0.1", 0)
+LINGER = d.Listener.linger_seconds
+NEWCOMER = d.Listener.newcomer_seconds
+CLEAN_UP = d.Listener.clean_up_seconds
+
+
+class Echo(d.Socket):
+    __slots__ = ()
+
+    def event_read(self):
+        data = self.read(4096)
+        if data is None:
+            self.finish()
+        else:
+            self.write(data)
+
+
+def echo_lines(sock):
+    for line in sock:
+        sock.write_all(line)
+
+
+def echo_one_line(sock):
+    sock.write_all(sock.read_line())
+
+
+def for_ever(sock):
+    sock.read_line()
+    d.sleep(1e9)
+
+
+styles = pytest.mark.parametrize(
+    ("server", "handler"),
+    [(d.serve, Echo), (d.serve, echo_lines), (d.serve_requests, echo_one_line)],
+    ids=["callbacks", "sequential", "requests"],
+)
+sequential = pytest.mark.parametrize("server", [d.serve, d.serve_requests])
+
+
+@pytest.fixture
+def served(active_loop):
+    """A function that starts a server. At the end of the test nothing may be left of it."""
+    listeners = []
+
+    def served(handler, server=d.serve, address=LOCAL, **options):
+        listeners.append(server(address, handler, **options))
+        return listeners[-1]
+
+    yield served
+    for listener in listeners:
+        assert listener.connections == 0
+        listener.close()
+
+
+@pytest.fixture
+def attach(loop, wires):
+    """`attach(listener, settle=1)` gives it a connection in memory, so many seconds old: (its socket, the client's)."""
+
+    def attach(listener, settle=1.0, **options):
+        near, far = wires(**options)
+        listener._connected(near, listener)
+        if settle:
+            d.sleep(settle)
+        return loop.handlers[near.fileno()], d.Socket(far)
+
+    return attach
+
+
+@pytest.fixture
+def client(active_loop):
+    """A function that connects to a listener; what it made is closed at the end of the test."""
+    made = []
+
+    def client(listener):
+        made.append(d.connect(listener.address, 5))
+        return made[-1]
+
+    yield client
+    for sock in made:
+        sock.close()
+
+
+def ends(*clients):
+    """Tasks in which each client reads to the end, and closes then."""
+
+    def end(sock):
+        with sock:
+            return sock.read_to_end()
+
+    return [d.spawn(end, sock) for sock in clients]
+
+
+def results(tasks):
+    for task in tasks:
+        task.join(50)
+    return [task.result() for task in tasks]
+
+
+# -- who is idle
+
+
+@styles
+def test_idle_connections_are_ended_now(loop, served, attach, server, handler):
+    listener = served(handler, server)
+    clients = [attach(listener)[1] for _ in range(3)]
+    start = loop.clock()
+    tasks = ends(*clients)
+    assert listener.drain() == []
+    assert (loop.clock(), listener.closed, listener.connections) == (start, True, 0)
+    assert results(tasks) == [b""] * 3
+    assert not scheduler(loop).tasks
+
+
+@styles
+def test_connections_that_were_served_are_idle_again(loop, served, attach, server, handler):
+    listener = served(handler, server)
+    _, client = attach(listener)
+    client.write_all(b"one\n")
+    assert client.read_line() == b"one\n"
+    d.sleep(1)
+    start = loop.clock()
+    tasks = ends(client)
+    assert listener.drain() == []
+    assert loop.clock() == start
+    assert results(tasks) == [b""]
+
+
+@styles
+def test_over_every_poller(real_loop, served, client, server, handler):
+    listener = served(handler, server)
+    idle, busy = client(listener), client(listener)
+    busy.write_all(b"one\n")
+    assert busy.read_line() == b"one\n"
+    d.sleep(NEWCOMER)
+    busy.write(b"two\n")
+    tasks = ends(idle, busy)
+    assert listener.drain() == []
+    assert results(tasks) == [b"", b"two\n"]
+
+
+@styles
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_request_that_has_come_is_served_first(loop, served, attach, run_turns, server, handler, turns):
+    listener = served(handler, server)
+    _, client = attach(listener)
+    client.write(b"here\n")
+    if turns:
+        run_turns(turns)
+    tasks = ends(client)
+    assert listener.drain() == []
+    assert results(tasks) == [b"here\n"]
+
+
+@styles
+def test_a_request_that_comes_in_the_turn_of_the_drain_is_served_first(loop, served, attach, server, handler):
+    listener = served(handler, server)
+    _, client = attach(listener)
+    loop.call_soon(client.write, b"just now\n")  # when this turn's events are dispatched
+    tasks = ends(client)
+    assert listener.drain() == []
+    assert results(tasks) == [b"just now\n"]
+
+
+@styles
+def test_a_peer_that_does_not_react_is_let_go_after_a_while(loop, served, attach, server, handler):
+    listener = served(handler, server)
+    sock, client = attach(listener)
+    start = loop.clock()
+    assert listener.drain() == []
+    assert loop.clock() == pytest.approx(start + LINGER)
+    assert sock.closed
+    assert client.read_to_end() == b""
+    client.close()
+
+
+@styles
+def test_a_request_that_comes_after_the_end_is_not_served_and_the_peer_finds_a_clean_end(
+    loop, served, attach, server, handler
+):
+    listener = served(handler, server)
+    sock, client = attach(listener)
+    drain = d.spawn(listener.drain)
+    d.sleep(0.1)
+    assert sock._finishing
+    client.write_all(b"late\n")
+    assert client.read_to_end() == b""
+    client.close()
+    drain.join()
+    assert drain.result() == []
+
+
+@styles
+def test_a_newcomer_has_a_moment_for_its_request(loop, served, attach, server, handler):
+    listener = served(handler, server)
+    start = loop.clock()
+    clients = [attach(listener, settle=0)[1] for _ in range(2)]
+    drain = d.spawn(listener.drain)
+    d.sleep(NEWCOMER / 2)
+    clients[0].write_all(b"on its way\n")
+    tasks = ends(*clients)
+    drain.join()
+    assert drain.result() == []
+    assert results(tasks) == [b"on its way\n", b""]
+    assert loop.clock() == pytest.approx(start + NEWCOMER)
+
+
+@sequential
+def test_who_is_at_work_finishes_its_request(loop, served, attach, server):
+    def slow(sock):
+        line = sock.read_line()
+        d.sleep(10)
+        sock.write_all(line)
+        if server is d.serve:
+            sock.read_line()
+
+    listener = served(slow, server)
+    _, client = attach(listener)
+    client.write_all(b"work\n")
+    d.sleep(1)
+    start = loop.clock()
+    tasks = ends(client)
+    assert listener.drain() == []
+    assert loop.clock() == start + 9
+    assert results(tasks) == [b"work\n"]
+
+
+@sequential
+def test_several_requests_in_the_buffer_are_all_served(loop, served, attach, server):
+    def slow(sock):
+        while line := sock.read_line():
+            d.sleep(1)
+            sock.write_all(line)
+            if server is d.serve_requests:
+                return
+
+    listener = served(slow, server)
+    _, client = attach(listener)
+    client.write_all(b"1\n2\n3\n")
+    d.sleep(0.5)
+    tasks = ends(client)
+    assert listener.drain() == []
+    assert results(tasks) == [b"1\n2\n3\n"]
+
+
+def test_half_a_request_is_waited_for(loop, served, attach):
+    for server in (d.serve, d.serve_requests):
+        listener = served(echo_one_line, server)
+        sock, client = attach(listener)
+        client.write_all(b"half a ")
+        drain = d.spawn(listener.drain)
+        d.sleep(20)
+        assert not sock.closed
+        client.write_all(b"line\n")
+        (task,) = ends(client)
+        drain.join()
+        assert drain.result() == []
+        assert results([task]) == [b"half a line\n"]
+
+
+def test_a_handler_of_serve_requests_that_waits_for_the_rest_with_an_empty_buffer_is_at_work(loop, served, attach):
+    def two_lines(sock):
+        sock.write_all(sock.read_line() + sock.read_line())
+
+    listener = served(two_lines, d.serve_requests)
+    _, client = attach(listener)
+    client.write_all(b"one\n")
+    drain = d.spawn(listener.drain)
+    d.sleep(20)
+    client.write_all(b"two\n")
+    (task,) = ends(client)
+    drain.join()
+    assert results([task]) == [b"one\ntwo\n"]
+
+
+def test_what_is_queued_is_sent_before_the_end(loop, served, attach):
+    class Much(Echo):
+        __slots__ = ()
+
+        def event_read(self):
+            if self.read(100):
+                self.write(b"x" * 50000)
+
+    listener = served(Much)
+    sock, client = attach(listener, capacity=1000)
+    client.write_all(b"please\n")
+    drain = d.spawn(listener.drain)
+    d.sleep(20)
+    assert sock.unsent > 40000
+    (task,) = ends(client)
+    drain.join()
+    assert drain.result() == []
+    assert results([task]) == [b"x" * 50000]
+
+
+def test_a_callback_connection_that_has_paused_reading_is_at_work(loop, served, attach):
+    class Job(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            self.read(100)
+            self.watch_read(False)
+            self.loop.add_timer(10, self.done)
+
+        def done(self):
+            self.write(b"done")
+            self.watch_read(True)
+
+    listener = served(Job)
+    _, client = attach(listener)
+    client.write_all(b"job")
+    d.sleep(1)
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert results([task]) == [b"done"]
+
+
+def test_a_callback_connection_that_watches_writing_is_at_work(loop, served, attach, run_turns):
+    class Producer(d.Socket):
+        __slots__ = ("left",)
+
+        def event_read(self):
+            self.read(100)
+            self.left = 30
+            self.watch_write(True)
+
+        def event_write(self):
+            self.write(b"piece ")
+            self.left -= 1
+            self.watch_write(self.left > 0)
+
+    listener = served(Producer)
+    _, client = attach(listener)
+    client.write(b"all of it")
+    run_turns(5)
+    loop.clock.jump(1)  # it is no newcomer
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert results([task]) == [b"piece " * 30]
+
+
+def test_a_class_that_knows_more_says_when_it_is_idle(loop, served, attach):
+    class Job(d.Socket):
+        __slots__ = ("jobs",)
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.jobs = 0
+
+        @property
+        def idle(self):
+            return super().idle and not self.jobs
+
+        def event_read(self):
+            self.read(100)
+            self.jobs += 1
+            self.loop.add_timer(10, self.done)
+
+        def done(self):
+            self.jobs -= 1
+            self.write(b"done")
+
+    listener = served(Job)
+    _, client = attach(listener)
+    client.write_all(b"job")
+    d.sleep(1)
+    (task,) = ends(client)
+    start = loop.clock()
+    assert listener.drain() == []
+    assert loop.clock() == start + 9
+    assert results([task]) == [b"done"]
+
+
+def test_an_idle_that_raises_is_reported_once_and_costs_its_own_connection(loop, served, attach, take_errors):
+    class Bad(Echo):
+        __slots__ = ()
+
+        @property
+        def idle(self):
+            raise KeyError("mine")
+
+    listener = served(Bad)
+    sock, client = attach(listener)
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert [type(context.exception) for context in take_errors()] == [KeyError]
+    assert isinstance(sock.close_reason, KeyError)
+    results([task])
+
+
+def test_a_task_of_the_programs_own_on_a_callback_connection(loop, served, attach):
+    class Chat(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            self.watch_read(False)
+            d.spawn(dialogue, self)
+
+    def dialogue(sock):
+        sock.read_line()
+        d.sleep(10)
+        sock.write_all(b"answer\n")
+        with contextlib.suppress(d.ClosedError):
+            sock.read_line()
+
+    listener = served(Chat)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert results([task]) == [b"answer\n"]
+
+
+def test_a_handler_whose_peer_has_gone_may_finish_its_work(loop, served, attach):
+    done = []
+
+    def handler(sock):
+        sock.read_line()
+        sock.close()
+        d.sleep(10)
+        done.append(loop.clock())
+
+    listener = served(handler)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    assert listener.connections == 0
+    assert listener.drain() == []
+    assert done == [loop.clock()]
+    client.close()
+
+
+def test_handlers_may_ask_whether_a_drain_is_on(loop, served, attach):
+    def handler(sock):
+        sock.read_line()
+        d.sleep(5)
+        sock.write_all(str(listener.draining).encode())
+
+    listener = served(handler)
+    assert not listener.draining
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    (task,) = ends(client)
+    listener.drain()
+    assert results([task]) == [b"True"]
+
+
+# -- who waits to be accepted
+
+
+@styles
+def test_connections_in_the_kernels_queue_are_accepted_and_served(loop, served, server, handler):
+    listener = served(handler, server)
+    peers = [socket.create_connection(listener.address, 5) for _ in range(100)]
+    for peer in peers:
+        peer.sendall(b"hello\n")
+    done = d.spawn(listener.drain)
+    d.sleep(0.1)
+    assert listener.closed
+    for peer in peers:
+        assert peer.recv(100) == b"hello\n"
+    d.sleep(0.2)
+    for peer in peers:
+        assert peer.recv(100) == b""
+        peer.close()
+    done.join(5)
+    assert done.result() == []
+
+
+@styles
+def test_connections_from_the_queue_may_send_their_requests_a_little_later(loop, served, server, handler):
+    listener = served(handler, server)
+    peers = [socket.create_connection(listener.address, 5) for _ in range(100)]  # more than are accepted in a turn
+    done = d.spawn(listener.drain)
+    d.sleep(NEWCOMER / 2)
+    assert listener.connections == 100
+    for peer in peers:
+        peer.sendall(b"hello\n")
+    d.sleep(0)
+    d.sleep(0)
+    for peer in peers:
+        assert peer.recv(100) == b"hello\n"
+        peer.close()
+    done.join(5)
+    assert done.result() == []
+
+
+@pytest.mark.parametrize("number", [1, 63, 64, 65, 128])
+def test_the_listening_socket_closes_as_soon_as_the_queue_is_empty(loop, served, run_turns, number):
+    listener = served(Echo)
+    peers = [socket.create_connection(listener.address, 5) for _ in range(number)]
+    done = d.spawn(listener.drain)
+    run_turns(number // 64 + 3)
+    assert listener.closed
+    assert listener.connections == number
+    for peer in peers:
+        peer.close()
+    done.join()
+
+
+def test_a_drained_server_refuses_new_connections(real_loop, served, client):
+    def handler(sock):
+        sock.read_line()
+        d.sleep(0.1)
+
+    listener = served(handler)
+    sock = client(listener)
+    sock.write_all(b"x\n")
+    d.sleep(0.02)
+    done = d.spawn(listener.drain)
+    d.sleep(0.02)
+    with pytest.raises(ConnectionRefusedError):
+        d.connect(listener.address, 5)
+    sock.read_to_end()
+    sock.close()
+    done.join(5)
+
+
+def test_the_fd_of_the_listening_socket_may_be_taken_at_once(loop, served):
+    listener = served(Echo)
+    fd = listener.fd
+    peer = socket.create_connection(listener.address, 5)
+    done = d.spawn(listener.drain)
+    while not listener.closed:
+        d.sleep(0)
+    again = served(Echo)
+    assert loop.handlers.get(fd) is not listener
+    with d.connect(again.address, 5) as sock:
+        sock.write_all(b"x\n")
+        assert sock.read_line() == b"x\n"
+    peer.close()
+    done.join()
+    assert not again.closed
+    again.drain()
+
+
+def test_at_max_connections_those_in_the_queue_have_their_turn(loop, served):
+    listener = served(echo_one_line, max_connections=2)
+    peers = [socket.create_connection(listener.address, 5) for _ in range(7)]
+    for peer in peers:
+        peer.sendall(b"hello\n")
+        peer.shutdown(socket.SHUT_WR)
+    assert listener.drain() == []
+    for peer in peers:
+        assert peer.recv(100) == b"hello\n"
+        peer.close()
+
+
+def test_at_max_connections_with_nobody_in_the_queue_it_ends_all_the_same(loop, served, client):
+    def handler(sock):
+        sock.read_line()
+        d.sleep(5)
+
+    listener = served(handler, max_connections=1)
+    sock = client(listener)
+    sock.write_all(b"x\n")
+    d.sleep(1)
+    assert not listener._watch_read
+    (task,) = ends(sock)
+    start = loop.clock()
+    assert listener.drain(None) == []
+    assert loop.clock() == start + 4
+    results([task])
+
+
+def test_each_that_does_not_react_has_its_while(loop, served):
+    listener = served(Echo, max_connections=1)
+    peers = [socket.create_connection(listener.address, 5) for _ in range(2)]
+    d.sleep(1)
+    start = loop.clock()
+    assert listener.drain() == []
+    assert loop.clock() == pytest.approx(start + LINGER + NEWCOMER + LINGER)
+    for peer in peers:
+        peer.close()
+
+
+def test_whom_nobody_could_accept_in_time_is_reset(loop, served, attach):
+    listener = served(for_ever, max_connections=1)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    waiting = socket.create_connection(listener.address, 5)
+    assert listener.drain(3) == [sock]
+    with pytest.raises(ConnectionResetError):
+        waiting.recv(1)
+    waiting.close()
+    client.close()
+
+
+class Scarce:
+    """A listening socket that is out of descriptors at a certain call of accept."""
+
+    def __init__(self, sock, calls):
+        self.sock, self.calls = sock, calls
+
+    def accept(self):
+        self.calls -= 1
+        if self.calls == 0:
+            raise OSError(next(iter(OUT_OF_RESOURCES)), "out of them")
+        return self.sock.accept()
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplog, calls):
+    listener = served(Echo)
+    listener.sock = Scarce(listener.sock, calls)
+    with socket.create_connection(listener.address, 5) as peer:
+        peer.sendall(b"x\n")
+        done = d.spawn(listener.drain)
+        d.sleep(0.1)
+        assert "rests" in caplog.text
+        assert not listener.closed
+        with socket.create_connection(listener.address, 5) as other:
+            other.sendall(b"y\n")
+            d.sleep(listener.rest_seconds)
+            assert listener.closed
+            assert (peer.recv(10), other.recv(10)) == (b"x\n", b"y\n")
+    done.join()
+
+
+def test_a_listener_that_rests_for_nothing_ends_all_the_same(loop, served):
+    listener = served(Echo)
+    listener._take_a_rest(OSError("for nothing"))
+    start = loop.clock()
+    assert listener.drain(None) == []
+    assert loop.clock() == start + listener.rest_seconds
+
+
+@styles
+def test_the_path_of_a_unix_socket_is_free_at_once(loop, served, client, tmp_path, server, handler):
+    path = tmp_path / "socket"
+    listener = served(handler, server, address=path)
+    queued = socket.socket(socket.AF_UNIX)
+    queued.connect(str(path))
+    queued.sendall(b"queued\n")
+    done = d.spawn(listener.drain)
+    d.sleep(0)
+    d.sleep(0)
+    assert not path.exists()
+    successor = served(handler, server, address=path)
+    other = client(successor)
+    other.write_all(b"new\n")
+    assert other.read_line() == b"new\n"
+    assert queued.recv(100) == b"queued\n"
+    queued.close()
+    done.join()
+    assert path.exists()
+    other.close()
+    successor.drain()
+    assert not path.exists()
+
+
+def test_the_path_is_gone_also_while_some_are_still_to_be_accepted(loop, served, tmp_path):
+    path = tmp_path / "socket"
+    listener = served(echo_one_line, address=path, max_connections=1)
+    peers = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    for peer in peers:
+        peer.connect(str(path))
+    done = d.spawn(listener.drain)
+    d.sleep(0)
+    d.sleep(0)
+    assert not path.exists()
+    assert not listener.closed
+    for peer in peers:
+        peer.close()
+    done.join()
+
+
+def test_the_listening_socket_closes_at_once_and_forgets_its_path(loop, served, tmp_path):
+    path, again = tmp_path / "socket", tmp_path / "again"
+    listener = served(Echo, address=path)
+    os.link(path, again)  # the same file: so may a successor's be
+    open_after_close = []
+
+    def after_each_turn(*_maps):
+        if listener.closed and again.exists():
+            open_after_close.append(listener.sock.fileno() >= 0)
+            again.rename(path)
+        return True
+
+    loop.post_loop_callback = after_each_turn
+    assert listener.drain() == []
+    d.sleep(1)
+    loop.post_loop_callback = None
+    assert open_after_close == [False]
+    assert path.exists()
+
+
+# -- the deadline
+
+
+@sequential
+def test_at_the_deadline_handlers_are_cancelled(loop, served, attach, server):
+    ended = []
+
+    def handler(sock):
+        try:
+            for_ever(sock)
+        finally:
+            ended.append(loop.clock())
+
+    listener = served(handler, server)
+    busy, client = attach(listener)
+    _, idle = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    start = loop.clock()
+    tasks = ends(idle)
+    assert listener.drain(grace=7) == [busy]
+    assert ended[-1] == start + 7
+    assert busy.closed
+    assert "drain" in str(busy.close_reason)
+    assert client.read_to_end() == b""
+    client.close()
+    assert results(tasks) == [b""]
+
+
+def test_at_the_deadline_callback_connections_are_closed_with_a_reason(loop, served, attach):
+    class Deaf(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            self.watch_read(False)
+
+    listener = served(Deaf)
+    sock, client = attach(listener)
+    client.write_all(b"unread")
+    start = loop.clock()
+    assert listener.drain(grace=3) == [sock]
+    assert loop.clock() == start + 3
+    assert sock.closed
+    assert "drain" in sock.close_reason
+    client.close()
+
+
+def test_a_peer_that_does_not_take_its_reply_is_cut_off(loop, served, attach):
+    listener = served(Echo)
+    sock, client = attach(listener, capacity=10)
+    client.write_all(b"x" * 100)
+    assert listener.drain(grace=3) == [sock]
+    client.close()
+
+
+def test_no_grace(loop, served, attach):
+    for grace in (0, -1):
+        listener = served(for_ever, d.serve_requests)
+        busy, client = attach(listener)
+        client.write_all(b"x\n")
+        _, idle = attach(listener)
+        d.sleep(1)
+        start = loop.clock()
+        assert listener.drain(grace) == [busy]
+        assert loop.clock() == start
+        assert (client.read_to_end(), idle.read_to_end()) == (b"", b"")
+        client.close()
+        idle.close()
+
+
+def test_no_limit(loop, served, attach):
+    def slow(sock):
+        sock.read_line()
+        d.sleep(100000)
+
+    listener = served(slow)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    start = loop.clock()
+    assert listener.drain(None) == []
+    assert loop.clock() >= start + 100000
+    client.close()
+
+
+def clean_up_for(seconds):
+    """What `shield()` is for: this task waits, though it was cancelled."""
+    task = d.current_task()
+    cancelled, task.interrupt = task.interrupt, None
+    d.sleep(seconds)
+    task.interrupt = cancelled
+
+
+@sequential
+def test_clean_up_is_waited_for(loop, served, attach, server):
+    cleaned = []
+
+    def handler(sock):
+        try:
+            for_ever(sock)
+        finally:
+            clean_up_for(CLEAN_UP - 1)
+            cleaned.append(sock)
+
+    listener = served(handler, server)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    start = loop.clock()
+    assert listener.drain(2) == [sock]
+    assert cleaned == [sock]
+    assert loop.clock() == start + 2 + CLEAN_UP - 1
+    client.close()
+
+
+def test_clean_up_is_waited_for_where_the_connection_is_closed_already(loop, served, attach):
+    cleaned = []
+
+    def handler(sock):
+        try:
+            with sock:
+                for_ever(sock)
+        finally:
+            clean_up_for(2)
+            cleaned.append(sock)
+
+    listener = served(handler)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    assert listener.drain(2) == [sock]
+    assert cleaned == [sock]
+    client.close()
+
+
+def test_clean_up_is_bounded(loop, served, attach, caplog):
+    def handler(sock):
+        try:
+            for_ever(sock)
+        finally:
+            clean_up_for(1000)
+
+    listener = served(handler)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    start = loop.clock()
+    with caplog.at_level(logging.WARNING, "dangagreen"):
+        assert listener.drain(2) == [sock]
+    assert loop.clock() == start + 2 + CLEAN_UP
+    assert "handler" in caplog.text
+    assert sock.closed
+    assert listener.drain() == [sock]
+    d.sleep(1000)
+    client.close()
+
+
+@pytest.mark.parametrize("capacity", [65536, 10])
+def test_a_cancelled_handler_may_say_farewell(loop, served, attach, capacity):
+    def handler(sock):
+        try:
+            for_ever(sock)
+        except d.Cancelled:
+            sock.write(b"503 we are closing\n" * 100)
+            sock.finish()
+            raise
+
+    listener = served(handler)
+    sock, client = attach(listener, capacity=capacity)
+    client.write_all(b"x\n")
+    (task,) = ends(client)
+    assert listener.drain(2) == [sock]
+    assert results([task]) == [b"503 we are closing\n" * 100]
+
+
+def test_a_handler_that_goes_on_without_its_connection_is_cut_off_too(loop, served, attach):
+    def handler(sock):
+        sock.read_line()
+        sock.close("not needed any more")
+        d.sleep(1e9)
+
+    listener = served(handler)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    assert listener.drain(2) == [sock]
+    assert sock.close_reason == "not needed any more"
+    assert not scheduler(loop).tasks
+    client.close()
+
+
+def test_handlers_that_were_not_started_at_the_deadline_never_run(loop, served):
+    ran = []
+    listener = served(ran.append)
+    peers = [socket.create_connection(listener.address, 5) for _ in range(70)]  # some are accepted in the last moment
+    assert len(listener.drain(0)) == 6
+    assert len(ran) == 64
+    for peer in peers:
+        assert peer.recv(1) == b""
+        peer.close()
+
+
+def test_a_handler_that_swallows_its_cancellation_serves_no_more(loop, served, attach):
+    served_lines = []
+
+    def stubborn(sock):
+        served_lines.append(sock.read_line())
+        try:
+            d.sleep(1e9)
+        except d.Cancelled:
+            pass
+
+    listener = served(stubborn, d.serve_requests)
+    sock, client = attach(listener)
+    client.write_all(b"one\n")
+    d.sleep(1)
+    client.write_all(b"two\n")
+    assert listener.drain(2) == [sock]
+    assert served_lines == [b"one\n"]
+    client.close()
+
+
+# -- who may drain, how often
+
+
+def test_from_a_task_and_from_a_callback(loop, served, attach, take_errors):
+    listener = served(Echo)
+    loop.call_soon(listener.drain)
+    d.sleep(0)
+    (context,) = take_errors()
+    assert isinstance(context.exception, d.CannotParkError)
+    assert not listener.draining
+    task = d.spawn(listener.drain)
+    task.join()
+    assert task.result() == []
+    assert d.run(listener.drain) == []
+
+
+def test_a_handler_cannot_drain_what_waits_for_it(loop, served, attach, take_errors):
+    def handler(sock):
+        sock.read_line()
+        listener.drain()
+
+    listener = served(handler)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    assert client.read_to_end() == b""
+    (context,) = take_errors()
+    assert "spawn(listener.drain)" in str(context.exception)
+    assert not listener.draining
+    client.close()
+    d.sleep(0)
+
+
+def test_a_handler_may_spawn_a_drain(loop, served, attach):
+    def handler(sock):
+        if sock.read_line():
+            drains.append(d.spawn(listener.drain))
+            sock.write_all(b"bye\n")
+
+    drains = []
+    listener = served(handler, d.serve_requests)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    assert client.read_to_end() == b"bye\n"
+    client.close()
+    drains[0].join()
+
+
+@pytest.mark.parametrize("graces", [(10, 2), (2, 10), (None, 2), (2, None)])
+def test_two_drains_at_once_have_the_earlier_deadline_and_one_result(loop, served, attach, graces):
+    listener = served(for_ever)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    start = loop.clock()
+    drains = [d.spawn(listener.drain, grace) for grace in graces]
+    for drain in drains:
+        drain.join()
+        assert drain.result() == [sock]
+    assert loop.clock() == start + 2
+    assert listener.drain() == [sock]
+    client.close()
+
+
+def test_a_cancelled_drain_goes_on(loop, served, attach):
+    listener = served(for_ever)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+    first = d.spawn(listener.drain, 10)
+    d.sleep(1)
+    assert "drain" in first.waits_for
+    first.cancel()
+    first.join()
+    assert listener.closed
+    assert not sock.closed
+    start = loop.clock()
+    assert listener.drain(None) == [sock]
+    assert loop.clock() == start + 9
+    client.close()
+
+
+def test_a_drain_that_nobody_waits_for_ends(loop, served, attach):
+    listener = served(for_ever)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    drain = d.spawn(listener.drain, 10)
+    d.sleep(1)
+    drain.cancel()
+    d.sleep(20)
+    assert sock.closed
+    assert loop.object_callbacks == {}
+    client.close()
+
+
+@styles
+def test_a_listener_that_was_closed(loop, served, attach, server, handler):
+    listener = served(handler, server)
+    _, client = attach(listener)
+    listener.close()
+    client.write_all(b"still here\n")
+    assert client.read_line() == b"still here\n"
+    d.sleep(1)
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert results([task]) == [b""]
+
+
+def test_nothing_to_do(loop, served):
+    listener = served(Echo)
+    start = loop.clock()
+    assert listener.drain() == []
+    assert listener.drain() == []
+    assert loop.clock() == start
+
+
+def test_other_listeners_are_left_alone(loop, served, attach):
+    one, other = served(Echo), served(Echo)
+    (_, client), (_, stranger) = attach(one), attach(other)
+    (task,) = ends(client)
+    assert one.drain() == []
+    results([task])
+    stranger.write_all(b"x\n")
+    assert stranger.read_line() == b"x\n"
+    stranger.close()
+    d.sleep(0)
+    d.sleep(0)
+
+
+def test_a_reset_of_the_loop_forgets_the_drain(loop, served, attach):
+    listener = served(for_ever)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    drain = d.spawn(listener.drain, None)
+    d.sleep(1)
+    loop.reset()
+    assert drain.done
+    assert listener.drain(1) == []
+
+
+def test_interrupted_at_the_top_level_it_goes_on(loop, served, attach):
+    listener = served(for_ever)
+    sock, client = attach(listener)
+    client.write_all(b"x\n")
+    d.sleep(1)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    loop.add_timer(1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        listener.drain(3)
+    start = loop.clock()
+    assert listener.drain() == [sock]
+    assert loop.clock() == start + 2
+    client.close()
+
+
+# -- serve_forever, without signals
+
+
+@pytest.fixture
+def signals():
+    """SIGINT and SIGTERM have the interpreter's own handlers, before the test and after it."""
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    for number, handler in usual.items():
+        signal.signal(number, handler)
+    assert after == (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_stop_ends_it(loop, signals, served, attach):
+    listeners = served(Echo), served(for_ever)
+    (_, client), (busy, other) = map(attach, listeners)
+    other.write_all(b"x\n")
+    (task,) = ends(client)
+    start = loop.clock()
+    loop.add_timer(5, listeners[0].stop)
+    assert d.serve_forever(*listeners, grace=3) == [busy]
+    assert loop.clock() == start + 8
+    assert all(listener.closed for listener in listeners)
+    results([task])
+    other.close()
+
+
+def test_several_listeners_have_one_grace(loop, signals, served, attach):
+    listeners = [served(for_ever) for _ in range(3)]
+    socks, clients = zip(*map(attach, listeners), strict=True)
+    for client in clients:
+        client.write_all(b"x\n")
+    listeners[1].stop()
+    start = loop.clock()
+    assert d.serve_forever(*listeners, grace=3) == list(socks)
+    assert loop.clock() == start + 3
+    for client in clients:
+        client.close()
+
+
+def test_a_second_stop_ends_the_grace(loop, signals, served, attach):
+    listener = served(for_ever)
+    busy, client = attach(listener)
+    client.write_all(b"x\n")
+    start = loop.clock()
+    loop.add_timer(5, listener.stop)
+    loop.add_timer(6, listener.stop)
+    loop.add_timer(6, listener.stop)
+    assert d.serve_forever(listener) == [busy]
+    assert loop.clock() == start + 6
+    client.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_stop_that_came_before_counts(loop, signals, served, attach, times):
+    listener = served(for_ever)
+    busy, client = attach(listener)
+    client.write_all(b"x\n")
+    start = loop.clock()
+    for _ in range(times):
+        listener.stop()
+    d.sleep(0)
+    assert d.serve_forever(listener, grace=10) == [busy]
+    assert loop.clock() == start + (10 if times == 1 else 0)
+    client.close()
+
+
+def test_in_a_task_beside_others(loop, signals, served, attach):
+    def main():
+        listener = served(Echo)
+        server = d.spawn(d.serve_forever, listener)
+        d.sleep(1)
+        assert "serve_forever" in server.waits_for
+        listener.stop()
+        server.join()
+        return server.result()
+
+    assert d.run(main) == []
+
+
+def test_cancelled_it_leaves_the_listeners_as_they_are(loop, signals, served):
+    listener = served(Echo)
+    task = d.spawn(d.serve_forever, listener)
+    d.sleep(1)
+    task.cancel()
+    task.join()
+    assert not listener.closed
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    loop.add_timer(1, listener.stop)
+    assert d.serve_forever(listener) == []
+
+
+def test_two_at_once_are_refused(loop, signals, served):
+    one, other = served(Echo), served(Echo)
+    task = d.spawn(d.serve_forever, one)
+    d.sleep(1)
+    for listener in (one, other):
+        with pytest.raises(RuntimeError, match="another serve_forever"):
+            d.serve_forever(listener)
+    one.stop()
+    task.join()
+
+
+def test_what_it_refuses(loop, signals, served, take_errors):
+    with pytest.raises(TypeError):
+        d.serve_forever()
+    with Loop() as other:
+        listener = d.serve(LOCAL, Echo, loop=other)
+        set_current_loop(loop)
+        with pytest.raises(ValueError, match="another loop"):
+            d.serve_forever(listener)
+        set_current_loop(other)
+    set_current_loop(loop)
+    loop.call_soon(d.serve_forever, served(Echo))
+    d.sleep(0)
+    (context,) = take_errors()
+    assert isinstance(context.exception, d.CannotParkError)
+
+
+def test_in_another_thread_it_hears_no_signal(real_loop, poller_class, signals, in_thread):
+    started, answers = threading.Event(), []
+
+    def other():
+        with Loop(poller=poller_class()) as loop:
+            listener = d.serve(LOCAL, Echo)
+            answers.append(listener)
+            loop.call_soon(started.set)
+            answers.append(d.serve_forever(listener))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert started.wait(5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    answers[0].stop()
+    thread.join(5)
+    assert answers[1] == []
+
+
+# -- serve_forever, and signals within the process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains(real_loop, signals, served, client, number):
+    listener = served(echo_lines)
+    sock = client(listener)
+    sock.write_all(b"x\n")
+    assert sock.read_line() == b"x\n"
+    real_loop.add_timer(0.02, lambda: os.kill(os.getpid(), number))
+    (task,) = ends(sock)
+    assert d.serve_forever(listener) == []
+    assert results([task]) == [b""]
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_grace(real_loop, signals, served, client, second):
+    listener = served(for_ever)
+    sock = client(listener)
+    sock.write_all(b"x\n")
+    real_loop.add_timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    real_loop.add_timer(0.1, lambda: os.kill(os.getpid(), second))
+    assert len(d.serve_forever(listener)) == 1
+    assert sock.read_to_end() == b""
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["int", "term"]
+)
+def test_a_third_signal_raises(loop, signals, served, attach, number, error):
+    def handler(sock):
+        try:
+            for_ever(sock)
+        finally:
+            clean_up_for(3)
+
+    listener = served(handler)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    for seconds in (1, 2, 3):
+        loop.add_timer(seconds, lambda: signal.raise_signal(number))
+    start = loop.clock()
+    with pytest.raises(error):
+        d.serve_forever(listener)
+    assert loop.clock() == start + 3
+    d.sleep(10)
+    client.close()
+
+
+def test_a_second_signal_before_the_first_was_acted_upon_raises(loop, signals, served):
+    def hang():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    listener = served(Echo)
+    loop.add_timer(1, hang)
+    with pytest.raises(KeyboardInterrupt):
+        d.serve_forever(listener)
+    assert not listener.draining
+
+
+def test_ctrl_c_in_run_is_heard_by_serve_forever_and_then_by_main_again(loop, signals, served):
+    def main():
+        listener = served(Echo)
+        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
+        assert d.serve_forever(listener) == []
+        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            d.sleep(10)
+        return "fine"
+
+    assert d.run(main) == "fine"
+
+
+def test_a_signal_that_is_ignored_stays_so(loop, signals, served):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        listener = served(Echo)
+        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
+        loop.add_timer(5, lambda: signal.raise_signal(signal.SIGTERM))
+        start = loop.clock()
+        assert d.serve_forever(listener) == []
+        assert loop.clock() == start + 5
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_the_programs_own_handlers_are_put_back(loop, signals, served):
+    def mine(*_):
+        raise AssertionError("not this one")
+
+    old = signal.signal(signal.SIGTERM, mine)
+    try:
+        listener = served(Echo)
+        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGTERM))
+        assert d.serve_forever(listener) == []
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, old)
