@@ -26,6 +26,7 @@ from dangagreen.core.profiling import Profile
 from dangagreen.core.registry import Registry
 
 _TASKS_AT_ONCE = 64  # started or resumed in one turn, where no more were waiting for it when their turn came
+_KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
@@ -44,6 +45,9 @@ class Loop(Registry):
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         super().__init__(clock, poller if poller is not None else available_pollers()[0]())
+        # Until a larger block has been freed, glibc asks the kernel for each one above 128 KiB and gives it back, with
+        # page faults for all that is written to it. After this, to receive with n = 256 KiB takes 7 us in place of 20.
+        bytes(_KEPT)
         self.now = clock()
         self.unflushed: list[Handler] = []
         self.unsettled: list[Handler] = []

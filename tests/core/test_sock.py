@@ -1,8 +1,10 @@
 import errno
 import logging
+import platform
 import re
 import socket
 import struct
+import subprocess
 import sys
 
 import pytest
@@ -968,3 +970,22 @@ def test_a_socket_costs_less_than_a_kilobyte(loop, wires):
     one = Reader(wires()[0])
     assert not hasattr(one, "__dict__")
     assert sys.getsizeof(one) < 1024
+
+
+FAULTS = """
+import resource, socket
+from dangagreen import Socket
+near, far = socket.socketpair()
+sock = Socket(near)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(1000):
+    far.sendall(b"small")
+    assert sock.read(1 << 18) == b"small"
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_receiving_with_a_large_n_does_not_ask_the_kernel_for_memory_each_time():
+    """Where glibc allocates. Each time it would cost a page fault at the least, and a mapping."""
+    faults = int(subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True, timeout=30).stdout)
+    assert faults < (300 if platform.libc_ver()[0] == "glibc" else 100_000)
