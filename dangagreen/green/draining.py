@@ -32,6 +32,12 @@ class Handling(Task[None]):
     def sock(self) -> Socket:
         return self._call.args[0]  # type: ignore[union-attr, no-any-return]
 
+    def start(self) -> None:
+        unserved = self.sock if self.interrupt is not None else None
+        super().start()
+        if unserved is not None:  # cancelled before it has started: nobody else will close the connection
+            unserved.close(self._error)
+
 
 class Listener(CoreListener):
     """Accepts connections, and can end in order: what `serve` and `serve_requests` return.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Iterator
+from io import BytesIO
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ _MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are 
 _LARGE = 65536  # a buffer beyond this grows in place
 _AT_ONCE = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking,
 _LONG_TURN = 0.001  # in a turn that has not lasted for so many seconds
+_NEWLINE = 10
 _TO_END = 16 * 1024 * 1024
 
 
@@ -135,8 +137,28 @@ class Socket(WatchedSocket):
     @parks
     def __iter__(self) -> Iterator[bytes]:
         """Parks until a line is there, for each up to the end of the stream, as `read_line()` returns it."""
+        loop = self.loop
         while line := self.read_line():
             yield line
+            buffer, at = self._buffer, self._pos
+            if not buffer or type(buffer) is not bytes:
+                continue
+            # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line; others
+            # may read in between, since the bytes stay in the buffer until they are handed out.
+            reader = BytesIO(buffer)
+            reader.seek(at)
+            for line in reader:
+                task = loop.current
+                if task is None or task.interrupt is not None or self._reader is not None or line[-1] != _NEWLINE:
+                    break
+                at += len(line)
+                if at < len(buffer):
+                    self._pos = at
+                else:
+                    self._buffer, self._pos = b"", 0
+                yield line
+                if self._pos != at or self._buffer is not buffer:
+                    break
 
     def _entering(self, call: str) -> Waiter:
         """The task that reads. Raises what keeps it from reading."""

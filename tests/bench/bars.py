@@ -47,6 +47,7 @@ BARS = [
     *_bars("request", "sequential", (1.20, "uvloop")),
     *_streams("request", 0.70, 0.50),
     *_bars("pipelined", "callback", (1.10, "uvloop")),
+    *_bars("pipelined", "iteration", (2.0, "uvloop")),
     *_bars("pipelined", "sequential", (2.0, "uvloop")),
     *_streams("pipelined", 0.20, 0.15),
     *_bars("churn", "callback", (1.00, "uvloop")),

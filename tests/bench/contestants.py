@@ -112,7 +112,8 @@ CONTESTANTS = (
     ),
     Contestant("requests", "dangagreen, serve_requests", "greenlet", "sequential", ("lines", "http"), ("requests",)),
     Contestant("split", "dangagreen, sequential, own split", "greenlet", "sequential", LINES, ("split",)),
-    Contestant("timeouts", "dangagreen, sequential, timeouts", "greenlet", "sequential", ("lines",), ("timeouts",)),
+    Contestant("iteration", "dangagreen, sequential, iteration", "greenlet", "sequential", LINES, ("iteration",)),
+    Contestant("timeouts", "dangagreen, sequential, timeouts", "greenlet", "sequential", LINES, ("timeouts",)),
     Contestant(
         "asyncio", "asyncio Protocol", "", "protocols", arguments=("asyncio",),
         micro="on_asyncio", imports="asyncio",

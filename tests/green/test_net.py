@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -1333,3 +1334,30 @@ def test_a_ctrl_c_that_comes_after_mains_last_wait_is_not_lost():
     with pytest.raises(KeyboardInterrupt):
         d.run(main)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Unlucky(d.Socket):
+    """Its handler is cancelled before it has started."""
+
+    __slots__ = ()
+
+    cancelled: ClassVar = []
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.loop.call_soon(self.cancel_all)
+
+    def cancel_all(self):
+        for task in scheduler(self.loop).tasks:
+            self.cancelled.append(task.cancel("before it started"))
+
+
+def test_a_handler_that_is_cancelled_before_it_starts_leaves_no_connection_behind(real_loop, served, client, wait_for):
+    started = []
+    Unlucky.cancelled.clear()
+    listener = served(started.append, socket_class=Unlucky)
+    peer = client(listener)
+    wait_for(lambda: Unlucky.cancelled)
+    assert started == []
+    assert listener.connections == 0
+    assert peer.read_some() == b""

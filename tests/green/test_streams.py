@@ -199,6 +199,100 @@ def test_iteration_yields_lines_up_to_the_end(loop, pair):
     assert list(sock) == []
 
 
+BETWEEN = {
+    "read_exactly": lambda sock: sock.read_exactly(3),
+    "read_line": lambda sock: sock.read_line(),
+    "read_some": lambda sock: sock.read_some(5),
+    "read": lambda sock: sock.read(4),
+    "push_back_read": lambda sock: sock.push_back_read(b"again\nand ") or b"",
+    "push_back_read of the line": lambda sock: sock.push_back_read(b"1\n") or b"",
+    "another iteration": lambda sock: next(iter(sock)),
+    "nothing": lambda sock: b"",
+}
+
+
+@pytest.mark.parametrize("how", BETWEEN)
+@pytest.mark.parametrize("line", [0, 1, 2, 3])
+def test_others_may_read_and_push_back_between_the_lines_of_an_iteration(loop, pair, how, line):
+    sock, far = pair()
+    sent = b"".join(b"%d\n" % number for number in range(1, 9))
+    far.send(sent)
+    far.shutdown(1)
+    unread = bytearray(sent)
+    for number, got in enumerate(sock):
+        assert got == bytes(unread[: unread.index(b"\n") + 1])
+        del unread[: len(got)]
+        assert sock.buffered == len(unread)
+        if number == line:
+            taken = BETWEEN[how](sock)
+            assert unread.startswith(taken)
+            del unread[: len(taken)]
+            if how == "push_back_read":
+                unread[:0] = b"again\nand "
+            elif how == "push_back_read of the line":
+                unread[:0] = b"1\n"
+            assert sock.buffered == len(unread)
+        if not unread.endswith(b"\n"):
+            break
+    assert not unread
+
+
+def test_an_iteration_is_cancelled_between_lines_that_came_together(loop, pair):
+    sock, far = pair()
+    far.send(b"1\n2\n3\n")
+    lines = []
+
+    def read():
+        for line in sock:
+            lines.append(line)
+            task.cancel()
+
+    task = d.spawn(read)
+    task.join()
+    assert lines == [b"1\n"]
+    assert sock.read_some() == b"2\n3\n"
+
+
+def test_an_iteration_does_not_outlive_its_socket(loop, pair):
+    sock, far = pair()
+    far.send(b"1\n2\n3\n")
+    lines = iter(sock)
+    assert next(lines) == b"1\n"
+    sock.close()
+    with pytest.raises(d.ClosedError):
+        next(lines)
+
+
+def test_an_iteration_goes_on_behind_a_line_that_came_in_part(loop, pair):
+    sock, far = pair()
+    far.send(b"1\n2\n3")
+    lines = iter(sock)
+    assert [next(lines), next(lines)] == [b"1\n", b"2\n"]
+    assert sock.buffered == 1
+    far.send(b"3\n4\n")
+    assert [next(lines), next(lines)] == [b"33\n", b"4\n"]
+    assert sock.buffered == 0
+
+
+def test_an_iteration_is_told_who_else_reads(loop, pair):
+    sock, far = pair()
+    far.send(b"1\n2\n")
+
+    def read():
+        lines = iter(sock)
+        next(lines)
+        other = d.spawn(sock.read_exactly, 100)
+        d.sleep(0)
+        d.sleep(0)
+        with pytest.raises(d.BusyError, match="read_exactly"):
+            next(lines)
+        other.cancel()
+        other.join()
+        return sock.read_line()
+
+    assert result_of(read) == b"2\n"
+
+
 def test_iteration_raises_when_the_last_line_has_no_end(loop, pair):
     sock, far = pair()
     far.send(b"one\ntwo")

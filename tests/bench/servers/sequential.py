@@ -1,6 +1,6 @@
 """dangagreen in sequential style. Second argument: `task`, a task for each connection; `requests`, `serve_requests`;
 `split`, a task which splits what it reads into lines itself, as the servers of the peers do where that is faster;
-`timeouts`, a task with a timeout around every read."""
+`iteration`, one that says `for line in sock`; `timeouts`, one with a timeout around every read."""
 
 import sys
 
@@ -23,6 +23,11 @@ from tests.bench.protocol import (
 
 def lines(sock):
     while line := sock.read_line():
+        sock.write_all(handle(line))
+
+
+def lines_iteration(sock):
+    for line in sock:
         sock.write_all(handle(line))
 
 
