@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from dangagreen.core.danga import DangaNames
 from dangagreen.core.errors import BusyError, ClosedError
@@ -30,13 +30,15 @@ class Socket(DangaNames, Lifetime):
     """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
 
     `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,
-    and a misspelt one raises AttributeError.
+    and a misspelt one raises AttributeError. Class attribute: `line_limit` (bytes: what `read_line`, `read_until` and
+    iteration take at most, where they are not given another limit).
     """
 
     __slots__ = (
         "_at_once",
         "_buffer",
         "_hung",
+        "_line_limit",
         "_local",
         "_peer",
         "_pos",
@@ -46,8 +48,11 @@ class Socket(DangaNames, Lifetime):
         "_serving",
     )
 
+    line_limit: ClassVar[int] = 65536
+
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         super().__init__(sock, loop)
+        self._line_limit = self.line_limit
         self._buffer: bytes | bytearray = b""
         self._pos = 0
         self._searched = 0  # how much of what is unread a parked reader has looked through

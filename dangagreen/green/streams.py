@@ -64,14 +64,17 @@ class Socket(WatchedSocket):
         return self._take(n)
 
     @parks
-    def read_line(self, limit: int = 65536) -> bytes:
+    def read_line(self, limit: int | None = None) -> bytes:
         r"""Parks until a line, ended by b"\n", is there; returns it with its end, or b"" at the end of the stream.
 
-        Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`.
+        Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`,
+        by default `line_limit`.
         """
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_line")
+        if limit is None:
+            limit = self._line_limit
         if not self._buffer and not self._fill(task, _READ_LINE):
             return b""
         buffer, start = self._buffer, self._pos
@@ -93,16 +96,19 @@ class Socket(WatchedSocket):
         return self._take(end - start)
 
     @parks
-    def read_until(self, separator: bytes, limit: int = 65536) -> bytes:
+    def read_until(self, separator: bytes, limit: int | None = None) -> bytes:
         """Parks until `separator` has come; returns everything up to its end, or b"" at the end of the stream.
 
-        Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes.
+        Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes,
+        by default `line_limit`.
         """
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_until")
         if not separator:
             raise ValueError("read_until: the separator is empty")
+        if limit is None:
+            limit = self._line_limit
         end = self._find(task, _READ_UNTIL, separator, limit)
         if end - self._pos > limit:
             raise self._over(limit, f"what ends with {separator!r}")
@@ -141,7 +147,7 @@ class Socket(WatchedSocket):
         while line := self.read_line():
             yield line
             buffer, at = self._buffer, self._pos
-            if not buffer or type(buffer) is not bytes:
+            if not buffer or type(buffer) is not bytes or len(buffer) - at > self._line_limit:
                 continue
             # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line; others
             # may read in between, since the bytes stay in the buffer until they are handed out.

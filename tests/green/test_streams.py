@@ -274,6 +274,29 @@ def test_an_iteration_goes_on_behind_a_line_that_came_in_part(loop, pair):
     assert sock.buffered == 0
 
 
+class ShortLines(d.Socket):
+    __slots__ = ()
+    line_limit = 6
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda s: s.read_line(), lambda s: s.read_until(b"\n"), lambda s: next(s.lines)],
+    ids=["line", "until", "iter"],
+)
+def test_a_class_says_how_long_a_line_may_be(loop, pair, read):
+    class Lines(ShortLines):
+        __slots__ = ("lines",)
+
+    sock, far = pair(Lines)
+    sock.lines = iter(sock)
+    far.send(b"short\n" * 3 + b"longer\nshort\n")
+    assert [read(sock) for _ in range(3)] == [b"short\n"] * 3
+    with pytest.raises(d.LimitError, match="6 bytes"):
+        read(sock)
+    assert sock.read_line(100) == b"longer\n"
+
+
 def test_an_iteration_is_told_who_else_reads(loop, pair):
     sock, far = pair()
     far.send(b"1\n2\n")
