@@ -7,6 +7,7 @@ from dangagreen.core.errors import (
     ChannelEnd,
     ClosedChannelError,
     ClosedError,
+    Deadlock,
     ErrorContext,
     ForeignThreadError,
     IncompleteReadError,
@@ -26,6 +27,7 @@ from dangagreen.green.net import Socket, serve, serve_requests
 from dangagreen.green.parking import no_parking
 from dangagreen.green.program import run
 from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
+from dangagreen.green.report import task_table
 from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
 from dangagreen.green.several import as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
@@ -43,6 +45,7 @@ __all__ = [
     "ClosedChannelError",
     "ClosedError",
     "Condition",
+    "Deadlock",
     "ErrorContext",
     "Event",
     "ForeignThreadError",
@@ -80,6 +83,7 @@ __all__ = [
     "sleep",
     "sleep_until",
     "spawn",
+    "task_table",
     "timeout",
     "timeout_at",
     "wait",

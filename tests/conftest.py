@@ -39,10 +39,15 @@ def _owned(loop: Loop) -> Iterator[Loop]:
         set_current_loop(None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--task-order", type=int, metavar="SEED", help="run ready tasks of virtual loops in random order")
+
+
 @pytest.fixture
-def loop() -> Iterator[Loop]:
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     """A loop on the virtual clock; `loop.clock.jump(s)` and `loop.poller.waits` are the test's."""
-    with _owned(virtual_loop()) as loop:
+    seed = None if request.node.get_closest_marker("in_order") else request.config.getoption("--task-order")
+    with _owned(virtual_loop(seed=seed)) as loop:
         yield loop
 
 

@@ -14,15 +14,15 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 SHAPE = {
     "core": (
-        "errors pollers timers profiling interrupts | handlers schedule registry loop"
+        "errors pollers timers profiling interrupts outside | handlers schedule registry loop"
         " | descriptor outgoing lifetime danga sock listener"
     ),
     "green": (
-        "sched | parking | scopes | line locks sync passage queues channels tasks | several watched"
+        "report | sched | parking | scopes | line locks sync passage queues channels tasks | several watched"
         " | streams groups | draining | net | connecting forever program"
     ),
     "": "__init__",
-    "testing": "wire clock leaks __init__",  # may import all of the above; nothing imports it
+    "testing": "wire order clock leaks __init__",  # may import all of the above; nothing imports it
 }
 BARE = {"dangagreen.core.__init__", "dangagreen.green.__init__"}  # a docstring and nothing else
 THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}}

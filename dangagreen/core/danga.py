@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dangagreen.core.loop import Loop, current_loop
@@ -27,9 +28,13 @@ class _SetPostLoopCallback:
             elif callback is None:
                 loop.object_callbacks.pop(instance, None)
             elif not instance.closed:
-                loop.object_callbacks[instance] = callback
+                loop.object_callbacks[instance] = partial(_call_in_its_context, instance, callback)
 
         return set_post_loop_callback
+
+
+def _call_in_its_context(sock: Any, callback: PostLoopCallback, *maps: Any) -> object:
+    return sock._context.run(callback, *maps)
 
 
 class DangaNames:

@@ -55,6 +55,14 @@ class CannotParkError(RuntimeError):
     """A call that may wait was made where nothing may wait: in a callback, which runs on the loop itself."""
 
 
+class Deadlock(RuntimeError):
+    """Nobody can run, and nothing can wake the loop. Attribute: `table` (str: every task, and what it waits for)."""
+
+    def __init__(self, message: str, table: str = "") -> None:
+        super().__init__(f"{message}\n{table}" if table else message)
+        self.table = table
+
+
 class ForeignThreadError(RuntimeError):
     """An object of one thread's loop was used from another thread."""
 

@@ -40,7 +40,7 @@ class Listener(Descriptor):
         "_connected", "_nodelay", "_path", "_rest", "_still", "address", "connections", "handler", "max_connections",
     )  # fmt: skip
 
-    accepts_per_turn: ClassVar[int] = 64
+    accepts_per_turn: ClassVar[int] = 32
     rest_seconds: ClassVar[float] = 0.5
 
     def __init__(

@@ -15,17 +15,21 @@ import time
 import weakref
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from itertools import islice
 from typing import Any
 
-from dangagreen.core.errors import ErrorContext
+from dangagreen.core.errors import Deadlock, ErrorContext
 from dangagreen.core.handlers import UNTOLD, Green, Handler
 from dangagreen.core.interrupts import Interrupts
-from dangagreen.core.pollers import READ, Events, Poller, available_pollers
+from dangagreen.core.outside import who_might_wake
+from dangagreen.core.pollers import READ, Poller, available_pollers
 from dangagreen.core.profiling import Profile
-from dangagreen.core.registry import Registry
+from dangagreen.core.registry import Registry, log
 
-_TASKS_AT_ONCE = 64  # started or resumed in one turn, where no more were waiting for it when their turn came
+_AT_ONCE = 64  # calls, tasks, timers, deliveries of pushed-back input in one turn: more would keep the others waiting
+_EVENTS = 16  # that are dispatched before the timers are looked at again
 _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
@@ -39,8 +43,8 @@ class Loop(Registry):
     """
 
     __slots__ = (
-        "__weakref__", "_outer", "_stop", "closed", "current", "green", "loop_timeout", "measurements", "now",
-        "post_loop_callback", "profile", "unflushed", "unsettled",
+        "__weakref__", "_outer", "_stop", "_warned", "closed", "current", "deadlock_seconds",
+        "green", "loop_timeout", "measurements", "now", "post_loop_callback", "profile", "unflushed", "unsettled",
     )  # fmt: skip
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
@@ -56,6 +60,8 @@ class Loop(Registry):
         self.green: Green | None = None
         self._stop = self.closed = False
         self.loop_timeout: float | None = None
+        self.deadlock_seconds: float | None = 5.0
+        self._warned = False
         self.post_loop_callback: Callable[..., object] | None = None
         self.measurements = Profile()
         self.profile: Profile | None = None  # the same while profiling is on
@@ -67,14 +73,16 @@ class Loop(Registry):
         """Turn until `stop()` is called, a post-loop callback answers false, or `until()` is true after a turn.
 
         Meanwhile this is the thread's current loop. In the main thread Ctrl-C raises KeyboardInterrupt at the end of
-        the turn, unless the program handles SIGINT itself.
+        the turn, unless the program handles SIGINT itself. Raises Deadlock when nothing can happen any more; where
+        somebody outside, a thread or a signal, might still wake it, logs one warning after `deadlock_seconds` instead
+        (None: looks for neither).
         """
         if self.running:
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
             raise RuntimeError("this loop was closed: make another one")
         outer = present_loop()
-        self._stop = False
+        self._stop = self._warned = False
         interrupts = Interrupts(self.stop)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_all)
@@ -103,13 +111,13 @@ class Loop(Registry):
         self._batch = self.poller.wait(self._patience())
         self.now = self.clock()
         if self._batch:
-            self._dispatch(self._batch)
+            self._dispatch(self._batch) if len(self._batch) <= _EVENTS else self._dispatch_many()
         if self.timers:
             self._run_timers()
         if self._ready:
-            self._run_queued(self._ready, len(self._ready))
+            self._run_queued(self._ready, min(len(self._ready), _AT_ONCE))
         if self._runnable:  # also those that tasks start or wake, without asking the kernel in between
-            self._run_queued(self._runnable, max(len(self._runnable), _TASKS_AT_ONCE))
+            self._run_queued(self._runnable, _AT_ONCE)
         if self.pushed:
             self._run_pushed()
         if self.unflushed:
@@ -137,10 +145,35 @@ class Loop(Registry):
         deadline = self.timers.next_deadline()
         patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
+            if patience is None and len(self.handlers) <= 1:  # but for the pair of sockets that wakes us
+                self._stalled()
             return patience
         return self.loop_timeout
 
-    def _dispatch(self, events: Events) -> None:
+    def _stalled(self) -> None:
+        """The next wait has no limit, and no descriptor can end it. A deadlock, unless somebody outside wakes us."""
+        if self.deadlock_seconds is None:
+            return
+        if any(who_might_wake()) and (self._warned or self.poller.wait(self.deadlock_seconds)):
+            return  # what has come, the poller will tell again
+        table = self.green.table() if self.green is not None else ""
+        if outside := ", ".join(who_might_wake()):
+            self._warned = bool(table)
+            if table:
+                log.warning("nobody can run, and only %s might wake the loop:\n%s", outside, table)
+        elif not self.poller.wait(0):  # somebody may have woken us, and gone, while we looked
+            raise Deadlock("nobody can run, and nothing can wake the loop", table)
+
+    def _dispatch_many(self) -> None:
+        """The same for a large batch, with the timers that come due meanwhile."""
+        events = iter(self._batch)  # of this very list: `forget` strikes events out of it
+        for _ in range(0, len(self._batch), _EVENTS):
+            self._dispatch(islice(events, _EVENTS))
+            self.now = self.clock()
+            if self.timers:
+                self._run_timers()
+
+    def _dispatch(self, events: Iterable[tuple[int, int]]) -> None:
         handlers, profile = self.handlers, self.profile
         for fd, mask in events:
             handler = handlers.get(fd)
@@ -162,12 +195,14 @@ class Loop(Registry):
 
     def _run_timers(self) -> None:
         mark = self.timers.mark()
-        while (timer := self.timers.pop_due(self.now, mark)) is not None:
-            what = timer.callback
+        for _ in range(_AT_ONCE):
+            if (timer := self.timers.pop_due(self.now, mark)) is None:
+                return
+            what, context = timer.callback, timer.context
             try:
                 timer.fire()
             except Exception as error:
-                self.report(ErrorContext(f"a timer's callback raised: {what!r}", error))
+                self._report_in(context, f"a timer's callback raised: {what!r}", error)
 
     def _run_queued(self, calls: deque[Callable[[], object]], most: int) -> None:
         for _ in range(most):
@@ -177,10 +212,16 @@ class Loop(Registry):
             try:
                 call()
             except Exception as error:
-                self.report(ErrorContext(f"a call_soon callback raised: {call!r}", error))
+                made_in = getattr(getattr(call, "func", None), "__self__", None)
+                self._report_in(made_in, f"a call_soon callback raised: {call!r}", error)
+
+    def _report_in(self, context: object, message: str, error: Exception) -> None:
+        """Report in the context of what has failed, if it had one, so that a log line tells whose it was."""
+        context = context if isinstance(context, Context) else copy_context()
+        context.run(self.report, ErrorContext(message, error))
 
     def _run_pushed(self) -> None:
-        for handler in list(self.pushed):
+        for handler in list(islice(self.pushed, _AT_ONCE)):
             just_now = self.pushed.pop(handler, False)
             try:
                 if not handler.closed and handler._context.run(handler._pushed_back, just_now):

@@ -117,7 +117,13 @@ class Registry(Schedule):
     # -- errors
 
     def failed(self, handler: Handler, error: Exception) -> None:
-        """Report what a handler's callback raised, and close that handler with it as the reason."""
+        """Report what a handler's callback raised, and close that handler with it as the reason.
+
+        In a copy of its context, since the caller may be in that one already.
+        """
+        handler._context.copy().run(self._failed, handler, error)
+
+    def _failed(self, handler: Handler, error: Exception) -> None:
         self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
         try:
             handler.close(error)

@@ -50,7 +50,10 @@ class Schedule:
         return self.clock()
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context."""
+        """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context.
+
+        Of very many, 64 are called in a turn, in order.
+        """
         if get_ident() != self.thread:
             self.check_thread("call_soon")
         self._ready.append(partial(copy_context().run, callback, *args))

@@ -1,13 +1,14 @@
 """Servers: the socket class of both styles, serve, serve_requests.
 
-Rules: a connection's callbacks and tasks share one context, copied where its server was started; a handler that ends
-because its own peer did has ended normally. What does not belong here: bytes.
+Rules: a connection's callbacks and tasks share one context, copied where its server was started, and no two connections
+share any; a handler that ends because its own peer did has ended normally. What does not belong here: bytes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +22,11 @@ from dangagreen.green.streams import Socket as StreamSocket
 
 log = logging.getLogger("dangagreen")
 Result = TypeVar("Result")
+AnySocket = TypeVar("AnySocket", bound=CallbackSocket)
 Handler = Callable[[Any], object]
+
+_UNSET = object()
+_REQUESTS = 64  # of one connection that are served in one go, before others get their turn
 
 
 class Socket(StreamSocket):
@@ -44,7 +49,11 @@ class Socket(StreamSocket):
                 self._receive()
             except OSError as error:
                 self.debugmsg("%r, which the handler finds by reading", error)
-        _task_of(self, _serve_request, handler).start()
+        if type(self).event_read is Socket.event_read:
+            _task_of(self, _serve_request, handler).start()
+        else:  # not within it: what it undoes at its end, a current span perhaps, would be undone amid the request
+            task = _task_of(self, _serve_request_of_override, handler, copy_context())
+            self.loop._runnable.append(task.start)
         return None
 
 
@@ -120,22 +129,29 @@ def serve_requests(
 
 
 def _connected_callbacks(socket_class: type[CallbackSocket], sock: Any, listener: CoreListener) -> None:
-    connection = socket_class(sock)
-    listener.adopt(connection)
-    connection.watch_read(True)
+    _connection(socket_class, sock, listener).watch_read(True)
 
 
 def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: Any, listener: CoreListener) -> None:
-    connection = socket_class(sock)
-    listener.adopt(connection)
+    connection = _connection(socket_class, sock, listener)
     connection._sequential = True
-    task = _task_of(connection, _serve_connection, handler)
-    connection.loop._runnable.append(task.start)
+    connection.loop._runnable.append(_task_of(connection, _serve_connection, handler).start)
 
 
-def _task_of(sock: StreamSocket, serve: Callable[[Any, Handler], None], handler: Handler) -> Handling:
+def _connection(socket_class: type[AnySocket], sock: Any, listener: CoreListener) -> AnySocket:
+    """Make the object, in the context that it is to have: what its class sets meanwhile is for itself alone."""
+    context = copy_context()
+    connection = context.run(socket_class, sock)
+    connection._context = context
+    if connection._timer is not None:
+        connection._timer.context = context
+    listener.adopt(connection)
+    return connection
+
+
+def _task_of(sock: StreamSocket, serve: Callable[..., None], handler: Handler, *more: Any) -> Handling:
     """A task for a connection, in the connection's own context."""
-    return Handling(sock.loop, partial(serve, sock, handler), sock._context, handler)
+    return Handling(sock.loop, partial(serve, sock, handler, *more), sock._context, handler)
 
 
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
@@ -148,18 +164,33 @@ def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
 
 def _serve_request(sock: StreamSocket, handler: Handler) -> None:
     """Serve what has come, and what is in the buffer when the handler returns, then wait as a callback again."""
-    while True:
+    for _ in range(_REQUESTS):  # a turn for each of several requests that came together would be ten times as dear
         before = sock.buffered
         if not _run_handler(sock, handler):
             return
-        if sock._eof and not sock._buffer:
-            sock.finish()
-        elif 0 < sock.buffered < before and type(sock).event_read is Socket.event_read and not sock._watch_read:
-            continue  # a turn for each of several requests that came together would be ten times as dear
-        else:
-            sock._serving = False
-            sock.watch_read(True)
-        return
+        if not 0 < sock.buffered < before or type(sock).event_read is not Socket.event_read or sock._watch_read:
+            break
+    if sock._eof and not sock._buffer:
+        sock.finish()
+    else:
+        sock._serving = False
+        sock.watch_read(True)
+
+
+def _serve_request_of_override(sock: StreamSocket, handler: Handler, begun: Context) -> None:
+    """The same where a subclass's `event_read` has started it: with the context variables as they were `begun` there.
+
+    Those which that `event_read` has put back since are put back again in the end, unless the handler has changed them.
+    """
+    now = copy_context()
+    values = [(variable, value) for variable, value in begun.items() if now.get(variable, _UNSET) is not value]
+    tokens = [(variable, value, variable.set(value)) for variable, value in values]
+    try:
+        _serve_request(sock, handler)
+    finally:
+        for variable, value, token in tokens:
+            if variable.get() is value:
+                variable.reset(token)
 
 
 def _run_handler(sock: StreamSocket, handler: Handler) -> bool:

@@ -7,6 +7,7 @@ not belong here: anything that a program could want to do otherwise.
 from __future__ import annotations
 
 import atexit
+import sys
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -31,7 +32,8 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
-    task = Task(loop, partial(main, *args, **kwargs), copy_context(), main)
+    frame = sys._getframe(1)
+    task = Task(loop, partial(main, *args, **kwargs), copy_context(), main, (frame.f_code, frame.f_lasti))
     task.owned = True
     loop._runnable.append(task.start)
 

@@ -20,6 +20,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop
 from dangagreen.core.timers import Timer
+from dangagreen.green.report import table
 
 Function = TypeVar("Function", bound=Callable[..., object])
 TaskEnded = GreenletExit  # what a reset of the loop raises in each task
@@ -228,6 +229,11 @@ class Scheduler:
             self.top_level.alarm = None
             for scope in self.top_level.scopes():
                 scope._deadline = None
+
+    def table(self) -> str:
+        """Every task, and the top-level code if it waits, as text."""
+        top = self.top_level
+        return table([*([top] if top is not None and top.wait is not None else ()), *self.tasks])
 
     def _end(self, task: Waiter) -> None:
         reset = Cancelled("the loop was reset")

@@ -21,6 +21,7 @@ from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, pa
 from dangagreen.green.watched import WatchedSocket
 
 _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
+_LINES = 16384  # the same where many small things may come: they are read without a park, and others wait meanwhile
 _MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
 _LARGE = 65536  # a buffer beyond this grows in place
 _AT_ONCE = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking,
@@ -189,7 +190,7 @@ class Socket(WatchedSocket):
                     raise self._incomplete(f"what ends with {separator!r}")
                 return 0
 
-    def _fill(self, task: Waiter, wait: Wait, size: int = _CHUNK) -> bool:
+    def _fill(self, task: Waiter, wait: Wait, size: int = _LINES) -> bool:
         """Parks until there is input, and adds it to the buffer. False at the end of the stream.
 
         It parks before it calls recv: input that is there already is reported by the next wait anyway.

@@ -255,15 +255,21 @@ def current_task() -> Task[Any] | None:
 
 
 def _yield(task: Waiter) -> None:
-    task.loop._ready.append(task.resume)
-    park(task, _YIELD, None)
+    loop, then = task.loop, None
+    if loop._runnable:  # these first, should they be too many for one turn
+        then = partial(loop._ready.append, task.resume)
+        loop._runnable.append(then)
+    else:
+        loop._ready.append(task.resume)
+    park(task, _YIELD, then)
 
 
-def _undo_yield(_subject: Any, task: Waiter) -> None:
-    with contextlib.suppress(ValueError):
-        task.loop._ready.remove(task.resume)
+def _undo_yield(then: Any, task: Waiter) -> None:
+    for queue, call in ((task.loop._runnable, then), (task.loop._ready, task.resume)):
+        with contextlib.suppress(ValueError):
+            queue.remove(call)
 
 
-_JOIN = Wait("join", Task._unwatch)
+_JOIN = Wait("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
 _SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
 _YIELD = Wait("sleep(0)", _undo_yield, "{0}")

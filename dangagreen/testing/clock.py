@@ -6,13 +6,19 @@ within the process, real sockets included; another process or thread is outrun, 
 
 from __future__ import annotations
 
+import weakref
+from random import Random
+
+from dangagreen.core.errors import Deadlock
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import Events, Poller, available_pollers
+from dangagreen.green.report import task_table
+from dangagreen.testing.order import shuffle_tasks
 from dangagreen.testing.wire import WireEnd, end_of
 
 
-class StalledError(RuntimeError):
-    """Nothing can happen any more: no event, no timer, and everybody waits."""
+class StalledError(Deadlock):
+    """Nothing can happen any more: no event, no timer, and everybody waits. Attribute: `table`, as of Deadlock."""
 
 
 class VirtualClock:
@@ -46,6 +52,8 @@ class VirtualPoller:
         self.waits = 0
         self._real = real if real is not None else available_pollers()[0]()
         self._ends: dict[int, tuple[WireEnd, int]] = {}
+        self._random: Random | None = None  # for the order of events
+        self._loop: weakref.ref[Loop] | None = None  # whose tasks StalledError is to name
 
     def add(self, fd: int, mask: int) -> None:
         end = end_of(fd)
@@ -70,6 +78,8 @@ class VirtualPoller:
         self.waits += 1
         events = [(fd, ready) for fd, (end, mask) in self._ends.items() if (ready := end.events(mask))]
         events += self._real.wait(0)
+        if self._random is not None:
+            self._random.shuffle(events)
         if events or timeout == 0:
             return events
         if timeout is not None:
@@ -77,7 +87,9 @@ class VirtualPoller:
             return events
         events = self._real.wait(self.patience)
         if not events:
-            raise StalledError("everybody waits, and nothing can happen any more")
+            loop = self._loop() if self._loop is not None else None
+            table = task_table(loop) if loop is not None else ""
+            raise StalledError("everybody waits, and nothing can happen any more", table)
         return events
 
     def close(self) -> None:
@@ -85,7 +97,18 @@ class VirtualPoller:
         self._real.close()
 
 
-def virtual_loop(real: Poller | None = None) -> Loop:
-    """A loop on a virtual clock; `loop.clock` is the clock and `loop.poller` the poller."""
+def virtual_loop(real: Poller | None = None, *, seed: int | None = None) -> Loop:
+    """A loop on a virtual clock; `loop.clock` is the clock and `loop.poller` the poller.
+
+    With a `seed`, tasks that are ready at the same time run in a random order, the same one for the same seed, and so
+    are the events of one moment.
+    """
     clock = VirtualClock()
-    return Loop(clock=clock, poller=VirtualPoller(clock, real))
+    poller = VirtualPoller(clock, real)
+    loop = Loop(clock=clock, poller=poller)
+    loop.deadlock_seconds = None  # the poller finds out for itself, and at once
+    poller._loop = weakref.ref(loop)
+    if seed is not None:
+        poller._random = random = Random(seed)
+        shuffle_tasks(loop, random)
+    return loop

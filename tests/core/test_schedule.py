@@ -291,5 +291,5 @@ def test_more_calls_from_a_thread_than_any_pipe_holds_all_run(real_loop, run_tur
     run_turns(1)
     ran = []
     in_thread(lambda: [real_loop.call_soon_threadsafe(ran.append, number) for number in range(30_000)])
-    run_turns(2)
+    run_turns(30_000 // 64 + 2)
     assert ran == list(range(30_000))

@@ -98,6 +98,7 @@ def test_the_capacity_may_be_infinite_but_not_negative(loop):
             d.Channel(bad)
 
 
+@pytest.mark.in_order
 @pytest.mark.parametrize("capacity", [0, 1, 3])
 def test_senders_and_receivers_are_served_in_the_order_in_which_they_came(loop, capacity):
     channel = d.Channel(capacity)
@@ -228,6 +229,7 @@ def test_closing_ends_the_wait_of_senders_who_have_sent_nothing(loop, capacity):
     assert list(channel) == ["sent"] * capacity
 
 
+@pytest.mark.in_order
 def test_what_was_given_before_closing_arrives(loop):
     channel = d.Channel()
     waiting = receivers(channel, 2)

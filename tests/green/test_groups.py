@@ -719,6 +719,7 @@ def test_cancelling_the_inner_group_leaves_the_outer_one_alone(loop, in_task):
 # -- the limit
 
 
+@pytest.mark.in_order
 def test_at_most_so_many_run_at_once_in_order(loop, anywhere):
     running, most, started = set(), [], []
 

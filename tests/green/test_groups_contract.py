@@ -319,6 +319,7 @@ def test_a_group_cannot_be_entered_in_a_callback(loop):
 # -- limits
 
 
+@pytest.mark.in_order
 def test_no_more_than_the_limit_run_at_once_and_the_others_follow_in_order(loop, call):
     running, most, started = set(), [], []
 

@@ -12,6 +12,8 @@ import dangagreen as d
 from dangagreen.green.line import Line
 from dangagreen.green.sched import Waiter
 
+pytestmark = pytest.mark.in_order  # of spawning: who waits first is served first
+
 
 class Kind:
     """One kind of thing: how to make one that has nothing to give, to wait for it, and to give to the first in line.
@@ -379,13 +381,13 @@ def test_one_that_is_cancelled_already_takes_nothing(make, loop, advance, run_tu
 def test_thousands_that_are_cancelled(make, loop, advance, run_turns):
     kind, log = make(), []
     tasks = waiters(kind, 3000, log)
-    run_turns(2)
+    run_turns(50)
     assert kind.thing._waiting == 3000
     for task in tasks[1::2] + tasks[-2::-2]:
         task.cancel()
     assert not kind.thing._line
     in_callback(loop, kind.give)
-    run_turns(2)
+    run_turns(50)
     assert log == []
     assert all(task.done for task in tasks)
     assert kind.left() == (0 if isinstance(kind, OfEvent) else 1)

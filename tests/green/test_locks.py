@@ -198,6 +198,7 @@ def test_an_rlock_is_released_as_often_as_it_was_acquired(anywhere):
     assert anywhere(work) == [True, True, True, True, True, True, False]
 
 
+@pytest.mark.in_order
 def test_an_rlock_goes_to_the_next_after_the_last_release(loop):
     lock = d.RLock()
     log = []
@@ -293,6 +294,7 @@ def test_a_negative_number_of_permits_is_refused(kind, loop):
     assert kind(0).acquire(False) is False
 
 
+@pytest.mark.in_order
 @pytest.mark.parametrize("kind", SEMAPHORES)
 def test_several_permits_at_once_go_to_those_who_wait_first(kind, loop):
     semaphore = kind(5)
@@ -359,6 +361,7 @@ def test_how_many_run_at_once(loop):
 # -- chance
 
 
+@pytest.mark.in_order
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_happens_nothing_is_lost(seed, loop):
     """Tasks that take, wait, give up and are cancelled at any moment: no more hold it than may, and in the end all of

@@ -50,7 +50,7 @@ def test_the_mark_is_there_for_inspect(loop, pair):
     assert d.sleep.__parks__ is True
     assert sock.read_line.__parks__ is True
     assert not hasattr(sock.read, "__parks__")
-    assert str(inspect.signature(d.Socket.read_line)) == "(self, limit: 'int' = 65536) -> 'bytes'"
+    assert str(inspect.signature(d.Socket.read_line)) == "(self, limit: 'int | None' = None) -> 'bytes'"
 
 
 def leave_group(sock, task):

@@ -94,6 +94,7 @@ def test_without_a_limit_it_is_never_full(loop, queue_class, maxsize):
     assert q.maxsize == 0
 
 
+@pytest.mark.in_order
 def test_any_object_is_an_item(loop):
     q = d.Queue()
     items = [None, False, (), [], KeyError, d.Cancelled()]
@@ -104,6 +105,7 @@ def test_any_object_is_an_item(loop):
     assert drain(q) == items[3:]
 
 
+@pytest.mark.in_order
 def test_a_larger_maxsize_lets_those_in_who_wait(loop):
     q = d.Queue(1)
     q.put("old")
@@ -133,6 +135,7 @@ def test_a_smaller_maxsize_holds_putters_back(loop):
 # -- first come, first served
 
 
+@pytest.mark.in_order
 def test_getters_are_served_in_the_order_in_which_they_came(loop):
     q = d.Queue()
     waiting = getters(q, 5)
@@ -141,12 +144,14 @@ def test_getters_are_served_in_the_order_in_which_they_came(loop):
     assert results(waiting) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.in_order
 def test_putters_are_served_in_the_order_in_which_they_came(loop, full):
     putters = spawn_all(full.put, range(5))
     assert [full.get() for _ in range(6)] == ["old", 0, 1, 2, 3, 4]
     results(putters)
 
 
+@pytest.mark.in_order
 def test_one_item_goes_to_one_getter(loop, queue_class):
     q = queue_class()
     waiting = getters(q, 3)
@@ -442,6 +447,7 @@ def test_a_shutdown_ends_the_wait_of_putters_who_have_put_nothing(loop, full, im
     assert drain(full) == ([] if immediate else ["old"])
 
 
+@pytest.mark.in_order
 def test_what_was_given_before_an_immediate_shutdown_arrives(loop):
     q = d.Queue()
     waiting = getters(q, 2)
@@ -495,6 +501,7 @@ def test_iteration_ends_with_the_shutdown(loop):
     assert list(q) == []
 
 
+@pytest.mark.in_order
 def test_several_iterate_over_one_queue(loop):
     q = d.Queue()
     waiting = spawn_all(lambda _: list(q), range(3))
@@ -608,6 +615,7 @@ def test_what_may_wait_raises_in_a_callback_and_changes_nothing(loop, call):
     assert drain(q) == ["item"]
 
 
+@pytest.mark.in_order
 def test_a_callback_wakes_a_task(loop):
     q = d.Queue()
     waiting = getters(q, 2)
@@ -714,6 +722,7 @@ def test_an_item_that_cannot_be_compared_is_not_put_in(loop):
     assert drain(q) == [1, 2, 3]
 
 
+@pytest.mark.in_order
 def test_an_item_that_cannot_be_compared_is_its_putters_affair(loop):
     q = d.PriorityQueue(2)
     q.put(1)
@@ -793,6 +802,7 @@ class Failing(d.Queue):
         return super()._get()
 
 
+@pytest.mark.in_order
 def test_a_get_that_fails_leaves_the_item_to_the_next_who_waits(loop):
     q = Failing()
     waiting = getters(q, 2)
@@ -805,6 +815,7 @@ def test_a_get_that_fails_leaves_the_item_to_the_next_who_waits(loop):
     assert drain(q) == [2]
 
 
+@pytest.mark.in_order
 def test_a_put_that_fails_is_followed_by_the_next(loop):
     q = Failing(1)
     q.put(0)

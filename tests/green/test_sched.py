@@ -46,6 +46,7 @@ def test_spawn_does_not_run_the_task_at_once(loop):
     assert ran == [1]
 
 
+@pytest.mark.in_order
 def test_tasks_start_in_the_order_of_spawning(loop):
     ran = []
     for number in range(10):
@@ -202,6 +203,7 @@ def test_sleep_takes_as_long_as_it_was_told(loop):
     assert loop.clock() == 1001.5
 
 
+@pytest.mark.in_order
 def test_sleepers_wake_in_the_order_of_their_deadlines(loop):
     woken = []
 
@@ -215,6 +217,7 @@ def test_sleepers_wake_in_the_order_of_their_deadlines(loop):
     assert woken == [("a", 1001), ("a2", 1001), ("b", 1002), ("c", 1003)]
 
 
+@pytest.mark.in_order
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_sleeping_for_nothing_lets_everybody_else_run_once(loop, seconds):
     steps = []

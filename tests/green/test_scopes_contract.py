@@ -1325,6 +1325,7 @@ def test_a_cancelled_task_that_waits_in_finally_without_a_shield_is_interrupted_
     assert steps == [1001]
 
 
+@pytest.mark.in_order
 def test_cancel_between_the_wake_and_the_run_comes_at_the_next_wait(loop):
     """The first wake counts: the join has been answered already."""
     steps = []
@@ -1352,6 +1353,7 @@ def test_cancel_between_the_wake_and_the_run_comes_at_the_next_wait(loop):
     canceller.join()
 
 
+@pytest.mark.in_order
 @any_scope
 def test_a_scope_that_is_cancelled_between_the_wake_and_the_run_ends_at_its_next_wait(loop, scope_of):
     steps, scopes = [], []

@@ -96,6 +96,7 @@ def test_sleep_until_wakes_at_that_time(loop):
     assert loop.clock() == 1002.5
 
 
+@pytest.mark.in_order
 @pytest.mark.parametrize("before", [0, 1, 1000])
 def test_sleeping_until_a_time_that_has_passed_lets_everybody_else_run_once(loop, before):
     steps = []
@@ -465,6 +466,7 @@ def test_those_that_end_between_two_steps_are_kept_in_order(loop):
     assert seen == [1, 2, 3, 4]
 
 
+@pytest.mark.in_order
 def test_tasks_that_end_in_one_turn_come_in_the_order_of_ending(loop):
     tasks = nappers(*[1] * 20)
     assert list(d.as_completed(reversed(tasks))) == tasks
@@ -681,6 +683,7 @@ def test_a_failure_that_was_reported_before_is_not_reported_again(loop, take_err
     assert d.select(Box(), task) is task
 
 
+@pytest.mark.in_order
 def test_select_takes_care_of_the_task_it_returns_and_no_other(loop, take_errors):
     tasks = [d.spawn(fail_after, 1) for _ in range(2)]
     assert d.select(*tasks) is tasks[0]
@@ -724,6 +727,7 @@ def test_on_error_may_not_park_where_a_failure_is_given_back(loop):
     assert task.result() is task
 
 
+@pytest.mark.in_order
 def test_what_one_iteration_has_yielded_is_not_reported_by_another(loop):
     tasks = [d.spawn(fail_after, 1), d.spawn(fail_after, 1)]
     takes, drops = d.as_completed(tasks), d.as_completed([napper(0.5), *tasks])
@@ -1027,6 +1031,7 @@ def test_thousands_of_selects_on_one_task(loop):
     assert tasks[0].result() is gate
 
 
+@pytest.mark.in_order
 def test_select_rotated_by_its_user_serves_all(loop):
     """The order of the arguments is their rank: who wants them all served turns them."""
     boxes, served = [Box() for _ in range(3)], []

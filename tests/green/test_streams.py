@@ -870,6 +870,7 @@ class Closer(d.Socket):
         self.victim.close("by another")
 
 
+@pytest.mark.in_order
 @any_read
 def test_a_close_in_the_batch_that_brings_the_bytes_wakes_the_reader_once(loop, pair, read):
     closer, knife = pair(Closer)

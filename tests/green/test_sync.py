@@ -151,6 +151,7 @@ class Box:
             return self.things.pop(0)
 
 
+@pytest.mark.in_order
 @pytest.mark.parametrize("lock", [d.Lock, d.RLock, lambda: None])
 def test_producers_and_consumers(loop, lock):
     box = Box(lock())
@@ -171,6 +172,7 @@ def test_a_condition_takes_no_lock_that_stops_the_loop(loop, lock):
         d.Condition(lock() if lock is d.Semaphore else lock)
 
 
+@pytest.mark.in_order
 def test_notify_wakes_as_many_as_it_says_in_order(loop, work):
     condition, log = d.Condition(), []
 
@@ -750,6 +752,7 @@ def test_an_action_that_raises_breaks_the_barrier(loop, work):
     assert broken(tasks) == 2
 
 
+@pytest.mark.in_order
 def test_while_the_action_waits_those_who_come_belong_to_the_next_round(loop, work):
     log = []
 

@@ -1,0 +1,52 @@
+"""What is everybody doing: the tasks of a loop as a table of text.
+
+Rules: it may be asked for at any time, and never fails, whatever the `repr` of somebody's object does. What does not
+belong here: what the tasks are, and who waits for whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dangagreen.core.loop import Loop, current_loop
+
+_HEADINGS = ("task", "state", "waits for", "spawned at")
+
+
+def task_table(loop: Loop | None = None) -> str:
+    """All tasks of a loop, by default this thread's, one a line: name, state, what it waits for, where it was spawned.
+
+    The states: not started, ready, running, parked. "" if there are none.
+    """
+    loop = loop if loop is not None else current_loop()
+    return loop.green.table() if loop.green is not None else ""
+
+
+def table(tasks: Iterable[Any]) -> str:
+    """These tasks, with headings; "" if there are none."""
+    rows = [_row(task) for task in tasks]
+    if not rows:
+        return ""
+    rows.insert(0, _HEADINGS)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(task: Any) -> tuple[str, ...]:
+    if task.wait is not None:
+        state = "parked"
+    elif task.loop.current is task:
+        state = "running"
+    else:
+        state = "not started" if task.worker is None else "ready"
+    return _words(task, "name"), state, _words(task, "waits_for"), _words(task, "spawned_at")
+
+
+def _words(task: Any, attribute: str) -> str:
+    """In one line, "-" if there are none."""
+    try:
+        words = getattr(task, attribute, None)
+    except Exception as error:
+        return f"({type(error).__name__} in its description)"
+    return " ".join(words.split()) if words else "-"

@@ -1,0 +1,341 @@
+"""A loop that nothing can wake: an error where that is certain, one warning where somebody outside might, no other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import dangagreen as d
+from dangagreen.core import loop as loop_module
+from dangagreen.core.pollers import READ
+from dangagreen.testing import StalledError, VirtualClock, virtual_loop
+
+SOON = 0.02  # seconds after which a warning is due in these tests
+PROGRAM_SECONDS = 10
+
+
+class Scripted:
+    """A poller that never waits: `steps` are called one after the other, each for the answer to one `wait`.
+
+    `asked` is how long each of them was to wait.
+    """
+
+    def __init__(self):
+        self.steps = []
+        self.asked = []
+
+    def add(self, fd, mask):
+        pass
+
+    modify = add
+
+    def remove(self, fd):
+        pass
+
+    close = list
+
+    def wait(self, timeout):
+        self.asked.append(timeout)
+        return self.steps.pop(0)()
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Nobody outside the loop might wake it, whatever the test runner has installed."""
+    monkeypatch.setattr(loop_module, "who_might_wake", lambda: iter(()))
+
+
+@pytest.fixture
+def in_company(monkeypatch):
+    """Somebody might."""
+    monkeypatch.setattr(loop_module, "who_might_wake", lambda: iter(["the neighbour"]))
+
+
+def woken():
+    """The events of a loop that another thread has woken."""
+    return [(d.current_loop()._foreign_ends.fd, READ)]
+
+
+@pytest.fixture
+def scripted():
+    """`scripted(*steps)` adds to what the poller of this test's loop will answer; see there."""
+    poller = Scripted()
+
+    def scripted(*steps):
+        poller.steps.extend(steps)
+
+    scripted.asked = poller.asked
+    with d.Loop(clock=VirtualClock(), poller=poller):
+        yield scripted
+        scripted(*[list] * 5)
+        d.sleep(0)
+
+
+@pytest.fixture
+def knot():
+    """Two tasks that wait for each other, when they are run; they end with the test."""
+    tasks = []
+
+    def join(other):
+        tasks[other].join()
+
+    def tie():
+        tasks[:] = [d.spawn(join, 1), d.spawn(join, 0)]
+        tasks[0].name, tasks[1].name = "one", "other"
+        return tasks
+
+    yield tie
+    for task in tasks:
+        task.cancel()
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def wake_from_a_thread(loop, seconds, call=lambda: None):
+    """Have another thread wake the loop, some time from now."""
+    thread = threading.Timer(seconds, loop.call_soon_threadsafe, [call])
+    thread.start()
+    return thread
+
+
+# -- certain
+
+
+def test_run_raises_with_the_table(real_loop, alone, knot):
+    ended = []
+
+    def main():
+        try:
+            knot()[0].join()
+        finally:
+            ended.append(d.current_task())
+
+    with pytest.raises(d.Deadlock) as caught:
+        d.run(main)
+    assert isinstance(caught.value, RuntimeError)
+    table = caught.value.table
+    assert table in str(caught.value)
+    assert [line.split("  ")[0] for line in table.splitlines()] == ["task", main.__qualname__, "one", "other"]
+    assert "join of task 'one'" in table
+    assert table.count(f"{__file__}:") == 3
+    assert len(ended) == 1
+
+
+def test_a_waiting_call_of_top_level_code_raises(real_loop, alone, knot):
+    task = knot()[0]
+    for _ in range(2):
+        with pytest.raises(d.Deadlock, match=r"top-level code +parked +join of task 'one'"):
+            task.join()
+    assert d.spawn(int, 5).join() is None
+
+
+def test_a_callback_loop_that_has_nothing_to_wait_for_raises(real_loop, alone):
+    with pytest.raises(d.Deadlock) as caught:
+        real_loop.run()
+    assert caught.value.table == ""
+
+
+@pytest.mark.parametrize("what", ["timer", "fd", "socket", "limit"])
+def test_what_the_loop_itself_waits_for_is_no_deadlock(real_loop, alone, unix_pair, what):
+    near, _far = unix_pair()
+    if what == "timer":
+        real_loop.add_timer(SOON, real_loop.stop)
+    elif what == "limit":
+        turns = iter(range(3))
+        real_loop.loop_timeout = 0.001
+        real_loop.post_loop_callback = lambda *_: next(turns, None) is not None
+    else:
+        wake_from_a_thread(real_loop, SOON, real_loop.stop)
+        if what == "fd":
+            real_loop.add_other_fds({near.fileno(): print})
+        else:  # one that watches nothing may still report a hang-up
+            sock = d.Socket(near)
+    real_loop.run()
+    if what == "fd":
+        real_loop.other_fds({})
+    elif what == "socket":
+        sock.close()
+    elif what == "limit":
+        real_loop.loop_timeout = None
+        real_loop.post_loop_callback = None
+
+
+def test_a_descriptor_that_goes_leaves_a_deadlock_behind(real_loop, alone, unix_pair, knot):
+    near, _far = unix_pair()
+    sock = d.Socket(near)
+    real_loop.add_timer(SOON, sock.close)
+    with pytest.raises(d.Deadlock):
+        knot()[0].join()
+
+
+def test_whoever_woke_the_loop_and_went_is_heard(real_loop, knot, monkeypatch):
+    """A thread that calls and ends while the loop looks around leaves a call behind, and nobody outside."""
+    task = knot()[0]
+    called = []
+
+    def who_might_wake():
+        if not called:
+            called.append(True)
+            real_loop.call_soon_threadsafe(task.cancel)
+        return iter(())
+
+    monkeypatch.setattr(loop_module, "who_might_wake", who_might_wake)
+    task.join()
+    assert task.done
+
+
+def test_it_is_not_looked_for_if_nobody_wants_to(real_loop, alone, knot, caplog):
+    real_loop.deadlock_seconds = None
+    task = knot()[0]
+    wake_from_a_thread(real_loop, SOON, task.cancel)
+    task.join()
+    assert warnings_of(caplog) == []
+
+
+# -- doubtful
+
+
+def test_one_warning_and_then_the_waiting_goes_on(scripted, in_company, knot, caplog):
+    one, _other = knot()
+    scripted(list, list, woken, woken, lambda: one.cancel() and [])
+    one.join()
+    assert scripted.asked == [0, 5.0, None, None, None]
+    (warning,) = warnings_of(caplog)
+    assert "the neighbour" in warning
+    assert "one             parked  join of task 'other'" in warning
+    assert caplog.records[0].name == "dangagreen"
+
+
+def test_no_warning_while_others_keep_waking_it(scripted, in_company, knot, caplog):
+    one, _other = knot()
+    scripted(list, *[woken] * 20, lambda: one.cancel() and woken(), woken)
+    one.join()
+    assert scripted.asked == [0, *[5.0, None] * 11]
+    assert warnings_of(caplog) == []
+
+
+def test_each_run_may_warn_anew(scripted, in_company, knot, caplog):
+    knot()
+    scripted(list)
+    for _ in range(2):
+        scripted(list, lambda: d.current_loop().stop() or [])
+        d.current_loop().run()
+    assert scripted.asked == [0, 5.0, None, 5.0, None]
+    assert len(warnings_of(caplog)) == 2
+
+
+def test_no_warning_where_no_task_waits(real_loop, in_company, caplog):
+    """A thread's loop may well have nothing to do until another thread calls."""
+    real_loop.deadlock_seconds = SOON
+    wake_from_a_thread(real_loop, 4 * SOON, real_loop.stop)
+    real_loop.run()
+    assert warnings_of(caplog) == []
+
+
+def test_a_thread_that_dies_without_a_word_makes_it_certain(real_loop, knot, monkeypatch):
+    real_loop.deadlock_seconds = SOON
+    company = ["the neighbour"]
+    monkeypatch.setattr(loop_module, "who_might_wake", lambda: iter([company.pop()] if company else []))
+    with pytest.raises(d.Deadlock):
+        knot()[0].join()
+
+
+def test_an_idle_daemon_thread_and_ctrl_c_are_doubts(real_loop, knot, caplog, monkeypatch):
+    real_loop.deadlock_seconds = SOON
+    over = threading.Event()
+    threading.Thread(target=over.wait, name="idle one", daemon=True).start()
+    one, _other = knot()
+    wake_from_a_thread(real_loop, 4 * SOON, one.cancel)
+    one.join()
+    over.set()
+    (warning,) = warnings_of(caplog)
+    assert "the handler of SIGINT" in warning
+    assert "'idle one'" in warning
+
+
+def test_a_signal_handler_that_wakes_is_heard_while_the_loop_waits_to_warn(real_loop, knot, caplog):
+    one, _other = knot()
+    before = signal.signal(signal.SIGUSR1, lambda *_: real_loop.call_soon_threadsafe(one.cancel))
+    try:
+        threading.Timer(SOON, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        one.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert warnings_of(caplog) == []
+
+
+# -- the virtual clock
+
+
+def test_on_the_virtual_clock_it_is_certain_at_once(loop, knot):
+    loop.poller.patience = 0
+    with pytest.raises(StalledError) as caught:
+        d.run(lambda: knot()[0].join())
+    assert isinstance(caught.value, d.Deadlock)
+    assert "join of task 'other'" in caught.value.table
+    assert loop.clock() == 1000
+
+
+def test_a_virtual_loop_without_tasks_has_nothing_to_show():
+    with virtual_loop() as loop:
+        loop.poller.patience = 0
+        with pytest.raises(StalledError) as caught:
+            loop.run()
+    assert caught.value.table == ""
+
+
+# -- whole programs
+
+KNOT = """
+import signal, sys
+import dangagreen as d
+
+def one(): tasks[1].join()
+def other(): tasks[0].join()
+def main():
+    tasks.extend([d.spawn(one), d.spawn(other)])
+    try:
+        tasks[0].join()
+    finally:
+        print("finally")
+
+tasks = []
+d.current_loop().deadlock_seconds = 0.05
+"""
+
+
+def program(source, *, signals=""):
+    return subprocess.Popen(
+        [sys.executable, "-c", KNOT + source],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+def test_a_program_that_hears_no_signal_ends_with_the_error():
+    with program("signal.signal(signal.SIGINT, signal.SIG_IGN)\nd.run(main)") as process:
+        out, err = process.communicate(timeout=PROGRAM_SECONDS)
+    assert out == "finally\n"
+    assert "Deadlock: nobody can run" in err
+    assert "join of task 'other'" in err
+    assert process.returncode == 1
+
+
+def test_a_program_is_warned_once_and_still_hears_ctrl_c():
+    with program("d.run(main)") as process:
+        assert "only the handler of SIGINT might wake the loop" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PROGRAM_SECONDS)
+    assert out == "finally\n"
+    assert err.count("the handler of SIGINT") == 0
+    assert "KeyboardInterrupt" in err

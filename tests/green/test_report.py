@@ -1,0 +1,132 @@
+"""The table of tasks: one line for each, at any time, whatever there is to describe."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import pytest
+
+import dangagreen as d
+
+
+def rows(table):
+    """The lines below the headings, as lists of columns."""
+    headings, *lines = table.splitlines()
+    assert re.split("  +", headings) == ["task", "state", "waits for", "spawned at"]
+    return [re.split("  +", line) for line in lines]
+
+
+def test_there_is_nothing_to_say_of_a_loop_without_tasks(loop):
+    assert d.task_table() == ""
+    d.spawn(int).join()
+    assert d.task_table() == ""
+
+
+def test_every_task_has_its_line(loop, pair, run_turns):
+    sock, far = pair()
+    reader = d.spawn(sock.read_line)
+    sleeper = d.spawn(d.sleep, 7)
+    sleeper.name = "the sleeper"
+    line = sleeper.spawned_at.rpartition(":")[2]
+    run_turns(1)
+    late = d.spawn(int)
+    assert rows(d.task_table()) == [
+        ["Socket.read_line", "parked", f"read_line of {sock!r}", reader.spawned_at],
+        ["the sleeper", "parked", "sleep until 1007.000", f"{__file__}:{line}"],
+        ["int", "not started", "-", late.spawned_at],
+    ]
+    far.send(b"\n")
+    d.sleep(10)
+
+
+@pytest.mark.in_order
+def test_a_task_may_ask_and_sees_itself_running_and_others_ready(loop):
+    tables = []
+
+    def woken():
+        d.sleep(100)
+
+    def asking():
+        other.cancel()
+        tables.append(d.task_table())
+
+    other = d.spawn(woken)
+    d.spawn(asking).join()
+    assert [row[:3] for row in rows(tables[0])] == [
+        ["top-level code", "parked", f"join of task {asking.__qualname__!r}"],
+        [woken.__qualname__, "ready", "-"],
+        [asking.__qualname__, "running", "-"],
+    ]
+
+
+def test_a_callback_may_ask(loop):
+    tables = []
+    task = d.spawn(d.sleep, 2)
+    loop.add_timer(1, lambda: tables.append(d.task_table()))
+    task.join()
+    assert [row[1] for row in rows(tables[0])] == ["parked", "parked"]
+
+
+def test_another_thread_may_ask_for_the_loop_that_it_names(loop, in_thread, run_turns):
+    task = d.spawn(d.sleep, 1)
+    run_turns(1)
+    assert rows(in_thread(d.task_table, loop))[0][0] == "sleep"
+    task.join()
+
+
+def test_the_task_of_run_knows_where_it_was_run(loop):
+    (row,) = rows(d.run(d.task_table))
+    assert row[0] == "task_table"
+    assert row[3].startswith(f"{__file__}:")
+
+
+def test_tasks_that_wait_for_each_other_are_described_all_the_same(loop, run_turns):
+    tasks = []
+    for name in ("one", "other"):
+        tasks.append(d.spawn(lambda: tasks[len(tasks) - 1 - tasks.index(d.current_task())].join()))
+        tasks[-1].name = name
+    run_turns(1)
+    assert [row[:3] for row in rows(d.task_table())] == [
+        ["one", "parked", "join of task 'other'"],
+        ["other", "parked", "join of task 'one'"],
+    ]
+    assert "join of task 'other'" in repr(tasks[0])
+    for task in tasks:
+        task.cancel()
+    d.sleep(0)
+
+
+def test_a_description_that_fails_costs_only_itself(loop, pair, run_turns):
+    class Broken(d.Socket):
+        __slots__ = ()
+
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    sock, far = pair(Broken)
+    d.spawn(sock.read_line)
+    d.spawn(d.sleep, 1).name = "in two\nlines"
+    run_turns(1)
+    broken, sleeper = rows(d.task_table())
+    assert "ZeroDivisionError" in broken[2]
+    assert sleeper[0] == "in two lines"
+    far.send(b"\n")
+    d.sleep(1)
+
+
+def test_threads_have_tables_of_their_own(loop, run_turns):
+    seen = []
+
+    def other():
+        with d.Loop():
+            d.run(lambda: seen.append(d.task_table()))
+
+    task = d.spawn(d.sleep, 1)
+    run_turns(1)
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(5)
+    (row,) = rows(seen[0])
+    assert "lambda" in row[0]
+    task.join()
