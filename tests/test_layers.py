@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 SHAPE = {
     "core": (
-        "errors pollers timers profiling interrupts outside | handlers schedule registry loop"
+        "errors pollers timers profiling interrupts outside | handlers schedule registry turn loop"
         " | descriptor outgoing lifetime danga sock listener"
     ),
     "green": (
-        "report | sched | parking | scopes | line locks sync passage queues channels tasks | several watched"
+        "report | sched | parking | scopes | line locks sync passage queues channels tasks | several watched reading"
         " | streams groups | draining | net | connecting forever program"
     ),
     "": "__init__",

@@ -44,6 +44,7 @@ class Green(Protocol):
 
     def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
     def reset(self) -> None: ...  # every task ends now
+    def idle_alarms(self) -> int: ...  # how many timers of its own will find nothing to do
     def table(self) -> str: ...  # every task, and what it waits for
 
 

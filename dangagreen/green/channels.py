@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 from dangagreen.core.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
 from dangagreen.core.loop import Loop
+from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.passage import Item, Passage, Source, leave_getters, leave_putters
-from dangagreen.green.sched import Wait, Waiter, entering, park_for, parks
+from dangagreen.green.sched import Wait, Waiter
 
 Value = TypeVar("Value")
 

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.net import Socket
-from dangagreen.green.sched import Wait, Waiter, entering, park_for, parks, wake
+from dangagreen.green.parking import entering, park_for, parks
+from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.tasks import sleep
 
 

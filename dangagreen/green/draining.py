@@ -17,7 +17,8 @@ from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.sock import Socket
 from dangagreen.core.timers import Timer
-from dangagreen.green.sched import Wait, Waiter, entering, park, parks, scheduler, wake
+from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
 
 log = logging.getLogger("dangagreen")

@@ -15,7 +15,8 @@ from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import Socket
 from dangagreen.green.draining import Listener
-from dangagreen.green.sched import Wait, Waiter, entering, park, parks, wake
+from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.sched import Wait, Waiter, wake
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

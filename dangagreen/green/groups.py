@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from dangagreen.core.errors import Cancelled
-from dangagreen.green.sched import TaskEnded, Wait, Waiter, interrupted, park, parks, waiter, wake
+from dangagreen.green.parking import interrupted, park, parks, waiter
+from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
 from dangagreen.green.scopes import Scope, shield
 from dangagreen.green.tasks import Params, Result, Task
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dangagreen.core.loop import current_loop
-from dangagreen.green.sched import Wait, Waiter, park_for, wake
+from dangagreen.green.parking import park_for
+from dangagreen.green.sched import Wait, Waiter, wake
 
 
 class Line:

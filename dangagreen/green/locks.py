@@ -11,7 +11,8 @@ from types import TracebackType
 
 from dangagreen.core.loop import Loop
 from dangagreen.green.line import Line
-from dangagreen.green.sched import Wait, Waiter, entering, parks, top_level
+from dangagreen.green.parking import entering, parks
+from dangagreen.green.sched import Wait, Waiter, top_level
 from dangagreen.green.scopes import shield
 
 

@@ -1,16 +1,138 @@
-"""no_parking: a block of code that must not wait; and whose code runs.
+"""The one door through which every wait goes, and a block of code in which it is shut: no_parking.
 
-Rules: it costs nothing where it is not used: for as long as it lasts the loop has no current task, as in a callback, so
-that every call that may park takes its longer way, and there is refused. What does not belong here: the mark of such a
-function, and the refusal (that is sched).
+Rules: whatever a task waits for, somebody is first arranged to wake it (the caller's part), then it parks here, then it
+is woken: the first wake counts and undoes the arrangement. `no_parking` costs nothing where it is not used: for as long
+as it lasts the loop has no current task, as in a callback, so that every call that may park takes its longer way, and
+is refused. What does not belong here: what is waited for.
 """
 
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
 
+from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop, current_loop
-from dangagreen.green.sched import Waiter, scheduler
+from dangagreen.green.sched import Wait, Waiter, scheduler, top_level, wake
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def parks(function: Function) -> Function:
+    """Mark a function that may park: `function.__parks__` is True."""
+    function.__parks__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def entering(loop: Loop, call: str) -> Waiter:
+    """The task that makes this call, which may park. Every such call begins here, also when it need not wait.
+
+    Raises what cancels the task; CannotParkError in a callback; ForeignThreadError in another thread.
+    """
+    task = waiter(loop, call)
+    if task.interrupt is not None:
+        raise interrupted(task)
+    return task
+
+
+def waiter(loop: Loop, call: str) -> Waiter:
+    """The same, cancelled or not."""
+    if get_ident() != loop.thread:
+        loop.check_thread(call)
+    task: Waiter | None = loop.current
+    if task is None:
+        sched = scheduler(loop)
+        if loop.running or sched.no_parking is not None:
+            raise CannotParkError(_cannot_park(call, sched.no_parking))
+        task = top_level(loop)
+        loop.now = loop.clock()  # it was the time of the last turn
+    return task
+
+
+def interrupted(task: Waiter) -> BaseException:
+    """What to raise at a wait of a task that has been interrupted: Cancelled anew each time, anything else once."""
+    error = task.interrupt
+    assert error is not None
+    if isinstance(error, Cancelled):
+        return Cancelled(error.reason)
+    task.interrupt = None
+    task.see()
+    return error
+
+
+@parks
+def park(task: Waiter, wait: Wait, subject: Any) -> None:
+    """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
+    task.wait = wait
+    task.subject = subject
+    loop = task.loop
+    current, loop.current = loop.current, None
+    try:
+        if task.dirty is not None:  # only now: sending may already wake the task
+            sock, task.dirty = task.dirty, None
+            try:
+                sock._flush()
+            except Exception as error:  # the socket's affair, not that of what the task waits for
+                loop.failed(sock, error)
+        if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
+            raise interrupted(task)
+        to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
+        to_hub()
+    except BaseException:
+        if task.wait is not None:  # nobody has woken it: this came out of the flush
+            wait.undo(subject, task)
+        raise
+    finally:
+        task.wait = task.subject = None
+        loop.current = current
+
+
+@parks
+def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
+    """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit)."""
+    if timeout is None:
+        return park(task, wait, subject)
+
+    def time_is_up() -> None:
+        wake(task, TimeoutError(f"{wait.name} of {subject!r} took longer than {timeout} s"))
+
+    timer = task.loop.timers.add(task.loop.clock() + timeout, time_is_up)
+    try:
+        park(task, wait, subject)
+    finally:
+        timer.cancel()
+    return None
+
+
+def parked_task(resume: Any) -> Waiter:
+    """The task that a `resume` callable belongs to."""
+    task: Waiter = resume.__self__.task
+    return task
+
+
+def _cannot_park(call: str, no_parking: Any) -> str:
+    """Say who made the call, from the frames between the loop and here."""
+    frame: FrameType | None = sys._getframe(2)
+    callback = None
+    if no_parking is not None:
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("dangagreen."):
+            frame = frame.f_back
+        who = frame.f_code.co_qualname if frame is not None else "?"
+        return (
+            f"{call} may have to wait, and was called by {who} inside no_parking(), which {no_parking.caller} has"
+            f" entered so that nothing else runs meanwhile. Do it before or after that block"
+        )
+    while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.core.loop":
+        if not module.startswith("dangagreen."):
+            callback = frame.f_code.co_qualname
+        frame = frame.f_back
+    return (
+        f"{call} may have to wait, and was called in the callback {callback or '?'}, which runs on the loop itself, so"
+        f" that nothing else could run meanwhile. Do it in a task: spawn(...)"
+    )
 
 
 class NoParking:

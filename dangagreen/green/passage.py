@@ -12,7 +12,8 @@ from collections import OrderedDict, deque
 from typing import Any, Generic, TypeVar
 
 from dangagreen.core.loop import Loop, current_loop
-from dangagreen.green.sched import Wait, Waiter, park_for, wake
+from dangagreen.green.parking import park_for
+from dangagreen.green.sched import Wait, Waiter, wake
 
 Item = TypeVar("Item")
 

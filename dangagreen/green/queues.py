@@ -17,8 +17,9 @@ from typing import Any
 
 from dangagreen.core.errors import ShutDown
 from dangagreen.core.loop import Loop
+from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.passage import Item, Passage, leave_getters, leave_putters
-from dangagreen.green.sched import Wait, Waiter, entering, park, parks, wake
+from dangagreen.green.sched import Wait, Waiter, wake
 
 
 class Queue(Passage[Item]):

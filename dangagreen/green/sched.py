@@ -1,28 +1,23 @@
-"""Waiters: greenlets that wait for things, and the one door through which they all do.
+"""Waiters: the greenlets that wait for things, the workers that they borrow, and the hub.
 
-Rules: whatever a task waits for, somebody is first arranged to wake it (the caller's part), then it parks here, then
-it is woken: the first wake counts and undoes the arrangement. Only the greenlet that runs the loop, the hub, resumes
-tasks; tasks never switch to each other. This module alone imports greenlet. What does not belong here: sockets.
+Rules: only the greenlet that runs the loop, the hub, resumes tasks; tasks never switch to each other. This module alone
+imports greenlet. What does not belong here: how one comes to wait and is woken (that is parking).
 """
 
 from __future__ import annotations
 
-import sys
-from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
-from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from dangagreen.core.errors import Cancelled, CannotParkError
+from dangagreen.core.errors import Cancelled
 from dangagreen.core.loop import Loop
 from dangagreen.core.timers import Timer
 from dangagreen.green.report import table
 
-Function = TypeVar("Function", bound=Callable[..., object])
 TaskEnded = GreenletExit  # what a reset of the loop raises in each task
 
 _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about ten times a recycled one
@@ -230,6 +225,13 @@ class Scheduler:
             for scope in self.top_level.scopes():
                 scope._deadline = None
 
+    def idle_alarms(self) -> int:
+        """How many waiters have an alarm, and no scope with a deadline any more."""
+        alarmed = [
+            waiter for waiter in (*self.tasks, self.top_level) if waiter is not None and waiter.alarm is not None
+        ]
+        return sum(all(scope._deadline is None for scope in waiter.scopes()) for waiter in alarmed)
+
     def table(self) -> str:
         """Every task, and the top-level code if it waits, as text."""
         top = self.top_level
@@ -263,95 +265,6 @@ def top_level(loop: Loop) -> TopLevel:
     return sched.top_level
 
 
-# -- the door
-
-
-def parks(function: Function) -> Function:
-    """Mark a function that may park: `function.__parks__` is True."""
-    function.__parks__ = True  # type: ignore[attr-defined]
-    return function
-
-
-def entering(loop: Loop, call: str) -> Waiter:
-    """The task that makes this call, which may park. Every such call begins here, also when it need not wait.
-
-    Raises what cancels the task; CannotParkError in a callback; ForeignThreadError in another thread.
-    """
-    task = waiter(loop, call)
-    if task.interrupt is not None:
-        raise interrupted(task)
-    return task
-
-
-def waiter(loop: Loop, call: str) -> Waiter:
-    """The same, cancelled or not."""
-    if get_ident() != loop.thread:
-        loop.check_thread(call)
-    task: Waiter | None = loop.current
-    if task is None:
-        sched = scheduler(loop)
-        if loop.running or sched.no_parking is not None:
-            raise CannotParkError(_cannot_park(call, sched.no_parking))
-        task = top_level(loop)
-        loop.now = loop.clock()  # it was the time of the last turn
-    return task
-
-
-def interrupted(task: Waiter) -> BaseException:
-    """What to raise at a wait of a task that has been interrupted: Cancelled anew each time, anything else once."""
-    error = task.interrupt
-    assert error is not None
-    if isinstance(error, Cancelled):
-        return Cancelled(error.reason)
-    task.interrupt = None
-    task.see()
-    return error
-
-
-@parks
-def park(task: Waiter, wait: Wait, subject: Any) -> None:
-    """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
-    task.wait = wait
-    task.subject = subject
-    loop = task.loop
-    current, loop.current = loop.current, None
-    try:
-        if task.dirty is not None:  # only now: sending may already wake the task
-            sock, task.dirty = task.dirty, None
-            try:
-                sock._flush()
-            except Exception as error:  # the socket's affair, not that of what the task waits for
-                loop.failed(sock, error)
-        if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
-            raise interrupted(task)
-        to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
-        to_hub()
-    except BaseException:
-        if task.wait is not None:  # nobody has woken it: this came out of the flush
-            wait.undo(subject, task)
-        raise
-    finally:
-        task.wait = task.subject = None
-        loop.current = current
-
-
-@parks
-def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
-    """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit)."""
-    if timeout is None:
-        return park(task, wait, subject)
-
-    def time_is_up() -> None:
-        wake(task, TimeoutError(f"{wait.name} of {subject!r} took longer than {timeout} s"))
-
-    timer = task.loop.timers.add(task.loop.clock() + timeout, time_is_up)
-    try:
-        park(task, wait, subject)
-    finally:
-        timer.cancel()
-    return None
-
-
 def wake(task: Waiter, error: BaseException | None = None) -> bool:
     """Have the loop resume a parked task, with an error if one is given. False if it is not parked any more."""
     wait = task.wait
@@ -361,31 +274,3 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
     task.wait = None
     task.loop._runnable.append(task.resume if error is None else partial(task.throw, error))
     return True
-
-
-def parked_task(resume: Any) -> Waiter:
-    """The task that a `resume` callable belongs to."""
-    task: Waiter = resume.__self__.task
-    return task
-
-
-def _cannot_park(call: str, no_parking: Any) -> str:
-    """Say who made the call, from the frames between the loop and here."""
-    frame: FrameType | None = sys._getframe(2)
-    callback = None
-    if no_parking is not None:
-        while frame is not None and frame.f_globals.get("__name__", "").startswith("dangagreen."):
-            frame = frame.f_back
-        who = frame.f_code.co_qualname if frame is not None else "?"
-        return (
-            f"{call} may have to wait, and was called by {who} inside no_parking(), which {no_parking.caller} has"
-            f" entered so that nothing else runs meanwhile. Do it before or after that block"
-        )
-    while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.core.loop":
-        if not module.startswith("dangagreen."):
-            callback = frame.f_code.co_qualname
-        frame = frame.f_back
-    return (
-        f"{call} may have to wait, and was called in the callback {callback or '?'}, which runs on the loop itself, so"
-        f" that nothing else could run meanwhile. Do it in a task: spawn(...)"
-    )

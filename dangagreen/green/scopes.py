@@ -16,8 +16,8 @@ from typing import Self
 
 from dangagreen.core.errors import Cancelled
 from dangagreen.core.loop import current_loop
-from dangagreen.green.parking import current_waiter
-from dangagreen.green.sched import TopLevel, Waiter, waiter, wake
+from dangagreen.green.parking import current_waiter, waiter
+from dangagreen.green.sched import TopLevel, Waiter, wake
 
 
 class Scope:

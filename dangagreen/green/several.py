@@ -15,7 +15,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
-from dangagreen.green.sched import Wait, Waiter, entering, park, parks, wake
+from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.tasks import Result, Task
 
 

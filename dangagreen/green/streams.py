@@ -1,285 +1,27 @@
 """Socket in both styles: the callback class of the core, with the calls that look blocking.
 
-Rules: bytes belong to the buffer until a read returns them, so that a cancellation or a timeout loses nothing; what
-is unbounded takes a limit, and reaching it consumes nothing; every call that may park looks for cancellation first,
-also when it need not wait. What does not belong here: who starts handlers (that is net).
+Rules: a cancelled `write_all` has queued all of its data or none; what is unbounded has a limit; every call that may
+park looks for cancellation first, also when it need not wait. What does not belong here: who starts handlers (that is
+net).
 """
 
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Iterator
-from io import BytesIO
 from types import TracebackType
 from typing import Self
 
-from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError
+from dangagreen.core.errors import ClosedError, LimitError
 from dangagreen.core.outgoing import Buffer, as_bytes
-from dangagreen.core.pollers import READ
-from dangagreen.core.sock import BY_PEER
-from dangagreen.green.sched import Wait, Waiter, entering, park, parked_task, parks, wake
-from dangagreen.green.watched import WatchedSocket
-
-_CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
-_LINES = 16384  # the same where many small things may come: they are read without a park, and others wait meanwhile
-_MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
-_LARGE = 65536  # a buffer beyond this grows in place
-_AT_ONCE = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking,
-_LONG_TURN = 0.001  # in a turn that has not lasted for so many seconds
-_NEWLINE = 10
-_TO_END = 16 * 1024 * 1024
+from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.reading import ReadingSocket
+from dangagreen.green.sched import Wait, Waiter, wake
 
 
-class Socket(WatchedSocket):
-    """A connection in both styles: `event_*` hooks, and calls that look blocking and suspend only their task.
-
-    While a task is parked in a read it gets the input; otherwise `event_read` does, if reading is watched. Both see
-    one buffer. Reads raise ClosedError once the socket was closed on this side, ConnectionError when the connection
-    broke, BusyError while another task is parked in a read, Cancelled when the task was cancelled. In a callback all
-    of them raise CannotParkError.
-    """
+class Socket(ReadingSocket):
+    """A connection in both styles: `event_*` hooks, and calls that look blocking and suspend only their task."""
 
     __slots__ = ()
-
-    # -- reading
-
-    @parks
-    def read_exactly(self, n: int) -> bytes:
-        """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
-            task = self._entering("read_exactly")
-        if n <= 0:
-            if n < 0:
-                raise ValueError(f"read_exactly({n}): cannot be negative")
-            return b""
-        while len(self._buffer) - self._pos < n:
-            missing = n - self.buffered
-            fill = self._fill if missing <= _CHUNK else self._fill_much
-            if not fill(task, _READ_EXACTLY, min(max(missing, _CHUNK), _MOST)):
-                raise self._incomplete(f"the {n} that were asked for")
-        buffer, start = self._buffer, self._pos
-        if start + n < len(buffer) and type(buffer) is bytes:
-            self._pos = start + n
-            return buffer[start : start + n]
-        return self._take(n)
-
-    @parks
-    def read_line(self, limit: int | None = None) -> bytes:
-        r"""Parks until a line, ended by b"\n", is there; returns it with its end, or b"" at the end of the stream.
-
-        Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`,
-        by default `line_limit`.
-        """
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
-            task = self._entering("read_line")
-        if limit is None:
-            limit = self._line_limit
-        if not self._buffer and not self._fill(task, _READ_LINE):
-            return b""
-        buffer, start = self._buffer, self._pos
-        end = buffer.find(b"\n", start) + 1
-        if not end:
-            end = self._find(task, _READ_LINE, b"\n", limit)
-            if not end:
-                return b""
-            buffer, start = self._buffer, self._pos
-        if end - start > limit:
-            raise self._over(limit, "a line")
-        if type(buffer) is bytes:
-            if end < len(buffer):
-                self._pos = end
-                return buffer[start:end]
-            if not start:
-                self._buffer = b""  # one line came in one piece: it is the buffer
-                return buffer
-        return self._take(end - start)
-
-    @parks
-    def read_until(self, separator: bytes, limit: int | None = None) -> bytes:
-        """Parks until `separator` has come; returns everything up to its end, or b"" at the end of the stream.
-
-        Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes,
-        by default `line_limit`.
-        """
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
-            task = self._entering("read_until")
-        if not separator:
-            raise ValueError("read_until: the separator is empty")
-        if limit is None:
-            limit = self._line_limit
-        end = self._find(task, _READ_UNTIL, separator, limit)
-        if end - self._pos > limit:
-            raise self._over(limit, f"what ends with {separator!r}")
-        return self._take(end - self._pos) if end else b""
-
-    @parks
-    def read_some(self, limit: int = 65536) -> bytes:
-        """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
-            task = self._entering("read_some")
-        if limit <= 0:
-            raise ValueError(f"read_some({limit}): at least one byte must be asked for")
-        fill = self._fill if limit <= _CHUNK else self._fill_much
-        while not self._buffer:
-            if not fill(task, _READ_SOME, min(limit, _MOST)):
-                return b""
-        return self._take(limit)
-
-    @parks
-    def read_to_end(self, limit: int = _TO_END) -> bytes:
-        """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
-            task = self._entering("read_to_end")
-        while len(self._buffer) - self._pos <= limit:
-            fill = self._fill if self.buffered < _LARGE else self._fill_much
-            if not fill(task, _READ_TO_END, _CHUNK if self.buffered < _LARGE else 4 * _CHUNK):
-                return self._take(len(self._buffer)) if self._buffer else b""
-        raise self._over(limit, "what came before the end")
-
-    @parks
-    def __iter__(self) -> Iterator[bytes]:
-        """Parks until a line is there, for each up to the end of the stream, as `read_line()` returns it."""
-        loop = self.loop
-        while line := self.read_line():
-            yield line
-            buffer, at = self._buffer, self._pos
-            if not buffer or type(buffer) is not bytes or len(buffer) - at > self._line_limit:
-                continue
-            # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line; others
-            # may read in between, since the bytes stay in the buffer until they are handed out.
-            reader = BytesIO(buffer)
-            reader.seek(at)
-            for line in reader:
-                task = loop.current
-                if task is None or task.interrupt is not None or self._reader is not None or line[-1] != _NEWLINE:
-                    break
-                at += len(line)
-                if at < len(buffer):
-                    self._pos = at
-                else:
-                    self._buffer, self._pos = b"", 0
-                yield line
-                if self._pos != at or self._buffer is not buffer:
-                    break
-
-    def _entering(self, call: str) -> Waiter:
-        """The task that reads. Raises what keeps it from reading."""
-        task = entering(self.loop, call)
-        if self._reader is not None:
-            raise self._busy(task)
-        return task
-
-    def _find(self, task: Waiter, wait: Wait, separator: bytes, limit: int) -> int:
-        """The position after the next separator, once it has come; 0 at a clean end."""
-        self._searched = 0
-        while True:
-            buffer, start = self._buffer, self._pos
-            end = buffer.find(separator, start + max(0, self._searched - len(separator) + 1))
-            if end >= 0:
-                return end + len(separator)
-            self._searched = len(buffer) - start
-            if self._searched >= limit:
-                raise self._over(limit, f"what ends with {separator!r}")
-            if not self._fill(task, wait):
-                if self._buffer:
-                    raise self._incomplete(f"what ends with {separator!r}")
-                return 0
-
-    def _fill(self, task: Waiter, wait: Wait, size: int = _LINES) -> bool:
-        """Parks until there is input, and adds it to the buffer. False at the end of the stream.
-
-        It parks before it calls recv: input that is there already is reported by the next wait anyway.
-        """
-        loop = self.loop
-        if get_ident() != loop.thread:
-            loop.check_thread(wait.name)
-        if self._mute or self._eof or self._reader is not None:
-            self._check_fill(task)
-            if self._eof:
-                return False
-        self._reader = task.resume
-        if not self._watch_read:
-            self._sequential = True
-        self._heard = loop.now
-        if not self._told & READ:
-            self._need(READ)
-        park(task, wait, self)
-        self._reader = None  # dispatch resumes the task itself; any other wake has undone this, and raises
-        if self._mute or self._eof > 0:  # a callback has found the end meanwhile, or closed
-            self._check_fill(task)
-            if self._eof > 0:
-                return False
-        if self._watch_read:
-            loop.pushed.setdefault(self, False)  # what this read leaves over is for event_read
-        return self._receive(size)
-
-    def _fill_much(self, task: Waiter, wait: Wait, size: int) -> bool:
-        """The same for bulk. After a receive that got all that it had asked for it tries for more before it parks.
-
-        That saves a turn, and keeps to one connection's memory for a while: in all a third of what bulk receive costs.
-        Bounded in bytes and in the time since the turn began, so that others have their turn.
-        """
-        loop, before = self.loop, self.buffered
-        if get_ident() != loop.thread:
-            loop.check_thread(wait.name)
-        usual = not (self._mute or self._eof or self._watch_read or self._reader is not None)
-        if usual and self._at_once > 0 and loop.clock() - loop.now < _LONG_TURN:
-            self._at_once -= size
-            there = self._receive(size)
-        else:
-            there = self._fill(task, wait, size)
-            self._at_once = _AT_ONCE
-        if self.buffered - before < size:
-            self._at_once = 0
-        return there
-
-    def _receive(self, size: int = _CHUNK) -> bool:
-        """Add to the buffer what the kernel has, be it nothing. False at the end of the stream."""
-        try:
-            chunk: bytes = self.sock.recv(size)
-        except BlockingIOError:
-            return True  # woken by push_back_read, or for nothing: the caller looks at the buffer, and may come again
-        except OSError as error:
-            self._eof, self._read_error = 1, error
-            self.loop.unsettled.append(self)
-            raise
-        if not chunk:
-            self._eof = 1
-            self.loop.unsettled.append(self)
-            return False
-        buffer = self._buffer
-        if not buffer:
-            self._buffer = chunk
-        elif isinstance(buffer, bytearray):
-            buffer += chunk
-        else:
-            joined = buffer[self._pos :] + chunk
-            self._buffer = joined if len(joined) <= _LARGE else bytearray(joined)
-            self._pos = 0
-        return True
-
-    def _check_fill(self, task: Waiter) -> None:
-        """Raise what forbids to wait for input: an end of ours, another reader, an end that was an error."""
-        if (self.closed or self._finishing) and not self._hung & BY_PEER:
-            raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
-        if self._reader is not None:
-            raise self._busy(task)
-        if self._read_error is not None:
-            raise self._read_error.with_traceback(None)
-        if self.closed:
-            self._eof = 1
-
-    def _incomplete(self, wanted: str) -> IncompleteReadError:
-        partial = self._take(len(self._buffer)) if self._buffer else b""
-        return IncompleteReadError(self, partial, wanted)
-
-    def _over(self, limit: int, what: str) -> LimitError:
-        return LimitError(f"{what} from {self!r} is longer than the limit of {limit} bytes", limit)
 
     # -- writing
 
@@ -386,33 +128,15 @@ class Socket(WatchedSocket):
             if not self._finishing:
                 self.close(error)
 
-    def _no_more_reading(self) -> None:
-        super()._no_more_reading()
-        if self._reader is not None:
-            wake(parked_task(self._reader), ClosedError(self, self.close_reason))
-
     def _let_go(self) -> None:
         super()._let_go()
         for task, _ in list(self._writers or ()):
             wake(task, self._cannot_write())
 
 
-def _stop_reading(sock: Socket, task: Waiter) -> None:
-    if sock._reader is not task.resume:
-        return
-    sock._reader = None
-    if sock._watch_read:
-        sock.loop.pushed.setdefault(sock, False)
-
-
 def _stop_writing(sock: Socket, task: Waiter) -> None:
     sock._writers = [entry for entry in sock._writers or () if entry[0] is not task] or None
 
 
-_READ_EXACTLY = Wait("read_exactly", _stop_reading)
-_READ_LINE = Wait("read_line", _stop_reading)
-_READ_UNTIL = Wait("read_until", _stop_reading)
-_READ_SOME = Wait("read_some", _stop_reading)
-_READ_TO_END = Wait("read_to_end", _stop_reading)
 _WRITE_ALL = Wait("write_all", _stop_writing)
 _DRAIN = Wait("drain", _stop_writing)

@@ -12,7 +12,8 @@ from types import TracebackType
 
 from dangagreen.green.line import Line
 from dangagreen.green.locks import Lock, Mutex, RLock, caller, words
-from dangagreen.green.sched import Wait, entering, parks, wake
+from dangagreen.green.parking import entering, parks
+from dangagreen.green.sched import Wait, wake
 
 
 class Event(Line):

@@ -17,8 +17,8 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
-from dangagreen.green.parking import current_waiter
-from dangagreen.green.sched import Wait, Waiter, entering, park, park_for, parks, scheduler
+from dangagreen.green.parking import current_waiter, entering, park, park_for, parks
+from dangagreen.green.sched import Wait, Waiter, scheduler
 from dangagreen.green.scopes import Scope, abandon, spread
 
 Params = ParamSpec("Params")

@@ -11,7 +11,8 @@ import socket
 from dangagreen.core.errors import BusyError
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import Socket as CallbackSocket
-from dangagreen.green.sched import Waiter, parked_task, wake
+from dangagreen.green.parking import parked_task
+from dangagreen.green.sched import Waiter, wake
 
 
 class Watch:

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.core import loop as loop_module
+from dangagreen.core import turn as turn_module
 from dangagreen.core.pollers import READ
 from dangagreen.testing import StalledError, VirtualClock, virtual_loop
 
@@ -48,13 +48,13 @@ class Scripted:
 @pytest.fixture
 def alone(monkeypatch):
     """Nobody outside the loop might wake it, whatever the test runner has installed."""
-    monkeypatch.setattr(loop_module, "who_might_wake", lambda: iter(()))
+    monkeypatch.setattr(turn_module, "who_might_wake", lambda: iter(()))
 
 
 @pytest.fixture
 def in_company(monkeypatch):
     """Somebody might."""
-    monkeypatch.setattr(loop_module, "who_might_wake", lambda: iter(["the neighbour"]))
+    monkeypatch.setattr(turn_module, "who_might_wake", lambda: iter(["the neighbour"]))
 
 
 def woken():
@@ -107,6 +107,34 @@ def wake_from_a_thread(loop, seconds, call=lambda: None):
 
 
 # -- certain
+
+
+def test_a_timeout_that_is_over_does_not_put_the_report_off(alone, scripted):
+    """Its alarm is kept for the next one, and would wake the loop an hour later for nothing."""
+
+    def forgetful():
+        with d.timeout(3600):
+            d.sleep(0)
+        d.Event().wait()
+
+    task = d.spawn(forgetful)
+    scripted(*[list] * 6)
+    with pytest.raises(d.Deadlock, match="forgetful"):
+        task.join()
+    assert 3600 not in scripted.asked
+    task.cancel()
+
+
+def test_a_timeout_that_is_not_over_is_no_deadlock(alone, scripted):
+    def patient():
+        with d.timeout(3600):
+            d.Event().wait()
+
+    task = d.spawn(patient)
+    scripted(list, lambda: d.current_loop().clock.jump(3600) or [], list)
+    task.join()
+    with pytest.raises(TimeoutError):
+        task.result()
 
 
 def test_run_raises_with_the_table(real_loop, alone, knot):
@@ -187,7 +215,7 @@ def test_whoever_woke_the_loop_and_went_is_heard(real_loop, knot, monkeypatch):
             real_loop.call_soon_threadsafe(task.cancel)
         return iter(())
 
-    monkeypatch.setattr(loop_module, "who_might_wake", who_might_wake)
+    monkeypatch.setattr(turn_module, "who_might_wake", who_might_wake)
     task.join()
     assert task.done
 
@@ -243,7 +271,7 @@ def test_no_warning_where_no_task_waits(real_loop, in_company, caplog):
 def test_a_thread_that_dies_without_a_word_makes_it_certain(real_loop, knot, monkeypatch):
     real_loop.deadlock_seconds = SOON
     company = ["the neighbour"]
-    monkeypatch.setattr(loop_module, "who_might_wake", lambda: iter([company.pop()] if company else []))
+    monkeypatch.setattr(turn_module, "who_might_wake", lambda: iter([company.pop()] if company else []))
     with pytest.raises(d.Deadlock):
         knot()[0].join()
 

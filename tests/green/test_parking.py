@@ -33,7 +33,7 @@ def functions():
 
 FUNCTIONS = dict(functions())
 PARKING = {name for name, function in FUNCTIONS.items() if getattr(function, "__parks__", False)}
-INNER = {"dangagreen.green.sched.park", "dangagreen.green.sched.park_for"}  # the door itself
+INNER = {"dangagreen.green.parking.park", "dangagreen.green.parking.park_for"}  # the door itself
 
 
 def says_so(function):
@@ -91,13 +91,13 @@ CALLS = {
     "several.select": lambda sock, task: d.select(task),
     "several.wait": lambda sock, task: d.wait([task]),
     "streams.Socket.__exit__": lambda sock, task: sock.__exit__(None, None, None),
-    "streams.Socket.__iter__": lambda sock, task: next(iter(sock)),
+    "reading.ReadingSocket.__iter__": lambda sock, task: next(iter(sock)),
     "streams.Socket.drain": lambda sock, task: sock.drain(),
-    "streams.Socket.read_exactly": lambda sock, task: sock.read_exactly(0),
-    "streams.Socket.read_line": lambda sock, task: sock.read_line(),
-    "streams.Socket.read_some": lambda sock, task: sock.read_some(),
-    "streams.Socket.read_to_end": lambda sock, task: sock.read_to_end(),
-    "streams.Socket.read_until": lambda sock, task: sock.read_until(b"\n"),
+    "reading.ReadingSocket.read_exactly": lambda sock, task: sock.read_exactly(0),
+    "reading.ReadingSocket.read_line": lambda sock, task: sock.read_line(),
+    "reading.ReadingSocket.read_some": lambda sock, task: sock.read_some(),
+    "reading.ReadingSocket.read_to_end": lambda sock, task: sock.read_to_end(),
+    "reading.ReadingSocket.read_until": lambda sock, task: sock.read_until(b"\n"),
     "streams.Socket.write_all": lambda sock, task: sock.write_all(b"x"),
     "sync.Barrier.wait": lambda sock, task: d.Barrier(1).wait(),
     "sync.Condition.__enter__": lambda sock, task: d.Condition().__enter__(),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import dangagreen as d
 from dangagreen.core.loop import set_current_loop
 from dangagreen.green import channels, queues
-from dangagreen.green.sched import Wait, Waiter, entering, park, wake
+from dangagreen.green.parking import entering, park
+from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.testing import no_leaks, virtual_loop
 
 # -- random interleavings

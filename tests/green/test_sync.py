@@ -7,7 +7,8 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.green.sched import Wait, Waiter, entering, park
+from dangagreen.green.parking import entering, park
+from dangagreen.green.sched import Wait, Waiter
 
 
 def in_callback(loop, function, *args):

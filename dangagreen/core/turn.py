@@ -1,0 +1,212 @@
+"""One turn: wait, dispatch, due timers, ready calls, tasks, pushed-back reads, flush, real closes, post-loop callbacks.
+
+Rules: a turn does a bounded amount of each; only the loop calls `event_*`; a callback that raises costs its own socket
+and nothing else. The loop knows its handlers by the `Handler` protocol alone. What does not belong here: how a loop
+begins and ends, sockets, buffers, greenlets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from itertools import islice
+from typing import Any
+
+from dangagreen.core.errors import Deadlock, ErrorContext
+from dangagreen.core.handlers import Green, Handler
+from dangagreen.core.outside import who_might_wake
+from dangagreen.core.pollers import READ, Poller
+from dangagreen.core.profiling import Profile
+from dangagreen.core.registry import Registry, log
+
+_AT_ONCE = 64  # calls, tasks, timers, deliveries of pushed-back input in one turn: more would keep the others waiting
+_EVENTS = 16  # that are dispatched before the timers are looked at again
+_LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
+
+
+class Turning(Registry):
+    """What a loop does, time and again."""
+
+    __slots__ = (
+        "_stop", "_warned", "current", "deadlock_seconds", "green", "loop_timeout", "measurements", "now",
+        "post_loop_callback", "profile", "unflushed", "unsettled",
+    )  # fmt: skip
+
+    def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
+        super().__init__(clock, poller)
+        self.now = clock()
+        self.unflushed: list[Handler] = []
+        self.unsettled: list[Handler] = []
+        self.current: Any = None  # the task that runs now; None while the loop itself does
+        self.green: Green | None = None
+        self._stop = self._warned = False
+        self.loop_timeout: float | None = None
+        self.deadlock_seconds: float | None = 5.0
+        self.post_loop_callback: Callable[..., object] | None = None
+        self.measurements = Profile()
+        self.profile: Profile | None = None  # the same while profiling is on
+
+    def _turn(self) -> bool:
+        self._batch = self.poller.wait(self._patience())
+        self.now = self.clock()
+        if self._batch:
+            self._dispatch(self._batch) if len(self._batch) <= _EVENTS else self._dispatch_many()
+        if self.timers:
+            self._run_timers()
+        if self._ready:
+            self._run_queued(self._ready, min(len(self._ready), _AT_ONCE))
+        if self._runnable:  # also those that tasks start or wake, without asking the kernel in between
+            self._run_queued(self._runnable, _AT_ONCE)
+        if self.pushed:
+            self._run_pushed()
+        if self.unflushed:
+            self._run_unflushed()
+        if self.unsettled:
+            self._settle_all()
+        if self.to_close:
+            self._close_all()
+        if self.post_loop_callback is not None or self.object_callbacks:
+            self._run_post_loop_callbacks()
+        return not self._stop
+
+    def _patience(self) -> float | None:
+        """How long this turn may wait for events, in seconds; None is for ever."""
+        if (
+            self._ready
+            or self._runnable
+            or self.pushed
+            or self.unflushed
+            or self.unsettled
+            or self.to_close
+            or self._stop
+        ):
+            return 0
+        deadline = self.timers.next_deadline()
+        patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
+        if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
+            if len(self.handlers) <= 1 and (patience is None or self._would_wake_for_nothing(patience)):
+                self._stalled()  # there is no descriptor but for the pair of sockets that wakes us
+            return patience
+        return self.loop_timeout
+
+    def _would_wake_for_nothing(self, patience: float) -> bool:
+        """Are there only timers that nobody needs any more? Looked for before a long wait, where that costs nothing."""
+        return patience > 1 and self.green is not None and self.green.idle_alarms() == len(self.timers)
+
+    def _stalled(self) -> None:
+        """The next wait has no limit, and no descriptor can end it. A deadlock, unless somebody outside wakes us."""
+        if self.deadlock_seconds is None:
+            return
+        if any(who_might_wake()) and (self._warned or self.poller.wait(self.deadlock_seconds)):
+            return  # what has come, the poller will tell again
+        table = self.green.table() if self.green is not None else ""
+        if outside := ", ".join(who_might_wake()):
+            self._warned = bool(table)
+            if table:
+                log.warning("nobody can run, and only %s might wake the loop:\n%s", outside, table)
+        elif not self.poller.wait(0):  # somebody may have woken us, and gone, while we looked
+            raise Deadlock("nobody can run, and nothing can wake the loop", table)
+
+    def _dispatch_many(self) -> None:
+        """The same for a large batch, with the timers that come due meanwhile."""
+        events = iter(self._batch)  # of this very list: `forget` strikes events out of it
+        for _ in range(0, len(self._batch), _EVENTS):
+            self._dispatch(islice(events, _EVENTS))
+            self.now = self.clock()
+            if self.timers:
+                self._run_timers()
+
+    def _dispatch(self, events: Iterable[tuple[int, int]]) -> None:
+        handlers, profile = self.handlers, self.profile
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is None:
+                self._stray(fd)
+                continue
+            try:
+                if mask == READ and profile is None:
+                    reader = handler._reader
+                    if reader is not None:
+                        reader()
+                        continue
+                    if handler._watch_read:
+                        handler._context.run(handler.event_read)
+                        continue
+                handler._context.run(handler._events, mask)
+            except Exception as error:
+                self.failed(handler, error)
+
+    def _run_timers(self) -> None:
+        mark = self.timers.mark()
+        for _ in range(_AT_ONCE):
+            if (timer := self.timers.pop_due(self.now, mark)) is None:
+                return
+            what, context = timer.callback, timer.context
+            try:
+                timer.fire()
+            except Exception as error:
+                self._report_in(context, f"a timer's callback raised: {what!r}", error)
+
+    def _run_queued(self, calls: deque[Callable[[], object]], most: int) -> None:
+        for _ in range(most):
+            if not calls:
+                return
+            call = calls.popleft()
+            try:
+                call()
+            except Exception as error:
+                made_in = getattr(getattr(call, "func", None), "__self__", None)
+                self._report_in(made_in, f"a call_soon callback raised: {call!r}", error)
+
+    def _report_in(self, context: object, message: str, error: Exception) -> None:
+        """Report in the context of what has failed, if it had one, so that a log line tells whose it was."""
+        context = context if isinstance(context, Context) else copy_context()
+        context.run(self.report, ErrorContext(message, error))
+
+    def _run_pushed(self) -> None:
+        for handler in list(islice(self.pushed, _AT_ONCE)):
+            just_now = self.pushed.pop(handler, False)
+            try:
+                if not handler.closed and handler._context.run(handler._pushed_back, just_now):
+                    self.pushed.setdefault(handler, False)
+            except Exception as error:
+                self.failed(handler, error)
+            except BaseException:
+                self.pushed[handler] = just_now
+                raise
+
+    def _run_unflushed(self) -> None:
+        due, self.unflushed = self.unflushed, []
+        while due:
+            handler = due.pop()
+            if handler._queue is None:  # it was sent when the task parked, or dropped
+                continue
+            try:
+                handler._context.run(handler._flush)
+            except Exception as error:
+                self.failed(handler, error)
+            except BaseException:
+                self.unflushed += [handler, *due]
+                raise
+
+    def _settle_all(self) -> None:
+        while self.unsettled:
+            handler = self.unsettled.pop()
+            try:
+                handler._settle()
+            except Exception as error:
+                self.failed(handler, error)
+
+    def _run_post_loop_callbacks(self) -> None:
+        for owner in [*self.object_callbacks, None]:
+            callback = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
+            if callback is None:  # there is none, or an earlier one has closed the object
+                continue
+            try:
+                go_on = callback(self.descriptor_map(), self.other_fds())
+            except Exception as error:
+                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
+                continue
+            if not go_on:
+                self._stop = True
