@@ -37,7 +37,8 @@ class Listener(Descriptor):
     """
 
     __slots__ = (
-        "_connected", "_nodelay", "_path", "_rest", "_still", "address", "connections", "handler", "max_connections",
+        "_connected", "_inherited", "_nodelay", "_path", "_rest", "_still", "address", "connections", "handler",
+        "max_connections",
     )  # fmt: skip
 
     accepts_per_turn: ClassVar[int] = 32
@@ -65,6 +66,7 @@ class Listener(Descriptor):
         self.connections = 0
         self.handler = handler  # what its connections start when they have input, if anything
         self._nodelay = nodelay and getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6)
+        self._inherited: bool | None = None
         if self._nodelay:  # connections inherit it on every platform that we know of; the first accept checks
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch_read = True
@@ -105,8 +107,11 @@ class Listener(Descriptor):
                 return False
             raise
         try:
-            if self._nodelay and not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._nodelay:
+                if self._inherited is None:
+                    self._inherited = bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                if not self._inherited:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connected(sock, self)
         except Exception as error:
             self.loop.abandon(sock, error)
