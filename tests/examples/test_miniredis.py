@@ -1,104 +1,19 @@
-"""The examples, run as a user runs them: as programs on a port of their own, ended by Ctrl-C, without a complaint."""
+"""examples/miniredis.py, by the redis package, byte by byte, and by Redis's own programs."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-SECONDS = 10.0  # what a program may take to start, to end, and to answer
-
-
-class Program:
-    """A running example: the ports that it printed."""
-
-    def __init__(self, name: str, options: tuple[str, ...], lines: int, errors: Path) -> None:
-        self.errors = errors
-        with errors.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(EXAMPLES / name), *options],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        printed = [self.process.stdout.readline() for _ in range(lines)]
-        self.ports = [int(port) for line in printed for port in re.findall(r":(\d+)/?$", line)]
-        assert len(self.ports) == lines, [*printed, errors.read_text()]
-
-    def end(self) -> None:
-        """As Ctrl-C does; where this process ignores it, so does the program, and hears SIGTERM instead."""
-        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-        self.process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
-        output, _ = self.process.communicate(timeout=SECONDS)
-        assert self.errors.read_text() == ""
-        assert (output, self.process.returncode) == ("bye\n", 0)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., list[int]]]:
-    """`start(name, *options, lines=1)` runs an example, which prints a line for each port, and answers the ports."""
-    programs: list[Program] = []
-
-    def start(name: str, *options: str, lines: int = 1) -> list[int]:
-        programs.append(Program(name, options, lines, tmp_path / f"stderr{len(programs)}"))
-        return programs[-1].ports
-
-    try:
-        yield start
-        for program in programs:
-            program.end()
-    finally:
-        for program in programs:
-            program.process.kill()
-            program.process.communicate()
-
-
-@contextlib.contextmanager
-def connected(port: int) -> Iterator[tuple[socket.socket, BinaryIO]]:
-    """A connection, and a file to read its answers from."""
-    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock, sock.makefile("rb") as replies:
-        yield sock, replies
-
-
-def answer(port: int, data: bytes) -> bytes:
-    """Send it, end the stream, and read to the end."""
-    with connected(port) as (sock, replies):
-        sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
-        return replies.read()
-
-
-def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"echo.py", "miniredis.py"}
-
-
-# -- echo
-
-
-@pytest.mark.parametrize("style", ["callback", "sequential", "requests"])
-def test_echo(start: Any, style: str) -> None:
-    (port,) = start("echo.py", "--style", style, "--port", "0")
-    with connected(port) as (one, _), connected(port) as (other, _):
-        for sock, word in (one, b"one\n"), (other, b"two, without an end of line"), (one, b"three\0\xff"):
-            sock.sendall(word)
-            assert sock.recv(100) == word
-    assert answer(port, b"") == b""
-    much = bytes(range(256)) * 100
-    assert answer(port, much) == much
-
+from programs import SECONDS, answer, connected, expect
 
 # -- miniredis, by the redis package
 
@@ -119,13 +34,6 @@ def port(server: list[int]) -> int:
 def client(port: int, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     with redis.Redis(port=port, protocol=request.param, socket_timeout=SECONDS, client_name="test") as client:
         yield client
-
-
-def expect(condition: Callable[[], object]) -> None:
-    """Ask again and again until it is true."""
-    give_up = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < give_up
 
 
 def test_strings_and_keys(client: redis.Redis) -> None:

@@ -1,0 +1,64 @@
+"""Examples run as programs, and plain blocking connections to talk to them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+SECONDS = 10.0  # what a program may take to start, to end, and to answer
+
+
+class Program:
+    """A running example: the ports that it printed."""
+
+    def __init__(self, name: str, options: tuple[str, ...], lines: int, errors: Path) -> None:
+        self.errors = errors
+        with errors.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", str(EXAMPLES / name), *options],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        printed = [self.process.stdout.readline() for _ in range(lines)]
+        self.ports = [int(port) for line in printed for port in re.findall(r":(\d+)/?$", line)]
+        assert len(self.ports) == lines, [*printed, errors.read_text()]
+
+    def end(self) -> None:
+        """As Ctrl-C does; where this process ignores it, so does the program, and hears SIGTERM instead."""
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        self.process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
+        output, _ = self.process.communicate(timeout=SECONDS)
+        assert self.errors.read_text() == ""
+        assert (output, self.process.returncode) == ("bye\n", 0)
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """A connection, and a file to read its answers from."""
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock, sock.makefile("rb") as replies:
+        yield sock, replies
+
+
+def answer(port: int, data: bytes) -> bytes:
+    """Send it, end the stream, and read to the end."""
+    with connected(port) as (sock, replies):
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return replies.read()
+
+
+def expect(condition: Callable[[], object]) -> None:
+    """Ask again and again until it is true."""
+    give_up = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < give_up
