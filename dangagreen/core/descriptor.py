@@ -7,7 +7,6 @@ belong here: reading, writing, what an event means.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
@@ -49,8 +48,8 @@ class Descriptor:
     # -- interest
 
     def _wanted(self) -> int:
-        want = READ if self._watch_read or self._reader is not None else 0
-        return want | WRITE if self._watch_write else want
+        """The bits that it needs now."""
+        return (READ if self._watch_read else 0) | (WRITE if self._watch_write else 0)
 
     def _need(self, bit: int) -> None:
         """Make sure that the kernel watches for `bit`, which has just become wanted."""
@@ -64,8 +63,7 @@ class Descriptor:
 
     def _settle(self) -> None:
         """Make what the kernel watches exactly what is wanted."""
-        want = self._wanted()
-        if want != self._told and not self.closed:
+        if not self.closed and (want := self._wanted()) != self._told:
             tell = self.loop.poller.add if self._told == UNTOLD else self.loop.poller.modify
             self._told = want
             tell(self.fd, want)
@@ -74,8 +72,10 @@ class Descriptor:
         """Hear nothing from the kernel, hang-ups included, until something is wanted again."""
         if self._told != UNTOLD:
             self._told = UNTOLD
-            with contextlib.suppress(OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
+            try:
                 self.loop.poller.remove(self.fd)
+            except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
+                pass
 
     # -- events
 

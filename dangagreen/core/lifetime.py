@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen.core.loop import Loop
-from dangagreen.core.outgoing import IDLE, Outgoing
+from dangagreen.core.outgoing import BLOCKED, IDLE, Outgoing
 from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.timers import Timer
 
@@ -102,6 +102,8 @@ class Lifetime(Outgoing):
         self.loop.check_thread("finish")
         if self._write_error is not None:
             return self.close(self._write_error)
+        if self._eof and self._queue is None:  # there is nobody to wait for
+            return self.close()
         self._finishing = True
         self._late = self.linger_bytes
         self._watch_read = self._watch_write = False
@@ -176,7 +178,5 @@ class Lifetime(Outgoing):
         self._no_more_reading()
 
     def _wanted(self) -> int:
-        want = super()._wanted()
-        if self._eof:
-            return want & ~READ
-        return want | READ if self._finishing else want
+        reads = (self._watch_read or self._reader is not None or self._finishing) and not self._eof
+        return (READ if reads else 0) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)

@@ -255,13 +255,11 @@ class Outgoing(Descriptor):
 
     def _let_go(self) -> None:
         self._drop_queue()
+        if self._writers:
+            self._room()
 
     def _room(self) -> None:
         """The queue is shorter than it was: the greenlet layer wakes who waits for that."""
-
-    def _wanted(self) -> int:
-        want = super()._wanted()
-        return want | WRITE if self._sending == BLOCKED else want
 
     # -- hooks and settings
 

@@ -255,6 +255,11 @@ class Socket(DangaNames, Lifetime):
 
     def _no_more_reading(self) -> None:
         self._buffer, self._pos = b"", 0
+        if self._reader is not None:
+            self._release_reader()
+
+    def _release_reader(self) -> None:
+        """There will be nothing to read: the greenlet layer wakes who waits for it."""
 
     def _may_be_read(self) -> bool:
         if self._finishing or self._eof:

@@ -277,8 +277,8 @@ class ReadingSocket(WatchedSocket):
     def _over(self, limit: int, what: str) -> LimitError:
         return LimitError(f"{what} from {self!r} is longer than the limit of {limit} bytes", limit)
 
-    def _no_more_reading(self) -> None:
-        super()._no_more_reading()
+    def _release_reader(self) -> None:
+        super()._release_reader()
         if self._reader is not None:
             wake(parked_task(self._reader), ClosedError(self, self.close_reason))
 

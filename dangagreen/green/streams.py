@@ -102,7 +102,7 @@ class Socket(ReadingSocket):
         return self.unsent <= most and (most > 0 or self._queue is None)
 
     def _room(self) -> None:
-        for task, most in self._writers or ():
+        for task, most in list(self._writers or ()):
             if self._has_room(most):
                 wake(task)
 
@@ -127,11 +127,6 @@ class Socket(ReadingSocket):
         finally:
             if not self._finishing:
                 self.close(error)
-
-    def _let_go(self) -> None:
-        super()._let_go()
-        for task, _ in list(self._writers or ()):
-            wake(task, self._cannot_write())
 
 
 def _stop_writing(sock: Socket, task: Waiter) -> None:

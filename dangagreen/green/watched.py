@@ -72,7 +72,6 @@ class WatchedSocket(CallbackSocket):
     def _busy(self, task: Waiter) -> BusyError:
         return BusyError(f"{task.name!r} cannot read {self!r}: {parked_task(self._reader).name!r} is reading it")
 
-    def _no_more_reading(self) -> None:
-        super()._no_more_reading()
+    def _release_reader(self) -> None:
         if isinstance(self._reader, Watch):  # it finds the end by reading
             self._reader()
