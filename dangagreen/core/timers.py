@@ -13,7 +13,7 @@ from contextvars import Context
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
-_ENOUGH_TO_SWEEP = 64
+_TOO_FEW_TO_SWEEP = 64
 _BEFORE_OTHERS = 1 << 60
 
 
@@ -32,12 +32,13 @@ class Timer:
     from then on where it was not cancelled.
     """
 
-    __slots__ = ("_timers", "callback", "context", "deadline", "fired")
+    __slots__ = ("_number", "_timers", "callback", "context", "deadline", "fired")
 
     def __init__(
-        self, timers: Timers, deadline: float, callback: Callable[[], object], context: Context | None
+        self, timers: Timers, number: int, deadline: float, callback: Callable[[], object], context: Context | None
     ) -> None:
         self._timers = timers
+        self._number = number
         self.deadline = deadline
         self.callback: Callable[[], object] | None = callback
         self.context = context
@@ -55,8 +56,9 @@ class Timer:
             if owner is not None and get_ident() != owner.thread:
                 owner.check_thread("Timer.cancel")
             self.callback = self.context = None
-            timers._cancelled += 1
-            if timers._cancelled > timers._bearable:
+            pending = timers._pending
+            del pending[self._number]
+            if len(timers._heap) > 2 * len(pending) + _TOO_FEW_TO_SWEEP:
                 timers._sweep()
 
     def fire(self) -> None:
@@ -75,39 +77,42 @@ class Timer:
 
 
 class Timers:
-    """All timers of one loop, the `owner`."""
+    """All timers of one loop, the `owner`.
 
-    __slots__ = ("_added", "_bearable", "_cancelled", "_heap", "owner")
+    The heap holds deadlines and numbers only, which the garbage collector need not look at; a cancelled timer leaves
+    no more than these behind.
+    """
+
+    __slots__ = ("_added", "_heap", "_pending", "owner")
 
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner = owner
-        self._heap: list[tuple[float, int, Timer]] = []
+        self._heap: list[tuple[float, int]] = []
+        self._pending: dict[int, Timer] = {}
         self._added = 0
-        self._cancelled = 0
-        self._bearable = _ENOUGH_TO_SWEEP  # at more cancelled ones than this it is time to count
 
     def add(self, deadline: float, callback: Callable[[], object], context: Context | None = None) -> Timer:
-        timer = Timer(self, deadline, callback, context)
-        self._added += 1
-        heappush(self._heap, (deadline, self._added, timer))
+        self._added = number = self._added + 1
+        timer = self._pending[number] = Timer(self, number, deadline, callback, context)
+        heappush(self._heap, (deadline, number))
         return timer
 
     def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
         """The same, to fire before those that `add` has made for that deadline. It must not be due yet."""
-        timer = Timer(self, deadline, callback, None)
         self._added += 1
-        heappush(self._heap, (deadline, self._added - _BEFORE_OTHERS, timer))
+        number = self._added - _BEFORE_OTHERS
+        timer = self._pending[number] = Timer(self, number, deadline, callback, None)
+        heappush(self._heap, (deadline, number))
         return timer
 
     def next_deadline(self) -> float | None:
         """When the next timer is due, or None if there is none."""
         heap = self._heap
         while heap:
-            deadline, _, timer = heap[0]
-            if timer.callback is not None:
+            deadline, number = heap[0]
+            if number in self._pending:
                 return deadline
             heappop(heap)
-            self._cancelled -= 1
         return None
 
     def mark(self) -> int:
@@ -117,30 +122,27 @@ class Timers:
     def pop_due(self, now: float, mark: int) -> Timer | None:
         """Take out the next timer that is due at `now` and older than `mark`, or answer None."""
         heap = self._heap
-        while heap and heap[0][0] <= now:
-            if heap[0][1] > mark:
-                return None
-            timer = heappop(heap)[2]
-            if timer.callback is not None:
+        while heap:
+            deadline, number = heap[0]
+            if deadline > now or number > mark:
+                break
+            heappop(heap)
+            if (timer := self._pending.pop(number, None)) is not None:
                 return timer
-            self._cancelled -= 1
         return None
 
     def clear(self) -> None:
         """Cancel every timer."""
-        for _, _, timer in self._heap:
+        for timer in self._pending.values():
             timer.callback = timer.context = None
+        self._pending.clear()
         self._heap.clear()
-        self._cancelled = 0
-        self._bearable = _ENOUGH_TO_SWEEP
 
     def __len__(self) -> int:
-        return len(self._heap) - self._cancelled
+        return len(self._pending)
 
     def _sweep(self) -> None:
-        """Let go of the cancelled ones, if they outnumber the others; otherwise say when to look again."""
-        if self._cancelled * 2 > len(self._heap):
-            self._heap[:] = [entry for entry in self._heap if entry[2].callback is not None]
-            heapify(self._heap)
-            self._cancelled = 0
-        self._bearable = max(_ENOUGH_TO_SWEEP, len(self._heap) - self._cancelled)
+        """Let go of what the cancelled ones have left in the heap."""
+        pending = self._pending
+        self._heap[:] = [entry for entry in self._heap if entry[1] in pending]
+        heapify(self._heap)

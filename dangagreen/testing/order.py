@@ -66,13 +66,17 @@ class ShuffledTimers(Timers):
 
     def _shuffle(self, deadline: float) -> None:
         """Let the sleepers of this moment change places."""
-        entries = []
-        while self._heap and self._heap[0][0] == deadline:
-            entries.append(heappop(self._heap))
-        sleepers = [timer for _, _, timer in entries if _is_sleeper(timer)]
+        heap, pending, numbers = self._heap, self._pending, []
+        while heap and heap[0][0] == deadline:
+            if (number := heappop(heap)[1]) in pending:
+                numbers.append(number)
+        sleepers = [pending[number] for number in numbers if _is_sleeper(pending[number])]
         self._random.shuffle(sleepers)
-        for _, number, timer in entries:
-            heappush(self._heap, (deadline, number, sleepers.pop() if _is_sleeper(timer) else timer))
+        for number in numbers:
+            heappush(heap, (deadline, number))
+            if _is_sleeper(pending[number]):
+                pending[number] = timer = sleepers.pop()
+                timer._number = number
 
 
 def shuffle_tasks(loop: Loop, random: Random) -> None:
