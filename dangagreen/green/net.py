@@ -50,10 +50,10 @@ class Socket(StreamSocket):
             except OSError as error:
                 self.debugmsg("%r, which the handler finds by reading", error)
         if type(self).event_read is Socket.event_read:
-            _task_of(self, _serve_request, handler).start()
+            Handling(self, _serve_request, handler).start()
         else:  # not within it: what it undoes at its end, a current span perhaps, would be undone amid the request
-            task = _task_of(self, _serve_request_of_override, handler, copy_context())
-            self.loop._runnable.append(task.start)
+            serve = partial(_serve_request_of_override, copy_context())
+            self.loop._runnable.append(Handling(self, serve, handler).start)
         return None
 
 
@@ -135,7 +135,7 @@ def _connected_callbacks(socket_class: type[CallbackSocket], sock: Any, listener
 def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: Any, listener: CoreListener) -> None:
     connection = _connection(socket_class, sock, listener)
     connection._sequential = True
-    connection.loop._runnable.append(_task_of(connection, _serve_connection, handler).start)
+    connection.loop._runnable.append(Handling(connection, _serve_connection, handler).start)
 
 
 def _connection(socket_class: type[AnySocket], sock: Any, listener: CoreListener) -> AnySocket:
@@ -147,11 +147,6 @@ def _connection(socket_class: type[AnySocket], sock: Any, listener: CoreListener
         connection._timer.context = context
     listener.adopt(connection)
     return connection
-
-
-def _task_of(sock: StreamSocket, serve: Callable[..., None], handler: Handler, *more: Any) -> Handling:
-    """A task for a connection, in the connection's own context."""
-    return Handling(sock.loop, partial(serve, sock, handler, *more), sock._context, handler)
 
 
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
@@ -177,7 +172,7 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
         sock.watch_read(True)
 
 
-def _serve_request_of_override(sock: StreamSocket, handler: Handler, begun: Context) -> None:
+def _serve_request_of_override(begun: Context, sock: StreamSocket, handler: Handler) -> None:
     """The same where a subclass's `event_read` has started it: with the context variables as they were `begun` there.
 
     Those which that `event_read` has put back since are put back again in the end, unless the handler has changed them.
