@@ -68,8 +68,8 @@ def http_requests(sock):
 
 def receive(sock):
     count = 0
-    while data := sock.read_some(LARGE):
-        count += len(data)
+    while size := len(sock.read_some(LARGE)):  # what is not kept, the next chunk goes into
+        count += size
     sock.write_all(b"%d\n" % count)
 
 

@@ -61,8 +61,8 @@ async def http_readline(reader, writer):
 async def receive(reader, writer):
     small_reads(writer.transport)
     count = 0
-    while data := await reader.read(LARGE):
-        count += len(data)
+    while size := len(await reader.read(LARGE)):  # what is not kept, the next chunk goes into
+        count += size
     writer.write(b"%d\n" % count)
     writer.close()
 
