@@ -1,10 +1,11 @@
 """The documentation is true: its Python runs and prints what it says, it names every name, its links lead somewhere.
 
-Each ```python block of README.md and docs/*.md is run. The blocks of a page share one namespace and run in order;
-each starts with an empty loop, which is reset after it. `__name__` is not "__main__" there, so what serves for ever
-goes under `if __name__ == "__main__":`. A block fails by raising, by a warning, by a log record of level WARNING or
-above, by an unhandled error or a file descriptor left behind, and by printing something else than the ```text output
-block that follows it, where one does. Other blocks are not run, among them ```py, for Python with other libraries.
+Each ```python block of README.md and of the pages in docs is run. The blocks of a page share one namespace and run in
+order; each starts with an empty loop, which is reset after it. `__name__` is not "__main__" there, so what serves for
+ever goes under `if __name__ == "__main__":`. A block fails by raising, by a warning, by a log record of level WARNING
+or above, by an unhandled error or a file descriptor left behind, and by printing something else than the ```text
+output block that follows it, where one does. Other blocks are not run, among them ```py, for Python with other
+libraries.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ import dangagreen.testing
 from dangagreen.testing import no_leaks
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SECONDS_PER_PAGE = 20
 
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -116,6 +117,29 @@ def test_reference_has_every_public_attribute(owner):
     names = {name for cls in owner.__mro__[:-1] for name in vars(cls) if not name.startswith("_")}
     names -= set(INNER.get(owner, "").split())
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", section[1])] == []
+
+
+def parking_calls():
+    """Every public call that may park, in the words of the reference."""
+    for name in dangagreen.__all__:
+        public = getattr(dangagreen, name)
+        if not isinstance(public, type):
+            if getattr(public, "__parks__", False):
+                yield name
+            continue
+        for method in dir(public):
+            if getattr(getattr(public, method, None), "__parks__", False):
+                block = {"__enter__": "with", "__exit__": "with", "__iter__": "for … in"}.get(method)
+                yield f"{block} {name}" if block else f"{name}.{method}"
+
+
+def test_reference_tells_what_each_interrupted_call_leaves_behind():
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    section = re.search(r"^## What an interrupted call leaves behind$(.*?)^## ", reference, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    rows = re.findall(r"^\| `(.*?)` \| ", section[1], re.MULTILINE)
+    told = {name for row in rows for name in row.split("`, `")}
+    assert told - {"as_completed"} == set(parking_calls())
 
 
 def anchors(text):

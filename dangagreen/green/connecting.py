@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.net import Socket
-from dangagreen.green.parking import entering, park_for, parks
+from dangagreen.green.parking import check_seconds, entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.tasks import sleep
 
@@ -61,6 +61,7 @@ def connect(
     """
     loop = current_loop()
     task = entering(loop, "connect")
+    check_seconds("connect", timeout)
     deadline = None if timeout is None else loop.clock() + timeout
     failure: OSError | None = None
     for family, sockaddr in _addresses(task, address, timeout):

@@ -17,7 +17,7 @@ from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.sock import Socket
 from dangagreen.core.timers import Timer
-from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.parking import check_seconds, entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
 
@@ -103,6 +103,7 @@ class Listener(CoreListener):
             self._stops += 1
 
     def _begin_drain(self, grace: float | None) -> Drain:
+        check_seconds("drain", grace)
         drain = self._drain
         if drain is None or not (drain.over or drain in self.loop.object_callbacks):  # a reset of the loop forgets it
             drain = self._drain = Drain(self)

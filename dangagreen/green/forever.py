@@ -15,7 +15,7 @@ from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import Socket
 from dangagreen.green.draining import Listener
-from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.parking import check_seconds, entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -31,6 +31,7 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Sock
     """
     loop = current_loop()
     me = entering(loop, "serve_forever")
+    check_seconds("serve_forever", grace)
     if not listeners:
         raise TypeError("serve_forever needs a listener, such as serve(...) returns")
     for listener in listeners:

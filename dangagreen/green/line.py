@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dangagreen.core.loop import current_loop
-from dangagreen.green.parking import park_for
+from dangagreen.green.parking import check_seconds, park_for
 from dangagreen.green.sched import Wait, Waiter, wake
 
 
@@ -20,10 +20,10 @@ class Line:
     Each has a place, a list, which is empty until something is put into it: then it is that waiter's turn.
     """
 
-    __slots__ = ("__weakref__", "_line", "_loop")
+    __slots__ = ("__weakref__", "_line", "loop")
 
     def __init__(self) -> None:
-        self._loop = current_loop()
+        self.loop = current_loop()
         self._line: OrderedDict[Waiter, list[int]] | None = None  # in a dict to find the first costs more and more
 
     def _join(self, task: Waiter) -> list[int]:
@@ -41,8 +41,7 @@ class Line:
     def _wait_in_line(self, task: Waiter, wait: Wait, timeout: float | None) -> list[int]:
         """Parks until it is the task's turn, or `timeout` seconds have passed: then its place is empty."""
         if timeout is not None and not timeout > 0:
-            if timeout != timeout:
-                raise ValueError(f"{wait.name}: the timeout is not a number")
+            check_seconds(wait.name, timeout)
             return []
         place = self._join(task)
         try:

@@ -24,12 +24,12 @@ class Gate(Line):
     def _acquire(self, blocking: bool, timeout: float | None) -> bool:
         """Parks, if it may, until it has been taken. False if it was not."""
         if blocking:
-            task = entering(self._loop, "acquire")
+            task = entering(self.loop, "acquire")
             return self._take(task) or bool(self._wait_in_line(task, _ACQUIRE, timeout))
         if timeout is not None:
             raise ValueError("acquire(blocking=False) does not wait: a timeout makes no sense there")
-        self._loop.check_thread("acquire")
-        return self._take(caller(self._loop))
+        self.loop.check_thread("acquire")
+        return self._take(caller(self.loop))
 
     def _take(self, taker: Waiter | Loop) -> bool:
         """Take it, if it may be taken now."""
@@ -53,7 +53,7 @@ class Mutex(Gate):
         `acquire(False)` does not wait, and is for callbacks as well. Raises ValueError for another negative timeout, or
         one beside `blocking=False`; OverflowError beyond `threading.TIMEOUT_MAX`.
         """
-        loop = self._loop
+        loop = self.loop
         task: Waiter | None = loop.current
         if (
             self._owner is None
@@ -73,7 +73,7 @@ class Mutex(Gate):
         Raises RuntimeError if nobody holds it; that of an RLock, unless the caller does.
         """
         owner = self._owner
-        if owner is not None and owner is self._loop.current and not self._line and not self._depth:
+        if owner is not None and owner is self.loop.current and not self._line and not self._depth:
             self._owner = None
         else:
             self._release()
@@ -88,13 +88,13 @@ class Mutex(Gate):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         owner = self._owner
-        if owner is not None and owner is self._loop.current and not self._line and not self._depth:
+        if owner is not None and owner is self.loop.current and not self._line and not self._depth:
             self._owner = None  # `release` once more: to call it would cost as much again
         else:
             self._release()
 
     def _release(self) -> None:
-        self._loop.check_thread("release")
+        self.loop.check_thread("release")
         if self._owner is None:
             raise RuntimeError(f"release of {self!r}, which nobody holds")
         self._pass_on()
@@ -111,12 +111,12 @@ class Mutex(Gate):
     # -- for Condition
 
     def _is_owned(self) -> bool:
-        return self._owner is not None and self._owner is caller(self._loop)
+        return self._owner is not None and self._owner is caller(self.loop)
 
     def _release_save(self) -> int:
         """Release it altogether; what it answers is for `_acquire_restore`."""
         if not self._is_owned():
-            raise RuntimeError(f"{words(caller(self._loop))} does not hold {self!r}")
+            raise RuntimeError(f"{words(caller(self.loop))} does not hold {self!r}")
         depth, self._depth = self._depth, 0
         self._pass_on()
         return depth
@@ -149,9 +149,9 @@ class RLock(Mutex):
     __slots__ = ()
 
     def _release(self) -> None:
-        self._loop.check_thread("release")
+        self.loop.check_thread("release")
         if not self._is_owned():
-            raise RuntimeError(f"{words(caller(self._loop))} cannot release {self!r}: it does not hold it")
+            raise RuntimeError(f"{words(caller(self.loop))} cannot release {self!r}: it does not hold it")
         if self._depth:
             self._depth -= 1
         else:
@@ -182,7 +182,7 @@ class Semaphore(Gate):
 
         `acquire(False)` does not wait, and is for callbacks as well. Raises ValueError for a timeout beside it.
         """
-        loop = self._loop
+        loop = self.loop
         task: Waiter | None = loop.current
         if (
             self._value
@@ -198,7 +198,7 @@ class Semaphore(Gate):
 
     def release(self, n: int = 1) -> None:
         """Give n permits back, to those who wait for one first. Raises ValueError for n below 1."""
-        loop = self._loop
+        loop = self.loop
         if get_ident() != loop.thread:
             loop.check_thread("Semaphore.release")
         if n < 1:

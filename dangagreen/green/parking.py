@@ -95,6 +95,11 @@ def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> N
     """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit)."""
     if timeout is None:
         return park(task, wait, subject)
+    try:
+        check_seconds(wait.name, timeout)
+    except ValueError:
+        wait.undo(subject, task)
+        raise
 
     def time_is_up() -> None:
         wake(task, TimeoutError(f"{wait.name} of {subject!r} took longer than {timeout} s"))
@@ -105,6 +110,12 @@ def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> N
     finally:
         timer.cancel()
     return None
+
+
+def check_seconds(call: str, seconds: float | None) -> None:
+    """Refuse a time that is not a number: compared with others it would be neither early nor late."""
+    if seconds != seconds:
+        raise ValueError(f"{call}: the time is not a number")
 
 
 def parked_task(resume: Any) -> Waiter:

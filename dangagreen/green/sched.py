@@ -219,7 +219,9 @@ class Scheduler:
         """End every task where it is, its `finally` blocks run; let go of the workers."""
         self.adopt()
         while self.tasks:  # they may spawn others while they end
-            self._end(next(iter(self.tasks)))
+            for task in list(self.tasks):
+                if not task.done:
+                    self._end(task)
         for worker in list(self.workers):
             worker.throw(GreenletExit)
         self.idle.clear()

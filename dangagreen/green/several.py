@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
-from dangagreen.green.parking import entering, park, parks
+from dangagreen.green.parking import check_seconds, entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.tasks import Result, Task
 
@@ -48,6 +48,7 @@ def wait(
     me = entering(loop, "wait")
     if until not in ("all", "first"):
         raise ValueError(f'wait: until is "all" or "first", not {until!r}')
+    check_seconds("wait", timeout)
     distinct = _distinct("wait", loop, tasks)
     gathering = _Gathering(loop, distinct)
     try:
@@ -174,8 +175,9 @@ def select(*sources: OneSource) -> OneSource:
     """Parks until one of the sources is ready, and returns it; of several the first in the order of the arguments.
 
     It takes nothing out of it: do that before you wait for anything else. A source is a task (ready once it has
-    ended), a timer (once it has fired), a socket (a read would not wait). Raises ValueError when there is nothing to
-    wait for, no source or only cancelled timers; BusyError when another task is parked in a read of a socket.
+    ended), a timer (once it has fired), a socket (a read would not wait), a queue or channel (taking an item would
+    not), an event or a result (it is set). Raises ValueError when there is nothing to wait for, no source or only
+    cancelled timers; BusyError when another task is parked in a read of a socket.
     """
     loop = current_loop()
     me = entering(loop, "select")

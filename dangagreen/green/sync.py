@@ -33,20 +33,20 @@ class Event(Line):
 
     def set(self) -> None:
         """Set the flag, and have everybody who waits for it go on."""
-        self._loop.check_thread("Event.set")
+        self.loop.check_thread("Event.set")
         self._set = True
         while self._line:
             self._serve()
 
     def clear(self) -> None:
         """Take the flag back. Those who were waiting when it was set go on nevertheless."""
-        self._loop.check_thread("Event.clear")
+        self.loop.check_thread("Event.clear")
         self._set = False
 
     @parks
     def wait(self, timeout: float | None = None) -> bool:
         """Parks until the flag is set, at most for `timeout` seconds. False if that time has passed."""
-        task = entering(self._loop, "Event.wait")
+        task = entering(self.loop, "Event.wait")
         return self._set or bool(self._wait_in_line(task, _WAIT, timeout))
 
     _watch = Line._join
@@ -84,7 +84,7 @@ class Condition(Line):
         False if the time has passed. However it ends, cancelled or not, the caller has the lock then. Raises
         RuntimeError unless the caller holds the lock.
         """
-        task = entering(self._loop, "Condition.wait")
+        task = entering(self.loop, "Condition.wait")
         self._check_owned("wait")
         depth = self._lock._release_save()
         notified: list[int] = []
@@ -105,9 +105,9 @@ class Condition(Line):
 
         Answers whether it is true. Raises RuntimeError unless the caller holds the lock.
         """
-        entering(self._loop, "Condition.wait_for")
+        entering(self.loop, "Condition.wait_for")
         self._check_owned("wait_for")
-        clock = self._loop.clock
+        clock = self.loop.clock
         deadline = None if timeout is None else clock() + timeout
         while not (answer := bool(predicate())):
             left = None if deadline is None else deadline - clock()
@@ -142,9 +142,9 @@ class Condition(Line):
             self._serve()
 
     def _check_owned(self, call: str) -> None:
-        self._loop.check_thread(f"Condition.{call}")
+        self.loop.check_thread(f"Condition.{call}")
         if not self._lock._is_owned():
-            who = words(caller(self._loop))
+            who = words(caller(self.loop))
             raise RuntimeError(f"{who} called {call} of {self!r} without holding the lock")
 
     def __repr__(self) -> str:
@@ -192,7 +192,7 @@ class Barrier(Line):
         Raises BrokenBarrierError, to all who wait, when one of them has waited for `timeout` seconds, or the action has
         raised, or by `abort()` and `reset()`. One that is cancelled has not come: the others go on waiting.
         """
-        task = entering(self._loop, "Barrier.wait")
+        task = entering(self.loop, "Barrier.wait")
         while self._acting is not None:  # this one belongs to the next round
             self._acting.wait()
         if self._broken:
@@ -211,13 +211,13 @@ class Barrier(Line):
 
     def abort(self) -> None:
         """Break the barrier: everybody who waits, or comes later, gets BrokenBarrierError."""
-        self._loop.check_thread("Barrier.abort")
+        self.loop.check_thread("Barrier.abort")
         self._broken = True
         self._turn_away()
 
     def reset(self) -> None:
         """Begin anew: the barrier is whole; everybody who waits gets BrokenBarrierError."""
-        self._loop.check_thread("Barrier.reset")
+        self.loop.check_thread("Barrier.reset")
         self._turn_away()
         self._broken = False
 

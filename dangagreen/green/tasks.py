@@ -17,7 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
-from dangagreen.green.parking import current_waiter, entering, park, park_for, parks
+from dangagreen.green.parking import check_seconds, current_waiter, entering, park, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler
 from dangagreen.green.scopes import Scope, abandon, spread
 
@@ -233,7 +233,7 @@ def sleep(seconds: float) -> None:
     if seconds > 0:
         park(task, _SLEEP, loop.timers.add(loop.clock() + seconds, task.resume))
     else:
-        _yield(task)
+        _yield(task, seconds)
 
 
 @parks
@@ -244,7 +244,7 @@ def sleep_until(deadline: float) -> None:
     if deadline > loop.clock():
         park(task, _SLEEP, loop.timers.add(deadline, task.resume))
     else:
-        _yield(task)
+        _yield(task, deadline)
 
 
 def current_task() -> Task[Any] | None:
@@ -254,7 +254,8 @@ def current_task() -> Task[Any] | None:
     return task if isinstance(task, Task) else None
 
 
-def _yield(task: Waiter) -> None:
+def _yield(task: Waiter, time: float) -> None:
+    check_seconds("sleep", time)
     loop, then = task.loop, None
     if loop._runnable:  # these first, should they be too many for one turn
         then = partial(loop._ready.append, task.resume)

@@ -307,3 +307,58 @@ def test_a_generator_that_holds_it_open_and_is_closed_in_a_callback(loop, take_e
 def test_not_from_another_thread(loop, in_thread):
     with pytest.raises(d.ForeignThreadError):
         in_thread(d.no_parking().__enter__)
+
+
+NAN = float("nan")
+
+
+def a_full_queue():
+    queue = d.Queue(1)
+    queue.put_nowait(1)
+    return queue
+
+
+def rescheduled():
+    with d.timeout(5) as scope:
+        scope.reschedule(NAN)
+
+
+def entered(scope):
+    with scope:
+        d.sleep(0)
+
+
+NO_TIMES = {
+    "sleep": lambda task: d.sleep(NAN),
+    "sleep_until": lambda task: d.sleep_until(NAN),
+    "join": lambda task: task.join(NAN),
+    "wait": lambda task: d.wait([task], NAN),
+    "connect": lambda task: d.connect(("127.0.0.1", 1), NAN),
+    "Result.wait": lambda task: d.Result().wait(NAN),
+    "Queue.get": lambda task: d.Queue().get(timeout=NAN),
+    "Queue.put": lambda task: a_full_queue().put(2, timeout=NAN),
+    "Event.wait": lambda task: d.Event().wait(NAN),
+    "drain": lambda task: on_listener(lambda listener: listener.drain(NAN)),
+    "serve_forever": lambda task: on_listener(lambda listener: d.serve_forever(listener, grace=NAN)),
+    "timeout": lambda task: entered(d.timeout(NAN)),
+    "timeout_at": lambda task: entered(d.timeout_at(NAN)),
+    "move_on_after": lambda task: entered(d.move_on_after(NAN)),
+    "reschedule": lambda task: rescheduled(),
+    "add_timer": lambda task: d.current_loop().add_timer(NAN, print),
+}
+
+
+@pytest.mark.parametrize("call", NO_TIMES)
+def test_a_time_that_is_not_a_number_is_refused(loop, call):
+    sleeper = d.spawn(d.sleep, 1)
+
+    def work():
+        with pytest.raises(ValueError, match="not a number"):
+            NO_TIMES[call](sleeper)
+        d.sleep(0)  # nothing is left that would wake it for another reason
+
+    task = d.spawn(work)
+    sleeper.join()
+    task.join()
+    task.result()
+    assert len(loop.timers) == 0

@@ -94,7 +94,7 @@ SELECT = Wait("select", lambda events, task: [event._unwatch(task) for event in 
 
 def select(*events):
     """Park until one of them is set, as `select` will."""
-    task = entering(events[0]._loop, "select")
+    task = entering(events[0].loop, "select")
     for event in events:
         event._watch(task)
     park(task, SELECT, events)
@@ -378,7 +378,7 @@ class Waiting:
             except BaseException as error:
                 self.error = error
             self.owned = self.condition._lock._is_owned()
-            self.at = self.condition._loop.clock() - 1000
+            self.at = self.condition.loop.clock() - 1000
             try:
                 d.sleep(0)
             except d.Cancelled as error:
