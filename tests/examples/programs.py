@@ -18,9 +18,9 @@ SECONDS = 10.0  # what a program may take to start, to end, and to answer
 
 
 class Program:
-    """A running example: the ports that it printed."""
+    """A running example: the ports that it printed, one a line, and the other lines before them."""
 
-    def __init__(self, name: str, options: tuple[str, ...], lines: int, errors: Path) -> None:
+    def __init__(self, name: str, options: tuple[str, ...], lines: int, errors: Path, before: int = 0) -> None:
         self.errors = errors
         with errors.open("wb") as stderr:
             self.process = subprocess.Popen(
@@ -29,9 +29,9 @@ class Program:
                 stderr=stderr,
                 text=True,
             )
-        printed = [self.process.stdout.readline() for _ in range(lines)]
-        self.ports = [int(port) for line in printed for port in re.findall(r":(\d+)/?$", line)]
-        assert len(self.ports) == lines, [*printed, errors.read_text()]
+        self.printed = [self.process.stdout.readline() for _ in range(before + lines)]
+        self.ports = [int(port) for line in self.printed for port in re.findall(r":(\d+)/?$", line)]
+        assert len(self.ports) == lines, [*self.printed, errors.read_text()]
 
     def end(self) -> None:
         """As Ctrl-C does; where this process ignores it, so does the program, and hears SIGTERM instead."""
