@@ -28,6 +28,8 @@ class Descriptor:
         "close_reason", "closed", "fd", "loop", "sock",
     )  # fmt: skip
 
+    _timer: Any = None
+
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         sock.setblocking(False)
         self.loop = loop if loop is not None else current_loop()
@@ -88,6 +90,9 @@ class Descriptor:
 
     def _flush(self) -> None:
         """Nothing to flush."""
+
+    def _begin_wait(self) -> None:
+        """Its waiting is not limited."""
 
     def _pushed_back(self, just_now: bool) -> bool:
         return False

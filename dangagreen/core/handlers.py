@@ -28,12 +28,15 @@ class Handler(Protocol):
     _told: int
 
     @property
+    def _timer(self) -> object: ...  # what limits how long it may wait, or None
+    @property
     def _queue(self) -> object: ...  # what is to be sent, or None
     def event_read(self) -> object: ...
     def close(self, reason: object = None) -> None: ...
     def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
     def _pushed_back(self, just_now: bool) -> bool: ...  # deliver what was pushed back; is there more?
     def _flush(self) -> None: ...
+    def _begin_wait(self) -> None: ...  # for its peer, where the time for that is limited
     def _settle(self) -> None: ...  # make the kernel's interest what it should be
     def _really_close(self) -> None: ...
     def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
@@ -41,6 +44,8 @@ class Handler(Protocol):
 
 class Green(Protocol):
     """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
+
+    no_parking: object  # the block of that name that is open, or None
 
     def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
     def reset(self) -> None: ...  # every task ends now
@@ -72,6 +77,8 @@ class FdHandler:
         "fd",
         "ends",
     )
+
+    _timer = None
 
     def __init__(
         self, loop: Home, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
@@ -114,7 +121,7 @@ class FdHandler:
     def _flush(self) -> None:
         raise AssertionError("an fd without an object has nothing to flush")
 
-    _settle = _flush
+    _settle = _begin_wait = _flush
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}: {self.callback!r}>"

@@ -8,14 +8,13 @@ those that were told that they are connected. What does not belong here: what a 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
-import stat
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from dangagreen.core.addresses import Address, open_listener
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.core.loop import Loop
@@ -23,8 +22,6 @@ from dangagreen.core.pollers import ERR, HUP, READ
 from dangagreen.core.timers import Timer
 
 log = logging.getLogger("dangagreen")
-
-Address = tuple[str, int] | str | os.PathLike[str] | socket.socket
 
 _LONGEST_QUEUE = 4096  # connections that the kernel may have made and nobody has accepted; Linux's somaxconn
 
@@ -212,58 +209,6 @@ def _accepting(sock: Any) -> Callable[[], Any]:
 
 
 AnyListener = TypeVar("AnyListener", bound=Listener)
-
-
-def open_listener(address: Address, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
-    """A listening OS socket for (host, port), a path, or a socket that listens already, and whether a path was made.
-
-    Raises OSError, naming the address, if it cannot be had; a stale Unix socket that nobody listens on is replaced.
-    """
-    if isinstance(address, socket.socket):
-        if not address.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ValueError(f"{address!r} is not listening: call its listen(), or pass an address")
-        return address, False
-    if isinstance(address, (str, os.PathLike)):
-        path = os.fspath(address)
-        _remove_stale(path)
-        return _bind(socket.AF_UNIX, path, backlog, reuse_port), True
-    try:
-        host, port = address
-    except (TypeError, ValueError):
-        raise TypeError(f"an address is (host, port), a path or a listening socket, not {address!r}") from None
-    family, _, _, _, sockaddr = socket.getaddrinfo(
-        host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return _bind(family, sockaddr, backlog, reuse_port), False
-
-
-def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.listen(backlog)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror}") from None
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Unlink a Unix socket that is left over from a server that died; anything else is left where it is."""
-    if path.startswith("\0"):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.setblocking(False)  # its owner may be busy, with a full queue
-                if probe.connect_ex(path) == errno.ECONNREFUSED:
-                    os.unlink(path)
 
 
 def _identity(path: str) -> tuple[int, int, int]:

@@ -57,6 +57,8 @@ class Loop(Turning):
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
             raise RuntimeError("this loop was closed: make another one")
+        if self.green is not None and self.green.no_parking is not None:
+            raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
         outer = present_loop()
         self._stop = self._warned = False
         interrupts = Interrupts(self.stop)

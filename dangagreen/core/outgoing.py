@@ -56,7 +56,7 @@ class Outgoing(Descriptor):
         self.unsent = self._calls = 0
         self._sending = IDLE
         self._writer: Writer | None = None
-        self._heard = self.loop.now  # when the peer last sent something, or took what it had let wait
+        self._heard = self.loop.now  # when the peer last sent something, or took what it had let wait; see lifetime
         self._writers: list[Any] | None = None  # tasks that wait for the queue to shrink
         self._high_water = self.high_water  # a slot is read four times as fast as an attribute of the class
         self._above = False  # over the high-water mark, and not yet under the low one again
@@ -91,8 +91,7 @@ class Outgoing(Descriptor):
         if sent == len(data):
             return True
         self.loop.check_thread("write")
-        self._sending = BLOCKED
-        self._need(WRITE)
+        self._wait_for_kernel()
         self._enqueue(memoryview(data)[sent:])
         if self.closed:
             return True
@@ -218,11 +217,17 @@ class Outgoing(Descriptor):
             self._write_failed(error)
             return -1
 
+    def _wait_for_kernel(self) -> None:
+        """It takes no more now: have it tell when it does."""
+        self._sending = BLOCKED
+        if not self._told & WRITE:
+            self._heard = self.loop.clock()
+            self._need(WRITE)
+
     def _was_flushed(self, blocked: bool) -> None:
         """An empty queue is None, interest follows, and who waited for room hears of it."""
         if blocked:
-            self._sending = BLOCKED
-            self._need(WRITE)
+            self._wait_for_kernel()
         else:
             if self._queue:  # a callable raised, or there were very many
                 self.loop.unflushed.append(self)

@@ -116,6 +116,14 @@ class Registry(Schedule):
 
     # -- errors
 
+    def call(self, handler: Handler, hook: Callable[[], object]) -> object:
+        """Call what a subclass may have overridden, in the handler's context; if it raises, that costs this handler."""
+        try:
+            return handler._context.run(hook)
+        except Exception as error:
+            self.failed(handler, error)
+            return None
+
     def failed(self, handler: Handler, error: Exception) -> None:
         """Report what a handler's callback raised, and close that handler with it as the reason.
 

@@ -107,7 +107,7 @@ class Socket(DangaNames, Lifetime):
             self._watch_read = False
         elif not self.closed and not self._finishing:
             self._watch_read, self._sequential = True, False
-            self._heard = self.loop.now if self.loop.running else self.loop.clock()
+            self._begin_wait()
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:
@@ -200,6 +200,8 @@ class Socket(DangaNames, Lifetime):
             self._hook("read", self._reader)
         elif self._watch_read and (self._eof < 2 or self._buffer):
             self._hook("read", self.event_read)
+            if self._timer is not None:  # what it did meanwhile was its own work
+                self._begin_wait()
 
     def _hang_up(self, ended: int) -> None:
         """An error or a hang-up, after what could be read and written at once was. Input goes first."""

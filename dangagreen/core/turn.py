@@ -132,6 +132,8 @@ class Turning(Registry):
                         continue
                     if handler._watch_read:
                         handler._context.run(handler.event_read)
+                        if handler._timer is not None:  # what it did meanwhile was its own work
+                            handler._begin_wait()
                         continue
                 handler._context.run(handler._events, mask)
             except Exception as error:

@@ -12,6 +12,7 @@ import socket
 import threading
 from typing import Any, TypeVar
 
+from dangagreen.core.addresses import host_and_port
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.net import Socket
@@ -66,7 +67,11 @@ def connect(
     failure: OSError | None = None
     for family, sockaddr in _addresses(task, address, timeout):
         left = None if deadline is None else max(0.0, deadline - loop.clock())
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # the kernel may lack this family, and have the next
+            failure = _about(sockaddr, error)
+            continue
         try:
             sock.setblocking(False)
             _connect_one(task, sock, sockaddr, left)
@@ -79,11 +84,15 @@ def connect(
             loop.abandon(sock, error)
             if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the kernel's ETIMEDOUT
                 raise TimeoutError(f"connecting to {address!r} took longer than {timeout} s") from None
-            failure = type(error)(error.errno, f"cannot connect to {sockaddr!r}: {error.strerror}")
+            failure = _about(sockaddr, error)
         except BaseException as error:
             loop.abandon(sock, error)
             raise
     raise failure if failure is not None else OSError(f"{address!r} has no address to connect to")
+
+
+def _about(sockaddr: Any, error: OSError) -> OSError:
+    return type(error)(error.errno, f"cannot connect to {sockaddr!r}: {error.strerror}")
 
 
 def _connect_one(task: Waiter, sock: socket.socket, sockaddr: Any, timeout: float | None) -> None:
@@ -114,10 +123,7 @@ def _rest(timeout: float | None) -> float | None:
 def _addresses(task: Waiter, address: Any, timeout: float | None) -> list[tuple[int, Any]]:
     if isinstance(address, (str, os.PathLike)):
         return [(socket.AF_UNIX, os.fspath(address))]
-    try:
-        host, port = address
-    except (TypeError, ValueError):
-        raise TypeError(f"an address is (host, port) or the path of a Unix socket, not {address!r}") from None
+    host, port = host_and_port(address, "or the path of a Unix socket")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:

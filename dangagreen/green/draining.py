@@ -46,7 +46,7 @@ class Handling(Task[None]):
         unserved = self.sock if self.interrupt is not None else None
         super().start()
         if unserved is not None:  # cancelled before it has started: nobody else will close the connection
-            unserved.close(self._error)
+            self.loop.call(unserved, partial(unserved.close, self._error))
 
 
 class Listener(CoreListener):
@@ -192,7 +192,7 @@ class Drain:
     def _end_idle(self, now: float) -> None:
         for sock in self._left:
             if now >= self._newcomers.get(sock, now) and self._is_idle(sock):
-                self._do(sock, sock.finish)
+                self._loop.call(sock, sock.finish)
 
     def _linger(self, now: float) -> None:
         """All that are left were told the end. Their late input is discarded for a while: it must not cost them
@@ -208,7 +208,7 @@ class Drain:
         handlers = self._handlers()
         for sock in self._left:
             if self._is_idle(sock) or (_was_told(sock) and sock not in handlers):
-                self._do(sock, partial(sock.close, self._reason))
+                self._loop.call(sock, partial(sock.close, self._reason))
                 handlers.pop(sock, None)
             else:
                 self.cut_off.append(sock)
@@ -221,7 +221,7 @@ class Drain:
         handlers = self._handlers()
         for sock in self._left:
             if sock not in handlers and not sock._finishing:
-                self._do(sock, partial(sock.close, self._reason))
+                self._loop.call(sock, partial(sock.close, self._reason))
         seconds = self._listener.clean_up_seconds
         if now >= since + seconds:
             self._close_all(self._reason)
@@ -259,19 +259,11 @@ class Drain:
         return {task.sock: task for task in tasks if isinstance(task, Handling) and task.sock._owner is self._listener}
 
     def _is_idle(self, sock: Socket) -> bool:
-        return not sock.closed and not sock._finishing and bool(self._do(sock, partial(getattr, sock, "idle")))
+        return not sock.closed and not sock._finishing and bool(self._loop.call(sock, partial(getattr, sock, "idle")))
 
     def _close_all(self, reason: object) -> None:
         for sock in self._left:
-            self._do(sock, partial(sock.close, reason))
-
-    def _do(self, sock: Socket, call: Callable[[], object]) -> object:
-        """Call what a subclass may have overridden."""
-        try:
-            return sock._context.run(call)
-        except Exception as error:
-            self._loop.failed(sock, error)
-            return None
+            self._loop.call(sock, partial(sock.close, reason))
 
 
 def _was_told(sock: Socket) -> bool:

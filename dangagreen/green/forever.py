@@ -35,6 +35,8 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Sock
     if not listeners:
         raise TypeError("serve_forever needs a listener, such as serve(...) returns")
     for listener in listeners:
+        if not isinstance(listener, Listener):
+            raise TypeError(f"serve_forever needs listeners, such as serve(...) returns, not {listener!r}")
         if listener.loop is not loop:
             raise ValueError(f"{listener!r} belongs to another loop than this thread's")
     with _Forever(me, listeners) as forever:

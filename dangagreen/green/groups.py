@@ -19,7 +19,7 @@ from dangagreen.core.errors import Cancelled
 from dangagreen.green.parking import interrupted, park, parks, waiter
 from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
 from dangagreen.green.scopes import Scope, shield
-from dangagreen.green.tasks import Params, Result, Task
+from dangagreen.green.tasks import Params, Result, Task, check_function
 
 _BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, TaskEnded)  # no failures: what they end is more than a group
 
@@ -55,8 +55,7 @@ class TaskGroup:
         Tasks of the group and callbacks may do it as well. In a group that is cancelled the task never runs. Raises
         RuntimeError before and after the block.
         """
-        if not callable(function):
-            raise TypeError(f"spawn needs a function, not {function!r}: write spawn(f, x) for f(x)")
+        check_function("spawn", function)
         if self.scope._task is None:
             raise RuntimeError(f"{self!r} cannot spawn: its block has not begun, or is over")
         loop = self.scope._task.loop

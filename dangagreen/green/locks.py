@@ -11,7 +11,7 @@ from types import TracebackType
 
 from dangagreen.core.loop import Loop
 from dangagreen.green.line import Line
-from dangagreen.green.parking import entering, parks
+from dangagreen.green.parking import check_present, current_waiter, entering, parks
 from dangagreen.green.sched import Wait, Waiter, top_level
 from dangagreen.green.scopes import shield
 
@@ -73,7 +73,13 @@ class Mutex(Gate):
         Raises RuntimeError if nobody holds it; that of an RLock, unless the caller does.
         """
         owner = self._owner
-        if owner is not None and owner is self.loop.current and not self._line and not self._depth:
+        if (
+            owner is not None
+            and owner is self.loop.current
+            and not self._line
+            and not self._depth
+            and get_ident() == self.loop.thread
+        ):
             self._owner = None
         else:
             self._release()
@@ -88,7 +94,13 @@ class Mutex(Gate):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         owner = self._owner
-        if owner is not None and owner is self.loop.current and not self._line and not self._depth:
+        if (
+            owner is not None
+            and owner is self.loop.current
+            and not self._line
+            and not self._depth
+            and get_ident() == self.loop.thread
+        ):
             self._owner = None  # `release` once more: to call it would cost as much again
         else:
             self._release()
@@ -253,7 +265,9 @@ def caller(loop: Loop) -> Waiter | Loop:
     task: Waiter | None = loop.current
     if task is not None:
         return task
-    return loop if loop.running else top_level(loop)
+    if not loop.running:
+        check_present(loop, "the use")
+    return current_waiter(loop) or (loop if loop.running else top_level(loop))
 
 
 def words(owner: Waiter | Loop | None) -> str:

@@ -12,13 +12,15 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from dangagreen.core.addresses import Address
 from dangagreen.core.errors import ClosedError, IncompleteReadError
-from dangagreen.core.listener import Address, listen
 from dangagreen.core.listener import Listener as CoreListener
+from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.streams import Socket as StreamSocket
+from dangagreen.green.tasks import check_function
 
 log = logging.getLogger("dangagreen")
 Result = TypeVar("Result")
@@ -81,6 +83,7 @@ def serve(
             raise TypeError(f"a handler class must be a subclass of Socket, and {handler.__name__} is not")
         connected = partial(_connected_callbacks, handler)
     elif callable(handler):
+        check_function("serve", handler)
         connected = partial(_connected_task, socket_class, handler)
     else:
         raise TypeError(f"a handler is a subclass of Socket or a function, not {handler!r}")
@@ -115,6 +118,7 @@ def serve_requests(
     """
     if not callable(handler) or isinstance(handler, type):
         raise TypeError(f"the handler of serve_requests is a function, not {handler!r}")
+    check_function("serve_requests", handler)
     return listen(
         address,
         partial(_connected_callbacks, socket_class),
@@ -206,6 +210,8 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
 
 def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
     """Did this very connection come to its end? That of another one is the handler's failure."""
+    if isinstance(error, BaseExceptionGroup):  # of a group whose tasks use the connection
+        return all(_is_own_end(sock, one) for one in error.exceptions)
     if isinstance(error, (IncompleteReadError, ClosedError)):
         return error.sock is sock
     return error is sock._read_error or error is sock._write_error

@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from dangagreen.core.errors import Cancelled, CannotParkError
-from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.loop import Loop, current_loop, present_loop
+from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, scheduler, top_level, wake
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -47,9 +48,17 @@ def waiter(loop: Loop, call: str) -> Waiter:
         sched = scheduler(loop)
         if loop.running or sched.no_parking is not None:
             raise CannotParkError(_cannot_park(call, sched.no_parking))
+        check_present(loop, call)
         task = top_level(loop)
         loop.now = loop.clock()  # it was the time of the last turn
     return task
+
+
+def check_present(loop: Loop, call: str) -> None:
+    """Raise RuntimeError where another loop of this thread is running: the caller is not this one's top-level code."""
+    present = present_loop()
+    if present is not None and present is not loop and present.running:
+        raise RuntimeError(f"{call} of something that belongs to another loop than the one that runs here")
 
 
 def interrupted(task: Waiter) -> BaseException:
@@ -102,7 +111,7 @@ def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> N
         raise
 
     def time_is_up() -> None:
-        wake(task, TimeoutError(f"{wait.name} of {subject!r} took longer than {timeout} s"))
+        wake(task, TimeoutError(f"{described(task, 'waits_for')} took longer than {timeout} s"))
 
     timer = task.loop.timers.add(task.loop.clock() + timeout, time_is_up)
     try:
@@ -149,7 +158,7 @@ def _cannot_park(call: str, no_parking: Any) -> str:
 class NoParking:
     """What `no_parking()` gives. Attributes: `task`, who has entered it, and `caller`, the name of its function."""
 
-    __slots__ = ("_before", "_loop", "_outer", "caller", "task")
+    __slots__ = ("_before", "_loop", "caller", "outer", "task")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -160,15 +169,16 @@ class NoParking:
         self.caller = sys._getframe(1).f_code.co_qualname
         self.task: Waiter | None = current_waiter(loop)
         self._before: Waiter | None = loop.current
-        self._outer: NoParking | None = sched.no_parking
+        self.outer: NoParking | None = sched.no_parking
         sched.no_parking = self
         loop.current = None  # every call that may park now looks closer
 
     def __exit__(self, *_error: object) -> None:
         loop, sched = self._loop, scheduler(self._loop)
-        if sched.no_parking is not self:
+        if sched.no_parking is self:
+            sched.no_parking = self.outer
+        elif self.task is None or not self.task.done:  # else it was forgotten with its task
             raise RuntimeError("no_parking() blocks are left in the reverse order of entering")
-        sched.no_parking = self._outer
         if loop.current is not None:
             raise RuntimeError("no_parking() was left in another task. Does a generator yield inside the block?")
         if self._before is not None and not self._before.done:

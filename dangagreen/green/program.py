@@ -18,7 +18,7 @@ from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop, present_loop
 from dangagreen.green.sched import scheduler, wake
-from dangagreen.green.tasks import Params, Result, Task
+from dangagreen.green.tasks import Params, Result, Task, check_function
 
 
 def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -32,6 +32,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
+    check_function("run", main)
     frame = sys._getframe(1)
     task = Task(loop, partial(main, *args, **kwargs), copy_context(), main, (frame.f_code, frame.f_lasti))
     task.owned = True
@@ -69,13 +70,26 @@ def _wind_up(loop: Loop, reason: str) -> None:
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Listener):
             handler.close(reason)
+    try:
+        _end_tasks(loop, reason)
+    finally:
+        for handler in list(loop.handlers.values()):
+            if isinstance(handler, Descriptor):
+                loop.call(handler, partial(handler.close, reason))
+
+
+def _end_tasks(loop: Loop, reason: str) -> None:
+    """Cancel all tasks and wait for them. One that ends by SystemExit keeps it until the others have ended too."""
+    kept: SystemExit | None = None
     while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
         for task in rest:
             task.cancel(reason)
-        loop.run(lambda: all(task.done for task in rest))
-    for handler in list(loop.handlers.values()):
-        if isinstance(handler, Descriptor):
-            handler.close(reason)
+        try:
+            loop.run(lambda: all(task.done for task in rest))
+        except SystemExit as error:
+            kept = kept or error
+    if kept is not None:
+        raise kept
 
 
 def _at_exit() -> None:

@@ -201,7 +201,10 @@ class ReadingSocket(WatchedSocket):
         self._reader = task.resume
         if not self._watch_read:
             self._sequential = True
-        self._heard = loop.now
+        if self._timer is None:
+            self._heard = loop.now
+        else:
+            self._begin_wait()
         if not self._told & READ:
             self._need(READ)
         park(task, wait, self)
@@ -248,6 +251,8 @@ class ReadingSocket(WatchedSocket):
             self._eof = 1
             self.loop.unsettled.append(self)
             return False
+        if self._timer is not None:
+            self._heard = self.loop.now
         buffer = self._buffer
         if not buffer:
             self._buffer = chunk
@@ -287,6 +292,8 @@ def _stop_reading(sock: ReadingSocket, task: Waiter) -> None:
     if sock._reader is not task.resume:
         return
     sock._reader = None
+    if sock._timer is not None:
+        sock._give_up_wait()
     if sock._watch_read:
         sock.loop.pushed.setdefault(sock, False)
 

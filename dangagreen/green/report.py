@@ -23,9 +23,9 @@ def task_table(loop: Loop | None = None) -> str:
     return loop.green.table() if loop.green is not None else ""
 
 
-def table(tasks: Iterable[Any]) -> str:
-    """These tasks, with headings; "" if there are none."""
-    rows = [_row(task) for task in tasks]
+def table(tasks: Iterable[Any], running: object) -> str:
+    """These tasks, one of which may be `running`, with headings; "" if there are none."""
+    rows = [_row(task, running) for task in tasks]
     if not rows:
         return ""
     rows.insert(0, _HEADINGS)
@@ -33,17 +33,17 @@ def table(tasks: Iterable[Any]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _row(task: Any) -> tuple[str, ...]:
+def _row(task: Any, running: object) -> tuple[str, ...]:
     if task.wait is not None:
         state = "parked"
-    elif task.loop.current is task:
+    elif task is running:
         state = "running"
     else:
         state = "not started" if task.worker is None else "ready"
-    return _words(task, "name"), state, _words(task, "waits_for"), _words(task, "spawned_at")
+    return described(task, "name"), state, described(task, "waits_for"), described(task, "spawned_at")
 
 
-def _words(task: Any, attribute: str) -> str:
+def described(task: Any, attribute: str) -> str:
     """In one line, "-" if there are none."""
     try:
         words = getattr(task, attribute, None)

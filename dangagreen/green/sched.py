@@ -230,6 +230,11 @@ class Scheduler:
             for scope in self.top_level.scopes():
                 scope._deadline = None
 
+    def forget_no_parking(self, task: Waiter) -> None:
+        """The task has ended. A generator that has outlived it may hold its block open."""
+        while self.no_parking is not None and self.no_parking.task is task:
+            self.no_parking = self.no_parking.outer
+
     def idle_alarms(self) -> int:
         """How many waiters have an alarm, and no scope with a deadline any more."""
         alarmed = [
@@ -240,7 +245,8 @@ class Scheduler:
     def table(self) -> str:
         """Every task, and the top-level code if it waits, as text."""
         top = self.top_level
-        return table([*([top] if top is not None and top.wait is not None else ()), *self.tasks])
+        running = self.loop.current if self.no_parking is None else self.no_parking.task
+        return table([*([top] if top is not None and top.wait is not None else ()), *self.tasks], running)
 
     def _end(self, task: Waiter) -> None:
         reset = Cancelled("the loop was reset")

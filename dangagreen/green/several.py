@@ -61,10 +61,11 @@ def wait(
         gathering.let_go()
 
 
+@parks
 def as_completed(tasks: Iterable[Task[Result]]) -> Generator[Task[Result], None, None]:
-    """Iterate over the tasks in the order in which they end, each once; those that have ended before come first.
+    """Parks until the next of the tasks has ended, in each step of the iteration; those that had before come first.
 
-    Each step parks until the next one has ended. The failure of a task that was handed out is not reported. The
+    Each comes once. The failure of a task that was handed out is not reported. The
     iteration may be abandoned at any point, and leaves nothing behind.
     """
     loop = current_loop()
@@ -129,7 +130,7 @@ class _Gathering(Generic[Result]):
 
     def let_go(self) -> None:
         """Hear no more. Not when it is woken but when it runs: then what ended in between was heard as well."""
-        for task in self.pending:
+        for task in (*self.pending, *self.ended):
             task._unwatch(self)
         _report_unseen(self.loop, self.ended)
 
@@ -139,6 +140,8 @@ class _Gathering(Generic[Result]):
 
 def _distinct(call: str, loop: Loop, tasks: Iterable[Task[Result]]) -> dict[Task[Result], None]:
     """The tasks, each once, in order."""
+    if isinstance(tasks, Task):
+        raise TypeError(f"{call} needs an iterable of tasks, not one: {call}([{tasks!r}])")
     distinct = dict.fromkeys(tasks)
     for task in distinct:
         if not isinstance(task, Task):
@@ -187,7 +190,7 @@ def select(*sources: OneSource) -> OneSource:
         while (chosen := selection.first_ready()) is None:
             selection.park(me)
     finally:
-        selection.give_back(chosen)
+        selection.give_back(me, chosen)
     return chosen  # type: ignore[return-value]
 
 
@@ -207,7 +210,7 @@ class _Selection:
             _check_loop("select", self.loop, given._timers.owner, given)
             return _TimerSource(given)
         if not hasattr(given, "_watch"):
-            raise TypeError(f"select cannot wait for {given!r}")
+            raise TypeError(f"select cannot wait for {given!r}: its sources are its arguments, as in select(a, b)")
         _check_loop("select", self.loop, getattr(given, "loop", self.loop), given)
         return given
 
@@ -241,14 +244,17 @@ class _Selection:
         for source in watched:
             source._unwatch(me)
 
-    def give_back(self, chosen: object) -> None:
+    def give_back(self, me: Waiter, chosen: object) -> None:
         """Of the tasks among the sources, one is handed back at most."""
         if isinstance(chosen, Task):
             chosen.owned = True
-        _report_unseen(self.loop, [task for task in self.given if isinstance(task, Task)])
+        tasks = [task for task in self.given if isinstance(task, Task)]
+        for task in tasks:
+            task._unwatch(me)
+        _report_unseen(self.loop, tasks)
 
     def __repr__(self) -> str:
-        some = ", ".join(map(repr, self.given[:3]))
+        some = ", ".join(f"task {one.name!r}" if isinstance(one, Task) else repr(one) for one in self.given[:3])
         return some if len(self.given) <= 3 else f"{some} and {len(self.given) - 3} more"
 
 

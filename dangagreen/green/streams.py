@@ -122,8 +122,10 @@ class Socket(ReadingSocket):
     ) -> None:
         """Parks until everything queued was sent, and closes; after an exception it closes at once."""
         try:
-            if error is None and not self.closed and not self._finishing:
-                self.drain()
+            if error is None:
+                task = entering(self.loop, "leaving a Socket's block")
+                if not self.closed and not self._finishing:
+                    self._wait_unsent(task, _DRAIN, 0)
         finally:
             if not self._finishing:
                 self.close(error)

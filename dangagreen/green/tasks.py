@@ -12,14 +12,17 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.parking import check_seconds, current_waiter, entering, park, park_for, parks
-from dangagreen.green.sched import Wait, Waiter, scheduler
+from dangagreen.green.report import described
+from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
 from dangagreen.green.scopes import Scope, abandon, spread
+
+_ASYNC = 0x80 | 0x200  # code flags, CO_COROUTINE and CO_ASYNC_GENERATOR: to import inspect takes 10 ms
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -69,7 +72,8 @@ class Task(Waiter, Generic[Result]):
         self._origin = origin
         self._joiners: dict[Joiner, bool] | None = None  # True: it takes care of a failure, come what may
         self.group: Group | None = None
-        scheduler(loop).tasks[self] = None
+        sched: Scheduler = loop.green or scheduler(loop)  # type: ignore[assignment]
+        sched.tasks[self] = None
 
     @property
     def spawned_at(self) -> str | None:
@@ -95,10 +99,14 @@ class Task(Waiter, Generic[Result]):
             self._joiners = {me: True}
         else:
             self._joiners[me] = True
-        if timeout is None:
-            park(me, _JOIN, self)
-        else:
-            park_for(me, _JOIN, self, timeout)
+        try:
+            if timeout is None:
+                park(me, _JOIN, self)
+            else:
+                park_for(me, _JOIN, self, timeout)
+        except BaseException:
+            self._missed()
+            raise
 
     def result(self) -> Result:
         """What the function returned, or raise what it raised; TaskCancelledError if it was cancelled.
@@ -134,7 +142,7 @@ class Task(Waiter, Generic[Result]):
         elif self.worker is None:
             state = "not started"
         else:
-            state = "running" if self.wait is None else f"parked in {self.waits_for}"
+            state = "running" if self.wait is None else f"parked in {described(self, 'waits_for')}"
         return f"<Task {self.name}, {state}>"
 
     # -- those who wait for its end
@@ -156,11 +164,22 @@ class Task(Waiter, Generic[Result]):
             self._joiners.pop(joiner, None)
 
     def _unseen(self) -> None:
-        """Nobody has it handed back: report its failure, if it has failed and that was not done yet."""
-        if self.done and isinstance(self._error, Exception) and not self.owned:
+        """Nobody has it handed back: report its failure, unless that was done, or somebody still looks at it."""
+        if self.done and isinstance(self._error, Exception) and not self.owned and not self._joiners:
             self.owned = True
             where = f", spawned at {self.spawned_at}," if self._origin else ""
-            self.loop.report(ErrorContext(f"task {self.name!r}{where} failed", self._error, self))
+            failure = ErrorContext(f"task {self.name!r}{where} failed", self._error, self)
+            context, self.context = self.context, None
+            if context is None:
+                self.loop.report(failure)
+            else:
+                context.run(self.loop.report, failure)
+
+    def _missed(self) -> None:
+        """Who joined it goes away. If it has ended by now, that is top-level code, at Ctrl-C, and has not seen it."""
+        if self.done:
+            self.owned = False
+            self._unseen()
 
     # -- its life, on the hub and in its worker
 
@@ -190,19 +209,25 @@ class Task(Waiter, Generic[Result]):
             abandon(self)
         self.done = True
         self._error = error
-        self.worker = self._call = self.context = None
-        del self.loop.green.tasks[self]  # type: ignore[union-attr]
+        self.worker = self._call = None
+        context, self.context = self.context, None
+        sched: Scheduler = self.loop.green  # type: ignore[assignment]
+        del sched.tasks[self]
+        if sched.no_parking is not None:
+            sched.forget_no_parking(self)
         joiners, self._joiners = self._joiners, None
         if joiners is not None:
             for joiner in joiners:
                 joiner._hear(self)
         if self.group is not None:
             self.owned = self.group._ended(self, error)
-        if error is not None:
+        if error is not None and isinstance(error, Exception):
             if not joiners:
                 self._unseen()
             elif any(joiners.values()):
                 self.owned = True
+            elif not self.owned:  # until the last who looks at it has let go
+                self._joiners, self.context = joiners, context
 
 
 def _name_of(function: Any) -> str:
@@ -211,10 +236,21 @@ def _name_of(function: Any) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
+def check_function(call: str, function: object) -> None:
+    """Raise TypeError, in the name of `call`, for what cannot run in a task: no function, or a coroutine function."""
+    if not callable(function):
+        raise TypeError(f"{call} needs a function, not {function!r}: write {call}(f, x) for f(x)")
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is not None and code.co_flags & _ASYNC:
+        raise TypeError(f"{call} was given {function!r}, an async def, which would never run: write a plain def")
+
+
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
     """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
-    if not callable(function):
-        raise TypeError(f"spawn needs a function, not {function!r}: write spawn(f, x) for f(x)")
+    if type(function) is not FunctionType or function.__code__.co_flags & _ASYNC:
+        check_function("spawn", function)
     loop = current_loop()
     frame = sys._getframe(1)
     call = partial(function, *args, **kwargs) if args or kwargs else function

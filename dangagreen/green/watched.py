@@ -62,12 +62,13 @@ class WatchedSocket(CallbackSocket):
         self._reader = Watch(task)
         if not self._watch_read:
             self._sequential = True
-        self._heard = self.loop.now
+        self._begin_wait()
         self._need(READ)
 
     def _unwatch(self, task: Waiter) -> None:
         if isinstance(self._reader, Watch) and self._reader.task is task:
             self._reader = None
+            self._give_up_wait()
 
     def _busy(self, task: Waiter) -> BusyError:
         return BusyError(f"{task.name!r} cannot read {self!r}: {parked_task(self._reader).name!r} is reading it")

@@ -593,3 +593,43 @@ def test_a_failing_shutdown_is_a_failed_write(loop, wires, run_turns):
     run_turns(2)
     assert one.closed
     assert isinstance(one.close_reason, OSError)
+
+
+def test_work_that_computes_does_not_count_as_idle(loop, wires, advance):
+    """Though no turn of the loop comes in between."""
+
+    class Slow(Idle):
+        __slots__ = ()
+
+        def event_read(self):
+            super().event_read()
+            self.loop.clock.jump(15)
+
+    sock, peer = wires()
+    one = Slow(sock)
+    one.watch_read(True)
+    peer.send(b"x")
+    advance(9)
+    assert not one.closed
+    one.push_back_read(b"y")
+    advance(1)  # and 15 of its own
+    advance(8.9)
+    assert not one.closed
+    advance(2)
+    assert one.closed
+
+
+def test_time_before_a_reply_gets_stuck_does_not_count_as_idle(loop, wires, advance):
+    sock, peer = wires(10)
+    one = Idle(sock)
+    advance(19.9)
+    one.write(b"x" * 20)
+    advance(1)
+    assert not one.closed
+    assert peer.recv(100) == b"x" * 10
+    advance(9)
+    assert peer.recv(100) == b"x" * 10
+    assert not one.closed
+    one.write(b"x" * 20)
+    advance(10.1)
+    assert one.closed

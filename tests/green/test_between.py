@@ -25,7 +25,7 @@ from dangagreen import (
     sleep,
     spawn,
 )
-from dangagreen.core.listener import _remove_stale
+from dangagreen.core.addresses import _remove_stale
 from dangagreen.core.pollers import SelectPoller
 from dangagreen.testing import BLOCK
 

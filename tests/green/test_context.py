@@ -566,3 +566,26 @@ def test_what_event_read_undoes_after_it_has_started_the_handler_is_undone_after
     ask_twice_and_end(d.serve_requests(("127.0.0.1", 0), handler, socket_class=Serving).address)
     after = "the handler's" if changed else "-"
     assert seen == ["-", "for a while", "for a while", after, "for a while", "for a while", after]
+
+
+def test_a_connection_that_the_end_of_run_closes_is_closed_in_its_own_context(real_loop, logged):
+    class Told(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            request_id.set((self.read(100) or b"").decode())
+            self.write(b"ok\n")
+
+        def close(self, reason=None):
+            if not self.closed:
+                log.info("close: %s", reason)
+            super().close(reason)
+
+    def main():
+        listener = d.serve(("127.0.0.1", 0), Told)
+        sock = d.connect(listener.address)
+        sock.write_all(b"ann")
+        assert sock.read_line() == b"ok\n"
+
+    d.run(main)
+    assert ("shop", "ann", "close: run() ended") in logged

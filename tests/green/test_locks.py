@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import dangagreen as d
+import dangagreen.testing
 
 LOCKS = [d.Lock, d.RLock]
 SEMAPHORES = [d.Semaphore, d.BoundedSemaphore]
@@ -405,3 +406,48 @@ def test_whatever_happens_nothing_is_lost(seed, loop):
     assert [thing.acquire(False) for _ in range(permits)] == [True] * permits
     if kind is not d.RLock:
         assert thing.acquire(False) is False
+
+
+@pytest.mark.parametrize("make", [d.RLock, d.Lock, d.Condition])
+def test_inside_no_parking_its_holder_is_still_its_holder(make, loop):
+    def work():
+        lock = make()
+        with lock, d.no_parking():
+            if isinstance(lock, d.Condition):
+                lock.notify()
+            lock.release()
+            assert lock.acquire(False)
+        assert lock.acquire(False)
+        lock.release()
+
+    task = d.spawn(work)
+    task.join()
+    task.result()
+
+
+@pytest.mark.parametrize("make", [d.RLock, d.Lock, d.Semaphore])
+def test_a_lock_of_another_loop_of_this_thread_is_refused(make, loop):
+    lock = make()
+    with dangagreen.testing.virtual_loop():
+        for use in (lock.acquire, lock.__enter__):
+            task = d.spawn(use)
+            with pytest.raises(RuntimeError, match="belongs to another loop"):
+                d.run(lambda task=task: (task.join(), task.result()))
+    assert lock.acquire(False)
+    lock.release()
+
+
+@pytest.mark.parametrize("make", [d.RLock, d.Lock])
+def test_another_thread_cannot_release_while_the_holder_runs(make, loop, in_thread):
+    def work():
+        lock = make()
+        lock.acquire()
+        for release in (lock.release, lambda: lock.__exit__(None, None, None)):
+            with pytest.raises(d.ForeignThreadError):
+                in_thread(release)
+        assert lock.locked()
+        lock.release()
+
+    task = d.spawn(work)
+    task.join()
+    task.result()

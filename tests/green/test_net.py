@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import errno
+import functools
 import logging
 import os
 import signal
@@ -15,6 +17,7 @@ from typing import ClassVar
 import pytest
 
 import dangagreen as d
+from dangagreen.green import connecting
 from dangagreen.green.sched import scheduler
 
 var = contextvars.ContextVar("var", default="unset")
@@ -1361,3 +1364,95 @@ def test_a_handler_that_is_cancelled_before_it_starts_leaves_no_connection_behin
     assert started == []
     assert listener.connections == 0
     assert peer.read_some() == b""
+
+
+def test_a_handler_whose_group_saw_its_own_peers_end_has_ended_normally(real_loop, served, client, caplog, wait_for):
+    def copy(sock):
+        with d.TaskGroup() as group:
+            group.spawn(sock.read_exactly, 100)
+            group.spawn(d.sleep, 100)
+
+    def nested(sock):
+        with d.TaskGroup() as group:
+            group.spawn(copy, sock)
+
+    caplog.set_level(logging.DEBUG, logger="dangagreen")
+    for handler in (copy, nested):
+        sock = client(served(handler))
+        sock.write_all(b"too few")
+        sock.finish()
+        wait_for(lambda: any("ended with its peer" in record.getMessage() for record in caplog.records))
+        assert all(record.levelno == logging.DEBUG for record in caplog.records)
+        caplog.clear()
+
+
+def test_another_failure_beside_it_in_the_group_is_reported(real_loop, served, client, wait_for, take_errors):
+    def handler(sock):
+        with d.TaskGroup() as group:
+            group.spawn(sock.read_exactly, 100)
+            group.spawn(fail)
+
+    def fail():
+        try:
+            d.sleep(100)
+        finally:
+            raise ValueError("mine")
+
+    sock = client(served(handler))
+    sock.write_all(b"too few")
+    sock.finish()
+    errors = []
+    wait_for(lambda: errors.extend(take_errors()) or errors)
+    assert "2 failed" in str(errors[0].exception)
+
+
+@pytest.mark.parametrize("start", [d.serve, d.serve_requests, d.spawn, d.run, lambda f: d.TaskGroup().spawn(f)])
+def test_a_coroutine_function_is_refused_at_once(loop, start):
+    async def handler(sock):
+        """Somebody comes from asyncio."""
+
+    arguments = (LOCAL, handler) if start in (d.serve, d.serve_requests) else (handler,)
+    with pytest.raises(TypeError, match="async def"):
+        start(*arguments)
+    with pytest.raises(TypeError, match="async def"):
+        start(*arguments[:-1], functools.partial(handler, 1))
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 80000])
+def test_a_port_that_cannot_be_is_refused(loop, port):
+    for use in (lambda address: d.serve(address, Echo), d.connect):
+        with pytest.raises(ValueError, match=f"{port}.*is not between 0 and 65535"):
+            use(("127.0.0.1", port))
+    with pytest.raises(TypeError, match="no int"):
+        d.serve(("127.0.0.1", None), Echo)
+
+
+def test_listening_on_a_name_that_does_not_exist_names_it(loop):
+    with pytest.raises(OSError, match=r"cannot look up \('no such host', 80\)"):
+        d.serve(("no such host", 80), Echo)
+
+
+def test_connect_goes_on_where_the_kernel_lacks_the_family_of_the_first_address(real_loop, served, monkeypatch):
+    listener = served(echo_lines)
+    real = socket.socket
+
+    class Lacking(real):
+        def __init__(self, family=-1, *args, **kwargs):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *args, **kwargs)
+
+    addresses = [(socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, listener.address)]
+    monkeypatch.setattr(connecting, "_addresses", lambda *_: addresses)
+    monkeypatch.setattr(socket, "socket", Lacking)
+    with d.connect(("somehost", 1)) as sock:
+        sock.write_all(b"there\n")
+        assert sock.read_line() == b"there\n"
+    del addresses[1]
+    with pytest.raises(OSError, match=r"cannot connect to \('::1', 1, 0, 0\): Address family"):
+        d.connect(("somehost", 1))
+
+
+def test_serve_forever_needs_listeners(loop):
+    with pytest.raises(TypeError, match="serve_forever needs listeners"):
+        d.serve_forever(LOCAL)

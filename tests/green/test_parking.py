@@ -88,6 +88,7 @@ CALLS = {
     "queues.Queue.get": lambda sock, task: there(d.Queue()).get(),
     "queues.Queue.join": lambda sock, task: d.Queue().join(),
     "queues.Queue.put": lambda sock, task: d.Queue().put("item"),
+    "several.as_completed": lambda sock, task: next(d.as_completed([task])),
     "several.select": lambda sock, task: d.select(task),
     "several.wait": lambda sock, task: d.wait([task]),
     "streams.Socket.__exit__": lambda sock, task: sock.__exit__(None, None, None),
@@ -362,3 +363,19 @@ def test_a_time_that_is_not_a_number_is_refused(loop, call):
     task.join()
     task.result()
     assert len(loop.timers) == 0
+
+
+def test_a_block_that_a_generator_holds_open_ends_with_its_task(loop, take_errors):
+    def generator():
+        with d.no_parking():
+            yield
+
+    held, seen = generator(), []
+    d.spawn(next, held)
+    loop.add_timer(1, lambda: seen.append(d.current_task()))
+    loop.add_timer(1, lambda: d.sleep(1))
+    d.sleep(2)
+    assert seen == [None]
+    (context,) = take_errors()
+    assert "no_parking" not in str(context.exception)
+    held.close()

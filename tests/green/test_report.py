@@ -130,3 +130,43 @@ def test_threads_have_tables_of_their_own(loop, run_turns):
     (row,) = rows(seen[0])
     assert "lambda" in row[0]
     task.join()
+
+
+def test_two_tasks_that_select_on_each_other_are_described_and_a_timeout_on_one_comes(loop):
+    box = []
+    box.extend(d.spawn(lambda at=at: d.select(box[at])) for at in (1, 0))
+    d.sleep(0)
+    assert [row[1] for row in rows(d.task_table())[-2:]] == ["parked", "parked"]
+    assert "RecursionError" not in d.task_table()
+    assert "select" in repr(box[0])
+    with pytest.raises(TimeoutError, match="longer than 1 s"):
+        box[0].join(1)
+    for task in box:
+        task.cancel()
+
+
+def test_a_timeout_comes_whatever_the_description_of_the_object_does(loop, pair):
+    class Mute(d.Socket):
+        __slots__ = ()
+
+        def __repr__(self):
+            raise ValueError("no words")
+
+    sock, _ = pair(Mute)
+    reader = d.spawn(sock.read_line)
+    with pytest.raises(TimeoutError, match="join of task"):
+        reader.join(1)
+    assert "ValueError in its description" in repr(reader)
+    reader.cancel()
+    reader.join()
+
+
+@pytest.mark.in_order
+def test_who_runs_inside_no_parking_is_running(loop):
+    def asking():
+        with d.no_parking():
+            return d.task_table()
+
+    task = d.spawn(asking)
+    task.join()
+    assert rows(task.result())[-1][1] == "running"

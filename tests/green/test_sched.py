@@ -1179,3 +1179,66 @@ def test_a_yielding_task_that_is_cancelled_by_the_call_before_it_leaves_the_queu
     assert ran == ["later"]
     with pytest.raises(d.TaskCancelledError, match="by the call before"):
         task.result()
+
+
+def test_a_task_that_exits_in_its_clean_up_does_not_keep_the_others_from_theirs(loop, pair):
+    steps = []
+    sock, _ = pair()
+
+    def cleans_up(words, error):
+        try:
+            d.sleep(100)
+        finally:
+            steps.append(words)
+            if error is not None:
+                raise error
+
+    def main():
+        for number in range(4):
+            d.spawn(cleans_up, number, SystemExit(number) if number % 2 else None)
+        d.sleep(1)
+
+    with pytest.raises(SystemExit) as caught:
+        d.run(main)
+    assert caught.value.code in (1, 3)
+    assert sorted(steps) == [0, 1, 2, 3]
+    assert sock.closed
+    assert d.task_table() == ""
+
+
+@pytest.mark.parametrize("call", ["join", "wait"])
+def test_to_wait_for_a_task_that_exits_does_not_keep_it_from_leaving_the_loop(loop, call):
+    def leaves():
+        d.sleep(1)
+        raise SystemExit(3)
+
+    def main():
+        task = d.spawn(leaves)
+        task.join() if call == "join" else d.wait([task])
+        d.sleep(100)
+
+    with pytest.raises(SystemExit) as caught:
+        d.run(main)
+    assert caught.value.code == 3
+    assert loop.clock() == 1001
+
+
+@pytest.mark.in_order
+def test_a_failure_that_an_interrupted_join_did_not_see_is_reported(loop, take_errors):
+    def leave(error):
+        raise error
+
+    task = d.spawn(leave, ValueError("seen by nobody"))
+    d.spawn(leave, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        task.join()
+    assert [str(context.exception) for context in take_errors()] == ["seen by nobody"]
+
+
+def test_the_loop_does_not_run_inside_no_parking(loop):
+    with d.no_parking():
+        with pytest.raises(RuntimeError, match="no_parking"):
+            d.run(int)
+        with pytest.raises(RuntimeError, match="no_parking"):
+            d.Socket.event_loop()
+    loop.reset()

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextvars import ContextVar
 
 import pytest
 
@@ -997,7 +998,7 @@ def test_a_select_says_what_it_waits_for(loop, pair):
     sock, _ = pair()
     few, many = d.spawn(d.select, sock, napper(5)), d.spawn(d.select, *(napper(5) for _ in range(10)))
     d.sleep(1)
-    assert few.waits_for == f"select of {sock!r}, <Task nap 5, parked in sleep until 1005.000>"
+    assert few.waits_for == f"select of {sock!r}, task 'nap 5'"
     assert many.waits_for.endswith("and 7 more")
     few.cancel()
     d.wait([few, many])
@@ -1673,3 +1674,65 @@ def test_a_block_step_is_not_consumed_by_a_look(loop, pair):
     assert sock.ready
     assert list(sock.sock.reads) == [BLOCK]
     assert sock.read_some() == b"x"
+
+
+@pytest.mark.parametrize("first", ["wait", "select", "as_completed"])
+def test_a_failure_is_not_reported_while_somebody_else_still_has_it_handed_back(loop, take_errors, first):
+    box = Box()
+
+    def fail():
+        d.sleep(1)
+        box.put("x")
+        raise Gong
+
+    def lets_go():
+        if first == "select":
+            assert d.select(box, failing) is box
+        with d.move_on_after(2):
+            if first == "wait":
+                d.wait([failing, sleeper])
+            if first == "as_completed":
+                iteration = d.as_completed([failing, sleeper])
+                d.sleep(1.5)
+                iteration.close()
+
+    failing, sleeper = d.spawn(fail), d.spawn(d.sleep, 5)
+    early, late = d.spawn(lets_go), d.spawn(d.wait, [failing, sleeper])
+    d.wait([early, late])
+    early.result()
+    assert late.result() == ({failing, sleeper}, set())
+    assert take_errors() == []
+
+
+def test_the_last_who_lets_go_of_a_failure_reports_it_in_its_own_context(loop):
+    request, seen = ContextVar("request", default="-"), []
+    loop.on_error = lambda context: seen.append((request.get(), str(context.exception)))
+
+    def fail():
+        d.sleep(1)
+        raise ValueError("of request 7")
+
+    def fails():
+        request.set("7")
+        return d.spawn(fail)
+
+    def looks(failing):
+        request.set("8")
+        with d.move_on_after(2):
+            d.wait([failing, sleeper])
+
+    sleeper = d.spawn(d.sleep, 5)
+    maker = d.spawn(fails)
+    maker.join()
+    d.wait([d.spawn(looks, maker.result()) for _ in range(2)])
+    assert seen == [("7", "of request 7")]
+    sleeper.join()
+
+
+def test_one_task_in_the_place_of_several_is_refused_with_the_cure(loop):
+    task = napper(1)
+    with pytest.raises(TypeError, match=r"wait\(\[<Task"):
+        d.wait(task)
+    with pytest.raises(TypeError, match=r"select\(a, b\)"):
+        d.select([task])
+    task.join()

@@ -1204,3 +1204,80 @@ def test_a_queued_callable_that_raises_while_its_task_parks_costs_the_socket_and
     assert task.result() == "slept"
     assert sock.closed
     assert [type(context.exception) for context in take_errors()] == [ZeroDivisionError]
+
+
+class Idle(d.Socket):
+    __slots__ = ()
+    idle_timeout = 5
+
+
+@pytest.mark.parametrize("call", ["read_line", "select"])
+def test_waits_that_were_given_up_add_up_to_the_idle_time(loop, pair, call):
+    sock, far = pair(Idle)
+
+    def work():
+        for _ in range(100):
+            with d.move_on_after(1.1):
+                sock.read_line() if call == "read_line" else d.select(sock)
+            if sock.closed:
+                return
+            d.sleep(10)  # the handler's own work
+
+    if call == "read_line":
+        far.send(b"half a line")
+    task = d.spawn(work)
+    loop.add_timer(44.9, lambda: closed.append(sock.closed))
+    closed = []
+    task.join()
+    assert loop.clock() == pytest.approx(1045)
+    assert closed == [False]
+    assert "idle for 5 s" in str(sock.close_reason)
+    if call == "read_line":
+        with pytest.raises(d.ClosedError):
+            task.result()
+
+
+def test_input_begins_the_idle_time_anew_after_a_wait_that_was_given_up(loop, pair):
+    sock, far = pair(Idle)
+
+    def work():
+        for _ in range(5):
+            with d.move_on_after(4):
+                sock.read_line()
+            far.send(b"a line\n")
+            assert sock.read_line() == b"a line\n"
+
+    task = d.spawn(work)
+    task.join()
+    task.result()
+    assert loop.clock() == 1020
+    assert not sock.closed
+
+
+def test_a_handler_that_computes_does_not_make_its_peer_idle(loop, pair):
+    sock, far = pair(Idle)
+
+    def work():
+        while sock.read_line():
+            loop.clock.jump(20)
+
+    task = d.spawn(work)
+    for _ in range(3):
+        far.send(b"a line\n")
+        d.sleep(4)
+    assert not sock.closed
+    task.join()
+    assert sock.closed
+    with pytest.raises(d.ClosedError, match="idle"):
+        task.result()
+
+
+def test_a_closed_socket_is_left_like_any_other_call_that_may_park(loop, pair):
+    def leave():
+        sock, _ = pair()
+        with d.no_parking(), pytest.raises(d.CannotParkError), sock:
+            sock.close()
+
+    task = d.spawn(leave)
+    task.join()
+    task.result()
