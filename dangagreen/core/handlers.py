@@ -36,6 +36,7 @@ class Handler(Protocol):
     def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
     def _pushed_back(self, just_now: bool) -> bool: ...  # deliver what was pushed back; is there more?
     def _flush(self) -> None: ...
+    def _wanted(self) -> int: ...  # the bits for which it waits
     def _begin_wait(self) -> None: ...  # for its peer, where the time for that is limited
     def _settle(self) -> None: ...  # make the kernel's interest what it should be
     def _really_close(self) -> None: ...
@@ -101,6 +102,9 @@ class FdHandler:
     def _events(self, mask: int) -> None:
         if not self.closed:
             self.callback(mask)
+
+    def _wanted(self) -> int:
+        return READ
 
     def close(self, reason: object = None) -> None:
         if not self.closed:

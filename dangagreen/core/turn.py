@@ -8,7 +8,7 @@ begins and ends, sockets, buffers, greenlets.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from itertools import islice
 from typing import Any
@@ -85,8 +85,8 @@ class Turning(Registry):
         deadline = self.timers.next_deadline()
         patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
-            if len(self.handlers) <= 1 and (patience is None or self._would_wake_for_nothing(patience)):
-                self._stalled()  # there is no descriptor but for the pair of sockets that wakes us
+            if (patience is None or self._would_wake_for_nothing(patience)) and not self._hears_of_anybody():
+                self._stalled()
             return patience
         return self.loop_timeout
 
@@ -94,14 +94,27 @@ class Turning(Registry):
         """Are there only timers that nobody needs any more? Looked for before a long wait, where that costs nothing."""
         return patience > 1 and self.green is not None and self.green.idle_alarms() == len(self.timers)
 
+    def _hears_of_anybody(self) -> bool:
+        """Is anything waited for from a descriptor, beside the pair of sockets by which others wake us?"""
+        for handler in self.handlers.values():  # noqa: SIM110  any() would cost each turn three times as much
+            if handler is not self._foreign_ends and handler._wanted():  # as a rule the first, a listener
+                return True
+        return False
+
+    def _doubts(self) -> Iterator[str]:
+        """Who might end a wait that has no limit, in words."""
+        if len(self.handlers) > 1:
+            yield "the end of a connection that nobody reads"
+        yield from who_might_wake()
+
     def _stalled(self) -> None:
-        """The next wait has no limit, and no descriptor can end it. A deadlock, unless somebody outside wakes us."""
+        """The next wait has no limit, and nobody is waited for. A deadlock, unless somebody outside wakes us."""
         if self.deadlock_seconds is None:
             return
-        if any(who_might_wake()) and (self._warned or self.poller.wait(self.deadlock_seconds)):
+        if any(self._doubts()) and (self._warned or self.poller.wait(self.deadlock_seconds)):
             return  # what has come, the poller will tell again
         table = self.green.table() if self.green is not None else ""
-        if outside := ", ".join(who_might_wake()):
+        if outside := ", ".join(self._doubts()):
             self._warned = bool(table)
             if table:
                 log.warning("nobody can run, and only %s might wake the loop:\n%s", outside, table)

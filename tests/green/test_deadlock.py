@@ -250,6 +250,22 @@ def test_no_warning_while_others_keep_waking_it(scripted, in_company, knot, capl
     assert warnings_of(caplog) == []
 
 
+def test_a_connection_that_nobody_reads_is_a_doubt(real_loop, alone, unix_pair, knot, caplog):
+    near, far = unix_pair()
+    sock = d.Socket(near)
+    task = knot()[0]
+    real_loop.deadlock_seconds = SOON
+    waker = threading.Timer(5 * SOON, lambda: real_loop.call_soon_threadsafe(task.cancel))
+    waker.start()
+    task.join()
+    waker.join()
+    sock.close()
+    assert far.recv(1) == b""
+    (warning,) = warnings_of(caplog)
+    assert "only the end of a connection that nobody reads might wake the loop" in warning
+    assert "join of task" in warning
+
+
 def test_each_run_may_warn_anew(scripted, in_company, knot, caplog):
     knot()
     scripted(list)
