@@ -18,9 +18,9 @@ Which style is where, and why:
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections import deque
 from collections.abc import Callable
 
@@ -209,7 +209,7 @@ def clean(line: bytes) -> bytes:
 
 def main() -> None:
     global LOGIN_SECONDS
-    parser = argparse.ArgumentParser(description="A chat server.")
+    parser = ArgumentParser(description="A chat server.", formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("--port", type=int, default=7788, help="0 picks one")
     parser.add_argument("--most", type=int, default=room.most, help="members at once")
     parser.add_argument("--login-seconds", type=float, default=LOGIN_SECONDS, help="time to log in")

@@ -18,13 +18,14 @@ The protocol is HTTP/1.1 without TLS, as much of it as a page needs; use a real 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import unescape
+from typing import TypeVar
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
 
 from dangagreen import (
@@ -43,6 +44,7 @@ from dangagreen import (
 
 LINK = re.compile(rb"""<a\s[^<>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", re.IGNORECASE)
 LONGEST_HEAD = 64 * 1024  # bytes of status line and headers
+Number = TypeVar("Number", int, float)
 REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -247,19 +249,31 @@ def main(crawl: Crawl, starts: list[str], limit: int, seconds: float) -> None:
 def address(url: str) -> str:
     """A URL of the command line."""
     if not re.fullmatch(r"http://[!-~]+", url) or not urlsplit(url).hostname:
-        raise argparse.ArgumentTypeError(f"{url} is not an http:// address")
+        raise ArgumentTypeError(f"{url} is not an http:// address")
     return url
 
 
+def at_least(least: Number) -> Callable[[str], Number]:
+    """A number of the command line, of the kind that `least` is."""
+
+    def number(text: str) -> Number:
+        value = type(least)(text)
+        if not value >= least:
+            raise ArgumentTypeError(f"{text} is not {least} or more")
+        return value
+
+    return number
+
+
 def command() -> int:
-    parser = argparse.ArgumentParser(description="Follow the links of a site.")
+    parser = ArgumentParser(description="Follow the links of a site.", formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("urls", nargs="+", type=address, metavar="URL")
-    parser.add_argument("--limit", type=int, default=10, help="pages at a time")
-    parser.add_argument("--pages", type=int, default=1000, help="pages in all")
-    parser.add_argument("--bytes", type=int, default=1024 * 1024, help="the largest page")
-    parser.add_argument("--depth", type=int, default=10, help="links from the start")
-    parser.add_argument("--page-seconds", type=float, default=10.0, help="time for a page")
-    parser.add_argument("--seconds", type=float, default=60.0, help="time for all")
+    parser.add_argument("--limit", type=at_least(1), default=10, help="pages at a time")
+    parser.add_argument("--pages", type=at_least(1), default=1000, help="pages in all")
+    parser.add_argument("--bytes", type=at_least(1), default=1024 * 1024, help="the largest page")
+    parser.add_argument("--depth", type=at_least(0), default=10, help="links from the start")
+    parser.add_argument("--page-seconds", type=at_least(0.01), default=10.0, help="time for a page")
+    parser.add_argument("--seconds", type=at_least(0.01), default=60.0, help="time for all")
     options = parser.parse_args()
     crawl = Crawl(options.pages, options.bytes, options.depth, options.page_seconds)
     interrupted = False

@@ -8,7 +8,8 @@ for each connection, and `read_some` looks as if it blocked. `requests` is seque
 only while there is something to answer: an idle connection is as cheap as in callback style.
 """
 
-import argparse
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 
 from dangagreen import Listener, Socket, serve, serve_forever, serve_requests
 
@@ -44,11 +45,15 @@ def listen(style: str, address: tuple[str, int]) -> Listener:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An echo server.")
-    parser.add_argument("--style", choices=["callback", "sequential", "requests"], default="sequential")
+    parser = ArgumentParser(description="An echo server.", formatter_class=ArgumentDefaultsHelpFormatter)
+    styles = ["callback", "sequential", "requests"]
+    parser.add_argument("--style", choices=styles, default="sequential", help="how it is written; all answer alike")
     parser.add_argument("--port", type=int, default=7777, help="0 picks one")
     options = parser.parse_args()
-    listener = listen(options.style, ("127.0.0.1", options.port))
+    try:
+        listener = listen(options.style, ("127.0.0.1", options.port))
+    except OSError as error:
+        sys.exit(f"echo: {error}")
     print("echo listens on {}:{}".format(*listener.address), flush=True)
     serve_forever(listener)  # until Ctrl-C or SIGTERM
     print("bye")

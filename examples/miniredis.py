@@ -21,12 +21,12 @@ Which style is where, and why:
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import itertools
 import re
 import shlex
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from resource import RUSAGE_SELF, getrusage
@@ -256,8 +256,7 @@ class Keys:
         self.timers: dict[bytes, Timer] = {}
 
     def get(self, key: bytes) -> bytes | None:
-        timer = self.timers.get(key)
-        if timer is not None and timer.deadline <= current_loop().time():  # it has not had its turn yet
+        if (timer := self.timers.get(key)) and timer.deadline <= current_loop().time():  # it has not had its turn yet
             self.remove(key)
         return self.values.get(key)
 
@@ -380,25 +379,26 @@ def publish(_client: Client, channel: bytes, message: bytes) -> Reply:
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
 <title>miniredis</title><h1>miniredis</h1><table>%s</table></html>"""
-HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+HEAD = "HTTP/1.1 %s\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
 
 
 class StatusPage(Socket):
-    """One HTTP request. Whatever it asks for, it gets the page."""
+    """One HTTP request, which should be for the one page that there is."""
 
     __slots__ = ("request",)
     idle_timeout = 10.0
 
-    def __init__(self, sock: object) -> None:
-        super().__init__(sock)
-        self.request = b""
-
     def event_read(self) -> None:
         data = self.read(LONGEST_LINE)
-        self.request += data or b""
+        self.request = getattr(self, "request", b"") + (data or b"")
         if b"\r\n\r\n" in self.request:
-            page = PAGE % "".join(f"<tr><td>{name}<td>{value:,}" for name, value in status.figures().items())
-            self.write((HEAD % len(page) + page).encode())
+            method, path, _ = re.split(rb"[ ?\r]", self.request, maxsplit=2)
+            outcome, page = "200 OK", PAGE % "".join(f"<tr><td>{name}<td>{n:,}" for name, n in status.figures().items())
+            if path != b"/":
+                outcome = page = "404 Not Found"
+            if method not in (b"GET", b"HEAD"):
+                outcome, page = "405 Method Not Allowed\r\nAllow: GET, HEAD", "GET it"
+            self.write((HEAD % (outcome, len(page)) + page * (method != b"HEAD")).encode())
             self.finish()
         elif data is None or len(self.request) > LONGEST_LINE:
             self.close("that is no HTTP request")
@@ -484,7 +484,7 @@ COMMANDS: dict[bytes, tuple[int, int, Callable[..., Reply]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A small Redis server.")
+    parser = ArgumentParser(description="A small Redis server.", formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("--port", type=int, default=6380, help="0 picks one")
     parser.add_argument("--status-port", type=int, default=8080, help="0 picks one")
     options = parser.parse_args()

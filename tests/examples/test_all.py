@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
-from programs import EXAMPLES
+import pytest
+from programs import EXAMPLES, SECONDS
 
 
 def test_every_example_has_tests() -> None:
     here = Path(__file__).parent
     missing = [path.name for path in EXAMPLES.glob("*.py") if not (here / f"test_{path.stem}.py").exists()]
     assert missing == []
+
+
+def run(name: str, *options: str) -> tuple[int, str, str]:
+    """What becomes of a program that ends by itself: its status, its output, and its complaints."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", ["echo", "chat", "miniredis"])
+def test_a_port_in_use_is_told_in_a_line(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, output, complaint = run(f"{name}.py", "--port", port)
+    assert (status, output) == (1, "")
+    assert complaint.startswith(f"{name}: ")
+    assert port in complaint
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("echo", "how it is written"), ("chat", "time to log in"), ("crawler", "pages at a time"), ("miniredis", "picks")],
+)
+def test_help_tells_what_an_option_is_and_its_default(name: str, words: str) -> None:
+    status, output, complaint = run(f"{name}.py", "--help")
+    assert (status, complaint) == (0, "")
+    assert words in output
+    options = output.count("\n  --")
+    assert options == output.count("(default:") > 0

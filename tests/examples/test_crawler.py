@@ -213,3 +213,20 @@ def test_addresses_that_it_does_not_know(url: str) -> None:
     done = subprocess.run([*CRAWLER, url], capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert "is not an http:// address" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "least"),
+    [
+        ("limit", "0", "1"),
+        ("pages", "-1", "1"),
+        ("bytes", "0", "1"),
+        ("depth", "-1", "0"),
+        ("seconds", "nan", "0.01"),
+        ("page-seconds", "-2.5", "0.01"),
+    ],
+)
+def test_numbers_that_make_no_sense(option: str, number: str, least: str) -> None:
+    done = subprocess.run([*CRAWLER, f"--{option}", number, "http://127.0.0.1/"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"argument --{option}: {number} is not {least} or more\n")

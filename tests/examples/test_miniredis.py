@@ -355,6 +355,13 @@ def test_status_page(server: list[int]) -> None:
         assert (seen["Keys"], seen["Keys that expire"], seen["Connected clients"]) == (2, 1, 1)
         assert seen["Peak memory in bytes"] > 1_000_000
         expect(lambda: client.ping() and figures()["Instantaneous ops per sec"] > 0)
+    for request, outcome in (b"GET /?x", b"200 OK"), (b"GET /x", b"404 "), (b"POST /", b"405 "), (b"\0", b"405 "):
+        reply = answer(status_port, request + b" HTTP/1.1\r\n\r\n")
+        assert reply.startswith(b"HTTP/1.1 " + outcome)
+        assert b"Keys" in reply or outcome != b"200 OK"
+        assert (b"\r\nAllow: GET, HEAD\r\n" in reply) == (outcome == b"405 ")
+    head, body = answer(status_port, b"HEAD / HTTP/1.1\r\n\r\n").split(b"\r\n\r\n")
+    assert (head[:15], body) == (b"HTTP/1.1 200 OK", b"")
     for wrong in b"", b"GET / HTTP/1.1\r\n", b"x" * 70000:
         with contextlib.suppress(ConnectionError):  # cut off while it was still sending
             assert answer(status_port, wrong) == b""
