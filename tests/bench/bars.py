@@ -62,6 +62,7 @@ BARS = [
     *_bars("memory", "callback", (600, BYTES)),
     *_bars("memory", "requests", (800, BYTES)),
     *_bars("memory", "sequential", (1.0, "gevent")),
+    *_bars("locks50", "ddlockd", (1.00, "ddlockd-perl")),
     *_bars("spawn", "sequential", (0.20, "gevent"), (0.60, "asyncio")),
     *_bars("spawn_many", "sequential", (0.20, "gevent"), (0.60, "asyncio")),
     *_bars("timer_cancel", "sequential", (0.80, "asyncio")),

@@ -96,10 +96,28 @@ def _broadcast(port: int) -> None:
             _expect(sock, MESSAGE)
 
 
+def _locks(port: int) -> None:
+    with _connect(port) as one, _connect(port) as two:
+        for sock, request, reply in (
+            (one, b"trylock lock=x%3Ay\r\n", b"OK \r\n"),
+            (two, b"trylock lock=x:y\r\n", b"ERR taken \r\n"),
+            (two, b"releaselock lock=x:y\r\n", b"ERR didnthave \r\n"),
+            (one, b"releaselock lock=x:y\r\n", b"OK \r\n"),
+            (two, b"trylock lock=x:y\r\n", b"OK \r\n"),
+            (two, b"frob\r\n", b"ERR unknown_command Unknown+server+command\r\n"),
+        ):
+            sock.sendall(request)
+            _expect(sock, reply)
+        _expect_end(two)
+        one.sendall(b"trylock lock=x:y\r\n")
+        _expect(one, b"OK \r\n")
+
+
 CHECKS = {
     "lines": lambda port: _requests(port, REQUEST, REPLY),
     "http": lambda port: _requests(port, HTTP_REQUEST, HTTP_REPLY),
     "receive": _receive,
     "send": _send,
     "broadcast": _broadcast,
+    "locks": _locks,
 }

@@ -7,6 +7,7 @@ that a contestant has no code for is shown as "-".
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Contestant:
     label: str
     needs: str = ""  # the distribution on PyPI, "perl" or "cc"
     server: str = ""
+    program: tuple[str, ...] = ()  # in place of `server`: what the interpreter is to run
     modes: tuple[str, ...] = ALL_MODES
     arguments: tuple[str, ...] = ()
     micro: str = ""
@@ -39,8 +41,10 @@ class Contestant:
 
     def server_command(self, mode: str, built: Path) -> list[str] | None:
         """How to start its server, or None if it has none for this mode."""
-        if mode not in self.modes or not self.server:
+        if mode not in self.modes or not (self.server or self.program):
             return None
+        if self.program:
+            return [sys.executable, *self.program]
         if self.needs == "cc":
             return [str(built / self.server), mode]
         if self.needs == "perl":
@@ -79,7 +83,9 @@ class Contestant:
 def _missing(needs: str) -> str | None:
     if needs == "cc":
         return None if shutil.which("cc") else "no C compiler (cc)"
-    if needs == "perl":
+    if needs == "ddlockd" and "DDLOCKD" not in os.environ:
+        return "the environment variable DDLOCKD does not name its program"
+    if needs in ("perl", "ddlockd"):
         if not shutil.which("perl"):
             return "no perl"
         probe = subprocess.run(["perl", "-MDanga::Socket", "-e1"], capture_output=True, timeout=20, check=False)
@@ -93,6 +99,8 @@ def _missing(needs: str) -> str | None:
 def _version(needs: str) -> str:
     if needs == "cc":
         return _first_line(["cc", "--version"])
+    if needs == "ddlockd":
+        return "ddlockd, the original"
     if needs == "perl":
         return _first_line(["perl", "-MDanga::Socket", "-e", 'print "Danga::Socket $Danga::Socket::VERSION, perl $^V"'])
     return f"{needs} {version(needs)}" if needs else f"Python {sys.version.split()[0]}"
@@ -136,6 +144,10 @@ CONTESTANTS = (
     Contestant("curio", "curio, own split", "curio", "on_curio", micro="on_curio", imports="curio"),
     Contestant("perl", "Danga::Socket (Perl)", "perl", "danga.pl", micro="danga.pl", micro_modes=TIMERS,
                imports="Danga::Socket", slowness=500),
+    Contestant("ddlockd", "ddlockd on dangagreen", "greenlet", modes=("locks",),
+               program=("examples/ddlockd.py", "--port=0", "--bind=127.0.0.1")),
+    Contestant("ddlockd-perl", "ddlockd, the original (Perl)", "ddlockd", modes=("locks",),
+               program=("-m", "tests.bench.servers.original")),
 )  # fmt: skip
 
 BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ from tests.bench.workloads import Workload
 ROOT = HERE.parent.parent
 START_SECONDS = 30
 LOAD_SECONDS = 320
-PROGRAMS = ("server", "talk", "churn", "bulk", "broadcast")
+PROGRAMS = ("server", "talk", "churn", "bulk", "broadcast", "locks")
 
 
 class Failed(Exception):
@@ -112,7 +113,7 @@ def serving(bench: Bench, contestant: Contestant, mode: str) -> Iterator[tuple[i
     command = contestant.server_command(mode, bench.built)
     assert command is not None
     with ended(bench.popen(command, bench.server_cpu)) as server:
-        yield server.pid, int(read_line(server, START_SECONDS, "the server"))
+        yield server.pid, int(re.findall(r"\d+", read_line(server, START_SECONDS, "the server"))[-1])
 
 
 def measure(bench: Bench, contestant: Contestant, workload: Workload, scale: float) -> dict[str, float]:

@@ -45,6 +45,10 @@ def _talk(connections: int, in_flight: int, request: bytes, reply: bytes) -> Cal
     return lambda work, warmup: ["talk", str(connections), str(work), str(warmup), *words]
 
 
+def _locks(connections: int) -> Callable[[int, int], list[str]]:
+    return lambda work, warmup: ["locks", str(connections), str(work), str(warmup)]
+
+
 IDLE = 5000  # connections of the memory workload
 
 WORKLOADS = (
@@ -98,6 +102,14 @@ WORKLOADS = (
         "One message of 65 bytes to 1,000 connections: chat rooms, tickers. Latency is until the last has it.",
         "delivery", 100, mode="broadcast",
         load=lambda work, warmup: ["broadcast", "1000", str(work), str(warmup), REPLY.decode(), MESSAGE.decode()],
+    ),
+    *(
+        Workload(
+            f"locks{count}", f"Locks, {count} connection{'s' if count > 1 else ''}",
+            "examples/ddlockd.py beside the original in Perl: on each connection a lock is taken, then freed.",
+            "pair", 50_000, mode="locks", load=_locks(count), smallest=500, reference="ddlockd-perl",
+        )
+        for count in (1, 50, 500)
     ),
     Workload(
         "spawn", "Spawn and join",
