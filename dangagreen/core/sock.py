@@ -1,4 +1,4 @@
-"""Socket in callback style: reading, events and their order, hand-over of the OS socket, addresses in words.
+"""Socket in callback style: reading, events and their order, hand-over of the OS socket.
 
 Rules: a hang-up never costs bytes; bytes are in the kernel, in the buffer or in the caller's hands; hooks are called
 by the loop alone. What does not belong here: anything that waits.
@@ -6,7 +6,6 @@ by the loop alone. What does not belong here: anything that waits.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -14,19 +13,17 @@ from typing import Any, ClassVar
 
 from dangagreen.core.danga import DangaNames
 from dangagreen.core.errors import BusyError, ClosedError
-from dangagreen.core.lifetime import Lifetime
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
-
-log = logging.getLogger("dangagreen")
+from dangagreen.core.words import InWords
 
 # Beside ERR and HUP, which say that their hooks were called:
 _AFTER_THE_END = 32  # event_hup was called after read() had returned None
 BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
-class Socket(DangaNames, Lifetime):
+class Socket(DangaNames, InWords):
     """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
 
     `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,
@@ -39,8 +36,6 @@ class Socket(DangaNames, Lifetime):
         "_buffer",
         "_hung",
         "_line_limit",
-        "_local",
-        "_peer",
         "_pos",
         "_read_error",
         "_searched",
@@ -84,11 +79,43 @@ class Socket(DangaNames, Lifetime):
                 return data
             if n <= 0:
                 raise ValueError(f"read({n}): at least one byte must be asked for")
+        self._has_ended()
+        return None
+
+    def read_into(self, buffer: bytearray | memoryview) -> int | None:
+        """`read` into a writable buffer of your own, which may be used again and again: how many bytes it got.
+
+        0 when nothing is there now; None when the connection has ended or is closed. For bulk: nothing is allocated.
+        """
+        if self._buffer:
+            with memoryview(buffer).cast("B") as view:
+                size = min(len(view), self.buffered)
+                view[:size] = self._buffer[self._pos : self._pos + size]
+            self._take(size)
+            return size
+        if self._mute and (self.closed or self._finishing):
+            return None
+        try:
+            size = self.sock.recv_into(buffer)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._read_error = error
+        else:
+            if size:
+                self._heard = self.loop.now
+                return size  # type: ignore[no-any-return]
+            if not len(buffer):
+                raise ValueError("read_into: the buffer has no room")
+        self._has_ended()
+        return None
+
+    def _has_ended(self) -> None:
+        """There is nothing more to read, and `read` says so."""
         self._eof = 2
         self.loop.unsettled.append(self)
         if self._reader is not None:  # a task waits for what has come to its end
             self.loop.pushed[self] = True
-        return None
 
     def push_back_read(self, data: Buffer) -> None:
         """Put bytes before everything unread. `event_read` fires again at the end of the turn, if watched."""
@@ -268,64 +295,9 @@ class Socket(DangaNames, Lifetime):
             return bool(self._buffer)
         return self._watch_read or self._reader is not None or self._sequential or self._unread()
 
-    # -- in words
-
-    def peer_ip_string(self) -> str | None:
-        """The peer's IP address; None for a Unix socket, or if it was never asked for while it could be known."""
-        address = self._address("getpeername", "_peer")
-        return address[0] if isinstance(address, tuple) else None
-
-    def peer_addr_string(self) -> str | None:
-        """ "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none); None if not known."""
-        return _in_words(self._address("getpeername", "_peer"))
-
-    def local_ip_string(self) -> str | None:
-        """The same of this side."""
-        address = self._address("getsockname", "_local")
-        return address[0] if isinstance(address, tuple) else None
-
-    def local_addr_string(self) -> str | None:
-        """The same of this side."""
-        return _in_words(self._address("getsockname", "_local"))
-
-    def _address(self, call: str, slot: str) -> Any:
-        address = getattr(self, slot)
-        if address is None:
-            try:
-                address = getattr(self.sock, call)()
-            except (OSError, AttributeError):
-                return None
-            setattr(self, slot, address)
-        return address
-
-    def as_string(self) -> str:
-        """ "Class(RW): open to 127.0.0.1:80", the letters telling what is watched."""
-        watched = ("R" if self._watch_read else "") + ("W" if self._wanted() & WRITE else "")
-        peer = self.peer_addr_string()
-        state = "closed" if self.closed else "open"
-        return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")
-
-    __repr__ = as_string
-
-    def debugmsg(self, message: str, *args: object) -> None:
-        """A line, with this socket in words, to the logger "dangagreen" at level DEBUG."""
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(f"{message} [%s]", *args, self.as_string())
-
-    def dump_error(self, message: str) -> None:
-        """The message, this socket in words and the stack, to the logger "dangagreen"."""
-        log.error("%s [%s]", message, self.as_string(), stack_info=True)
-
 
 class _Stolen:
     """In the place of an OS socket that was handed over."""
 
     def close(self) -> None:
         """It belongs to somebody else now."""
-
-
-def _in_words(address: Any) -> str | None:
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return os.fsdecode(address) if address is not None else None

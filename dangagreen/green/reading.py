@@ -126,6 +126,31 @@ class ReadingSocket(WatchedSocket):
         return self._take(limit)
 
     @parks
+    def read_some_into(self, buffer: bytearray | memoryview) -> int:
+        """Parks until there is anything; puts it into a writable buffer, and returns how many bytes; 0 at the end.
+
+        `read_some` for bulk: the buffer is yours, and may be used again and again.
+        """
+        task: Waiter | None = self.loop.current
+        if task is None or task.interrupt is not None or self._reader is not None:
+            task = self._entering("read_some_into")
+        if not (room := len(buffer)):
+            raise ValueError("read_some_into: the buffer has no room")
+        while True:
+            if not self._buffer and not self._may_go_on():
+                if not self._fill(task, _READ_SOME_INTO, 0):
+                    return 0
+                self._at_once = _AT_ONCE
+            size = self.read_into(buffer)
+            self._at_once = self._at_once - room if size == room else 0
+            if size:
+                return size
+            if size is None:
+                self._eof = 1  # a callback has not heard of it
+                if self._read_error is not None:
+                    raise self._read_error
+
+    @parks
     def read_to_end(self, limit: int = _TO_END) -> bytes:
         """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
         task: Waiter | None = self.loop.current
@@ -187,7 +212,7 @@ class ReadingSocket(WatchedSocket):
                 return 0
 
     def _fill(self, task: Waiter, wait: Wait, size: int = _LINES) -> bool:
-        """Parks until there is input, and adds it to the buffer. False at the end of the stream.
+        """Parks until there is input, and adds it, unless `size` is 0, to the buffer. False at the end of the stream.
 
         It parks before it calls recv: input that is there already is reported by the next wait anyway.
         """
@@ -215,19 +240,24 @@ class ReadingSocket(WatchedSocket):
                 return False
         if self._watch_read:
             loop.pushed.setdefault(self, False)  # what this read leaves over is for event_read
-        return self._receive(size)
+        return self._receive(size) if size else True
 
-    def _fill_much(self, task: Waiter, wait: Wait, size: int) -> bool:
-        """The same for bulk. After a receive that got all that it had asked for it tries for more before it parks.
+    def _may_go_on(self) -> bool:
+        """May a task that has just got all the bulk that it had asked for try for more before it parks?
 
         That saves a turn, and keeps to one connection's memory for a while: in all a third of what bulk receive costs.
         Bounded in bytes and in the time since the turn began, so that others have their turn.
         """
-        loop, before = self.loop, self.buffered
+        loop = self.loop
         if get_ident() != loop.thread:
-            loop.check_thread(wait.name)
+            loop.check_thread("a read")
         usual = not (self._mute or self._eof or self._watch_read or self._reader is not None)
-        if usual and self._at_once > 0 and loop.clock() - loop.now < _LONG_TURN:
+        return usual and self._at_once > 0 and loop.clock() - loop.now < _LONG_TURN
+
+    def _fill_much(self, task: Waiter, wait: Wait, size: int) -> bool:
+        """The same for bulk, without parking where it may go on."""
+        before = self.buffered
+        if self._may_go_on():
             self._at_once -= size
             there = self._receive(size)
         else:
@@ -302,4 +332,5 @@ _READ_EXACTLY = Wait("read_exactly", _stop_reading)
 _READ_LINE = Wait("read_line", _stop_reading)
 _READ_UNTIL = Wait("read_until", _stop_reading)
 _READ_SOME = Wait("read_some", _stop_reading)
+_READ_SOME_INTO = Wait("read_some_into", _stop_reading)
 _READ_TO_END = Wait("read_to_end", _stop_reading)

@@ -75,6 +75,14 @@ class WireEnd:
             return self._receive(n, peek=True)
         return self._receive(self._step(self.reads, n))
 
+    def recv_into(self, buffer: bytearray | memoryview) -> int:
+        with memoryview(buffer).cast("B") as view:
+            if view.readonly:
+                raise TypeError("recv_into needs a writable buffer")
+            data = self.recv(len(view))
+            view[: len(data)] = data
+        return len(data)
+
     def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
         size = self._step(self.writes, len(data))
         self._check_open()

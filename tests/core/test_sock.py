@@ -213,6 +213,65 @@ def test_read_of_nothing_raises_and_loses_nothing(n, loop, wires):
     assert one.read(1) + one.read(10) == b"xabc"
 
 
+def test_read_into_fills_a_buffer_from_what_was_pushed_back_and_from_the_kernel(loop, wires):
+    sock, peer = wires()
+    one, buffer = Reader(sock), bytearray(4)
+    assert one.read_into(buffer) == 0
+    peer.send(b"defghi")
+    one.push_back_read(b"abc")
+    got = b""
+    for size in (3, 4, 2):
+        assert one.read_into(memoryview(buffer)) == size
+        got += buffer[:size]
+    assert got == b"abcdefghi"
+    one.push_back_read(b"abcdef")
+    assert one.read_into(buffer) == 4
+    assert one.read(10) == b"ef"
+    assert one.read_into(buffer) == 0
+    peer.shutdown(socket.SHUT_WR)
+    assert one.read_into(buffer) is None
+    assert one.read(4) is None
+    one.close()
+    assert one.read_into(buffer) is None
+
+
+def test_read_into_what_has_no_room_or_cannot_be_written_loses_nothing(loop, wires):
+    sock, peer = wires()
+    one = Reader(sock)
+    peer.send(b"abc")
+    for buffer, error in ((bytearray(), ValueError), (b"constant", (TypeError, BufferError))):
+        with pytest.raises(error):
+            one.read_into(buffer)
+    one.push_back_read(b"x")
+    for buffer, error in ((bytearray(), ValueError), (b"constant", (TypeError, BufferError))):
+        with pytest.raises(error):
+            one.read_into(buffer)
+    assert one.read(10) + one.read(10) == b"xabc"
+
+
+def test_read_into_after_a_reset_is_none(loop, wires):
+    sock, peer = wires()
+    one = Reader(sock)
+    peer.reset()
+    assert one.read_into(bytearray(10)) is None
+
+
+def test_read_into_over_real_sockets(real_loop, real_pair, run_until):
+    near, peer = real_pair()
+    one = Reader(near)
+    buffer, total = bytearray(1000), []
+    peer.sendall(bytes(range(256)) * 100)
+    peer.shutdown(socket.SHUT_WR)
+
+    def ended():
+        while size := one.read_into(buffer):
+            total.append(bytes(buffer[:size]))
+        return size is None
+
+    run_until(ended)
+    assert b"".join(total) == bytes(range(256)) * 100
+
+
 # -- watch_read
 
 

@@ -97,6 +97,7 @@ CALLS = {
     "reading.ReadingSocket.read_exactly": lambda sock, task: sock.read_exactly(0),
     "reading.ReadingSocket.read_line": lambda sock, task: sock.read_line(),
     "reading.ReadingSocket.read_some": lambda sock, task: sock.read_some(),
+    "reading.ReadingSocket.read_some_into": lambda sock, task: sock.read_some_into(bytearray(5)),
     "reading.ReadingSocket.read_to_end": lambda sock, task: sock.read_to_end(),
     "reading.ReadingSocket.read_until": lambda sock, task: sock.read_until(b"\n"),
     "streams.Socket.write_all": lambda sock, task: sock.write_all(b"x"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -1281,3 +1284,116 @@ def test_a_closed_socket_is_left_like_any_other_call_that_may_park(loop, pair):
     task = d.spawn(leave)
     task.join()
     task.result()
+
+
+def read_all_into(sock, size):
+    """Everything up to the end, by `read_some_into` with a buffer of that size."""
+    buffer, got = bytearray(size), b""
+    while count := sock.read_some_into(buffer):
+        got += buffer[:count]
+    return got
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_read_some_into_a_buffer_up_to_the_end(loop, pair, size):
+    sock, far = pair()
+    task = d.spawn(read_all_into, sock, size)
+    for piece in (b"one ", b"two ", b"three"):
+        far.send(piece)
+        d.sleep(1)
+    far.shutdown(socket.SHUT_WR)
+    task.join()
+    assert task.result() == b"one two three"
+
+
+def test_read_some_into_takes_what_is_in_the_buffer_first(loop, pair):
+    sock, far = pair()
+    far.send(b"a line\nand more")
+    assert sock.read_line() == b"a line\n"
+    buffer = bytearray(3)
+    assert (sock.read_some_into(buffer), bytes(buffer)) == (3, b"and")
+    sock.push_back_read(b"first")
+    assert sock.read_some_into(memoryview(buffer)[:2]) == 2
+    assert sock.read_exactly(8) == b"rst more"
+
+
+def test_read_some_into_woken_by_what_is_pushed_back(loop, pair):
+    sock, _ = pair()
+    buffer = bytearray(10)
+    task = d.spawn(sock.read_some_into, buffer)
+    d.sleep(1)
+    sock.push_back_read(b"back")
+    task.join()
+    assert buffer[: task.result()] == b"back"
+
+
+def test_an_interrupted_read_some_into_loses_nothing(loop, pair):
+    sock, far = pair()
+    buffer = bytearray(10)
+    for _ in range(3):
+        with pytest.raises(TimeoutError), d.timeout(1):
+            sock.read_some_into(buffer)
+    task = d.spawn(sock.read_some_into, buffer)
+    d.sleep(1)
+    far.send(b"there")
+    task.cancel()
+    task.join()
+    assert sock.read_some() == b"there"
+
+
+def test_read_some_into_of_a_broken_or_closed_connection_raises(loop, pair):
+    sock, far = pair()
+    far.reset()
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            sock.read_some_into(bytearray(10))
+    sock, _ = pair()
+    sock.close()
+    with pytest.raises(d.ClosedError):
+        sock.read_some_into(bytearray(10))
+    sock, _ = pair()
+    with pytest.raises(ValueError, match="no room"):
+        sock.read_some_into(bytearray())
+
+
+def test_bulk_by_read_some_into_lets_others_run(real_loop, real_pair):
+    near, peer = real_pair()
+    sock = d.Socket(near)
+    sender = threading.Thread(target=lambda: (peer.sendall(bytes(30_000_000)), peer.shutdown(socket.SHUT_WR)))
+    sender.start()
+    buffer, ticks = bytearray(65536), []
+
+    def tick():
+        while True:
+            ticks.append(d.sleep(0))
+
+    def receive():
+        total = 0
+        while size := sock.read_some_into(buffer):
+            total += size
+        return total
+
+    ticker, task = d.spawn(tick), d.spawn(receive)
+    task.join()
+    sender.join()
+    ticker.cancel()
+    ticker.join()
+    assert task.result() == 30_000_000
+    assert len(ticks) > 5
+
+
+def test_what_a_callback_finds_after_read_some_into_has_found_the_end(loop, pair):
+    class Told(d.Socket):
+        __slots__ = ("told",)
+
+        def event_read(self):
+            self.told.append(self.read(10))
+
+    sock, far = pair(Told)
+    sock.told = []
+    far.send(b"x")
+    far.shutdown(socket.SHUT_WR)
+    assert read_all_into(sock, 10) == b"x"
+    sock.watch_read(True)
+    d.sleep(1)
+    assert sock.told == [None]

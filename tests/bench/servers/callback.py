@@ -44,15 +44,16 @@ class Http(Lines):
 
 class Receive(Socket):
     __slots__ = ("count",)
+    scratch = bytearray(LARGE)
 
     def __init__(self, sock):
         super().__init__(sock)
         self.count = 0
 
     def event_read(self):
-        data = self.read(LARGE)
-        if data is not None:
-            self.count += len(data)
+        size = self.read_into(self.scratch)
+        if size is not None:
+            self.count += size
         else:
             self.write(b"%d\n" % self.count)
             self.finish()

@@ -1,0 +1,78 @@
+"""A socket in words: its addresses, its state, and lines to the log.
+
+Rules: an address is asked for once, while it can be known; nothing here fails because the connection has. What does not
+belong here: reading and writing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from dangagreen.core.lifetime import Lifetime
+from dangagreen.core.pollers import WRITE
+
+log = logging.getLogger("dangagreen")
+
+
+class InWords(Lifetime):
+    """What a socket says of itself."""
+
+    __slots__ = ("_local", "_peer")
+
+    _local: Any
+    _peer: Any
+
+    def peer_ip_string(self) -> str | None:
+        """The peer's IP address; None for a Unix socket, or if it was never asked for while it could be known."""
+        address = self._address("getpeername", "_peer")
+        return address[0] if isinstance(address, tuple) else None
+
+    def peer_addr_string(self) -> str | None:
+        """ "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none); None if not known."""
+        return _in_words(self._address("getpeername", "_peer"))
+
+    def local_ip_string(self) -> str | None:
+        """The same of this side."""
+        address = self._address("getsockname", "_local")
+        return address[0] if isinstance(address, tuple) else None
+
+    def local_addr_string(self) -> str | None:
+        """The same of this side."""
+        return _in_words(self._address("getsockname", "_local"))
+
+    def _address(self, call: str, slot: str) -> Any:
+        address = getattr(self, slot)
+        if address is None:
+            try:
+                address = getattr(self.sock, call)()
+            except (OSError, AttributeError):
+                return None
+            setattr(self, slot, address)
+        return address
+
+    def as_string(self) -> str:
+        """ "Class(RW): open to 127.0.0.1:80", the letters telling what is watched."""
+        watched = ("R" if self._watch_read else "") + ("W" if self._wanted() & WRITE else "")
+        peer = self.peer_addr_string()
+        state = "closed" if self.closed else "open"
+        return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")
+
+    __repr__ = as_string
+
+    def debugmsg(self, message: str, *args: object) -> None:
+        """A line, with this socket in words, to the logger "dangagreen" at level DEBUG."""
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(f"{message} [%s]", *args, self.as_string())
+
+    def dump_error(self, message: str) -> None:
+        """The message, this socket in words and the stack, to the logger "dangagreen"."""
+        log.error("%s [%s]", message, self.as_string(), stack_info=True)
+
+
+def _in_words(address: Any) -> str | None:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return os.fsdecode(address) if address is not None else None
