@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Protocol
+from typing import Any, Protocol
 
 from dangagreen.core.errors import ErrorContext
 from dangagreen.core.pollers import READ, Poller
@@ -47,6 +47,7 @@ class Green(Protocol):
     """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
 
     no_parking: object  # the block of that name that is open, or None
+    tasks: Any  # a dict of those that have not ended
 
     def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
     def reset(self) -> None: ...  # every task ends now

@@ -35,7 +35,7 @@ class Lifetime(Outgoing):
     linger_bytes: ClassVar[int] = 16 * 1024 * 1024
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
-        super().__init__(sock, loop)
+        Outgoing.__init__(self, sock, loop)
         self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
         self._finishing = False
         self._timer: Timer | None = None

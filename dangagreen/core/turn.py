@@ -85,7 +85,7 @@ class Turning(Registry):
         deadline = self.timers.next_deadline()
         patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
-            if (patience is None or self._would_wake_for_nothing(patience)) and not self._hears_of_anybody():
+            if (patience is None or self._would_wake_for_nothing(patience)) and self._hears_of_nobody():
                 self._stalled()
             return patience
         return self.loop_timeout
@@ -94,12 +94,16 @@ class Turning(Registry):
         """Are there only timers that nobody needs any more? Looked for before a long wait, where that costs nothing."""
         return patience > 1 and self.green is not None and self.green.idle_alarms() == len(self.timers)
 
-    def _hears_of_anybody(self) -> bool:
-        """Is anything waited for from a descriptor, beside the pair of sockets by which others wake us?"""
+    def _hears_of_nobody(self) -> bool:
+        """Is nothing waited for from any descriptor but the pair of sockets by which others wake us?"""
+        if len(self.handlers) <= 1:
+            return True
+        if self.green is None or not self.green.tasks:  # then there is nobody to wonder about
+            return False
         for handler in self.handlers.values():  # noqa: SIM110  any() would cost each turn three times as much
             if handler is not self._foreign_ends and handler._wanted():  # as a rule the first, a listener
-                return True
-        return False
+                return False
+        return True
 
     def _doubts(self) -> Iterator[str]:
         """Who might end a wait that has no limit, in words."""
