@@ -218,7 +218,7 @@ def main() -> None:
     room.most, LOGIN_SECONDS, Member.idle_timeout = options.most, options.login_seconds, options.idle_seconds
     try:
         listener = serve(("127.0.0.1", options.port), log_in, socket_class=Member)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         sys.exit(f"chat: {problem}")
     print("chat listens on {}:{}".format(*listener.address), flush=True)
     serve_forever(listener, grace=5)  # until Ctrl-C or SIGTERM

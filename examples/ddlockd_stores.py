@@ -1,9 +1,8 @@
-"""Where ddlockd keeps its locks: in memory, in a database, or as files in a directory.
+"""Where ddlockd keeps locks that are to outlive it: in a database, or as files in a directory.
 
-The first is a dictionary, and asking it takes no time. The others wait for disks and servers, so a thread does that,
-one call after the other, and the task that asks is parked meanwhile. They outlive the server: what an earlier run of
-this server left behind is freed at the start, since the connections that held it have ended. Several servers may share
-one database or directory; each frees only its own.
+What an earlier run of a server has left behind is freed at its start, since the connections that held it have ended.
+Several servers may share one database or directory; each frees only its own. All of this blocks: see `ddlockd_locks.py`
+for the thread that it is done in.
 """
 
 from __future__ import annotations
@@ -17,20 +16,15 @@ import os
 import re
 import socket
 import sqlite3
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import quote_from_bytes, unquote, urlsplit
 
-from dangagreen import Result, current_loop
-
-Answer = TypeVar("Answer")
 LONGEST_FILE_NAME = 200
+LONGEST_ANSWER = 10  # seconds that a database has for anything: all locks wait for it
 
 
 class StoreError(Exception):
@@ -38,7 +32,9 @@ class StoreError(Exception):
 
 
 class Keeper(Protocol):
-    """What keeps locks. It may block: each call is made in the store's thread."""
+    """What keeps locks. It may block, and raises what it likes. There is one call at a time."""
+
+    kind: str
 
     def open(self) -> int:
         """Free what earlier runs of this server have left; how many these were."""
@@ -61,106 +57,13 @@ class Keeper(Protocol):
     def close(self) -> None: ...
 
 
-class Store:
-    """The locks in memory: what the server knows anyway. The base of the other one."""
-
-    direct = True  # nothing has to be asked: the server's own table is all there is
-    name = "Internal"
-
-    def __init__(self) -> None:
-        self._token = 0
-
-    def next_token(self) -> int:
-        """Larger than any before, also than those of an earlier run, if the clock was not put back."""
-        self._token = max(self._token + 1, time.time_ns())
-        return self._token
-
-    def take(self, name: bytes, connection: int, holder: str, numbered: bool) -> int | None:
-        raise NotImplementedError
-
-    def release(self, name: bytes, connection: int) -> bool:
-        raise NotImplementedError
-
-    def forget(self, connection: int, then: Callable[[], object]) -> None:
-        raise NotImplementedError
-
-    def holder(self, name: bytes) -> tuple[str, int] | None:
-        raise NotImplementedError
-
-    def everything(self) -> list[tuple[bytes, str]]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
-
-
-class StoreInThread(Store):
-    """A keeper that may block, behind calls that park. `forget` does not even do that."""
-
-    direct = False
-
-    def __init__(self, name: str, keeper: Keeper) -> None:
-        super().__init__()
-        self.name = name
-        self._keeper = keeper
-        self._loop = current_loop()
-        self._thread = ThreadPoolExecutor(1, name)  # one thread: calls are done in the order in which they are made
-
-    def open(self) -> int:
-        """At the start, before anything else runs: it may block."""
-        return self._thread.submit(self._keeper.open).result()
-
-    def close(self) -> None:
-        """What was asked for is still done."""
-        self._thread.submit(self._keeper.close)
-        self._thread.shutdown()
-
-    def take(self, name: bytes, connection: int, holder: str, numbered: bool) -> int | None:
-        answer = self._ask(self._keeper.take, name, connection, holder, numbered)
-        try:
-            return answer.wait()
-        except BaseException:
-            if not answer.done:  # nobody waits for it any more: it must not stay taken
-                self._ask(self._keeper.release, name, connection)
-            raise
-
-    def release(self, name: bytes, connection: int) -> bool:
-        return self._ask(self._keeper.release, name, connection).wait()
-
-    def forget(self, connection: int, then: Callable[[], object]) -> None:
-        self._ask(self._keeper.forget, connection, then=then)
-
-    def holder(self, name: bytes) -> tuple[str, int] | None:
-        return self._ask(self._keeper.holder, name).wait()
-
-    def everything(self) -> list[tuple[bytes, str]]:
-        return self._ask(self._keeper.everything).wait()
-
-    def _ask(
-        self, call: Callable[..., Answer], *arguments: Any, then: Callable[[], object] | None = None
-    ) -> Result[Answer]:
-        answer: Result[Answer] = Result()
-
-        def settle(done: Future[Answer]) -> None:
-            error = done.exception()
-            if error is None:
-                answer.set_result(done.result())
-            else:
-                print(f"ddlockd: {self.name}: {error!r}", file=sys.stderr, flush=True)
-                answer.set_exception(StoreError(str(error)))
-            if then is not None:
-                then()
-
-        future = self._thread.submit(call, *arguments)
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(settle, done))
-        return answer
-
-
 # -- files
 
 
 class Files:
     """A file for each lock. To link a finished file to its name is what only one can do."""
+
+    kind = "Dlmfs"
 
     def __init__(self, directory: Path, server: str) -> None:
         self.directory = directory
@@ -197,13 +100,14 @@ class Files:
         names = self.held.get(connection, set())
         if name not in names:
             return False
-        self._path(name).unlink(missing_ok=True)
+        self._unlink(name)
         names.remove(name)
         return True
 
     def forget(self, connection: int) -> None:
-        for name in self.held.pop(connection, set()):
-            self._path(name).unlink(missing_ok=True)
+        for name in self.held.get(connection, ()):
+            self._unlink(name)
+        self.held.pop(connection, None)  # only now: if that has failed, it is tried again
 
     def holder(self, name: bytes) -> tuple[str, int] | None:
         lock = _read(self._path(name))
@@ -214,6 +118,14 @@ class Files:
 
     def close(self) -> None:
         pass
+
+    def _unlink(self, name: bytes) -> None:
+        """It may have gone, but not with the directory, which may come back."""
+        try:
+            self._path(name).unlink()
+        except FileNotFoundError:
+            if not self.directory.is_dir():
+                raise
 
     def _path(self, name: bytes) -> Path:
         """A name of its own for each lock, which cannot leave the directory."""
@@ -260,6 +172,7 @@ class Dialect(Protocol):
     key: str
     begin: str
     errors: tuple[type[Exception], type[Exception]]  # any, and that of a name that is there already
+    lost: tuple[type[Exception], ...]  # what a connection that has ended meanwhile may raise
 
     def connect(self) -> Any: ...
 
@@ -267,12 +180,13 @@ class Dialect(Protocol):
 class Sqlite:
     mark, binary, key, begin = "?", "BLOB", "BLOB", "BEGIN IMMEDIATE"
     errors: tuple[type[Exception], type[Exception]] = (sqlite3.Error, sqlite3.IntegrityError)
+    lost: tuple[type[Exception], ...] = ()
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
 
     def connect(self) -> Any:
-        return sqlite3.connect(self.path, isolation_level=None, timeout=5)
+        return sqlite3.connect(self.path, isolation_level=None, timeout=LONGEST_ANSWER, check_same_thread=False)
 
 
 class Postgresql:
@@ -282,9 +196,13 @@ class Postgresql:
         self.url = url
         self.driver = _driver("psycopg", "psycopg[binary]")
         self.errors = (self.driver.Error, self.driver.IntegrityError)
+        self.lost: tuple[type[Exception], ...] = (self.driver.Error,)
 
     def connect(self) -> Any:
-        return self.driver.connect(self.url, autocommit=True, connect_timeout=10)
+        limits = {"connect_timeout": LONGEST_ANSWER, "tcp_user_timeout": LONGEST_ANSWER * 1000}
+        database = self.driver.connect(self.url, autocommit=True, **limits)
+        database.execute(f"SET statement_timeout = '{LONGEST_ANSWER}s'")
+        return database
 
 
 class Mysql:
@@ -294,6 +212,7 @@ class Mysql:
         self.url = urlsplit(url)
         self.driver = _driver("pymysql", "PyMySQL")
         self.errors = (self.driver.MySQLError, self.driver.IntegrityError)
+        self.lost: tuple[type[Exception], ...] = (self.driver.MySQLError,)
 
     def connect(self) -> Any:
         return self.driver.connect(
@@ -303,7 +222,9 @@ class Mysql:
             password=unquote(self.url.password or ""),
             database=self.url.path.strip("/") or "ddlock",
             autocommit=True,
-            connect_timeout=10,
+            connect_timeout=LONGEST_ANSWER,
+            read_timeout=LONGEST_ANSWER,
+            write_timeout=LONGEST_ANSWER,
         )
 
 
@@ -317,6 +238,8 @@ def _driver(module: str, package: str) -> Any:
 class Database:
     """A row for each lock, in a table with a unique name. Names are of any length, so the key is their digest."""
 
+    kind = "DBI"
+
     def __init__(self, dialect: Dialect, table: str, server: str) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,50}", table):
             raise StoreError(f"{table!r} cannot be the name of a table")
@@ -328,27 +251,30 @@ class Database:
 
     def open(self) -> int:
         dialect, table = self.dialect, self.table
-        with self._transaction() as run:
+        with suppress(dialect.errors[0]), self._transaction() as run:  # another server may make them at this moment
             run(
                 f"CREATE TABLE IF NOT EXISTS {table} (id {dialect.key} PRIMARY KEY, name {dialect.binary} NOT NULL,"
                 " server VARCHAR(300) NOT NULL, run VARCHAR(32) NOT NULL, connection BIGINT NOT NULL,"
                 " holder VARCHAR(300) NOT NULL, token BIGINT NOT NULL)"
             )
-            run(f"CREATE TABLE IF NOT EXISTS {table}_token (last BIGINT NOT NULL)")
-            if not run(f"SELECT last FROM {table}_token").fetchall():
-                run(f"INSERT INTO {table}_token VALUES (0)")
+            run(f"CREATE TABLE IF NOT EXISTS {table}_token (id INT PRIMARY KEY, last BIGINT NOT NULL)")
+        with suppress(dialect.errors[1]), self._transaction() as run:
+            run(f"INSERT INTO {table}_token VALUES (1, 0)")
+        with self._transaction() as run:
             freed: int = run(f"DELETE FROM {table} WHERE server = ? AND run <> ?", self.server, self.run).rowcount
         return freed
 
     def take(self, name: bytes, connection: int, holder: str, numbered: bool) -> int | None:
-        table, token = self.table, 0
+        table, key, token = self.table, _digest(name), 0
         with suppress(self.dialect.errors[1]), self._transaction() as run:
-            row = (_digest(name), name, self.server, self.run, connection, holder, 0)
+            if run(f"SELECT token FROM {table} WHERE id = ?", key).fetchall():  # to fail to insert is much dearer
+                return None
+            row = (key, name, self.server, self.run, connection, holder, 0)
             run(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)", *row)
             if numbered:
                 run(f"UPDATE {table}_token SET last = last + 1")
                 ((token,),) = run(f"SELECT last FROM {table}_token").fetchall()
-                run(f"UPDATE {table} SET token = ? WHERE id = ?", token, _digest(name))
+                run(f"UPDATE {table} SET token = ? WHERE id = ?", token, key)
             return token
         return None
 
@@ -379,26 +305,40 @@ class Database:
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., Any]]:
         """All of it or nothing. A connection that has failed is given up, and made anew the next time."""
-        if self.database is None:
-            self.database = self.dialect.connect()
-        cursor = self.database.cursor()
+        cursor = self._begin()
 
         def run(statement: str, *arguments: object) -> Any:
             cursor.execute(statement.replace("?", self.dialect.mark), arguments)
             return cursor
 
         try:
-            run(self.dialect.begin)
             yield run
             run("COMMIT")
         except self.dialect.errors[1]:
             run("ROLLBACK")
             raise
         except BaseException:
-            database, self.database = self.database, None
+            self._give_up()
+            raise
+
+    def _begin(self) -> Any:
+        """A cursor in a new transaction. The database may have ended the connection since: so nothing is lost yet."""
+        if self.database is not None:
+            with suppress(*self.dialect.lost):
+                cursor = self.database.cursor()
+                cursor.execute(self.dialect.begin)
+                return cursor
+            self._give_up()
+        self.database = self.dialect.connect()
+        cursor = self.database.cursor()
+        cursor.execute(self.dialect.begin)
+        return cursor
+
+    def _give_up(self) -> None:
+        database, self.database = self.database, None
+        if database is not None:
             with suppress(Exception):
                 database.close()
-            raise
 
 
 def _digest(name: bytes) -> bytes:
@@ -419,24 +359,18 @@ def _dialect(dsn: str) -> Dialect:
     return Mysql(f"mysql://{dsn}/ddlock")
 
 
-def open_store(options: argparse.Namespace, place: str) -> tuple[Store, int]:
-    """The store that the options ask for, and how many locks of an earlier run were freed. It may block."""
+def find_keeper(options: argparse.Namespace, place: str) -> Keeper | None:
+    """What the options ask for; None for the server's own memory."""
     server = f"{socket.gethostname()} {place}"
     match options.type:
         case "internal":
-            return Store(), 0
+            return None
         case "dlmfs" if options.directory:
-            store = StoreInThread("Dlmfs", Files(Path(options.directory).absolute(), server))
+            return Files(Path(options.directory).absolute(), server)
         case "dbi" if options.hostname:
-            store = StoreInThread("DBI", Database(_dialect(options.hostname), options.table, server))
+            return Database(_dialect(options.hostname), options.table, server)
         case "dlmfs":
             raise StoreError("--type dlmfs needs --directory=PATH")
         case "dbi":
             raise StoreError("--type dbi needs --hostname=DSN")
-        case other:
-            raise StoreError(f"unknown type {other!r}: internal, dlmfs or dbi")
-    try:
-        return store, store.open()
-    except Exception as error:
-        store.close()
-        raise StoreError(str(error)) from error
+    raise StoreError(f"unknown type {options.type!r}: internal, dlmfs or dbi")

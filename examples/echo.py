@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         listener = listen(options.style, ("127.0.0.1", options.port))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"echo: {error}")
     print("echo listens on {}:{}".format(*listener.address), flush=True)
     serve_forever(listener)  # until Ctrl-C or SIGTERM

@@ -491,7 +491,7 @@ def main() -> None:
     try:
         redis = serve_requests(("127.0.0.1", options.port), talk, socket_class=Client)
         web = serve(("127.0.0.1", options.status_port), StatusPage)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         sys.exit(f"miniredis: {problem}")
     print("miniredis listens on {}:{}".format(*redis.address), flush=True)
     print("its status page is http://{}:{}/".format(*web.address), flush=True)

@@ -18,7 +18,6 @@ from typing import Any
 
 import ddlockclient
 import ddlockd
-import ddlockd_stores
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,6 +158,10 @@ class Peer:
 
     def goes(self) -> None:
         self.end.close()
+        self.hears_nothing()
+
+    @staticmethod
+    def hears_nothing() -> None:
         for _ in range(50):
             d.sleep(0)
 
@@ -173,7 +176,7 @@ def memory() -> Iterator[Any]:
 def in_memory() -> Iterator[Any]:
     """A server on a virtual clock, without a listener."""
     with virtual_loop() as loop:
-        ddlockd.locks = ddlockd.Locks(ddlockd_stores.Store())
+        ddlockd.locks = ddlockd.Locks()
         ddlockd.counters = ddlockd.Counters()
         ddlockd.Client.open = 0
         errors: list[Any] = []
@@ -254,6 +257,34 @@ def test_the_time_is_up(memory: Any) -> None:
     assert len(memory.timers) == 0
 
 
+def test_what_is_sent_while_waiting_has_a_limit(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ddlockd.Client, "line_limit", 50)
+    holder, other, last = Peer(), Peer(), Peer()
+    holder.says(b"trylock lock=x\n")
+    other.says(b"trylock lock=y\nlock lock=x\n")
+    last.says(b"lock lock=x\n")
+    assert other.says(b"noop\n" * 10) == b""
+    assert other.says(b"noop\n") == b"ERR line_too_long Too+much+was+sent+while+it+waited+for+a+lock\r\n"
+    assert other.client._finishing
+    assert holder.says(b"waiters lock=x\ntrylock lock=y\n") == b"OK waiters=1\r\n" + OK
+    holder.says(b"releaselock lock=x\n")
+    assert last.hears().startswith(b"OK token=")
+
+
+@pytest.mark.parametrize("command", [b"lock lock=x\n", b"trylock lock=x\nlocks\nlock lock=y\ntrylock lock=z\n"])
+def test_one_who_goes_before_it_is_answered(memory: Any, command: bytes) -> None:
+    """What it has sent and its end come in one event."""
+    other = Peer()
+    for end in ("reset", "close"):
+        peer = Peer()
+        peer.end.send(command)
+        getattr(peer.end, end)()
+        peer.hears_nothing()
+        assert other.says(b"trylock lock=x\nreleaselock lock=x\n") == OK + OK
+        assert not ddlockd.locks.holders
+        assert ddlockd.Client.open == 1
+
+
 @pytest.mark.parametrize("leaving", ["close", "reset", "end", "end with lines behind"])
 def test_one_who_goes_while_it_waits_has_left_the_line(memory: Any, leaving: str) -> None:
     holder, other, last = Peer(), Peer(), Peer()
@@ -316,7 +347,23 @@ def test_limits_on_lines(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert peer.says(b"trylock lock=" + b"y" * 37 + b"\n" + b"noop\n" * 100) == OK + 100 * OK
 
 
-def test_one_who_does_not_read_is_closed(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_is_no_longer_than_its_client_reads(memory: Any) -> None:
+    """It may be longer than `max_unsent`, and is not made again before it was read."""
+    holder, reader = Peer(), Peer()
+    for number in range(20_000):
+        ddlockd.locks.take(holder.client, b"%d" % number)
+    reader.client.sock.writes.extend([BLOCK] * 10_000)
+    assert reader.says(b"locks\n" * 9 + b"noop\n") == b""
+    assert reader.client.unsent < 100_000
+    reader.client.sock.writes.clear()
+    listed = reader.hears(500)
+    assert listed.count(b"LOCKS:\n") == 9
+    assert listed.endswith(OK)
+    assert len(listed) > 9 * 1_100_000
+    assert not reader.client.closed
+
+
+def test_one_who_does_not_read_is_closed(memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     peer, other = Peer(), Peer()
     peer.client.sock.writes.extend([BLOCK] * 10_000)
     peer.says(b"trylock lock=x\n")
@@ -326,7 +373,24 @@ def test_one_who_does_not_read_is_closed(memory: Any, monkeypatch: pytest.Monkey
         peer.end.send(b"frob\n" * 1000)
         peer.hears()
     assert "reads too slowly" in str(peer.client.close_reason)
+    assert re.fullmatch(r"ddlockd: connection \d+ from 127.0.0.1:1234: \d+ bytes are .*\n", capsys.readouterr().err)
     assert other.says(b"trylock lock=x\n") == OK
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_keep_alive(on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ddlockd.Client, "keep_alive", on)
+    monkeypatch.setattr(ddlockd.Client, "open", 0)
+    with d.Loop(), d.serve(("127.0.0.1", 0), ddlockd.Client) as listener, connected(listener.address[1]) as (sock, _):
+        while not ddlockd.Client.open:
+            d.sleep(0)
+        (client,) = (one for one in d.current_loop().handlers.values() if isinstance(one, ddlockd.Client))
+        assert client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert bool(client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is on
+        idle = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE  # type: ignore[attr-defined]
+        for option, value in ((idle, 30), (socket.TCP_KEEPCNT, 10), (socket.TCP_KEEPINTVL, 30)):
+            assert (client.sock.getsockopt(socket.IPPROTO_TCP, option) == value) is on
+        sock.close()
 
 
 LINES = st.lists(
@@ -454,6 +518,88 @@ def test_too_many_connections(start: Any) -> None:
     expect(lambda: _answers(port))
 
 
+def test_those_who_are_refused_do_not_count(start: Any) -> None:
+    (port,) = start("ddlockd.py", "--port", "0", "--bind", "127.0.0.1", "--max-connections", "1")
+    with contextlib.ExitStack() as stack:
+        with connected(port) as one:
+            assert ask(one, b"noop") == OK
+            for _ in range(5):  # they are told, and stay
+                _, replies = stack.enter_context(connected(port))
+                assert replies.readline().startswith(b"ERR too_many_connections ")
+        expect(lambda: _answers(port))
+
+
+def test_more_connections_than_the_system_allows_files(tmp_path: Path) -> None:
+    """They are refused with an error, as those beyond --max-connections are, and nobody else notices."""
+    limited = [sys.executable, "-c", "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160));"
+               "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"]  # fmt: skip
+    command = [*limited, str(EXAMPLES / "ddlockd.py"), "--port=0", "--bind=127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline().split(":")[-1])
+            with connected(port) as first, clients(port, 300) as many:
+                assert ask(first, b"trylock lock=x") == OK
+                heard = [replies.readline() for _, replies in many[59:120]]
+                assert heard == [b"ERR too_many_connections This+server+has+enough+connections\r\n"] * 61
+                assert [ask(one, b"trylock lock=x") for one in many[:59]] == [TAKEN] * 59
+            expect(lambda: _answers(port))
+        finally:
+            process.terminate()
+            process.communicate(timeout=SECONDS)
+
+
+def test_a_backlog_for_thousands(start: Any, tmp_path: Path) -> None:
+    """While the server is busy, here even stopped, clients connect all the same, as many as the system lets it."""
+    limit = Path("/proc/sys/net/core/somaxconn")
+    count = min(1500, int(limit.read_text()) if limit.exists() else 128)
+    pidfile = tmp_path / "pid"
+    (port,) = start("ddlockd.py", "--port", "0", "--bind", "127.0.0.1", f"--pidfile={pidfile}")
+    os.kill(int(pidfile.read_text()), signal.SIGSTOP)
+    try:
+        with clients(port, count) as many:
+            os.kill(int(pidfile.read_text()), signal.SIGCONT)
+            assert [ask(one, b"trylock lock=%d" % number) for number, one in enumerate(many)] == [OK] * count
+    finally:
+        os.kill(int(pidfile.read_text()), signal.SIGCONT)
+
+
+def test_waiting_clients_that_are_killed(port: int) -> None:
+    code = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); "
+    code += "s.sendall(b'lock lock=x\\n'); s.recv(1)"
+    with clients(port, 3) as (holder, waiter, watcher):
+        assert ask(holder, b"trylock lock=x") == OK
+        with contextlib.ExitStack() as stack:
+            for number in range(3):
+                process = stack.enter_context(subprocess.Popen([sys.executable, "-c", code, str(port)]))
+                stack.callback(process.kill)
+                expect(lambda number=number: ask(watcher, b"waiters lock=x") == b"OK waiters=%d\r\n" % (number + 1))
+            waiter[0].sendall(b"lock lock=x\n")
+            expect(lambda: ask(watcher, b"waiters lock=x") == b"OK waiters=4\r\n")
+        expect(lambda: ask(watcher, b"waiters lock=x") == b"OK waiters=1\r\n")
+        assert ask(holder, b"releaselock lock=x") == OK
+        assert waiter[1].readline().startswith(b"OK token=")
+
+
+def test_a_unix_socket_whose_client_has_a_strange_name(tmp_path: Path) -> None:
+    path = tmp_path / "lock.sock"
+    command = [sys.executable, str(EXAMPLES / "ddlockd.py"), "--socket", str(path), "--debug=1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(SECONDS)
+            sock.bind(os.fsencode(tmp_path) + b"/\xff\n")
+            sock.connect(str(path))
+            sock.sendall(b"trylock lock=x\nlocks\n")
+            heard = b""
+            while heard.count(b"\n") < 3:
+                heard += sock.recv(1000)
+            assert heard == OK + b"LOCKS:\n  x = DDLockd::Client::Internal(R): open to a Unix socket\n"
+        process.terminate()
+        assert process.communicate(timeout=SECONDS)[0] == "connection 1 from a Unix socket\nbye\n"
+
+
 def _answers(port: int) -> bool:
     with connected(port) as connection:
         return ask(connection, b"noop") == OK
@@ -488,6 +634,12 @@ def test_exit_codes() -> None:
         assert done.stderr.startswith("Error creating socket: ")
         done = run("-d", "--bind", "127.0.0.1", "-p", str(taken.getsockname()[1]))  # a daemon says so, too
         assert done.returncode == errno.EADDRINUSE
+        assert done.stderr.startswith("Error creating socket: ")
+    done = run("-d", "-p0", "--type=dbi", "-h", "sqlite:/nowhere/at/all")
+    assert (done.returncode, done.stderr) == (255, "ddlockd: unable to open database file\n")
+    done = run("-p0", "--pidfile=/nowhere/at/all")
+    assert done.returncode == 255
+    assert "/nowhere/at/all" in done.stderr
     for options in (["-t", "frob"], ["--type=frob"]):
         done = run("-p0", *options)
         assert (done.returncode, done.stdout) == (255, "")
@@ -547,11 +699,13 @@ def test_the_end_of_a_server_frees_its_port(tmp_path: Path) -> None:
     for _ in range(2):
         program = Program("ddlockd.py", (f"-p{port}", "--bind=127.0.0.1"), 1, tmp_path / "errors")
         (port,) = program.ports
-        with connected(port) as connection:
+        with clients(port, 3) as (connection, waiter, watcher):
             assert ask(connection, b"trylock lock=x") == OK
+            waiter[0].sendall(b"lock lock=x\n")
+            expect(lambda watcher=watcher: ask(watcher, b"waiters lock=x") == b"OK waiters=1\r\n")
             program.process.kill()
             program.process.communicate()
-            assert connection[1].read() == b""
+            assert connection[1].read() == waiter[1].read() == b""
 
 
 # -- many at once
@@ -598,3 +752,9 @@ def test_a_thousand_connections_compete_for_ten_locks(port: int, tmp_path: Path)
     with connected(port) as connection:
         assert all(ask(connection, b"trylock lock=%d" % name) == OK for name in range(10))
     assert not any(path.name.isdigit() for path in tmp_path.iterdir())
+
+
+def test_a_port_that_cannot_be_is_told() -> None:
+    done = run("--bind=127.0.0.1", "--port=70000")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error creating socket: the port of ")

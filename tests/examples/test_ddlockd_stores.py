@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import ddlockd_stores
+import psycopg
+import pymysql
 import pytest
 from programs import EXAMPLES, SECONDS, Program, connected, expect
 
@@ -22,66 +30,116 @@ NAMES = [
 ]  # fmt: skip
 
 
-def postgres() -> str | None:
-    """The directory of PostgreSQL's programs."""
-    found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
-    return str(Path(found).resolve().parent) if found else None
+class Database:
+    """A database server of one's own, on loopback: it can be ended and started again.
+
+    Not in pytest's directories, which each of its runs forbids to other users.
+    """
+
+    def __init__(self, folder: Path, answers: Callable[[], bool]) -> None:
+        self.folder = folder
+        self.user: dict[str, Any] = {}
+        self.answers = answers
+        self.command: list[str] = []
+        if os.getuid() == 0:  # none of them runs as root
+            shutil.chown(folder, "nobody")
+            self.user = {"user": "nobody", "group": "nogroup"}
+
+    def prepare(self, *command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, timeout=50, cwd=self.folder, **self.user)
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, **self.user)
+        expect(self.answers)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture(scope="module")
-def postgresql_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("psycopg", reason="the driver is not installed")
-    programs = postgres()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    folder = tmp_path_factory.mktemp("postgresql")
-    folder.chmod(0o700)
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:  # it does not run as root
-        shutil.chown(folder, "nobody")
-        user = {"user": "nobody", "group": "nogroup"}
-        for parent in [*folder.parents][:3]:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    data = folder / "data"
-    quiet: dict[str, Any] = {"check": True, "capture_output": True, "timeout": 40, "cwd": folder, **user}
-    subprocess.run([f"{programs}/initdb", "-A", "trust", "-U", "tester", "-N", "-D", data], **quiet)
+def folder() -> Iterator[Callable[[], Path]]:
+    """Makes one that others may enter."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with (folder / "log").open("wb") as log:
-        os.chmod(folder / "log", 0o666)
-        server = subprocess.Popen(
-            [f"{programs}/postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"],
-            stdout=log, stderr=log, cwd=folder, **user,
-        )  # fmt: skip
+        return free.getsockname()[1]
+
+
+def program_of(name: str, *places: str) -> str | None:
+    found = shutil.which(name)
+    return found or next((str(path) for place in places for path in sorted(Path("/").glob(place))), None)
+
+
+@pytest.fixture(scope="module")
+def postgresql(folder: Callable[[], Path]) -> Iterator[tuple[str, Database]]:
+    initdb = program_of("initdb", "usr/lib/postgresql/*/bin/initdb")
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed")
+    port = free_port()
+    dsn = f"postgresql://tester@127.0.0.1:{port}/postgres"
+    database = Database(folder(), lambda: connects(psycopg.connect, dsn))
+    data = str(database.folder / "data")
+    database.prepare(initdb, "-A", "trust", "-U", "tester", "-N", "-D", data)
+    server = str(Path(initdb).resolve().parent / "postgres")
+    database.command = [server, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
     try:
-        dsn = f"postgresql://tester@127.0.0.1:{port}/postgres"
-        expect(lambda: _answers(dsn))
-        yield dsn
+        database.start()
+        yield dsn, database
     finally:
-        server.kill()
-        server.wait()
+        database.kill()
 
 
-def _answers(dsn: str) -> bool:
-    import psycopg
-
+@pytest.fixture(scope="module")
+def mysql(folder: Callable[[], Path]) -> Iterator[tuple[str, Database]]:
+    server = program_of("mariadbd", "usr/sbin/mariadbd", "usr/libexec/mariadbd")
+    install = program_of("mariadb-install-db", "usr/bin/mariadb-install-db")
+    if server is None or install is None:
+        pytest.skip("MariaDB is not installed")
+    port = free_port()
+    connect = partial(pymysql.connect, host="127.0.0.1", port=port, user="root")
+    database = Database(folder(), lambda: connects(connect))
+    data = f"--datadir={database.folder}/data"
+    database.prepare(install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db")
+    database.command = [
+        server, "--no-defaults", data, f"--port={port}", "--bind-address=127.0.0.1", "--socket=socket",
+        "--pid-file=pid", "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=8M",
+    ]  # fmt: skip
     try:
-        psycopg.connect(dsn, connect_timeout=5).close()
-    except psycopg.OperationalError:
+        database.start()
+        with connect() as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE ddlock")
+        yield f"mysql://root@127.0.0.1:{port}/ddlock", database
+    finally:
+        database.kill()
+
+
+def connects(connect: Callable[..., Any], *arguments: Any) -> bool:
+    try:
+        connect(*arguments, connect_timeout=5).close()
+    except (psycopg.OperationalError, pymysql.err.OperationalError):
         return False
     return True
 
 
-@pytest.fixture(params=["sqlite", "files", "postgresql"])
+def options_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> tuple[str, ...]:
+    if kind == "sqlite":
+        return ("--type=dbi", f"--hostname=sqlite:{folder}/locks.sqlite")
+    if kind == "files":
+        (folder / "locks").mkdir()
+        return ("--type=dlmfs", f"--directory={folder}/locks")
+    dsn, _ = request.getfixturevalue(kind)
+    return ("--type=dbi", f"--hostname={dsn}", f"--table=t{abs(hash(str(folder)))}")
+
+
+@pytest.fixture(params=["sqlite", "files", "postgresql", "mysql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
     """The options of a store of one's own."""
-    if request.param == "sqlite":
-        return ("--type=dbi", f"--hostname=sqlite:{tmp_path}/locks.sqlite")
-    if request.param == "files":
-        (tmp_path / "locks").mkdir()
-        return ("--type=dlmfs", f"--directory={tmp_path}/locks")
-    table = f"t{abs(hash(str(tmp_path)))}"
-    return ("--type=dbi", f"--hostname={request.getfixturevalue('postgresql_dsn')}", f"--table={table}")
+    return options_of(request.param, request, tmp_path)
 
 
 @pytest.fixture
@@ -222,20 +280,123 @@ def test_a_directory_that_goes_and_comes_back(serve: Any, tmp_path: Path) -> Non
     program.errors.write_text("")
 
 
-def test_a_database_that_ends_the_connection(serve: Any, postgresql_dsn: str) -> None:
-    import psycopg
+def end_connections(dsn: str) -> None:
+    """All that the database has but the one which says so."""
+    parts = urlsplit(dsn)
+    if parts.scheme == "postgresql":
+        with psycopg.connect(dsn, autocommit=True) as administrator:
+            others = "pid <> pg_backend_pid() AND query <> ''"
+            administrator.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        return
+    with pymysql.connect(host="127.0.0.1", port=parts.port, user="root") as database, database.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE db = 'ddlock'")
+        for (number,) in cursor.fetchall():
+            cursor.execute(f"KILL {number}")
 
-    program = serve("--type=dbi", f"--hostname={postgresql_dsn}", "--table=ended")
-    with connected(program.ports[0]) as one, psycopg.connect(postgresql_dsn, autocommit=True) as administrator:
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_database_that_ends_the_connection(
+    serve: Any, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """As it does with one that was idle for long: the client notices nothing."""
+    dsn, _ = request.getfixturevalue(kind)
+    program = serve(*options_of(kind, request, tmp_path))
+    with connected(program.ports[0]) as one:
         assert ask(one, b"trylock lock=x") == OK
-        administrator.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query <> ''"
-        )
-        assert ask(one, b"trylock lock=y").startswith(b"ERR store_failed ")
+        end_connections(dsn)
         assert ask(one, b"trylock lock=y") == OK  # it has connected anew
         assert ask(one, b"releaselock lock=x") == OK
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_database_that_goes_and_comes_back(
+    serve: Any, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    _, database = request.getfixturevalue(kind)
+    program = serve(*options_of(kind, request, tmp_path))
+    with connected(program.ports[0]) as one, connected(program.ports[0]) as two, connected(program.ports[0]) as three:
+        before = token(ask(one, b"lock lock=kept"))
+        assert ask(two, b"trylock lock=dropped") == OK
+        token(ask(three, b"lock lock=leased&ttl=2"))
+        one[0].sendall(b"lock lock=leased&ttl=600\n")
+        expect(lambda: ask(three, b"waiters lock=leased") == b"OK waiters=1\r\n")
+        assert ask(three, b"noop") == OK
+        database.kill()
+        try:
+            assert ask(two, b"trylock lock=x").startswith(b"ERR store_failed ")
+            two[0].shutdown(socket.SHUT_RDWR)  # what it holds cannot be given back now
+            assert one[1].readline().startswith(b"ERR store_failed ")  # the lease has run out, and nobody can tell
+        finally:
+            database.start()
+        expect(lambda: ask(three, b"trylock lock=dropped") == OK)
+        assert token(ask(one, b"lock lock=leased")) > before
+        assert ask(three, b"releaselock lock=leased") == b"ERR didnthave \r\n"
+        assert ask(three, b"trylock lock=kept") == TAKEN
+        assert ask(one, b"releaselock lock=kept") == OK
+        assert ask(three, b"trylock lock=x") == OK
     assert "ddlockd: DBI: " in program.errors.read_text()
     program.errors.write_text("")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
+def test_a_database_that_does_not_answer(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because another program has locked the table: it gets so many seconds, and whoever asks is told then."""
+    monkeypatch.setattr(ddlockd_stores, "LONGEST_ANSWER", 1)
+    options = argparse.Namespace(hostname=f"sqlite:{tmp_path}/locks.sqlite", table="unanswered", type="dbi")
+    if kind != "sqlite":
+        options.hostname, _ = request.getfixturevalue(kind)
+    keeper, other = (ddlockd_stores.find_keeper(options, place) for place in ("here", "there"))
+    assert isinstance(keeper, ddlockd_stores.Database)
+    assert isinstance(other, ddlockd_stores.Database)
+    assert keeper.open() == other.open() == 0
+    cursor = other.database.cursor()
+    begin, end = {
+        "sqlite": ("BEGIN EXCLUSIVE", "ROLLBACK"),
+        "postgresql": ("BEGIN; LOCK TABLE unanswered", "ROLLBACK"),
+        "mysql": ("LOCK TABLES unanswered WRITE", "UNLOCK TABLES"),
+    }[kind]
+    cursor.execute(begin)
+    with pytest.raises(keeper.dialect.errors[0]):
+        keeper.take(b"x", 1, "me", True)
+    cursor.execute(end)
+    token = keeper.take(b"x", 1, "me", True)
+    assert other.holder(b"x") == ("me", token)
+    keeper.forget(1)
+    keeper.close()
+    other.close()
+
+
+def test_servers_that_start_at_the_same_moment_make_one_table(serve: Any, store: tuple[str, ...]) -> None:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "ddlockd.py"), "--port=0", "--bind=127.0.0.1", *store]
+    programs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    try:
+        ports = [int(program.stdout.readline().split(":")[-1]) for program in programs]  # type: ignore[union-attr]
+        tokens = []
+        for port in ports:
+            with connected(port) as one:
+                tokens.append(token(ask(one, b"lock lock=x")))
+        assert tokens == [1, 2, 3, 4]
+    finally:
+        for program in programs:
+            program.terminate()
+            assert program.communicate(timeout=SECONDS)[1] == ""
+
+
+def test_waiting_clients_of_a_server_that_is_killed(serve: Any, store: tuple[str, ...]) -> None:
+    program = serve(*store)
+    (port,) = program.ports
+    with connected(port) as holder, connected(port) as waiter, connected(port) as watcher:
+        before = token(ask(holder, b"lock lock=x"))
+        waiter[0].sendall(b"lock lock=x\n")
+        expect(lambda: ask(watcher, b"waiters lock=x") == b"OK waiters=1\r\n")
+        program.process.kill()
+        program.process.wait()
+        assert waiter[1].read() == b""
+    program = serve(*store, port=port, freed=1)
+    with connected(port) as waiter:
+        assert token(ask(waiter, b"lock lock=x")) > before
 
 
 def test_a_driver_that_is_missing(tmp_path: Path) -> None:
