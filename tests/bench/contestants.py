@@ -31,13 +31,13 @@ class Contestant:
     label: str
     needs: str = ""  # the distribution on PyPI, "perl" or "cc"
     server: str = ""
-    program: tuple[str, ...] = ()  # in place of `server`: what the interpreter is to run
     modes: tuple[str, ...] = ALL_MODES
     arguments: tuple[str, ...] = ()
     micro: str = ""
     micro_modes: tuple[str, ...] = MICRO
     imports: str = ""  # what the start-up workload imports
     slowness: int = 1  # timers: do this many times less
+    program: tuple[str, ...] = ()  # in place of `server`: what the interpreter is to run
 
     def server_command(self, mode: str, built: Path) -> list[str] | None:
         """How to start its server, or None if it has none for this mode."""
