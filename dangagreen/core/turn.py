@@ -85,14 +85,14 @@ class Turning(Registry):
         deadline = self.timers.next_deadline()
         patience = None if deadline is None else min(max(0.0, deadline - self.clock()), _LONGEST_WAIT)
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
-            if (patience is None or self._would_wake_for_nothing(patience)) and self._hears_of_nobody():
+            if (patience is None or patience > 1) and self._hears_of_nobody() and self._waits_for_nothing(patience):
                 self._stalled()
             return patience
         return self.loop_timeout
 
-    def _would_wake_for_nothing(self, patience: float) -> bool:
-        """Are there only timers that nobody needs any more? Looked for before a long wait, where that costs nothing."""
-        return patience > 1 and self.green is not None and self.green.idle_alarms() == len(self.timers)
+    def _waits_for_nothing(self, patience: float | None) -> bool:
+        """Are there no timers, or only such that nobody needs any more?"""
+        return patience is None or (self.green is not None and self.green.idle_alarms() == len(self.timers))
 
     def _hears_of_nobody(self) -> bool:
         """Is nothing waited for from any descriptor but the pair of sockets by which others wake us?"""
