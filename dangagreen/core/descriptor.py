@@ -91,7 +91,7 @@ class Descriptor:
     def _flush(self) -> None:
         """Nothing to flush."""
 
-    def _begin_wait(self) -> None:
+    def _was_at_work(self) -> None:
         """Its waiting is not limited."""
 
     def _pushed_back(self, just_now: bool) -> bool:

@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Protocol
 
 from dangagreen.core.errors import ErrorContext
 from dangagreen.core.pollers import READ, Poller
@@ -37,7 +37,7 @@ class Handler(Protocol):
     def _pushed_back(self, just_now: bool) -> bool: ...  # deliver what was pushed back; is there more?
     def _flush(self) -> None: ...
     def _wanted(self) -> int: ...  # the bits for which it waits
-    def _begin_wait(self) -> None: ...  # for its peer, where the time for that is limited
+    def _was_at_work(self) -> None: ...  # after event_read, where the time that it waits is limited
     def _settle(self) -> None: ...  # make the kernel's interest what it should be
     def _really_close(self) -> None: ...
     def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
@@ -47,10 +47,10 @@ class Green(Protocol):
     """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
 
     no_parking: object  # the block of that name that is open, or None
-    tasks: Any  # a dict of those that have not ended
 
     def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
     def reset(self) -> None: ...  # every task ends now
+    def anybody(self) -> bool: ...  # is there a task, or top-level code that waits?
     def idle_alarms(self) -> int: ...  # how many timers of its own will find nothing to do
     def table(self) -> str: ...  # every task, and what it waits for
 
@@ -126,7 +126,7 @@ class FdHandler:
     def _flush(self) -> None:
         raise AssertionError("an fd without an object has nothing to flush")
 
-    _settle = _begin_wait = _flush
+    _settle = _was_at_work = _flush
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}: {self.callback!r}>"

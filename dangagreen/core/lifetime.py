@@ -56,16 +56,22 @@ class Lifetime(Outgoing):
             if now >= deadlines[-1]:
                 return self.close(f"its lifetime of {self.lifetime} s is over")
         if self.idle_timeout is not None:
-            deadlines.append((self._heard if self._waits_for_peer() else now) + self.idle_timeout)
+            waits = self._heard > 0 and self._waits_for_peer()
+            deadlines.append((self._heard if waits else now) + self.idle_timeout)
             if now >= deadlines[-1]:
                 return self.close(f"the peer was idle for {self.idle_timeout} s")
         self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
         return None
 
     def _begin_wait(self) -> None:
-        """From now on it waits for its peer; where a wait was given up before, from so much earlier."""
+        """From now on it waits for its peer, if it did not before; after a wait that was given up from so much earlier.
+
+        To be called before what makes it wait.
+        """
+        if self._heard > 0 and self._waits_for_peer():
+            return
         waited, self._heard = min(0.0, self._heard), self.loop.clock()
-        if waited and self._timer is not None and self.idle_timeout is not None:
+        if waited and self._timer is not None and self.idle_timeout is not None and not self._finishing:
             self._heard += waited
             deadline = self._heard + self.idle_timeout
             if deadline < self._timer.deadline:
@@ -73,8 +79,13 @@ class Lifetime(Outgoing):
                 self._timer = self.loop.timers.add(deadline, self._check_limits, self._context)
 
     def _give_up_wait(self) -> None:
-        """It waits no more, and has heard nothing. The time that it has waited is kept, as a negative one."""
-        self._heard = min(0.0, self._heard - self.loop.clock())
+        """It has heard nothing. If it waits no more, the time that it has waited is kept, as a negative one."""
+        if not self._waits_for_peer():
+            self._heard = min(0.0, self._heard - self.loop.clock())
+
+    def _was_at_work(self) -> None:
+        """It has heard something, and what it did then was its own work. From now on it waits."""
+        self._heard = self.loop.clock()
 
     def _waits_for_peer(self) -> bool:
         return self._watch_read or self._reader is not None or self._queue is not None

@@ -133,11 +133,11 @@ class Socket(DangaNames, InWords):
         if not on:
             self._watch_read = False
         elif not self.closed and not self._finishing:
-            self._watch_read, self._sequential = True, False
             if self._timer is None and self.loop.running:
                 self._heard = self.loop.now
             else:
                 self._begin_wait()
+            self._watch_read, self._sequential = True, False
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:
@@ -231,7 +231,7 @@ class Socket(DangaNames, InWords):
         elif self._watch_read and (self._eof < 2 or self._buffer):
             self._hook("read", self.event_read)
             if self._timer is not None:  # what it did meanwhile was its own work
-                self._begin_wait()
+                self._was_at_work()
 
     def _hang_up(self, ended: int) -> None:
         """An error or a hang-up, after what could be read and written at once was. Input goes first."""

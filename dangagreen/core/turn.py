@@ -98,7 +98,7 @@ class Turning(Registry):
         """Is nothing waited for from any descriptor but the pair of sockets by which others wake us?"""
         if len(self.handlers) <= 1:
             return True
-        if self.green is None or not self.green.tasks:  # then there is nobody to wonder about
+        if self.green is None or not self.green.anybody():  # then there is nobody to wonder about
             return False
         for handler in self.handlers.values():  # noqa: SIM110  any() would cost each turn three times as much
             if handler is not self._foreign_ends and handler._wanted():  # as a rule the first, a listener
@@ -150,7 +150,7 @@ class Turning(Registry):
                     if handler._watch_read:
                         handler._context.run(handler.event_read)
                         if handler._timer is not None:  # what it did meanwhile was its own work
-                            handler._begin_wait()
+                            handler._was_at_work()
                         continue
                 handler._context.run(handler._events, mask)
             except Exception as error:

@@ -73,9 +73,13 @@ def _wind_up(loop: Loop, reason: str) -> None:
     try:
         _end_tasks(loop, reason)
     finally:
-        for handler in list(loop.handlers.values()):
-            if isinstance(handler, Descriptor):
-                loop.call(handler, partial(handler.close, reason))
+        _close_descriptors(loop, reason)
+
+
+def _close_descriptors(loop: Loop, reason: str) -> None:
+    for handler in list(loop.handlers.values()):
+        if isinstance(handler, Descriptor):
+            loop.call(handler, partial(handler.close, reason))
 
 
 def _end_tasks(loop: Loop, reason: str) -> None:
@@ -88,6 +92,8 @@ def _end_tasks(loop: Loop, reason: str) -> None:
             loop.run(lambda: all(task.done for task in rest))
         except SystemExit as error:
             kept = kept or error
+            if not any(task.done for task in rest):  # it was a callback, which may raise it at each turn
+                _close_descriptors(loop, reason)
     if kept is not None:
         raise kept
 

@@ -223,13 +223,13 @@ class ReadingSocket(WatchedSocket):
             self._check_fill(task)
             if self._eof:
                 return False
-        self._reader = task.resume
-        if not self._watch_read:
-            self._sequential = True
         if self._timer is None:
             self._heard = loop.now
         else:
             self._begin_wait()
+        self._reader = task.resume
+        if not self._watch_read:
+            self._sequential = True
         if not self._told & READ:
             self._need(READ)
         park(task, wait, self)

@@ -47,6 +47,6 @@ def described(task: Any, attribute: str) -> str:
     """In one line, "-" if there are none."""
     try:
         words = getattr(task, attribute, None)
+        return " ".join(words.split()) if words else "-"
     except Exception as error:
         return f"({type(error).__name__} in its description)"
-    return " ".join(words.split()) if words else "-"

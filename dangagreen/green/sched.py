@@ -235,6 +235,10 @@ class Scheduler:
         while self.no_parking is not None and self.no_parking.task is task:
             self.no_parking = self.no_parking.outer
 
+    def anybody(self) -> bool:
+        """Is there a task, or top-level code that waits?"""
+        return bool(self.tasks) or (self.top_level is not None and self.top_level.wait is not None)
+
     def idle_alarms(self) -> int:
         """How many waiters have an alarm, and no scope with a deadline any more."""
         alarmed = [

@@ -125,7 +125,9 @@ class _Gathering(Generic[Result]):
 
     def take(self) -> Task[Result]:
         task = self.ended.popleft()
-        task.owned = True
+        if task._joiners is not None:  # it has failed, and others look at it as well
+            task._unwatch(self)
+        task.hand_back()
         return task
 
     def let_go(self) -> None:
@@ -247,7 +249,7 @@ class _Selection:
     def give_back(self, me: Waiter, chosen: object) -> None:
         """Of the tasks among the sources, one is handed back at most."""
         if isinstance(chosen, Task):
-            chosen.owned = True
+            chosen.hand_back()
         tasks = [task for task in self.given if isinstance(task, Task)]
         for task in tasks:
             task._unwatch(me)

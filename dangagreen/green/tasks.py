@@ -104,8 +104,9 @@ class Task(Waiter, Generic[Result]):
                 park(me, _JOIN, self)
             else:
                 park_for(me, _JOIN, self, timeout)
-        except BaseException:
-            self._missed()
+        except BaseException as error:
+            if not isinstance(me, Task) and not isinstance(error, (Cancelled, TimeoutError)):
+                self._missed()
             raise
 
     def result(self) -> Result:
@@ -175,8 +176,13 @@ class Task(Waiter, Generic[Result]):
             else:
                 context.run(self.loop.report, failure)
 
+    def hand_back(self) -> None:
+        """It has ended, and somebody has it, who takes care of its failure."""
+        self.owned = True
+        self.context = None
+
     def _missed(self) -> None:
-        """Who joined it goes away. If it has ended by now, that is top-level code, at Ctrl-C, and has not seen it."""
+        """Ctrl-C has ended the loop under top-level code that joined it. If it has ended, nobody has seen that."""
         if self.done:
             self.owned = False
             self._unseen()
@@ -242,8 +248,8 @@ def check_function(call: str, function: object) -> None:
         raise TypeError(f"{call} needs a function, not {function!r}: write {call}(f, x) for f(x)")
     while isinstance(function, partial):
         function = function.func
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if code is not None and code.co_flags & _ASYNC:
+    codes = (getattr(getattr(f, "__func__", f), "__code__", None) for f in (function, type(function).__call__))
+    if any(isinstance(code, CodeType) and code.co_flags & _ASYNC for code in codes):
         raise TypeError(f"{call} was given {function!r}, an async def, which would never run: write a plain def")
 
 

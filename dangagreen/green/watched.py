@@ -59,10 +59,10 @@ class WatchedSocket(CallbackSocket):
     def _watch(self, task: Waiter) -> None:
         if self._reader is not None:
             raise self._busy(task)
+        self._begin_wait()
         self._reader = Watch(task)
         if not self._watch_read:
             self._sequential = True
-        self._begin_wait()
         self._need(READ)
 
     def _unwatch(self, task: Waiter) -> None:

@@ -1242,3 +1242,116 @@ def test_the_loop_does_not_run_inside_no_parking(loop):
         with pytest.raises(RuntimeError, match="no_parking"):
             d.Socket.event_loop()
     loop.reset()
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_a_callback_that_exits_at_each_turn_does_not_keep_run_from_ending(loop, pair, seconds):
+    class Leaves(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            raise SystemExit(3)
+
+    steps = []
+    sock, far = pair(Leaves)
+    sock.watch_read(True)
+
+    def other():
+        try:
+            d.sleep(100)
+        finally:
+            steps.append("cleaned up")
+
+    def main():
+        d.spawn(other)
+        d.sleep(0)
+        far.send(b"x")
+        d.sleep(seconds)
+
+    with pytest.raises(SystemExit):
+        d.run(main)
+    assert steps == ["cleaned up"]
+    assert sock.closed
+
+
+@pytest.mark.in_order
+@pytest.mark.parametrize("how", ["cancelled", "timed out", "seen by another", "in a group"])
+def test_a_failure_is_reported_once_where_a_joiner_goes_in_the_same_turn(loop, take_errors, how):
+    gate = d.Event()
+
+    def fails():
+        gate.wait()
+        raise ValueError("once")
+
+    def joins(task):
+        with d.timeout(1 if how == "timed out" else 5):
+            task.join()
+
+    def scene(spawn):
+        task = spawn(fails)
+        joiner = d.spawn(joins, task)
+        another = d.spawn(task.join) if how == "seen by another" else None
+        d.sleep(0.5)
+        if how == "timed out":
+            loop.add_timer(0.5, gate.set)
+        else:
+            gate.set()
+            joiner.cancel()
+        joiner.join()
+        if another is not None:
+            another.join()
+
+    def main():
+        if how == "in a group":
+            with pytest.raises(ExceptionGroup), d.TaskGroup() as group:
+                scene(group.spawn)
+        else:
+            scene(d.spawn)
+
+    task = d.spawn(main)
+    task.join()
+    task.result()
+    reports = [str(context.exception) for context in take_errors()]
+    assert reports == ([] if how in ("seen by another", "in a group") else ["once"])
+
+
+def test_a_failure_that_was_handed_back_keeps_nothing_else_alive(loop):
+    def fails():
+        raise ValueError
+
+    class Large:
+        pass
+
+    def makes():
+        large = Large()
+        refs.append(weakref.ref(large))
+        d.sleep(5)
+        return large
+
+    refs = []
+    failed, other = d.spawn(fails), d.spawn(makes)
+    assert d.wait([failed, other], until="first")[0] == {failed}
+    other.join()
+    del other
+    gc.collect()
+    assert refs[0]() is None
+    assert failed.context is None
+
+
+def test_what_answers_to_every_name_is_a_function_and_what_is_called_by_await_is_none(loop):
+    class Proxy:
+        def __getattr__(self, name):
+            return Proxy()
+
+        def __call__(self):
+            return "called"
+
+    class Async:
+        async def __call__(self):
+            """Never runs."""
+
+    task = d.spawn(Proxy())
+    task.join()
+    assert task.result() == "called"
+    with pytest.raises(TypeError, match="async def"):
+        d.spawn(Async())

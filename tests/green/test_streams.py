@@ -1397,3 +1397,72 @@ def test_what_a_callback_finds_after_read_some_into_has_found_the_end(loop, pair
     sock.watch_read(True)
     d.sleep(1)
     assert sock.told == [None]
+
+
+def test_a_wait_that_was_given_up_does_not_count_for_another_that_goes_on(loop, pair):
+    """What is queued, or watched, is waited for all the time."""
+    sock, far = pair(Idle, 10)
+    d.sleep(4)
+    sock.write(b"x" * 20)
+    with d.move_on_after(0.1):
+        sock.read_some()
+    d.sleep(4)
+    assert not sock.closed
+    d.sleep(1)
+    assert sock.closed
+    far.close()
+
+    class Told(Idle):
+        __slots__ = ()
+
+        def event_read(self):
+            self.read(10)
+
+    sock, far = pair(Told)
+    sock.watch_read(True)
+    d.sleep(4.5)
+    far.send(b"x")
+    d.sleep(0.1)
+    for _ in range(20):
+        with d.move_on_after(0.2):
+            d.select(sock)
+        assert not sock.closed
+    d.sleep(1.1)
+    assert sock.closed
+
+
+def test_a_silent_peer_is_idle_also_for_a_watched_socket_that_is_polled(loop, pair):
+    class Told(Idle):
+        __slots__ = ()
+
+        def event_read(self):
+            self.read(10)
+
+    sock, _ = pair(Told)
+    sock.watch_read(True)
+    for _ in range(9):
+        with d.move_on_after(0.5):
+            d.select(sock)
+    assert not sock.closed
+    d.sleep(0.6)
+    assert sock.closed
+
+
+def test_a_writer_that_waited_before_is_given_its_whole_time(loop, pair):
+    sock, _ = pair(Idle, 100)
+    queue = d.Queue()
+
+    def work():
+        while d.select(queue, sock) is queue:
+            sock.write_all(queue.get())
+
+    task = d.spawn(work)
+    d.sleep(4)
+    queue.put(b"x" * 100_000)
+    queue.put(b"x" * 10)
+    d.sleep(4)
+    assert not sock.closed
+    task.join()
+    assert loop.clock() == pytest.approx(1009)
+    with pytest.raises(d.ClosedError, match="idle"):
+        task.result()
