@@ -216,7 +216,6 @@ class Task(Waiter, Generic[Result]):
         self.done = True
         self._error = error
         self.worker = self._call = None
-        context, self.context = self.context, None
         sched: Scheduler = self.loop.green  # type: ignore[assignment]
         del sched.tasks[self]
         if sched.no_parking is not None:
@@ -227,13 +226,14 @@ class Task(Waiter, Generic[Result]):
                 joiner._hear(self)
         if self.group is not None:
             self.owned = self.group._ended(self, error)
-        if error is not None and isinstance(error, Exception):
-            if not joiners:
-                self._unseen()
-            elif any(joiners.values()):
-                self.owned = True
-            elif not self.owned:  # until the last who looks at it has let go
-                self._joiners, self.context = joiners, context
+        if error is not None and isinstance(error, Exception) and not self.owned:
+            if joiners and not any(joiners.values()):
+                self._joiners = joiners  # and its context, until the last who looks at it has let go
+                return
+            self.owned = bool(joiners)
+            self.context = None
+            self._unseen()
+        self.context = None
 
 
 def _name_of(function: Any) -> str:
