@@ -127,7 +127,7 @@ class _Gathering(Generic[Result]):
         task = self.ended.popleft()
         if task._joiners is not None:  # it has failed, and others look at it as well
             task._unwatch(self)
-        task.hand_back()
+        task._hand_back()
         return task
 
     def let_go(self) -> None:
@@ -249,7 +249,7 @@ class _Selection:
     def give_back(self, me: Waiter, chosen: object) -> None:
         """Of the tasks among the sources, one is handed back at most."""
         if isinstance(chosen, Task):
-            chosen.hand_back()
+            chosen._hand_back()
         tasks = [task for task in self.given if isinstance(task, Task)]
         for task in tasks:
             task._unwatch(me)

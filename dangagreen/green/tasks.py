@@ -176,7 +176,7 @@ class Task(Waiter, Generic[Result]):
             else:
                 context.run(self.loop.report, failure)
 
-    def hand_back(self) -> None:
+    def _hand_back(self) -> None:
         """It has ended, and somebody has it, who takes care of its failure."""
         self.owned = True
         self.context = None
