@@ -137,7 +137,7 @@ class ReadingSocket(WatchedSocket):
         if not (room := len(buffer)):
             raise ValueError("read_some_into: the buffer has no room")
         while True:
-            if not self._buffer and not self._may_go_on():
+            if not self._buffer and not self._may_go_on(_READ_SOME_INTO):
                 if not self._fill(task, _READ_SOME_INTO, 0):
                     return 0
                 self._at_once = _AT_ONCE
@@ -242,7 +242,7 @@ class ReadingSocket(WatchedSocket):
             loop.pushed.setdefault(self, False)  # what this read leaves over is for event_read
         return self._receive(size) if size else True
 
-    def _may_go_on(self) -> bool:
+    def _may_go_on(self, wait: Wait) -> bool:
         """May a task that has just got all the bulk that it had asked for try for more before it parks?
 
         That saves a turn, and keeps to one connection's memory for a while: in all a third of what bulk receive costs.
@@ -250,14 +250,14 @@ class ReadingSocket(WatchedSocket):
         """
         loop = self.loop
         if get_ident() != loop.thread:
-            loop.check_thread("a read")
+            loop.check_thread(wait.name)
         usual = not (self._mute or self._eof or self._watch_read or self._reader is not None)
         return usual and self._at_once > 0 and loop.clock() - loop.now < _LONG_TURN
 
     def _fill_much(self, task: Waiter, wait: Wait, size: int) -> bool:
         """The same for bulk, without parking where it may go on."""
         before = self.buffered
-        if self._may_go_on():
+        if self._may_go_on(wait):
             self._at_once -= size
             there = self._receive(size)
         else:

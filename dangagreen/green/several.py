@@ -65,8 +65,8 @@ def wait(
 def as_completed(tasks: Iterable[Task[Result]]) -> Generator[Task[Result], None, None]:
     """Parks until the next of the tasks has ended, in each step of the iteration; those that had before come first.
 
-    Each comes once. The failure of a task that was handed out is not reported. The
-    iteration may be abandoned at any point, and leaves nothing behind.
+    Each comes once. The failure of a task that was handed out is not reported. The iteration may be abandoned at any
+    point, and leaves nothing behind.
     """
     loop = current_loop()
     return _as_completed(loop, _distinct("as_completed", loop, tasks))

@@ -581,6 +581,16 @@ def test_waiting_clients_that_are_killed(port: int) -> None:
         assert waiter[1].readline().startswith(b"OK token=")
 
 
+def take_and_list(sock: socket.socket, path: Path) -> None:
+    """Take a lock by a Unix socket, and see it in the list under no name of its own."""
+    sock.connect(str(path))
+    sock.sendall(b"trylock lock=x\nlocks\n")
+    heard = b""
+    while heard.count(b"\n") < 3:
+        heard += sock.recv(1000)
+    assert heard == OK + b"LOCKS:\n  x = DDLockd::Client::Internal(R): open to a Unix socket\n"
+
+
 def test_a_unix_socket_whose_client_has_a_strange_name(tmp_path: Path) -> None:
     path = tmp_path / "lock.sock"
     command = [sys.executable, str(EXAMPLES / "ddlockd.py"), "--socket", str(path), "--debug=1"]
@@ -590,12 +600,7 @@ def test_a_unix_socket_whose_client_has_a_strange_name(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(SECONDS)
             sock.bind(os.fsencode(tmp_path) + b"/\xff\n")
-            sock.connect(str(path))
-            sock.sendall(b"trylock lock=x\nlocks\n")
-            heard = b""
-            while heard.count(b"\n") < 3:
-                heard += sock.recv(1000)
-            assert heard == OK + b"LOCKS:\n  x = DDLockd::Client::Internal(R): open to a Unix socket\n"
+            take_and_list(sock, path)
         process.terminate()
         assert process.communicate(timeout=SECONDS)[0] == "connection 1 from a Unix socket\nbye\n"
 
@@ -676,12 +681,7 @@ def test_a_daemon(tmp_path: Path) -> None:
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(SECONDS)
-            sock.connect(str(path))
-            sock.sendall(b"trylock lock=x\nlocks\n")
-            heard = b""
-            while heard.count(b"\n") < 3:
-                heard += sock.recv(1000)
-            assert heard == OK + b"LOCKS:\n  x = DDLockd::Client::Internal(R): open to a Unix socket\n"
+            take_and_list(sock, path)
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
             assert os.getsid(pid) != os.getsid(0)
             assert run("--socket", str(path)).returncode == errno.EADDRINUSE

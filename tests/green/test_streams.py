@@ -1214,6 +1214,13 @@ class Idle(d.Socket):
     idle_timeout = 5
 
 
+class IdleReader(Idle):
+    __slots__ = ()
+
+    def event_read(self):
+        self.read(10)
+
+
 @pytest.mark.parametrize("call", ["read_line", "select"])
 def test_waits_that_were_given_up_add_up_to_the_idle_time(loop, pair, call):
     sock, far = pair(Idle)
@@ -1412,13 +1419,7 @@ def test_a_wait_that_was_given_up_does_not_count_for_another_that_goes_on(loop, 
     assert sock.closed
     far.close()
 
-    class Told(Idle):
-        __slots__ = ()
-
-        def event_read(self):
-            self.read(10)
-
-    sock, far = pair(Told)
+    sock, far = pair(IdleReader)
     sock.watch_read(True)
     d.sleep(4.5)
     far.send(b"x")
@@ -1432,13 +1433,7 @@ def test_a_wait_that_was_given_up_does_not_count_for_another_that_goes_on(loop, 
 
 
 def test_a_silent_peer_is_idle_also_for_a_watched_socket_that_is_polled(loop, pair):
-    class Told(Idle):
-        __slots__ = ()
-
-        def event_read(self):
-            self.read(10)
-
-    sock, _ = pair(Told)
+    sock, _ = pair(IdleReader)
     sock.watch_read(True)
     for _ in range(9):
         with d.move_on_after(0.5):
