@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dangagreen.core.errors import ErrorContext
-from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.core.loop import Loop, here
 from dangagreen.core.pollers import available_pollers
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
 
@@ -28,7 +28,7 @@ _checks: dict[int, LeakCheck] = {}
 
 @contextmanager
 def _owned(loop: Loop) -> Iterator[Loop]:
-    set_current_loop(loop)
+    here.loop = loop
     try:
         with no_leaks(loop) as check:
             _checks[id(loop)] = check
@@ -36,7 +36,7 @@ def _owned(loop: Loop) -> Iterator[Loop]:
     finally:
         _checks.pop(id(loop), None)
         loop.close()
-        set_current_loop(None)
+        here.loop = None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

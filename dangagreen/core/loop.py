@@ -59,17 +59,17 @@ class Loop(Turning):
             raise RuntimeError("this loop was closed: make another one")
         if self.green is not None and self.green.no_parking is not None:
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
-        outer = present_loop()
+        outer = here.loop
         self._stop = self._warned = False
         interrupts = Interrupts(self.stop)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_all)
-            undo.callback(set_current_loop, outer)
+            undo.callback(setattr, here, "loop", outer)
             undo.callback(setattr, self, "running", False)
             undo.callback(interrupts.restore)
             self.thread = get_ident()
             self.running = True
-            _local.loop = self
+            here.loop = self
             if self._foreign_ends is None:
                 self._listen_for_threads()
             if (woke_before := self._hear_signals()) is not None:
@@ -124,18 +124,18 @@ class Loop(Turning):
         self.poller.close()
         self.closed = True
         _loops.discard(self)
-        if present_loop() is self:
-            del _local.loop
+        if here.loop is self:
+            here.loop = None
 
     def __enter__(self) -> Loop:
         """Make this the thread's current loop for a block, at whose end it is closed."""
-        self._outer = present_loop()
-        _local.loop = self
+        self._outer = here.loop
+        here.loop = self
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-        set_current_loop(self._outer)
+        here.loop = self._outer
 
     def _after_fork(self) -> None:
         """In the child: a poller of its own, told everything anew; the parent's keeps its registrations."""
@@ -154,30 +154,20 @@ class Loop(Turning):
                 self.poller.add(fd, handler._told)
 
 
-_local = threading.local()
+class _Here(threading.local):
+    loop: Loop | None = None
+
+
+here = _Here()  # `here.loop` is this thread's loop, if it has one
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 
 def current_loop() -> Loop:
     """This thread's loop, made at first use."""
-    try:
-        loop: Loop = _local.loop
-    except AttributeError:
-        loop = _local.loop = Loop()
-    return loop
-
-
-def present_loop() -> Loop | None:
-    """This thread's loop, if it has one."""
-    return getattr(_local, "loop", None)
-
-
-def set_current_loop(loop: Loop | None) -> None:
-    """Make `loop` this thread's loop, or with None have a new one made at next use."""
+    loop = here.loop
     if loop is None:
-        _local.__dict__.pop("loop", None)
-    else:
-        _local.loop = loop
+        loop = here.loop = Loop()
+    return loop
 
 
 def _after_fork_in_child() -> None:

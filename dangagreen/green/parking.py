@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from dangagreen.core.errors import Cancelled, CannotParkError
-from dangagreen.core.loop import Loop, current_loop, present_loop
+from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, scheduler, top_level, wake
 
@@ -56,7 +56,7 @@ def waiter(loop: Loop, call: str) -> Waiter:
 
 def check_present(loop: Loop, call: str) -> None:
     """Raise RuntimeError where another loop of this thread is running: the caller is not this one's top-level code."""
-    present = present_loop()
+    present = here.loop
     if present is not None and present is not loop and present.running:
         raise RuntimeError(f"{call} of something that belongs to another loop than the one that runs here")
 

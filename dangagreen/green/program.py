@@ -16,7 +16,7 @@ from typing import Any, cast
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
-from dangagreen.core.loop import Loop, current_loop, present_loop
+from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.green.sched import scheduler, wake
 from dangagreen.green.tasks import Params, Result, Task, check_function
 
@@ -100,7 +100,7 @@ def _end_tasks(loop: Loop, reason: str) -> None:
 
 def _at_exit() -> None:
     """The tasks of a script that has ended, be it by Ctrl-C, have their `finally` as those of `run` have."""
-    loop = present_loop()
+    loop = here.loop
     if loop is not None and not loop.running and loop.green is not None and scheduler(loop).tasks:
         _wind_up(loop, "the program ended")
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from dangagreen.core.errors import Cancelled
-from dangagreen.core.loop import current_loop
+from dangagreen.core.loop import current_loop, here
 from dangagreen.green.parking import current_waiter, waiter
 from dangagreen.green.sched import TopLevel, Waiter, wake
 
@@ -48,12 +48,14 @@ class Scope:
     # -- the block
 
     def __enter__(self) -> Self:
-        task: Waiter | None = current_loop().current
+        loop = here.loop or current_loop()
+        task: Waiter | None = loop.current
         if task is None or self._entered:
             task = self._entering()
         seconds = self._seconds
         if seconds is not None:
-            self._deadline = deadline = task.loop.clock() + seconds
+            clock = loop.clock  # a slot that is called where it is read costs the interpreter twice as much
+            self._deadline = deadline = clock() + seconds
             alarm = task.alarm
             if alarm is None or alarm.deadline > deadline or not seconds > 0:
                 self._is_due(task, deadline)
@@ -71,13 +73,7 @@ class Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         task = self._task
-        if (
-            task is None
-            or task.scope is not self
-            or task.interrupt is not None
-            or task.loop.current is not task
-            or self._shields
-        ):
+        if task is None or task.scope is not self or task.interrupt is not None or task.loop.current is not task:
             return self._leave(error)
         task.scope = self._parent
         self._task = None
@@ -109,9 +105,9 @@ class Scope:
 
     def _misplaced(self, task: Waiter) -> str | None:
         """What is wrong with leaving the scope here and now, in words."""
-        here = current_waiter(task.loop)
-        if here is not task:
-            where = "a callback" if here is None else repr(here.name)
+        who = current_waiter(task.loop)
+        if who is not task:
+            where = "a callback" if who is None else repr(who.name)
             problem = f"{self!r} was entered in {task.name!r} and left in {where}: a scope is left where it was entered"
         elif task.scope is not self:
             problem = f"{self!r} was left before {task.scope!r}, which was entered later: the last in is the first out"
@@ -270,6 +266,11 @@ class shield(Scope):  # noqa: N801
 
     def __init__(self) -> None:
         super().__init__(None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        return self._leave(error)  # what it has hidden may be seen now
 
 
 def current_deadline() -> float | None:

@@ -16,7 +16,7 @@ from types import CodeType, FunctionType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
-from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.green.parking import check_seconds, current_waiter, entering, park, park_for, parks
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
@@ -244,6 +244,8 @@ def _name_of(function: Any) -> str:
 
 def check_function(call: str, function: object) -> None:
     """Raise TypeError, in the name of `call`, for what cannot run in a task: no function, or a coroutine function."""
+    if type(function) is FunctionType and not function.__code__.co_flags & _ASYNC:
+        return
     if not callable(function):
         raise TypeError(f"{call} needs a function, not {function!r}: write {call}(f, x) for f(x)")
     while isinstance(function, partial):
@@ -255,9 +257,9 @@ def check_function(call: str, function: object) -> None:
 
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
     """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
-    if type(function) is not FunctionType or function.__code__.co_flags & _ASYNC:
+    if type(function) is not FunctionType or function.__code__.co_flags & _ASYNC:  # quickly told of most
         check_function("spawn", function)
-    loop = current_loop()
+    loop = here.loop or current_loop()
     frame = sys._getframe(1)
     call = partial(function, *args, **kwargs) if args or kwargs else function
     task = Task(loop, call, copy_context(), function, (frame.f_code, frame.f_lasti))

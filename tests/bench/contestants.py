@@ -21,6 +21,7 @@ ALL_MODES = ("lines", "http", "receive", "send", "broadcast")
 LINES = ("lines",)
 MICRO = ("spawn", "spawn_many", "switch", "timer_cancel", "timer_fire")
 TIMERS = ("timer_cancel", "timer_fire")
+STYLES = ("sequential", "own split", "bare epoll")  # which play no part but in servers
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Contestant:
 
     def name(self, kind: str) -> str:
         """Its label; where the style plays no part, that of the library."""
-        return self.label.split(",")[0].removesuffix(" Protocol") if kind in ("micro", "startup") else self.label
+        if kind not in ("micro", "startup"):
+            return self.label
+        library, *styles = self.label.removesuffix(" Protocol").split(", ")
+        return ", ".join([library, *(style for style in styles if style not in STYLES)])
 
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
@@ -122,6 +126,9 @@ CONTESTANTS = (
     Contestant("split", "dangagreen, sequential, own split", "greenlet", "sequential", LINES, ("split",)),
     Contestant("iteration", "dangagreen, sequential, iteration", "greenlet", "sequential", LINES, ("iteration",)),
     Contestant("timeouts", "dangagreen, sequential, timeouts", "greenlet", "sequential", LINES, ("timeouts",)),
+    Contestant("idle", "dangagreen, sequential, idle_timeout", "greenlet", "sequential", LINES, ("idle",)),
+    Contestant("group", "dangagreen, TaskGroup", "greenlet", arguments=("group",), micro="on_dangagreen",
+               micro_modes=("spawn", "spawn_many")),
     Contestant(
         "asyncio", "asyncio Protocol", "", "protocols", arguments=("asyncio",),
         micro="on_asyncio", imports="asyncio",

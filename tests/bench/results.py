@@ -16,7 +16,7 @@ from typing import Any
 from tests.bench.contestants import BY_KEY, Contestant
 from tests.bench.workloads import WORKLOADS, Workload
 
-OURS = ("callback", "sequential", "iteration", "requests", "split", "timeouts", "ddlockd")
+OURS = ("callback", "sequential", "iteration", "requests", "split", "timeouts", "idle", "group", "ddlockd")
 LIMITS = ("c", "bare")  # what is no library
 
 

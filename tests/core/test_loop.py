@@ -8,7 +8,7 @@ import pytest
 
 from dangagreen import Loop, Socket
 from dangagreen.core.handlers import log_error
-from dangagreen.core.loop import set_current_loop
+from dangagreen.core.loop import here
 
 
 class Collector(Socket):
@@ -153,7 +153,7 @@ def test_what_a_callback_raised_is_logged_with_traceback_by_default(loop, wires,
     Failing(sock).watch_read(True)
     peer.send(b"x")
     check, loop.on_error = loop.on_error, log_error
-    set_current_loop(loop)
+    here.loop = loop
     run_turns(2)
     loop.on_error = check
     (record,) = caplog.records

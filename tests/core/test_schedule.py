@@ -9,7 +9,7 @@ import pytest
 
 import dangagreen
 from dangagreen import ForeignThreadError, Loop, Socket, current_loop
-from dangagreen.core.loop import set_current_loop
+from dangagreen.core.loop import here
 
 
 class Collector(Socket):
@@ -196,7 +196,7 @@ def test_call_soon_threadsafe_before_the_first_run_is_not_lost(real_loop):
 def test_two_loops_in_two_threads_run_side_by_side(loop, advance):
     def other():
         mine = dangagreen.Loop()
-        set_current_loop(mine)
+        here.loop = mine
         ran = []
         Socket.add_timer(0.001, lambda: ran.append(current_loop() is mine) or mine.stop())
         Socket.event_loop()

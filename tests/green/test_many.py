@@ -8,7 +8,7 @@ import resource
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.core.loop import Loop, here
 from dangagreen.core.pollers import SelectPoller, available_pollers
 from dangagreen.green.sched import scheduler
 from dangagreen.testing import no_leaks
@@ -58,13 +58,13 @@ def many_descriptors():
 )
 def large_loop(request, many_descriptors):
     loop = Loop(poller=request.param())
-    set_current_loop(loop)
+    here.loop = loop
     try:
         with no_leaks(loop):
             yield loop
     finally:
         loop.close()
-        set_current_loop(None)
+        here.loop = None
 
 
 def sizes(number):

@@ -1266,12 +1266,12 @@ run(main)
 FORK = """
 import os, socket, sys
 import dangagreen as d
-from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.core.loop import Loop, here
 from dangagreen.core.pollers import available_pollers
 
 [poller] = [p for p in available_pollers() if p.__name__ == sys.argv[1]]
 loop = Loop(poller=poller())
-set_current_loop(loop)
+here.loop = loop
 
 class Echo(d.Socket):
     __slots__ = ()

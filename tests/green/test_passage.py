@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.core.loop import set_current_loop
+from dangagreen.core.loop import here
 from dangagreen.green import channels, queues
 from dangagreen.green.parking import entering, park
 from dangagreen.green.sched import Wait, Waiter, wake
@@ -199,9 +199,9 @@ PASSAGES = {
 def test_what_was_put_in_is_what_was_taken_and_what_is_left(kind, actions):
     with ExitStack() as undo:
         loop = virtual_loop()
-        undo.callback(set_current_loop, None)
+        undo.callback(setattr, here, "loop", None)
         undo.callback(loop.close)
-        set_current_loop(loop)
+        here.loop = loop
         with no_leaks(loop):
             workload = Workload(loop, PASSAGES[kind]())
             for action in actions:

@@ -13,7 +13,7 @@ import greenlet
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import set_current_loop
+from dangagreen.core.loop import here
 from dangagreen.testing import StalledError, virtual_loop, wire
 
 var = contextvars.ContextVar("var", default="unset")
@@ -788,7 +788,7 @@ def test_two_loops_in_two_threads_do_not_see_each_other():
 
     def program(name):
         loop = virtual_loop()
-        set_current_loop(loop)
+        here.loop = loop
         try:
             d.run(conversation, name, loop)
         finally:

@@ -16,7 +16,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.core.errors import OUT_OF_RESOURCES
-from dangagreen.core.loop import Loop, set_current_loop
+from dangagreen.core.loop import Loop, here
 from dangagreen.green.sched import scheduler
 
 LOCAL = ("127.0.0.1", 0)
@@ -1197,11 +1197,11 @@ def test_what_it_refuses(loop, signals, served, take_errors):
         d.serve_forever()
     with Loop() as other:
         listener = d.serve(LOCAL, Echo, loop=other)
-        set_current_loop(loop)
+        here.loop = loop
         with pytest.raises(ValueError, match="another loop"):
             d.serve_forever(listener)
-        set_current_loop(other)
-    set_current_loop(loop)
+        here.loop = other
+    here.loop = loop
     loop.call_soon(d.serve_forever, served(Echo))
     d.sleep(0)
     (context,) = take_errors()

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import set_current_loop
+from dangagreen.core.loop import here
 from dangagreen.testing import LeakCheck, no_leaks, virtual_loop, wire
 
 
@@ -16,10 +16,10 @@ from dangagreen.testing import LeakCheck, no_leaks, virtual_loop, wire
 def own_loop():
     """A virtual loop that nobody else checks."""
     loop = virtual_loop()
-    set_current_loop(loop)
+    here.loop = loop
     yield loop
     loop.close()
-    set_current_loop(None)
+    here.loop = None
 
 
 def leak_of(loop, make):

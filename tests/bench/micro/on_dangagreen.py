@@ -1,6 +1,8 @@
-"""Tasks and timers of dangagreen."""
+"""Tasks and timers of dangagreen. Third argument: `group` for tasks that belong to a TaskGroup."""
 
-from dangagreen import current_loop, run, sleep, spawn
+import sys
+
+from dangagreen import TaskGroup, current_loop, run, sleep, spawn
 from tests.bench.micro.common import BATCH, FAN_OUT, FAR, NEAR, WINDOW, far, measure, nothing
 
 
@@ -14,6 +16,19 @@ def spawn_many(count):
         tasks = [spawn(nothing) for _ in range(FAN_OUT)]
         for task in tasks:
             task.join()
+
+
+def spawn_one_in_a_group(count):
+    with TaskGroup() as group:
+        for _ in range(count):
+            group.spawn(nothing).join()
+
+
+def spawn_many_in_a_group(count):
+    for _ in range(count // FAN_OUT):
+        with TaskGroup() as group:
+            for _ in range(FAN_OUT):
+                group.spawn(nothing)
 
 
 def switch(count):
@@ -52,5 +67,7 @@ def pending(count):
 MODES = {"spawn": spawn_one, "spawn_many": spawn_many, "switch": switch,
          "timer_cancel": timer_cancel, "timer_fire": timer_fire}  # fmt: skip
 
+IN_A_GROUP = {"spawn": spawn_one_in_a_group, "spawn_many": spawn_many_in_a_group}
+
 if __name__ == "__main__":
-    run(measure, MODES, pending)
+    run(measure, IN_A_GROUP if sys.argv[3:] == ["group"] else MODES, pending)

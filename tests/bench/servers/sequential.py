@@ -1,6 +1,7 @@
 """dangagreen in sequential style. Second argument: `task`, a task for each connection; `requests`, `serve_requests`;
 `split`, a task which splits what it reads into lines itself, as the servers of the peers do where that is faster;
-`iteration`, one that says `for line in sock`; `timeouts`, one with a timeout around every read."""
+`iteration`, one that says `for line in sock`; `timeouts`, one with a timeout around every read; `idle`, one whose
+sockets have an `idle_timeout`."""
 
 import sys
 
@@ -46,6 +47,14 @@ def lines_timeouts(sock):
         if not line:
             return
         sock.write_all(handle(line))
+
+
+class Bounded(Socket):
+    __slots__ = ()
+    idle_timeout = 30
+
+
+lines_idle = lines
 
 
 def lines_requests(sock):
@@ -101,7 +110,8 @@ def broadcast(sock):
 def main(mode, variant):
     handler = globals()[mode if variant == "task" else f"{mode}_{variant}"]
     start = serve_requests if variant == "requests" else serve
-    serving_on(start(("127.0.0.1", 0), handler, backlog=BACKLOG).address[1])
+    kind = Bounded if variant == "idle" else Socket
+    serving_on(start(("127.0.0.1", 0), handler, backlog=BACKLOG, socket_class=kind).address[1])
     Socket.event_loop()
 
 
