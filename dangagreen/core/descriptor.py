@@ -7,12 +7,13 @@ belong here: reading, writing, what an event means.
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
 from dangagreen.core.handlers import UNTOLD
-from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.pollers import READ, WRITE
 
 
@@ -32,7 +33,9 @@ class Descriptor:
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         sock.setblocking(False)
-        self.loop = loop if loop is not None else current_loop()
+        if loop is None:
+            loop = here.loop or current_loop()
+        self.loop: Loop = loop
         self.sock = sock
         self.fd: int = sock.fileno()
         if self.fd < 0:
@@ -44,8 +47,8 @@ class Descriptor:
         self._context: Context = copy_context()
         self._queue: list[Any] | None = None  # what is to be sent
         self._told = UNTOLD
-        self.loop.register(self)
-        self.loop.unsettled.append(self)  # so that one that watches nothing still learns of hang-ups
+        loop.register(self)
+        loop.unsettled.append(self)  # so that one that watches nothing still learns of hang-ups
 
     # -- interest
 
@@ -106,13 +109,15 @@ class Descriptor:
     def _abandon(self, reason: object) -> None:
         if self.closed:
             return
-        self.loop.check_thread("close")
+        loop = self.loop
+        if get_ident() != loop.thread:
+            loop.check_thread("close")
         self.closed = True
         self.close_reason = reason
         self._watch_read = self._watch_write = False
         self._let_go()
         self._detach()
-        self.loop.discard(self)
+        loop.discard(self)
         if self._owner is not None:
             self._owner._one_left()
 

@@ -7,6 +7,7 @@ wait for a peer that does not behave is bounded. What does not belong here: what
 from __future__ import annotations
 
 import socket
+from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -122,7 +123,8 @@ class Lifetime(Outgoing):
         """
         if self.closed or self._finishing:
             return None
-        self.loop.check_thread("finish")
+        if get_ident() != self.loop.thread:
+            self.loop.check_thread("finish")
         if self._write_error is not None:
             return self.close(self._write_error)
         if self._eof and self._queue is None:  # there is nobody to wait for
@@ -194,7 +196,7 @@ class Lifetime(Outgoing):
         """The buffer is dropped, and whoever is parked in a read is woken with ClosedError."""
 
     def _let_go(self) -> None:
-        super()._let_go()
+        Outgoing._let_go(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from _thread import get_ident
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,11 +67,11 @@ class Registry(Schedule):
 
     def register(self, handler: Handler) -> None:
         """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
-        self.check_thread(f"registering {type(handler).__name__}")
-        other = self.handlers.get(handler.fd)
-        if other is not None:
+        if get_ident() != self.thread:
+            self.check_thread(f"registering {type(handler).__name__}")
+        other = self.handlers.setdefault(handler.fd, handler)
+        if other is not handler:
             raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
-        self.handlers[handler.fd] = handler
 
     def forget(self, fd: int) -> None:
         """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
@@ -87,8 +88,10 @@ class Registry(Schedule):
 
     def discard(self, handler: Handler) -> None:
         """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""
-        self.pushed.pop(handler, None)
-        self.object_callbacks.pop(handler, None)
+        if self.pushed:
+            self.pushed.pop(handler, None)
+        if self.object_callbacks:
+            self.object_callbacks.pop(handler, None)
         self.to_close.append(handler)
         if not self.running:
             self._close_all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from _thread import get_ident
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -129,19 +130,21 @@ class Socket(DangaNames, InWords):
 
     def watch_read(self, on: bool) -> None:
         """Have `event_read` called whenever there is input, also input that was read ahead; or no longer."""
-        self.loop.check_thread("watch_read")
+        loop = self.loop
+        if get_ident() != loop.thread:
+            loop.check_thread("watch_read")
         if not on:
             self._watch_read = False
         elif not self.closed and not self._finishing:
-            if self._timer is None and self.loop.running:
-                self._heard = self.loop.now
+            if self._timer is None and loop.running:
+                self._heard = loop.now
             else:
                 self._begin_wait()
             self._watch_read, self._sequential = True, False
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:
-                self.loop.pushed.setdefault(self, False)
+                loop.pushed.setdefault(self, False)
 
     @property
     def buffered(self) -> int:

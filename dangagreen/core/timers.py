@@ -58,7 +58,7 @@ class Timer:
             self.callback = self.context = None
             pending = timers._pending
             del pending[self._number]
-            if len(timers._heap) > 2 * len(pending) + _TOO_FEW_TO_SWEEP:
+            if len(timers.heap) > 2 * len(pending) + _TOO_FEW_TO_SWEEP:
                 timers._sweep()
 
     def fire(self) -> None:
@@ -79,22 +79,22 @@ class Timer:
 class Timers:
     """All timers of one loop, the `owner`.
 
-    The heap holds deadlines and numbers only, which the garbage collector need not look at; a cancelled timer leaves
-    no more than these behind.
+    `heap` holds deadlines and numbers only, which the garbage collector need not look at; a cancelled timer leaves no
+    more than these behind. The loop looks at it for what is due, and changes nothing.
     """
 
-    __slots__ = ("_added", "_heap", "_pending", "owner")
+    __slots__ = ("_added", "_pending", "heap", "owner")
 
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner = owner
-        self._heap: list[tuple[float, int]] = []
+        self.heap: list[tuple[float, int]] = []
         self._pending: dict[int, Timer] = {}
         self._added = 0
 
     def add(self, deadline: float, callback: Callable[[], object], context: Context | None = None) -> Timer:
         self._added = number = self._added + 1
         timer = self._pending[number] = Timer(self, number, deadline, callback, context)
-        heappush(self._heap, (deadline, number))
+        heappush(self.heap, (deadline, number))
         return timer
 
     def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
@@ -102,12 +102,12 @@ class Timers:
         self._added += 1
         number = self._added - _BEFORE_OTHERS
         timer = self._pending[number] = Timer(self, number, deadline, callback, None)
-        heappush(self._heap, (deadline, number))
+        heappush(self.heap, (deadline, number))
         return timer
 
     def next_deadline(self) -> float | None:
         """When the next timer is due, or None if there is none."""
-        heap = self._heap
+        heap = self.heap
         while heap:
             deadline, number = heap[0]
             if number in self._pending:
@@ -121,7 +121,7 @@ class Timers:
 
     def pop_due(self, now: float, mark: int) -> Timer | None:
         """Take out the next timer that is due at `now` and older than `mark`, or answer None."""
-        heap = self._heap
+        heap = self.heap
         while heap:
             deadline, number = heap[0]
             if deadline > now or number > mark:
@@ -136,7 +136,7 @@ class Timers:
         for timer in self._pending.values():
             timer.callback = timer.context = None
         self._pending.clear()
-        self._heap.clear()
+        self.heap.clear()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -144,5 +144,5 @@ class Timers:
     def _sweep(self) -> None:
         """Let go of what the cancelled ones have left in the heap."""
         pending = self._pending
-        self._heap[:] = [entry for entry in self._heap if entry[1] in pending]
-        heapify(self._heap)
+        self.heap[:] = [entry for entry in self.heap if entry[1] in pending]
+        heapify(self.heap)

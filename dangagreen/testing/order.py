@@ -66,7 +66,7 @@ class ShuffledTimers(Timers):
 
     def _shuffle(self, deadline: float) -> None:
         """Let the sleepers of this moment change places."""
-        heap, pending, numbers = self._heap, self._pending, []
+        heap, pending, numbers = self.heap, self._pending, []
         while heap and heap[0][0] == deadline:
             if (number := heappop(heap)[1]) in pending:
                 numbers.append(number)

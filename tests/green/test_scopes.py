@@ -1183,7 +1183,7 @@ def test_a_million_timeouts_take_no_memory(loop, in_task):
 
     sizes = in_task(work)
     assert sizes[-1] - sizes[0] < 100
-    assert len(loop.timers._heap) < 100
+    assert len(loop.timers.heap) < 100
 
 
 # -- the end of the loop, Ctrl-C
