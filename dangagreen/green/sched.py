@@ -148,7 +148,8 @@ def _work() -> None:
             if len(idle) >= _IDLE_WORKERS:
                 return
             idle.append(worker)
-            sched.to_hub()
+            to_hub = sched.to_hub  # read first and then called, as in `park`
+            to_hub()
     finally:
         del sched.workers[worker], worker.resume
 

@@ -195,7 +195,8 @@ class Task(Waiter, Generic[Result]):
         loop.current = self
         error = None
         try:
-            self._result = self._call()  # type: ignore[misc]
+            call = self._call  # read first and then called, as in `park`
+            self._result = call()  # type: ignore[misc]
         except BaseException as raised:
             error = raised
         if self.dirty is not None:
