@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from _thread import get_ident
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
@@ -56,17 +57,19 @@ class TaskGroup:
         RuntimeError before and after the block.
         """
         check_function("spawn", function)
-        if self.scope._task is None:
+        scope = self.scope
+        if scope._task is None:
             raise RuntimeError(f"{self!r} cannot spawn: its block has not begun, or is over")
-        loop = self.scope._task.loop
-        loop.check_thread("TaskGroup.spawn")
+        loop = scope._task.loop
+        if get_ident() != loop.thread:
+            loop.check_thread("TaskGroup.spawn")
         frame = sys._getframe(1)
         call = partial(function, *args, **kwargs) if args or kwargs else function
         task = Task(loop, call, copy_context(), function, (frame.f_code, frame.f_lasti))
         task.group = self
         self._tasks[task] = None
-        if self.scope._pending is not None:
-            task.cancelled = task.interrupt = Cancelled(self.scope._pending.reason)
+        if scope._pending is not None:
+            task.cancelled = task.interrupt = Cancelled(scope._pending.reason)
         elif self._limit is not None and len(self._tasks) - len(self._deferred) > self._limit:
             self._defer(task)
             return task
