@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -264,6 +265,27 @@ def test_a_connection_that_nobody_reads_is_a_doubt(real_loop, alone, unix_pair, 
     (warning,) = warnings_of(caplog)
     assert "only the end of a connection that nobody reads might wake the loop" in warning
     assert "join of task" in warning
+
+
+def test_a_connection_whose_peer_has_ended_is_a_doubt_although_reading_is_watched(
+    real_loop, alone, unix_pair, knot, caplog
+):
+    class Stays(d.Socket):
+        def event_read(self):
+            assert self.read(1) is None
+
+    near, far = unix_pair()
+    sock = Stays(near)
+    sock.watch_read(True)
+    far.shutdown(socket.SHUT_WR)
+    task = knot()[0]
+    real_loop.deadlock_seconds = SOON
+    waker = wake_from_a_thread(real_loop, 5 * SOON, task.cancel)
+    task.join()
+    waker.join()
+    assert sock._watch_read
+    sock.close()
+    assert len(warnings_of(caplog)) == 1
 
 
 def test_each_run_may_warn_anew(scripted, in_company, knot, caplog):
