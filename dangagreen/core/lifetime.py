@@ -35,6 +35,13 @@ class Lifetime(Outgoing):
     linger_seconds: ClassVar[float] = 5.0
     linger_bytes: ClassVar[int] = 16 * 1024 * 1024
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("idle_timeout", "lifetime", "linger_seconds"):
+            seconds = getattr(cls, name)
+            if seconds is not None and not seconds >= 0:
+                raise ValueError(f"{cls.__name__}.{name} is {seconds}: it is a time in seconds, or None")
+
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         Outgoing.__init__(self, sock, loop)
         self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so

@@ -69,9 +69,10 @@ class Registry(Schedule):
         """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
         if get_ident() != self.thread:
             self.check_thread(f"registering {type(handler).__name__}")
-        other = self.handlers.setdefault(handler.fd, handler)
-        if other is not handler:
+        other = self.handlers.get(handler.fd)
+        if other is not None:
             raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
+        self.handlers[handler.fd] = handler
 
     def forget(self, fd: int) -> None:
         """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""

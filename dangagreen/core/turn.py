@@ -54,7 +54,7 @@ class Turning(Registry):
         self.now = clock()
         if batch:
             self._dispatch(batch) if len(batch) <= _EVENTS else self._dispatch_many()
-        if heap and heap[0][0] <= self.now:
+        if heap and not heap[0][0] > self.now:  # so that one that is not a number is due, and does no harm
             self._run_timers()
         if self._ready:
             self._run_queued(self._ready, min(len(self._ready), _AT_ONCE))
@@ -87,7 +87,8 @@ class Turning(Registry):
         patience = None
         if self.timers.heap and (deadline := self.timers.next_deadline()) is not None:
             patience = deadline - self.clock()
-            patience = 0.0 if patience < 0.0 else patience if patience < _LONGEST_WAIT else _LONGEST_WAIT
+            if not 0.0 < patience < _LONGEST_WAIT:
+                patience = _LONGEST_WAIT if patience > 0.0 else 0.0
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
             if (patience is None or patience > 1) and self._hears_of_nobody() and self._waits_for_nothing(patience):
                 self._stalled()
@@ -103,9 +104,10 @@ class Turning(Registry):
         for handler in self.handlers.values():  # one of the first, as a rule: a listener
             if handler._watch_read and handler._told & READ:  # what `_wanted` would say, told more quickly
                 return False
-            if handler is not self._foreign_ends and handler._wanted():
-                return False
-        return len(self.handlers) <= 1 or (self.green is not None and self.green.anybody())
+            if handler is not self._foreign_ends:
+                if handler._wanted() or self.green is None or not self.green.anybody():
+                    return False  # somebody, or nobody is there to wonder about it
+        return True
 
     def _doubts(self) -> Iterator[str]:
         """Who might end a wait that has no limit, in words."""

@@ -152,8 +152,7 @@ def _work() -> None:
             if len(idle) >= _IDLE_WORKERS:
                 return
             idle.append(worker)
-            to_hub = sched.to_hub  # read first and then called, as in `park`
-            to_hub()
+            sched.to_hub()
     finally:
         del sched.workers[worker], worker.resume
 

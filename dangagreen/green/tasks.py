@@ -199,6 +199,7 @@ class Task(Waiter, Generic[Result]):
             self._result = call()  # type: ignore[misc]
         except BaseException as raised:
             error = raised
+        del call  # what it holds goes when `end` lets go of it
         if self.dirty is not None:
             loop.unflushed.append(self.dirty)
             self.dirty = None
@@ -209,7 +210,7 @@ class Task(Waiter, Generic[Result]):
                 if not isinstance(error, (Exception, Cancelled)) and not self.owned:
                     raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
             finally:
-                del self, error, call  # or the error's traceback would tie the task to itself by this frame
+                del self, error  # or the error's traceback would tie the task to itself by this frame
 
     def end(self, error: BaseException | None) -> None:
         if self.alarm is not None or self.scope is not None:

@@ -200,3 +200,10 @@ def test_a_descriptor_that_watches_and_has_no_event_read_says_so():
 
     with pytest.raises(NotImplementedError, match="Bare must override event_read"):
         Bare.event_read(Bare.__new__(Bare))
+
+
+def test_an_object_is_registered_once(loop, wires):
+    near, _far = wires()
+    sock = Socket(near, loop)
+    with pytest.raises(ValueError, match="already belongs to"):
+        Socket.__init__(sock, near, loop)

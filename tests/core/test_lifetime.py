@@ -633,3 +633,10 @@ def test_time_before_a_reply_gets_stuck_does_not_count_as_idle(loop, wires, adva
     one.write(b"x" * 20)
     advance(10.1)
     assert one.closed
+
+
+@pytest.mark.parametrize("name", ["idle_timeout", "lifetime", "linger_seconds"])
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_times_that_are_none_are_refused_with_the_class(name, seconds):
+    with pytest.raises(ValueError, match=rf"Bad.{name} is {seconds}"):
+        type("Bad", (Socket,), {name: seconds})

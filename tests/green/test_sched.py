@@ -546,6 +546,29 @@ def test_a_recycled_greenlet_keeps_nothing_of_its_last_task_alive(loop):
     assert [ref() for ref in kept] == [None] * 4
 
 
+def test_its_arguments_go_before_a_joiner_is_woken(loop):
+    order, gone = [], d.Event()
+
+    class Leaves:
+        def __del__(self):
+            gone.set()
+
+    def use(_thing):
+        pass
+
+    def wait():
+        gone.wait()
+        order.append("told by the argument")
+
+    def join():
+        d.spawn(use, Leaves()).join()
+        order.append("joiner")
+
+    for task in [d.spawn(wait), d.spawn(join)]:
+        task.join()
+    assert order == ["told by the argument", "joiner"]
+
+
 def test_a_done_task_lets_go_of_its_function_and_arguments(loop):
     thing = Thing()
     ref = weakref.ref(thing)
