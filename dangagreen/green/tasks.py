@@ -193,9 +193,8 @@ class Task(Waiter, Generic[Result]):
         """Call the function. Only in a worker."""
         loop = self.loop
         loop.current = self
-        error = None
+        call, error = self._call, None  # read first and then called, as in `park`
         try:
-            call = self._call  # read first and then called, as in `park`
             self._result = call()  # type: ignore[misc]
         except BaseException as raised:
             error = raised
