@@ -24,6 +24,8 @@ from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections import deque
 from collections.abc import Callable
 
+from output import tell
+
 from dangagreen import LimitError, Socket, serve, serve_forever, timeout
 
 LOGIN_SECONDS = 60.0
@@ -220,9 +222,9 @@ def main() -> None:
         listener = serve(("127.0.0.1", options.port), log_in, socket_class=Member)
     except (OSError, ValueError) as problem:
         sys.exit(f"chat: {problem}")
-    print("chat listens on {}:{}".format(*listener.address), flush=True)
+    tell("chat listens on {}:{}".format(*listener.address))
     serve_forever(listener, grace=5)  # until Ctrl-C or SIGTERM
-    print("bye")
+    tell("bye")
 
 
 if __name__ == "__main__":

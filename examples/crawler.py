@@ -28,6 +28,8 @@ from html import unescape
 from typing import TypeVar
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
 
+from output import complain, tell
+
 from dangagreen import (
     IncompleteReadError,
     LimitError,
@@ -237,7 +239,7 @@ def show(crawl: Crawl, every: float, line: Callable[[str], object]) -> None:
 
 def main(crawl: Crawl, starts: list[str], limit: int, seconds: float) -> None:
     """Crawl, for so many seconds at most."""
-    ticker = spawn(show, crawl, 0.2, lambda words: print(f"\r{words}\033[K", end="", file=sys.stderr, flush=True))
+    ticker = spawn(show, crawl, 0.2, lambda words: complain(f"\r{words}\033[K", end=""))
     try:
         with move_on_after(seconds), TaskGroup(limit) as group:
             for url in starts:
@@ -281,8 +283,8 @@ def command() -> int:
         run(main, crawl, options.urls, options.limit, options.seconds)
     except KeyboardInterrupt:
         interrupted = True
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
-    print(crawl.summary())
+    complain("\r\033[K", end="")
+    tell(crawl.summary())
     return 130 if interrupted else 0
 
 

@@ -30,8 +30,9 @@ import sys
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from ddlockd_locks import Counters, Lease, Locks, StoredLocks
+from ddlockd_locks import Counters, Lease, Locks, StoredLocks, Tokens
 from ddlockd_stores import StoreError, find_keeper
+from output import complain, tell
 
 from dangagreen import Event, LimitError, Listener, Socket, move_on_after, select, serve, serve_forever, sleep, spawn
 
@@ -123,7 +124,7 @@ class Client(Socket):
         Client.count += 1
         self.number = Client.count
         if self.debug:
-            print(f"connection {self.number} from {self.peer()}", flush=True)
+            tell(f"connection {self.number} from {self.peer()}")
         self.admitted = Client.open < self.max_connections
         if self.admitted:
             Client.open += 1
@@ -288,9 +289,9 @@ class Client(Socket):
     def close(self, reason: object = None) -> None:
         if not self.closed:
             Client.open -= self.admitted
-            if self.unsent > self.max_unsent:  # it cannot be told: it does not read
-                print(f"ddlockd: connection {self.number} from {self.peer()}: {reason}", file=sys.stderr, flush=True)
             locks.release_all(self)
+            if self.unsent > self.max_unsent:  # it cannot be told: it does not read
+                complain(f"ddlockd: connection {self.number} from {self.peer()}: {reason}")
         super().close(reason)
 
 
@@ -325,6 +326,7 @@ def parse_options() -> argparse.Namespace:
     add("-h", "--hostname", metavar="DSN", help="dbi: sqlite:PATH, postgresql://…, mysql://… or a MySQL host")
     add("-T", "--table", default="ddlock", help="dbi")
     add("--directory", metavar="PATH", help="dlmfs")
+    add("--token-file", metavar="PATH", help="internal: keeps how far the fencing tokens have come")
     add("--debug", type=int, default=0, metavar="N")
     add("--pidfile", metavar="PATH")
     add("--max-connections", type=int, default=Client.max_connections, metavar="N")
@@ -333,7 +335,7 @@ def parse_options() -> argparse.Namespace:
     add("--grace", type=float, default=5.0, metavar="SECONDS", help="for clients at SIGTERM")
     options, unknown = parser.parse_known_args()
     for option in unknown:
-        print(f"Unknown option: {option}", file=sys.stderr)
+        complain(f"Unknown option: {option}")
     for name in ("keep_alive", "debug", "max_connections", "line_limit", "max_unsent"):
         setattr(Client, name, getattr(options, name))
     return options
@@ -358,7 +360,7 @@ def daemonize() -> Callable[[], None]:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.setsid()
 
-    def tell() -> None:
+    def serving() -> None:
         os.chdir("/")
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
@@ -366,7 +368,7 @@ def daemonize() -> Callable[[], None]:
         os.write(told, b"!")
         os.close(told)
 
-    return tell
+    return serving
 
 
 def start(options: argparse.Namespace) -> Listener:
@@ -376,37 +378,37 @@ def start(options: argparse.Namespace) -> Listener:
     try:
         listener = serve(address, Client, backlog=16384)
     except (OSError, ValueError) as error:
-        print(f"Error creating socket: {error}", file=sys.stderr)
+        complain(f"Error creating socket: {error}")
         sys.exit(getattr(error, "errno", 1))
     place = str(listener.address if options.socket else "{}:{}".format(*listener.address))
     try:
         keeper = find_keeper(options, place)
-        locks = StoredLocks(keeper) if keeper is not None else Locks()
+        locks = StoredLocks(keeper) if keeper is not None else Locks(Tokens(options.token_file))
         stale = locks.open()
         if options.pidfile:
             with open(options.pidfile, "w") as file:
                 file.write(f"{os.getpid()}\n")
     except Exception as error:
-        print(f"ddlockd: {error}", file=sys.stderr)
+        complain(f"ddlockd: {error}")
         sys.exit(255)
     if locks.may_park:
         DIALOGUES.update({b"trylock", b"releaselock", b"holder"})
     if stale:
-        print(f"{stale} locks of connections that ended with this server's last run were freed", flush=True)
-    print(f"ddlockd listens on {place}", flush=True)
+        tell(f"{stale} locks of connections that ended with this server's last run were freed")
+    tell(f"ddlockd listens on {place}")
     return listener
 
 
 def main() -> None:
     options = parse_options()
     allow_open_files()
-    tell = daemonize() if options.daemon else None
+    serving = daemonize() if options.daemon else None
     listener = start(options)
-    if tell is not None:
-        tell()
+    if serving is not None:
+        serving()
     serve_forever(listener, grace=options.grace)  # until SIGTERM or Ctrl-C
     locks.close()
-    print("bye", flush=True)
+    tell("bye")
 
 
 if __name__ == "__main__":

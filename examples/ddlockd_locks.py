@@ -7,15 +7,16 @@ one call after the other, and the task that wants to know is parked meanwhile.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ddlockd_stores import Keeper, StoreError
+from ddlockd_stores import Keeper, StoreError, reserve
+from output import complain
 
 from dangagreen import Event, Result, Timer, current_loop, sleep, spawn
 
@@ -26,10 +27,11 @@ RETRY_SECONDS = 1.0  # how often a store that has failed is
 
 
 class Counters:
-    """What `status` and `load` tell."""
+    """What `status` and `load` tell, by a clock that nobody sets."""
 
-    def __init__(self) -> None:
-        self.started = time.time()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.started = clock()
         self.successes = self.failures = 0
         self.buckets: dict[int, int] = {}  # trylocks in each 3 seconds
 
@@ -38,17 +40,17 @@ class Counters:
             self.successes += 1
         else:
             self.failures += 1
-        now = int(time.time()) // 3
+        now = int(self.clock()) // 3
         self.buckets[now] = self.buckets.get(now, 0) + 1
         if len(self.buckets) > 200:
             self.buckets = {then: self.buckets[then] for then in range(now - 99, now + 1) if then in self.buckets}
 
     def load(self) -> int:
-        now = int(time.time()) // 3
+        now = int(self.clock()) // 3
         return sum(self.buckets.get(then, 0) for then in range(now - 99, now + 1))
 
     def status(self) -> bytes:
-        told = (self.successes, self.failures, time.time() - self.started, self.load())
+        told = (self.successes, self.failures, self.clock() - self.started, self.load())
         return b"STATUS: OK\nSUCCESSES: %d\nFAILURES: %d\nRUNTIME: %d\nLOAD: %d\n\n" % told
 
 
@@ -71,17 +73,50 @@ class Lease:
         self.timer: Timer | None = None
 
 
+class Tokens:
+    """Fencing tokens: each is larger than any before it, whatever happens to the clock.
+
+    With a file they are larger than those of earlier runs, too. It holds a number that no token has come beyond, and is
+    written once in a million tokens. Without one they begin at the time of the start: larger than those of earlier runs
+    unless the clock was put back between two of them.
+    """
+
+    AT_ONCE = 1_000_000
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = None if path is None else Path(path).absolute()
+        self._last = self._most = time.time_ns()
+        self._reserve()
+
+    def next(self) -> int:
+        """Raises StoreError if the file cannot be written."""
+        if self._last >= self._most:
+            self._reserve()
+        self._last += 1
+        return self._last
+
+    def _reserve(self) -> None:
+        if self._path is None:
+            self._most += self.AT_ONCE
+            return
+        try:
+            self._most = reserve(self._path, self.AT_ONCE)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._path}: {error}") from None
+        self._last = self._most - self.AT_ONCE
+
+
 class Locks:
     """The locks of this server, in memory."""
 
     kind = "Internal"
     may_park = False  # do `take`, `release`, `holder` and `everything`?
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Tokens | None = None) -> None:
         self.holders: dict[bytes, Holder] = {}
         self.leases: dict[bytes, Lease] = {}
         self.lines: dict[bytes, deque[Event]] = {}  # those who wait, first come, first served
-        self._token = 0
+        self._tokens = tokens or Tokens()
 
     def open(self) -> int:
         """At the start, before anything else runs. How many locks of an earlier run were freed?"""
@@ -100,10 +135,11 @@ class Locks:
         """Take it, if nobody has it."""
         if name in self.holders:
             return False
+        if lease is not None:
+            lease.token = lease.token or self._tokens.next()
         self.holders[name] = client
         client.held[name] = None
         if lease is not None:
-            lease.token = lease.token or self._next_token()
             self.leases[name] = lease
             self._begin(client, name, lease)
         return True
@@ -143,11 +179,6 @@ class Locks:
 
     def _expire(self, client: Holder, name: bytes) -> None:
         self.release(client, name)
-
-    def _next_token(self) -> int:
-        """Larger than any before, also than those of an earlier run, if the clock was not put back."""
-        self._token = max(self._token + 1, time.time_ns())
-        return self._token
 
     # -- waiting
 
@@ -309,7 +340,7 @@ class StoredLocks(Locks):
         return call(*arguments)
 
     def _complain(self, error: BaseException) -> None:
-        print(f"ddlockd: {self.kind}: {error!r}", file=sys.stderr, flush=True)
+        complain(f"ddlockd: {self.kind}: {error!r}")
 
     def _owe(self, call: Callable[[], object], *names: bytes) -> None:
         """Have the keeper free these, now or as soon as it can, and then call who waits for them. Never parks."""

@@ -83,7 +83,7 @@ class Files:
         path = self._path(name)
         if path.exists():
             return None
-        token = self._next_token() if numbered else 0
+        token = reserve(self.directory / ".token", 1) if numbered else 0
         lock = {"name": quote_from_bytes(name), "server": self.server, "run": self.run, "connection": connection}
         new = self.directory / f".new-{self.run}"
         new.write_text(json.dumps({**lock, "holder": holder, "token": token}))
@@ -138,15 +138,18 @@ class Files:
             if path.name[0] in "=#" and (lock := _read(path)) is not None:
                 yield path, lock
 
-    def _next_token(self) -> int:
-        descriptor = os.open(self.directory / ".token", os.O_RDWR | os.O_CREAT, 0o666)
-        with os.fdopen(descriptor, "r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            token = int(file.read() or 0) + 1
-            file.seek(0)
-            file.write(f"{token}\n")
-            file.flush()
-        return token
+
+def reserve(path: Path, count: int) -> int:
+    """Add to the number in a file, which begins at 0, and return what it is then: nobody else is given the same."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(descriptor, "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        number = int(file.read() or 0) + count
+        file.seek(0)
+        file.write(f"{number}\n")
+        file.flush()
+        os.fsync(file)
+    return number
 
 
 def _read(path: Path) -> dict[str, Any] | None:

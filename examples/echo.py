@@ -11,6 +11,8 @@ only while there is something to answer: an idle connection is as cheap as in ca
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 
+from output import tell
+
 from dangagreen import Listener, Socket, serve, serve_forever, serve_requests
 
 
@@ -54,9 +56,9 @@ def main() -> None:
         listener = listen(options.style, ("127.0.0.1", options.port))
     except (OSError, ValueError) as error:
         sys.exit(f"echo: {error}")
-    print("echo listens on {}:{}".format(*listener.address), flush=True)
+    tell("echo listens on {}:{}".format(*listener.address))
     serve_forever(listener)  # until Ctrl-C or SIGTERM
-    print("bye")
+    tell("bye")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from functools import lru_cache, partial
 from resource import RUSAGE_SELF, getrusage
 from typing import TypeAlias
 
+from output import tell
+
 from dangagreen import LimitError, Socket, Timer, current_loop, serve, serve_forever, serve_requests
 
 LONGEST_BULK = 512 * 1024 * 1024  # bytes; these limits are Redis's own
@@ -493,11 +495,11 @@ def main() -> None:
         web = serve(("127.0.0.1", options.status_port), StatusPage)
     except (OSError, ValueError) as problem:
         sys.exit(f"miniredis: {problem}")
-    print("miniredis listens on {}:{}".format(*redis.address), flush=True)
-    print("its status page is http://{}:{}/".format(*web.address), flush=True)
+    tell("miniredis listens on {}:{}".format(*redis.address))
+    tell("its status page is http://{}:{}/".format(*web.address))
     status.tick()
     cut_off = serve_forever(redis, web)  # until Ctrl-C or SIGTERM: the clients have their replies, and then the end
-    print("bye" + (f", and {len(cut_off)} clients were cut off" if cut_off else ""))
+    tell("bye" + (f", and {len(cut_off)} clients were cut off" if cut_off else ""))
 
 
 if __name__ == "__main__":

@@ -653,6 +653,9 @@ def test_exit_codes() -> None:
     assert run("-p0", "--type", "dlmfs").returncode == 255
     assert run("-p0", "--type", "dlmfs", "--directory", "/nowhere/at/all").returncode == 255
     assert run("-p0", "--type", "dbi", "-h", "oracle:x").returncode == 255
+    done = run("-p0", "--token-file=/nowhere/at/all")
+    assert (done.returncode, done.stdout) == (255, "")
+    assert "/nowhere/at/all" in done.stderr
     assert run("--help").returncode == 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ddlockd_locks
 import pytest
-from ddlockd_locks import Counters, Lease, Locks, StoredLocks
+from ddlockd_locks import Counters, Lease, Locks, StoredLocks, Tokens
 from ddlockd_stores import StoreError
 
 import dangagreen as d
@@ -63,13 +64,47 @@ def test_who_leaves_the_line_in_its_turn_calls_the_next() -> None:
 
 def test_tokens_grow_whatever_the_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with virtual_loop():
+        monkeypatch.setattr(ddlockd_locks.time, "time_ns", lambda: 100)
         locks, client = Locks(), Client()
         leases = [Lease() for _ in range(5)]
-        for lease, now in zip(leases, [100, 100, 50, 103, 200], strict=True):
+        for lease, now in zip(leases, [100, 100, 50, 10**30, 200], strict=True):
             monkeypatch.setattr(ddlockd_locks.time, "time_ns", lambda now=now: now)
             assert locks.take(client, b"x", lease)
             locks.release(client, b"x")
-        assert [lease.token for lease in leases] == [100, 101, 102, 103, 200]
+        assert [lease.token for lease in leases] == [101, 102, 103, 104, 105]
+
+
+def test_tokens_grow_over_a_restart_whatever_the_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tokens = tmp_path / "tokens", []
+    for now in 2 * 10**18, 10**18, 3 * 10**18:  # each a run of the server
+        monkeypatch.setattr(ddlockd_locks.time, "time_ns", lambda now=now: now)
+        kept = Tokens(str(path))
+        tokens += [kept.next() for _ in range(3)]
+    assert tokens == sorted(set(tokens))
+    other = Tokens(str(path))  # of a server beside it
+    kept._last = kept._most  # a million later
+    tokens += [other.next(), kept.next()]
+    assert tokens == sorted(set(tokens))
+
+
+def test_tokens_that_cannot_be_kept_take_no_lock(tmp_path: Path) -> None:
+    with virtual_loop():
+        path = tmp_path / "tokens"
+        locks, client = Locks(Tokens(str(path))), Client()
+        locks._tokens._last = locks._tokens._most
+        path.write_text("not a number")
+        with pytest.raises(StoreError, match="tokens"):
+            locks.take(client, b"x", Lease())
+        assert (locks.holders, client.held) == ({}, {})
+        assert locks.take(client, b"x")
+
+
+def test_a_clock_that_is_put_back_harms_no_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters()
+    counters.count(True)
+    monkeypatch.setattr(ddlockd_locks.time, "time", lambda: 0.0)
+    counters.count(True)
+    assert counters.status() == b"STATUS: OK\nSUCCESSES: 2\nFAILURES: 0\nRUNTIME: 0\nLOAD: 2\n\n"
 
 
 def test_a_lease_and_the_end_of_its_connection_at_the_same_moment() -> None:
@@ -101,10 +136,9 @@ def test_renewing_moves_the_end_of_every_lease_and_of_nothing_else() -> None:
         assert set(client.held) == {b"endless", b"plain"} == set(locks.holders)
 
 
-def test_load_counts_five_minutes_in_steps_of_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_counts_five_minutes_in_steps_of_three_seconds() -> None:
     now = 3_000_000
-    monkeypatch.setattr(ddlockd_locks.time, "time", lambda: now)
-    counters = Counters()
+    counters = Counters(lambda: now)
     for _ in range(300):
         counters.count(True)
         counters.count(False)

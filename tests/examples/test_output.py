@@ -1,0 +1,89 @@
+"""examples/output.py, and that no example fails since nobody is left to read what it prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from programs import EXAMPLES, SECONDS, connected
+
+SERVERS = {
+    "echo": ["--port=0"],
+    "chat": ["--port=0"],
+    "miniredis": ["--port=0", "--status-port=0"],
+    "ddlockd": ["--port=0", "--bind=127.0.0.1"],
+}
+
+
+def program(name: str, *options: str) -> list[str]:
+    return [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *options]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_whose_reader_has_gone(name: str, tmp_path: Path) -> None:
+    """As `server | head -1`: it goes on, and ends as it would have otherwise."""
+    errors = tmp_path / "errors"
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(program(name, *SERVERS[name]), stdout=subprocess.PIPE, stderr=stderr, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().split(":")[-1])
+            process.stdout.close()
+            with connected(port) as (sock, _):
+                sock.sendall(b"PING\r\n")
+                assert sock.recv(1)  # it serves, and so hears signals
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+    assert errors.read_text() == ""
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-", "| true", "2>&1 | true"])
+def test_a_server_that_nobody_has_ever_heard(name: str, redirection: str, tmp_path: Path) -> None:
+    """It starts, and ends by a signal with status 0. What it prints goes to no other stream, nor into a connection."""
+    status = tmp_path / "status"
+    code = (
+        "import os, runpy, signal, sys, threading, time\n"
+        f"sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "def end():\n"
+        "    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread(target=end, daemon=True).start()\n"
+        f"sys.argv = {program(name, *SERVERS[name])[3:]!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    shell = f'{{ "{sys.executable}" -W error "{script}"; echo $? >"{status}"; }} {redirection}'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=2 * SECONDS)
+    assert (status.read_text(), done.stderr) == ("0\n", "")
+    if not redirection.startswith("2>&-"):
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "| true", "2>&1 | true"])
+def test_the_crawler_whose_reader_has_gone(redirection: str, tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    command = " ".join(program("crawler", "--seconds=0.5", "http://127.0.0.1:1/"))
+    shell = f'{{ {command}; echo $? >"{status}"; }} {redirection}'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=2 * SECONDS)
+    assert status.read_text() == "0\n"
+    assert "Traceback" not in done.stderr
+    assert "\033" not in done.stdout
+
+
+def test_a_full_disk_is_a_failure() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(program("crawler", "http://127.0.0.1:1/"), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
