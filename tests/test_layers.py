@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 SHAPE = {
     "core": (
-        "errors pollers timers profiling interrupts outside addresses | handlers schedule registry turn loop"
+        "errors pollers timers profiling interrupts outside checks addresses | handlers schedule registry turn loop"
         " | descriptor outgoing lifetime words danga sock listener"
     ),
     "green": (

@@ -1,7 +1,8 @@
 """Addresses: what may be listened on or connected to, and the opening of listening OS sockets.
 
-Rules: an address that cannot be meant is refused before the kernel, or the resolver, makes another one of it. What does
-not belong here: accepting, and the waiting of clients.
+Rules: an address that cannot be meant is refused before the kernel, or the resolver, makes another one of it; what
+fails names the address and the cause, and leaves nothing behind. What does not belong here: accepting, and the waiting
+of clients.
 """
 
 from __future__ import annotations
@@ -11,25 +12,111 @@ import errno
 import os
 import socket
 import stat
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
-Address = tuple[str, int] | str | os.PathLike[str] | socket.socket
+from dangagreen.core.checks import count
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+PeerAddress = tuple[str, int] | tuple[str, int, int, int] | Path
+Address = PeerAddress | socket.socket
+
+_LONGEST_PATH = 107 if sys.platform == "linux" else 103  # bytes; one more for the NUL after it: unix(7), unix(4)
+_OF_ANOTHER_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this host lacks it, and may have the name's next
 
 
-def host_and_port(address: Any, others: str) -> tuple[str, int]:
-    """The two parts of (host, port). Raises TypeError, naming the `others` that it might have been, and ValueError."""
+class HostAndPort(NamedTuple):
+    """(host, port), and for IPv6 (host, port, flowinfo, scope id)."""
+
+    host: str
+    port: int
+    flowinfo: int = 0
+    scope_id: int = 0
+    family: int = socket.AF_UNSPEC
+
+    def look_up(self, address: object, flags: int = 0) -> list[tuple[int, Any]]:
+        """Families and OS addresses. Raises gaierror, an OSError, also for a name that no resolver can be asked for."""
+        try:
+            if "\0" in self.host:
+                raise UnicodeError("it holds a NUL")  # the resolver would take what is before it
+            found = socket.getaddrinfo(self.host, self.port, self.family, type=socket.SOCK_STREAM, flags=flags)
+        except socket.gaierror as error:
+            raise socket.gaierror(error.errno, f"cannot look up {address!r}: {error.strerror}") from None
+        except UnicodeError as error:  # a label is empty or too long
+            raise socket.gaierror(socket.EAI_NONAME, f"cannot look up {address!r}: {error}") from None
+        return [(family, self._scoped(sockaddr)) for family, _, _, _, sockaddr in found]
+
+    def _scoped(self, sockaddr: Any) -> Any:
+        if len(sockaddr) == 4:
+            return *sockaddr[:2], self.flowinfo or sockaddr[2], self.scope_id or sockaddr[3]
+        return sockaddr
+
+
+def host_and_port(address: Any, others: str) -> HostAndPort:
+    """What (host, port), or IPv6's four parts, say. Raises TypeError, naming the `others` that it might have been, and
+    ValueError."""
     try:
-        host, port = address
+        host, port, *rest = address
+        flowinfo, scope_id = rest or (0, 0)
     except (TypeError, ValueError):
         raise TypeError(f"an address is (host, port), {others}, not {address!r}") from None
-    if not isinstance(port, int):
-        raise TypeError(f"the port of {address!r} is no int")
+    if isinstance(host, bytes):
+        host = os.fsdecode(host)
+    if not (host is None or isinstance(host, str)):
+        raise TypeError(f"an address is (host, port), {others}: the host of {address!r} is no str")
+    port = count(f"the port of {address!r}", port, None)
     if not 0 <= port <= 65535:  # the resolver would take it modulo 65536
         raise ValueError(f"the port of {address!r} is not between 0 and 65535")
+    flowinfo, scope_id = count("the flowinfo of an address", flowinfo), count("the scope id of an address", scope_id)
+    return HostAndPort(host or "", port, flowinfo, scope_id, socket.AF_INET6 if rest else socket.AF_UNSPEC)
+
+
+def is_path(address: object) -> bool:
+    """Is it the name of a Unix socket?"""
+    return isinstance(address, (str, bytes, os.PathLike))
+
+
+def unix_path(address: Any) -> str | bytes:
+    """The path of a Unix socket, or an abstract name, which begins with a NUL.
+
+    Raises ValueError for a str that looks like host:port, and OSError for what is no path, which the kernel would cut
+    short, or make a name of its own for.
+    """
+    if isinstance(address, str) and not address.startswith("\0") and "/" not in address:
+        host, colon, port = address.rpartition(":")
+        if colon and port.isascii() and port.isdigit():
+            whole = ":" in host and not host.endswith("]")  # an IPv6 address, and no port
+            meant = f"({address!r}, port)" if whole else f"({host.removeprefix('[').removesuffix(']')!r}, {port})"
+            raise ValueError(
+                f"{address!r} would be the path of a Unix socket: write {meant}, or './{address}' for a path"
+            )
+    path: str | bytes = os.fspath(address)
+    name = os.fsencode(path)
+    abstract = name.startswith(b"\0")
+    if len(name) > _LONGEST_PATH + abstract:
+        why = f"of {_LONGEST_PATH} bytes for the name of a Unix socket"
+        raise OSError(errno.ENAMETOOLONG, f"{address!r}: {os.strerror(errno.ENAMETOOLONG)}: more than the limit {why}")
+    if not name or (b"\0" in name and not abstract):
+        what = "holds a NUL" if name else "is empty"
+        raise OSError(errno.EINVAL, f"{address!r} {what}: {os.strerror(errno.EINVAL)} as the path of a Unix socket")
+    return path
+
+
+def public(sockaddr: Any) -> Any:
+    """An OS address as this package tells it: of IP (host, port), a link-local host with its scope, "fe80::1%lo"."""
+    if not isinstance(sockaddr, tuple):
+        return sockaddr
+    host, port, *rest = sockaddr
+    if len(rest) == 2 and rest[1] and "%" not in host:
+        try:
+            scope = socket.if_indextoname(rest[1])
+        except OSError:  # the interface has gone
+            scope = str(rest[1])
+        host = f"{host}%{scope}"
     return host, port
 
 
-def open_listener(address: Address, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
+def open_listener(address: Any, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
     """A listening OS socket for (host, port), a path, or a socket that listens already, and whether a path was made.
 
     Raises OSError, naming the address, if it cannot be had; a stale Unix socket that nobody listens on is replaced.
@@ -38,40 +125,54 @@ def open_listener(address: Address, *, backlog: int, reuse_port: bool) -> tuple[
         if not address.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ValueError(f"{address!r} is not listening: call its listen(), or pass an address")
         return address, False
-    if isinstance(address, (str, os.PathLike)):
-        path = os.fspath(address)
-        _remove_stale(path)
-        return _bind(socket.AF_UNIX, path, backlog, reuse_port), True
-    host, port = host_and_port(address, "a path or a listening socket")
-    try:
-        found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise socket.gaierror(error.errno, f"cannot look up {address!r}: {error.strerror}") from None
-    family, _, _, _, sockaddr = found[0]
-    return _bind(family, sockaddr, backlog, reuse_port), False
+    backlog = min(count("the backlog", backlog), 0x7FFFFFFF)  # the kernel has a limit far below it
+    if is_path(address):
+        path = unix_path(address)
+        return _bind(socket.AF_UNIX, path, backlog, reuse_port=False), os.fsencode(path)[:1] != b"\0"
+    name = host_and_port(address, "a path or a listening socket")
+    if not name.host:
+        name = name._replace(host="::" if name.family else "0.0.0.0")
+    *first, last = name.look_up(address, socket.AI_PASSIVE)
+    for family, sockaddr in first:
+        try:
+            return _bind(family, sockaddr, backlog, reuse_port), False
+        except OSError as error:
+            if error.errno not in _OF_ANOTHER_ADDRESS:
+                raise
+    return _bind(*last, backlog, reuse_port), False
 
 
 def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    makes_path = family == socket.AF_UNIX and os.fsencode(address)[:1] != b"\0"
     try:
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.listen(backlog)
+        if makes_path:
+            _remove_stale(address)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(address)
+            if makes_path:
+                undo.callback(remove_path, address)
+            sock.listen(backlog)
+            undo.pop_all()
     except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror or error}") from None
     return sock
 
 
-def _remove_stale(path: str) -> None:
+def remove_path(path: str | bytes) -> None:
+    """Unlink the file of a Unix socket, if it has one and it can be."""
+    with contextlib.suppress(OSError, ValueError):
+        os.unlink(path)
+
+
+def _remove_stale(path: str | bytes) -> None:
     """Unlink a Unix socket that is left over from a server that died; anything else is left where it is."""
-    if path.startswith("\0"):
-        return
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX) as probe:

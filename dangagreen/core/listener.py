@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
-from dangagreen.core.addresses import Address, open_listener
+from dangagreen.core.addresses import Address, open_listener, public, remove_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.core.loop import Loop
@@ -29,8 +29,9 @@ _LONGEST_QUEUE = 4096  # connections that the kernel may have made and nobody ha
 class Listener(Descriptor):
     """Accepts connections and hands each OS socket to `connected`, which answers the object made of it.
 
-    `address` is (host, port) or a path; `connections` counts those that are open. At `max_connections` no more are
-    accepted until one closes; they wait in the kernel's queue.
+    `address` is (host, port), a path, or bytes for an abstract Unix name, and can be given to `connect`; `connections`
+    counts those that are open. At `max_connections` no more are accepted until one closes; they wait in the kernel's
+    queue.
     """
 
     __slots__ = (
@@ -57,9 +58,7 @@ class Listener(Descriptor):
         self._rest: Timer | None = None
         self._path: tuple[str, tuple[int, int, int]] | None = None
         self._still: int | None = None  # how many it accepts at most before it retires
-        self.address: Any = sock.getsockname()
-        if isinstance(self.address, tuple):
-            self.address = self.address[:2]
+        self.address: Any = public(sock.getsockname())
         self.max_connections = max_connections
         self.connections = 0
         self.handler = handler  # what its connections start when they have input, if anything
@@ -237,8 +236,10 @@ def listen(
         )
     except BaseException:
         if sock is not address:
+            if made_path:
+                remove_path(sock.getsockname())
             sock.close()
         raise
-    if made_path and not listener.address.startswith("\0"):
+    if made_path:
         listener._path = (listener.address, _identity(listener.address))
     return listener

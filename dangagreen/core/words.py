@@ -10,6 +10,7 @@ import logging
 import os
 from typing import Any
 
+from dangagreen.core.addresses import public
 from dangagreen.core.lifetime import Lifetime
 from dangagreen.core.pollers import WRITE
 
@@ -46,7 +47,7 @@ class InWords(Lifetime):
         address = getattr(self, slot)
         if address is None:
             try:
-                address = getattr(self.sock, call)()
+                address = public(getattr(self.sock, call)())
             except (OSError, AttributeError):
                 return None
             setattr(self, slot, address)

@@ -12,7 +12,7 @@ import socket
 import threading
 from typing import Any, TypeVar
 
-from dangagreen.core.addresses import host_and_port
+from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.green.net import Socket
@@ -49,13 +49,13 @@ _LOOKUP = Wait("looking up", lambda host, task: None)
 
 @parks
 def connect(
-    address: tuple[str, int] | str | os.PathLike[str],
+    address: PeerAddress,
     timeout: float | None = None,
     *,
     socket_class: type[AnySocket] = Socket,  # type: ignore[assignment]
     nodelay: bool = True,
 ) -> AnySocket:
-    """Parks until the connection to (host, port), or to the Unix socket of that path, is made.
+    """Parks until the connection to (host, port), or to the Unix socket of that path or abstract name, is made.
 
     Tries the addresses of the host one after the other. Raises TimeoutError after `timeout` seconds in all,
     ConnectionError or another OSError, naming the address, if the last one fails too.
@@ -92,7 +92,7 @@ def connect(
 
 
 def _about(sockaddr: Any, error: OSError) -> OSError:
-    return type(error)(error.errno, f"cannot connect to {sockaddr!r}: {error.strerror}")
+    return type(error)(error.errno, f"cannot connect to {sockaddr!r}: {error.strerror or error}")
 
 
 def _connect_one(task: Waiter, sock: socket.socket, sockaddr: Any, timeout: float | None) -> None:
@@ -121,34 +121,32 @@ def _rest(timeout: float | None) -> float | None:
 
 
 def _addresses(task: Waiter, address: Any, timeout: float | None) -> list[tuple[int, Any]]:
-    if isinstance(address, (str, os.PathLike)):
-        return [(socket.AF_UNIX, os.fspath(address))]
-    host, port = host_and_port(address, "or the path of a Unix socket")
+    if is_path(address):
+        return [(socket.AF_UNIX, unix_path(address))]
+    name = host_and_port(address, "or the path of a Unix socket")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        try:
-            found = _look_up(task, host, port, timeout)
-        except socket.gaierror as error:
-            raise socket.gaierror(error.errno, f"cannot look up {address!r}: {error.strerror}") from None
-    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+        return name.look_up(address, socket.AI_NUMERICHOST)
+    except socket.gaierror as error:
+        if isinstance(error.__context__, UnicodeError):
+            raise
+        return _look_up(task, name, address, timeout)
 
 
-def _look_up(task: Waiter, host: str, port: int, timeout: float | None) -> list[Any]:
-    """getaddrinfo in a thread, since it may take seconds. A look-up that nobody waits for any more just ends."""
+def _look_up(task: Waiter, name: HostAndPort, address: object, timeout: float | None) -> list[tuple[int, Any]]:
+    """Look it up in a thread, since it may take seconds. A look-up that nobody waits for any more just ends."""
     answer: list[Any] = []
     waiting = [task]
 
     def look_up() -> None:
         try:
-            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answer.append(name.look_up(address))
         except OSError as error:
             answer.append(error)
         task.loop.call_soon_threadsafe(lambda: [wake(waiter) for waiter in waiting])
 
-    threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+    threading.Thread(target=look_up, name=f"look up {name.host}", daemon=True).start()
     try:
-        park_for(task, _LOOKUP, host, timeout)
+        park_for(task, _LOOKUP, name.host, timeout)
     finally:
         waiting.clear()
     if isinstance(answer[0], OSError):
