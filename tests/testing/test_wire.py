@@ -261,6 +261,39 @@ def test_a_hang_up_ends_both_directions_after_what_was_sent():
         near.send(b"x")
 
 
+def test_resetting_or_hanging_up_a_unix_wire_is_what_closing_it_does_with_and_without_unread_input():
+    near, far = wire(family=socket.AF_UNIX)
+    far.send(b"kept")
+    far.reset()
+    assert far.closed
+    assert near.events(0) == ERR | HUP
+    assert near.recv(10) == b"kept"
+    with pytest.raises(ConnectionResetError):
+        near.recv(10)
+    near, far = wire(family=socket.AF_UNIX)
+    far.hang_up()
+    assert near.events(0) == HUP
+    assert near.recv(10) == b""
+    with pytest.raises(BrokenPipeError):
+        near.send(b"x")
+
+
+def test_a_wire_of_another_family_is_refused():
+    with pytest.raises(ValueError, match="AF_UNIX"):
+        wire(family=socket.AF_INET6)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["tcp", "unix"])
+def test_a_full_wire_is_writable_when_as_much_is_free_as_its_kernel_demands(family):
+    near, far = wire(12, family=family)
+    near.send(b"x" * 20)
+    free = 0
+    while not near.events(WRITE):
+        far.recv(1)
+        free += 1
+    assert free == (4 if family == socket.AF_INET else 9)
+
+
 def test_an_end_does_not_block():
     near, _ = wire()
     near.setblocking(False)
