@@ -729,8 +729,8 @@ def test_drain_of_nothing_returns_at_once(loop, pair):
 def test_a_peer_that_goes_while_a_writer_is_parked_wakes_it(loop, pair, write, go):
     sock, far = blocked(pair)
     task = d.spawn(write, sock)
-    far.capacity = 1  # of what it has not read when it goes
     d.sleep(1)
+    far._incoming += b"what it has not read when it goes"
     getattr(far, go)()
     task.join(10)
     with pytest.raises(ConnectionError):
