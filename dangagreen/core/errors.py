@@ -8,10 +8,36 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
-class ClosedError(ConnectionError):
+class _Copied(BaseException):
+    """An error that is pickled and copied as it is, whatever its constructor takes, but for its `sock`.
+
+    A copy by `copy.copy` keeps the socket; a pickle, for which there is none elsewhere, and a deep copy have None.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(self.__dict__)
+        if "sock" in state:
+            state["sock"] = None
+        return _again, (type(self), self.args, state)
+
+    def __copy__(self) -> Self:
+        again = _again(type(self), self.args, self.__dict__)
+        assert isinstance(again, type(self))
+        return again
+
+
+def _again(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """An error with these arguments and attributes, made without its constructor."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ClosedError(_Copied, ConnectionError):
     """The socket was closed, on this side, while or before it was used.
 
     Attributes: `sock` (the object), `reason` (what `close` was given: None, a str or an exception).
@@ -23,7 +49,7 @@ class ClosedError(ConnectionError):
         self.reason = reason
 
 
-class IncompleteReadError(EOFError):
+class IncompleteReadError(_Copied, EOFError):
     """The peer ended its stream in the middle of what was asked for.
 
     Attributes: `sock`, `partial` (bytes: what came before the end; it has left the buffer), `wanted` (str).
@@ -36,7 +62,7 @@ class IncompleteReadError(EOFError):
         self.wanted = wanted
 
 
-class LimitError(ValueError):
+class LimitError(_Copied, ValueError):
     """What the peer sent, or what the program wants to queue, is larger than the limit it gave.
 
     Nothing was consumed and nothing queued. Attribute: `limit` (int, bytes).
@@ -55,7 +81,7 @@ class CannotParkError(RuntimeError):
     """A call that may wait was made where nothing may wait: in a callback, which runs on the loop itself."""
 
 
-class Deadlock(RuntimeError):
+class Deadlock(_Copied, RuntimeError):
     """Nobody can run, and nothing can wake the loop. Attribute: `table` (str: every task, and what it waits for)."""
 
     def __init__(self, message: str, table: str = "") -> None:
@@ -67,7 +93,7 @@ class ForeignThreadError(RuntimeError):
     """An object of one thread's loop was used from another thread."""
 
 
-class Cancelled(BaseException):
+class Cancelled(_Copied):
     """Raised inside a task that was cancelled, at its wait and at every later one. Attribute: `reason`."""
 
     def __init__(self, reason: object = None) -> None:
@@ -75,7 +101,7 @@ class Cancelled(BaseException):
         self.reason = reason
 
 
-class TaskCancelledError(Exception):
+class TaskCancelledError(_Copied, Exception):
     """`Task.result()` of a task that was cancelled. Attribute: `reason`."""
 
     def __init__(self, message: str, reason: object = None) -> None:

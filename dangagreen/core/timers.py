@@ -15,6 +15,7 @@ from typing import Protocol
 
 _TOO_FEW_TO_SWEEP = 64
 _BEFORE_OTHERS = 1 << 60
+_FIRED = 0  # in the place of its number
 
 
 class Owner(Protocol):
@@ -32,7 +33,7 @@ class Timer:
     from then on where it was not cancelled.
     """
 
-    __slots__ = ("_number", "_timers", "callback", "context", "deadline", "fired")
+    __slots__ = ("__weakref__", "_number", "_timers", "callback", "context", "deadline")
 
     def __init__(
         self, timers: Timers, number: int, deadline: float, callback: Callable[[], object], context: Context | None
@@ -42,7 +43,10 @@ class Timer:
         self.deadline = deadline
         self.callback: Callable[[], object] | None = callback
         self.context = context
-        self.fired = False
+
+    @property
+    def fired(self) -> bool:
+        return self._number == _FIRED
 
     @property
     def active(self) -> bool:
@@ -66,7 +70,7 @@ class Timer:
         callback, context = self.callback, self.context
         self.callback = self.context = None
         if callback is not None:
-            self.fired = True
+            self._number = _FIRED
             if context is None:
                 callback()
             else:

@@ -89,7 +89,8 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
         if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
             raise interrupted(task)
         to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
-        to_hub()
+        if to_hub():
+            raise task.subject
     except BaseException:
         if task.wait is not None:  # nobody has woken it: this came out of the flush
             wait.undo(subject, task)

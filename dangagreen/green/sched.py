@@ -39,7 +39,8 @@ class Waiter:
 
     `wait` and `subject` say what it is parked for; `interrupt` is what every call that may park raises on entry. It
     follows from `cancelled`, its own cancellation, and from its scopes, of which `scope` is the innermost. `resume` and
-    `throw` switch to it, and are for the hub alone; `to_hub` switches away from it.
+    `throw` switch to it, and are for the hub alone; `to_hub` switches away from it, and answers true where it is to
+    raise the error that `throw` has left in `subject`.
     """
 
     __slots__ = (
@@ -93,8 +94,9 @@ class Waiter:
         """Resume it with an error. One that has not started finds by itself that it is cancelled."""
         if self.worker is None:
             self.start()
-        else:
-            self.worker.throw(error)
+        else:  # raised by itself, after the switch: so does the error keep the one that was being handled there
+            self.subject = error
+            self.worker.switch(True)
 
     def scopes(self) -> Iterator[Any]:
         """Its open scopes, from the innermost out."""
@@ -160,7 +162,7 @@ def _work() -> None:
 class TopLevel(Waiter):
     """Plain code outside any task that makes a call which waits: the loop runs underneath it for so long."""
 
-    __slots__ = ("_raise", "_woken")
+    __slots__ = ("_thrown", "_woken")
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
@@ -176,11 +178,11 @@ class TopLevel(Waiter):
         self.wait = None  # so that nobody wakes it again before the turn has ended
 
     def throw(self, error: BaseException) -> None:
-        self._raise: BaseException | None = error
+        self.subject, self._thrown = error, True
         self._resume()
 
-    def _run_loop(self) -> None:
-        self._woken, self._raise = False, None
+    def _run_loop(self) -> bool:
+        self._woken = self._thrown = False
         ready = self.loop._runnable
         try:
             while not self._woken:
@@ -190,8 +192,7 @@ class TopLevel(Waiter):
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)
-        if self._raise is not None:
-            raise self._raise
+        return self._thrown
 
 
 class Scheduler:

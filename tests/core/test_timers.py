@@ -307,3 +307,14 @@ def test_the_heap_behaves_as_a_sorted_list_does(steps):
             assert drained(timers, value) == [deadline for deadline, _ in due]
         assert len(timers) == len(model)
         assert timers.next_deadline() == min((entry[0] for entry in model), default=None)
+
+
+def test_a_weak_reference_to_a_timer(loop, advance):
+    fired = []
+    timer = loop.add_timer(1, lambda: fired.append(1))
+    reference = weakref.ref(timer)
+    del timer
+    assert reference() is not None  # the loop holds what is to fire
+    advance(2)
+    assert fired == [1]
+    assert reference() is None

@@ -1378,3 +1378,67 @@ def test_what_answers_to_every_name_is_a_function_and_what_is_called_by_await_is
     assert task.result() == "called"
     with pytest.raises(TypeError, match="async def"):
         d.spawn(Async())
+
+
+def raised_at(wait, *errors):
+    """Make the call while a KeyError is being handled; the context of what it raises."""
+    try:
+        raise KeyError("being handled")
+    except KeyError:
+        try:
+            wait()
+        except errors as error:
+            return error.__context__
+    raise AssertionError("it raised nothing")
+
+
+@pytest.mark.parametrize("style", ["task", "top level"])
+@pytest.mark.parametrize("what", ["timeout", "cancelled", "closed"])
+def test_an_error_that_comes_while_a_task_waits_keeps_the_one_that_it_was_handling(loop, pair, style, what):
+    sock, _far = pair()
+    other = d.spawn(d.sleep, 9)
+
+    def waits():
+        if what == "timeout":
+            return raised_at(lambda: other.join(1), TimeoutError)
+        if what == "closed":
+            loop.add_timer(1, sock.close)
+            return raised_at(sock.read_line, d.ClosedError)
+        scope = d.move_on_after(1)
+        with scope:
+            seen.append(raised_at(lambda: d.sleep(5), d.Cancelled))
+        return seen.pop()
+
+    seen = []
+    if style == "top level":
+        context = waits()
+    else:
+        task = d.spawn(waits)
+        task.join()
+        context = task.result()
+    assert repr(context) == "KeyError('being handled')"
+    other.cancel()
+
+
+def test_an_error_that_was_raised_at_a_wait_keeps_nothing_of_the_task(loop):
+    """Nothing but the error's own traceback refers to it, also where the wait was made by top-level code."""
+    import gc
+    import weakref
+
+    class Local:
+        pass
+
+    def waits():
+        local = Local()
+        gone.append(weakref.ref(local))
+        with d.move_on_after(1):
+            d.sleep(5)
+
+    gone = []
+    gc.disable()
+    try:
+        waits()
+        d.spawn(waits).join()
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
