@@ -11,6 +11,7 @@ It is a client, in sequential style throughout: each page is fetched by a task t
 - The progress is a task of its own, which wakes at absolute times (`sleep_until`), so that it does not drift. It is not
   in the group, which would wait for it.
 - Servers lie. Sizes are bounded before they are believed: of a line, of the headers, of a body, of a chunk.
+- A large page is parsed in pieces (`crawler_links.py`), and others have their turn between them (`sleep(0)`).
 - Ctrl-C ends the group, which ends its tasks, and the summary is printed all the same.
 
 The protocol is HTTP/1.1 without TLS, as much of it as a page needs; use a real library for more.
@@ -18,16 +19,17 @@ The protocol is HTTP/1.1 without TLS, as much of it as a page needs; use a real 
 
 from __future__ import annotations
 
+import base64
 import re
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import unescape
 from typing import TypeVar
-from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urldefrag, urlsplit
 
+from crawler_links import HTML, links, media_type, resolve, same_site
 from output import complain, tell
 
 from dangagreen import (
@@ -39,12 +41,12 @@ from dangagreen import (
     current_loop,
     move_on_after,
     run,
+    sleep,
     sleep_until,
     spawn,
     timeout,
 )
 
-LINK = re.compile(rb"""<a\s[^<>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", re.IGNORECASE)
 LONGEST_HEAD = 64 * 1024  # bytes of status line and headers
 Number = TypeVar("Number", int, float)
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -74,16 +76,25 @@ class Connection(Socket):
 def fetch(url: SplitResult, most: int) -> Reply:
     """Parks until the page is there. Bodies beyond `most` bytes raise LimitError."""
     address = (url.hostname or "", url.port or 80)
-    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    request = f"GET {path} HTTP/1.1\r\nHost: {url.netloc}\r\nUser-Agent: crawler\r\nConnection: close\r\n\r\n"
     with connect(address, socket_class=Connection) as sock:
-        sock.write_all(request.encode())
+        sock.write_all(request(url))
         while True:
             status, headers = read_head(sock)
             if status >= 200:  # before it, a server may say 100 Continue and the like
                 break
-        html = headers.get("content-type", "").startswith("text/html")
+        html = media_type(headers.get("content-type", "")) in HTML
         return Reply(status, headers, read_body(sock, status, headers, most) if html else b"")
+
+
+def request(url: SplitResult) -> bytes:
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    host = (url.hostname or "").partition("%")[0]  # without the zone of an IPv6 address, which is our own affair
+    host = (f"[{host}]" if ":" in host else host) + (f":{url.port}" if url.port not in (None, 80) else "")
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "User-Agent: crawler", "Connection: close"]
+    if url.username is not None:
+        user = unquote_to_bytes(url.username) + b":" + unquote_to_bytes(url.password or "")
+        lines.append(f"Authorization: Basic {base64.b64encode(user).decode()}")
+    return "\r\n".join([*lines, "\r\n"]).encode()
 
 
 def read_head(sock: Socket) -> tuple[int, dict[str, str]]:
@@ -180,12 +191,18 @@ class Crawl:
         self.found[reply.status] += 1
         self.bytes += len(reply.body)
         if reply.status in REDIRECTS:
-            links = [reply.headers.get("location", "")]
+            location = reply.headers.get("location", "").encode("latin-1").decode("utf-8", "replace")
+            self.follow(group, resolve(url, location), url, depth)
         else:
-            links = [unescape(b"".join(link).decode("utf-8", "replace")) for link in LINK.findall(reply.body)]
-        for link in links:
-            if (found := same_site(url, link)) is not None:
-                self.add(group, found, depth + 1)
+            for link in links(url, reply.headers.get("content-type", ""), reply.body):
+                if link is None:
+                    sleep(0)
+                self.follow(group, link, url, depth)
+
+    def follow(self, group: TaskGroup, link: str | None, url: str, depth: int) -> None:
+        found = same_site(link, urlsplit(url)) if link is not None else None
+        if found is not None:
+            self.add(group, found, depth + 1)
 
     def progress(self) -> str:
         done = self.found.total() + self.failures.total()
@@ -198,17 +215,6 @@ class Crawl:
         lines += [f"  {count}: {why}" for why, count in self.failures.most_common()]
         left = len(self.seen) - self.found.total() - self.failures.total()
         return "\n".join([*lines, *([f"not fetched: {left}"] if left else [])])
-
-
-def same_site(base: str, link: str) -> str | None:
-    """The address that a link leads to, if it is one that we follow."""
-    try:
-        url, here = urlsplit(urljoin(base, link.strip())), urlsplit(base)
-        if (url.scheme, url.hostname, url.port) != (here.scheme, here.hostname, here.port):
-            return None
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        return None
-    return url.geturl() if re.fullmatch(r"[!-~]+", url.geturl()) else None
 
 
 def reason(error: Exception) -> str:
@@ -243,14 +249,19 @@ def main(crawl: Crawl, starts: list[str], limit: int, seconds: float) -> None:
     try:
         with move_on_after(seconds), TaskGroup(limit) as group:
             for url in starts:
-                crawl.add(group, url, 0)
+                crawl.add(group, same_site(url, urlsplit(url)) or url, 0)
     finally:
         ticker.cancel()
 
 
 def address(url: str) -> str:
     """A URL of the command line."""
-    if not re.fullmatch(r"http://[!-~]+", url) or not urlsplit(url).hostname:
+    try:
+        parts = urlsplit(url)
+        known = re.fullmatch(r"http://[!-~]+", url) and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        known = False
+    if not known:
         raise ArgumentTypeError(f"{url} is not an http:// address")
     return url
 

@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import crawler
 import pytest
 from programs import EXAMPLES, SECONDS
 
@@ -168,6 +170,62 @@ def test_servers_that_never_come_to_an_end() -> None:
     assert printed.splitlines() == ["pages: 0, bytes: 0", "failures: 2", "  2: too slow"]
 
 
+@contextlib.contextmanager
+def recorded(*replies: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives these replies, one after the other; its address, and the requests that it has had."""
+    requests: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def work() -> None:
+            for reply in replies:
+                sock, _ = listener.accept()
+                with sock, contextlib.suppress(OSError):
+                    sock.settimeout(SECONDS)
+                    request = b""
+                    while not request.endswith(b"\r\n\r\n"):
+                        request += sock.recv(65536)
+                    requests.append(request)
+                    sock.sendall(reply)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield "127.0.0.1:{}".format(*listener.getsockname()[1:]), requests
+        finally:
+            thread.join(SECONDS)
+            assert not thread.is_alive()
+
+
+def test_who_asks_for_what() -> None:
+    page = OK.replace(b"text/html", b"TEXT/Html;Charset=LATIN-1") + b"\r\n<base href='/x/'>"
+    page += b"<a href='\xfc?\xfc#part'><!--<a href=no>--><script>'<a href=no>'</script>"
+    moved = b"HTTP/1.1 302 Found\r\nLocation: y?\xc3\xbc#part\r\n\r\n"
+    with recorded(page, moved, OK + b"\r\n<a href='y?%C3%BC#other'>") as (address, requests):
+        printed = crawl(f"http://user:pass%20word@{address}#part")
+    assert printed.splitlines()[1:] == ["  2 with status 200", "  1 with status 302"]
+    assert [request.split()[1] for request in requests] == [b"/", b"/x/%C3%BC?%FC", b"/x/y?%C3%BC"]
+    for request in requests:
+        lines = request.split(b"\r\n")
+        assert [line for line in lines if line.startswith(b"Host:")] == [b"Host: " + address.encode()]
+        assert b"Authorization: Basic dXNlcjpwYXNzIHdvcmQ=" in lines
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://h/", "h"),
+        ("http://u:p@H:80/", "h"),
+        ("http://u@h:8080/", "h:8080"),
+        ("http://[::1]/", "[::1]"),
+        ("http://[fe80::1%25eth0]:81/", "[fe80::1]:81"),
+        ("http://h:/", "h"),
+    ],
+)
+def test_the_host_header(url: str, host: str) -> None:
+    assert f"\r\nHost: {host}\r\n" in crawler.request(urlsplit(url)).decode()
+    assert ("Authorization" in crawler.request(urlsplit(url)).decode()) == ("@" in url)
+
+
 def test_nobody_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -208,7 +266,9 @@ def test_progress_is_shown_meanwhile() -> None:
     assert 1 <= done.stderr.count("0 of 1 pages, 1 under way, 0 bytes\033[K") <= 3
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1/", "ftp://x/", "127.0.0.1", "http://", "http://a b/"])
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1/", "ftp://x/", "127.0.0.1", "http://", "http://a b/", "http://[", "http://h:x/"]
+)
 def test_addresses_that_it_does_not_know(url: str) -> None:
     done = subprocess.run([*CRAWLER, url], capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
