@@ -137,15 +137,21 @@ class ErrorContext(NamedTuple):
     subject: object = None
 
 
-# accept(2): the connection that was about to be accepted is gone, or a pending network error was passed on with it.
-# The listener is not at fault and the next accept may well succeed. (Linux accept(2), "Error handling";
-# EPERM is a firewall rule, ECONNABORTED is POSIX's word for "gone".)
-_PASSING = (
-    "ECONNABORTED EPERM ENETDOWN EPROTO ENOPROTOOPT EHOSTDOWN ENONET"
-    " EHOSTUNREACH EOPNOTSUPP ENETUNREACH ETIMEDOUT ECONNRESET"
+def _known(names: str) -> frozenset[int]:
+    """The numbers of those errors that this platform has."""
+    return frozenset(getattr(errno, name) for name in names.split() if hasattr(errno, name))
+
+
+# accept(2): the connection that was about to be accepted is gone, and no longer in the queue. (ECONNABORTED is POSIX's
+# word; EPROTO says the same on System V; ECONNRESET and ETIMEDOUT are what it had met.)
+ACCEPT_GONE = _known("ECONNABORTED EPROTO ECONNRESET ETIMEDOUT")
+
+# accept(2), "Error handling": network errors of the new connection, which Linux passes on; EPERM is a firewall rule.
+# The listener is not at fault, and the next accept may well succeed.
+ACCEPT_PASSING = ACCEPT_GONE | _known(
+    "EPERM ENETDOWN ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH EOPNOTSUPP ENETUNREACH ESOCKTNOSUPPORT EPROTONOSUPPORT"
 )
-ACCEPT_PASSING = frozenset(getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name))
 
 # accept(2), socket(2): nothing is wrong with the listener, but the process or the system has run out of something.
 # Trying again at once would spin, since the connection stays in the queue.
-OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OUT_OF_RESOURCES = _known("EMFILE ENFILE ENOBUFS ENOMEM ENOSR")

@@ -1,22 +1,25 @@
 """Listening: open the socket, accept a bounded number of connections a turn, survive what is not our fault.
 
 Rules: a connection that is gone before it was accepted is passed over; out of descriptors, the listener rests, says
-so in one line, and resumes; what the program does with a connection is one callable; a listener that retires accepts
-those that were told that they are connected. What does not belong here: what a connection does, and how it ends.
+so in one line, and resumes; one that can accept no more is reported, and closes; what the program does with a
+connection is one callable; a listener that retires accepts those that were told that they are connected. What does not
+belong here: what a connection does, and how it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from dangagreen.core.addresses import Address, open_listener, public, remove_path
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.errors import ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
+from dangagreen.core.errors import ACCEPT_GONE, ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import ERR, HUP, READ
 from dangagreen.core.timers import Timer
@@ -35,8 +38,8 @@ class Listener(Descriptor):
     """
 
     __slots__ = (
-        "_connected", "_inherited", "_next", "_nodelay", "_path", "_rest", "_still", "address", "connections",
-        "handler", "max_connections",
+        "_connected", "_inherited", "_next", "_nodelay", "_path", "_refusals", "_rest", "_still", "address",
+        "connections", "handler", "max_connections",
     )  # fmt: skip
 
     accepts_per_turn: ClassVar[int] = 32
@@ -58,6 +61,7 @@ class Listener(Descriptor):
         self._rest: Timer | None = None
         self._path: tuple[str, tuple[int, int, int]] | None = None
         self._still: int | None = None  # how many it accepts at most before it retires
+        self._refusals = 0  # how often accept has failed in this turn through no fault of the listener
         self.address: Any = public(sock.getsockname())
         self.max_connections = max_connections
         self.connections = 0
@@ -70,12 +74,16 @@ class Listener(Descriptor):
         self._need(READ)
 
     def event_read(self) -> None:
-        for _ in range(self.accepts_per_turn):
+        self._refusals = 0
+        for accepted in range(self.accepts_per_turn):
             if self.closed or self._is_full():
                 return
             if self._still == 0 or not self._accept():
-                if self._still is not None and self._rest is None:
-                    self._close_at_once()
+                if self._rest is None and not self.closed:
+                    if self._still is not None:
+                        self.close("it has retired")
+                    elif not accepted and self._was_shut_down():  # there was an event, and nothing to accept
+                        self._fail(OSError(errno.EINVAL, "it was shut down by other means than close()"))
                 return
             if self._still is not None:
                 self._still -= 1
@@ -97,12 +105,7 @@ class Listener(Descriptor):
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in ACCEPT_PASSING:
-                return True
-            if error.errno in OUT_OF_RESOURCES:
-                self._take_a_rest(error)
-                return False
-            raise
+            return self._survives(error)
         try:
             if self._nodelay:
                 if self._inherited is None:
@@ -114,6 +117,32 @@ class Listener(Descriptor):
             self.loop.abandon(sock, error)
             self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
         return True
+
+    def _survives(self, error: OSError) -> bool:
+        """`accept` has failed. Is it worth trying again in this turn?"""
+        if error.errno in ACCEPT_PASSING:
+            self._refusals += 1
+            if self._refusals < self.accepts_per_turn or error.errno in ACCEPT_GONE:
+                return True
+        elif error.errno not in OUT_OF_RESOURCES:
+            self._fail(error)
+            return False
+        self._take_a_rest(error)
+        return False
+
+    def _was_shut_down(self) -> bool:
+        """Has somebody called shutdown(2)? A Unix listener only tells by its hang-up, and its `accept` by nothing."""
+        if not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+    def _fail(self, error: OSError) -> None:
+        """It can accept no more."""
+        words = f"{self!r} can accept no more connections"
+        self.close(error)
+        self.loop.report(ErrorContext(f"{words}: {error}", error, self))
 
     def adopt(self, connection: Descriptor) -> None:
         """Count the connection until it closes."""
@@ -169,11 +198,13 @@ class Listener(Descriptor):
             except Exception as error:
                 self.loop.failed(self, error)
 
-    def _close_at_once(self) -> None:
-        """Not at the end of the turn: who comes in between would be reset."""
-        self.close("it has retired")
-        self.loop.forget(self.fd)
-        self._really_close()
+    def _abandon(self, reason: object) -> None:
+        """The OS socket goes now, not at the end of the turn: its address is free for the next one, and nobody is made
+        to think that he is connected."""
+        if not self.closed:
+            super()._abandon(reason)
+            self.loop.forget(self.fd)
+            self._really_close()
 
     def _let_go(self) -> None:
         if self._rest is not None:

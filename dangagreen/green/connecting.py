@@ -98,18 +98,35 @@ def _about(sockaddr: Any, error: OSError) -> OSError:
 def _connect_one(task: Waiter, sock: socket.socket, sockaddr: Any, timeout: float | None) -> None:
     while (number := sock.connect_ex(sockaddr)) == errno.EAGAIN:  # a Unix listener's queue is full
         timeout = _rest(timeout)
-    if number != errno.EINPROGRESS:
-        if number:
-            raise OSError(number, os.strerror(number))
-        return
+    if number == errno.EINPROGRESS:
+        number = _finish_connecting(task, sock, timeout)
+    if number or _is_connected_to_itself(sock, sockaddr):
+        number = number or errno.ECONNREFUSED
+        raise OSError(number, os.strerror(number))
+
+
+def _is_connected_to_itself(sock: socket.socket, sockaddr: Any) -> bool:
+    """Has the kernel given it, as its own port, the very one that it was to connect to, where nobody listens?
+
+    That happens to whoever tries a port of the ephemeral range time and again: TCP opens such a connection from both
+    sides at once (RFC 9293, simultaneous open).
+    """
+    if sock.family == socket.AF_UNIX or sock.getsockname()[1] != sockaddr[1]:
+        return False
+    try:
+        return sock.getsockname() == sock.getpeername()  # type: ignore[no-any-return]
+    except OSError:  # the peer has reset it already: there was one
+        return False
+
+
+def _finish_connecting(task: Waiter, sock: socket.socket, timeout: float | None) -> int:
+    """Parks until the kernel has an answer; returns its errno, 0 if connected."""
     connecting = _Connecting(sock, task.loop, task)
     try:
         park_for(task, _CONNECT, connecting, timeout)
     finally:
         connecting.release()
-    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if number:
-        raise OSError(number, os.strerror(number))
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def _rest(timeout: float | None) -> float | None:

@@ -57,7 +57,7 @@ class Listener(CoreListener):
     long for handlers that it has cancelled).
     """
 
-    __slots__ = ("_drain", "_end", "_stops")
+    __slots__ = ("_drain", "_end", "_on_failure", "_stops")
 
     newcomer_seconds: ClassVar[float] = 0.25
     linger_seconds: ClassVar[float] = 1.0
@@ -66,6 +66,7 @@ class Listener(CoreListener):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._drain: Drain | None = None
         self._end: Callable[[], object] | None = None  # of the serve_forever that it is in
+        self._on_failure: Callable[[], object] | None = None  # of that one too: for when it can accept no more
         self._stops = 0  # how often stop() was called while it was in none
         super().__init__(*args, **kwargs)
 
@@ -101,6 +102,11 @@ class Listener(CoreListener):
             self._end()
         else:
             self._stops += 1
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        if isinstance(self.close_reason, BaseException) and self._on_failure is not None:
+            self.loop._ready.append(self._on_failure)
 
     def _begin_drain(self, grace: float | None) -> Drain:
         check_seconds("drain", grace)

@@ -27,7 +27,8 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Sock
 
     The second signal, or `stop()`, ends the grace. The third signal, or the second of a program that hangs, raises
     KeyboardInterrupt, SystemExit for SIGTERM, wherever the program is. Outside the main thread no signal is heard.
-    Raises RuntimeError if one of the listeners, or the main thread, is in another `serve_forever`.
+    Raises RuntimeError if one of the listeners, or the main thread, is in another `serve_forever`; after the drain the
+    error of a listener that could accept no more, or was closed with an exception as the reason.
     """
     loop = current_loop()
     me = entering(loop, "serve_forever")
@@ -40,10 +41,20 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Sock
         if listener.loop is not loop:
             raise ValueError(f"{listener!r} belongs to another loop than this thread's")
     with _Forever(me, listeners) as forever:
-        park(me, _FOREVER, forever)
+        if _failure(listeners) is None:
+            park(me, _FOREVER, forever)
         for listener in listeners:  # all at once
             listener._begin_drain(grace)
-        return [sock for listener in listeners for sock in listener.drain(grace)]
+        cut_off = [sock for listener in listeners for sock in listener.drain(grace)]
+    if (failure := _failure(listeners)) is not None:
+        raise failure
+    return cut_off
+
+
+def _failure(listeners: tuple[Listener, ...]) -> BaseException | None:
+    """Why one of them accepts no more, if it was not meant to end."""
+    reasons = (listener.close_reason for listener in listeners)
+    return next((reason for reason in reasons if isinstance(reason, BaseException)), None)
 
 
 class _Forever:
@@ -69,6 +80,11 @@ class _Forever:
             for listener in self._listeners:
                 listener._begin_drain(0)
 
+    def listener_failed(self) -> None:
+        """Only on the hub. It is no request to hurry, however many of them fail."""
+        if self._task.wait is _FOREVER:
+            wake(self._task)
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self._pending or self._asked >= 2:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -85,6 +101,7 @@ class _Forever:
             raise RuntimeError("another serve_forever is at it: give all the listeners to one")
         for listener in self._listeners:
             listener._end = self.ask
+            listener._on_failure = self.listener_failed
             self._task.loop._ready.extend([self.ask] * listener._stops)
             listener._stops = 0
         for number, before in heard.items():
@@ -95,7 +112,7 @@ class _Forever:
 
     def __exit__(self, *_error: object) -> None:
         for listener in self._listeners:
-            listener._end = None
+            listener._end = listener._on_failure = None
         for number, before in self._before.items():
             owner = getattr(before, "__self__", None)
             if isinstance(owner, Interrupts) and not owner.installed:  # it was put back while ours was in its place

@@ -359,8 +359,14 @@ def scripted(loop, wires):
         listener.close()
 
 
-PASSING = [errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ECONNRESET]
-RESOURCES = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
+# accept(2) of Linux: "already-pending network errors", ECONNABORTED, EPERM, and those that "various Linux kernels can
+# return" beside them.
+_NAMES = """
+    ENETDOWN EPROTO ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH EOPNOTSUPP ENETUNREACH ECONNABORTED EPERM
+    ESOCKTNOSUPPORT EPROTONOSUPPORT ETIMEDOUT ECONNRESET
+"""
+PASSING = [getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)]
+RESOURCES = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSR]
 
 
 @pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
@@ -406,8 +412,114 @@ def test_an_error_that_is_its_own_fault_is_reported_and_closes_it(loop, scripted
     run_turns(2)
     (context,) = take_errors()
     assert context.exception.errno == errno.EBADF
+    assert "can accept no more connections: [Errno 9]" in context.message
     assert context.subject is listener
     assert listener.closed
+    assert listener.close_reason is context.exception
+
+
+def test_an_error_that_passes_but_comes_without_end_does_not_make_the_loop_spin(scripted, advance, caplog):
+    listener, sock, _ = scripted(*[errno.EPERM] * 1000)  # as of a filter that forbids accept as such
+    advance(Listener.rest_seconds * 5.5)
+    assert sock.accepts == 6 * Listener.accepts_per_turn
+    assert "Operation not permitted" in caplog.records[0].getMessage()
+    assert not listener.closed
+
+
+def test_any_number_of_connections_that_are_gone_delays_the_others_by_no_rest(scripted, wires, run_turns, caplog):
+    one = wires()[0]
+    _, _, accepted = scripted(*[errno.ECONNABORTED] * 200, one)
+    run_turns(10)
+    assert accepted == [one]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_one_that_was_shut_down_from_outside_is_reported_and_closed_and_does_not_spin(
+    family, real_loop, server, client, run_turns, take_errors, tmp_path
+):
+    listener = server(("127.0.0.1", 0) if family == "tcp" else str(tmp_path / "s"))
+    waiting = client(listener.address) if family == "unix" else None  # such a one keeps its queue
+    listener.sock.shutdown(socket.SHUT_RDWR)
+    run_turns(4)
+    (context,) = take_errors()
+    assert context.exception.errno == errno.EINVAL
+    assert context.subject is listener
+    assert listener.closed
+    assert listener.close_reason is context.exception
+    if waiting is not None:
+        waiting.send(b"hi")
+        run_turns(3)
+        assert waiting.recv(2) == b"hi"
+
+
+def test_a_unix_listener_whose_connection_somebody_else_has_accepted_goes_on(real_loop, server, client, tmp_path):
+    listener = server(str(tmp_path / "s"))
+    listener.event_read()  # as in a process that shares it and comes second
+    assert not listener.closed
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+@pytest.mark.parametrize("where", ["callback", "outside"])
+def test_the_address_of_a_listener_that_is_closed_is_free_at_once(
+    where, family, real_loop, server, client, run_turns, tmp_path
+):
+    first = server(("127.0.0.1", 0) if family == "tcp" else str(tmp_path / "s"))
+    seconds = []
+
+    def replace():
+        first.close()
+        seconds.append(server(first.address))
+
+    if where == "callback":
+        real_loop.call_soon(replace)
+        run_turns(2)
+    else:
+        replace()
+    assert seconds[0].address == first.address
+    sock = client(first.address)
+    sock.send(b"hi")
+    run_turns(3)
+    assert sock.recv(2) == b"hi"
+
+
+def test_an_event_for_a_closed_listener_does_not_reach_the_next_owner_of_its_descriptor(
+    real_loop, server, client, run_turns
+):
+    """Both are in one batch; the first callback closes the listener, and what it makes gets the same number."""
+    listener = server()
+    fd, seen = listener.fd, []
+
+    class Replacing(Echo):
+        __slots__ = ()
+
+        def event_read(self):
+            self.read(1)
+            listener.close()
+            other = socket.socketpair()
+            assert fd in {end.fileno() for end in other}
+            owner = next(end for end in other if end.fileno() == fd)
+            seen.extend([Recording(owner), *other])
+            seen[0].watch_read(True)
+
+    class Recording(Echo):
+        __slots__ = ()
+
+        def event_read(self):
+            seen.append("event")
+
+    trigger = socket.socketpair()
+    replacing = Replacing(trigger[0])
+    replacing.watch_read(True)
+    run_turns(1)
+    trigger[1].send(b"x")
+    client(listener.address)
+    run_turns(3)
+    assert seen[0].fd == fd
+    assert seen[3:] == []
+    seen[0].close()
+    for end in (*seen[1:3], *trigger):
+        end.close()
 
 
 def test_out_of_real_descriptors_it_rests_and_serves_again(loop, server, client, run_turns, advance, caplog):

@@ -216,6 +216,26 @@ def test_nodelay_is_on_by_default_and_can_be_turned_off(real_loop, served, clien
     assert client(served(handler, nodelay=False)).read_line() == b"0\n"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_that_would_be_to_itself_is_refused(host, real_loop, monkeypatch):
+    """As a client that tries a port of the ephemeral range time and again comes to have (RFC 9293, 3.5)."""
+    made = []
+
+    class Bound(socket.socket):
+        def connect_ex(self, address):
+            made.append(self)
+            self.bind(address)
+            return super().connect_ex(address)
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(connecting.socket, "socket", Bound)
+    with pytest.raises(ConnectionRefusedError, match=f"cannot connect to .*{port}"):
+        d.connect((host, port), 5)
+    assert [sock.fileno() for sock in made] == [-1]
+
+
 def test_a_closed_listener_accepts_no_more_and_leaves_its_connections(real_loop, served, client):
     listener = served(echo_lines)
     sock = client(listener)

@@ -1086,6 +1086,45 @@ def test_interrupted_at_the_top_level_it_goes_on(loop, served, attach):
     client.close()
 
 
+# -- a listener that fails
+
+
+def fail(listener):
+    listener.loop.failed(listener, OSError(22, "Invalid argument"))
+
+
+def test_serve_forever_ends_with_the_error_of_a_listener_that_can_accept_no_more(real_loop, served, take_errors):
+    listener, other = served(echo_lines), served(echo_lines)
+    real_loop.add_timer(0.01, lambda: listener.sock.shutdown(socket.SHUT_RDWR))
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        d.serve_forever(listener, other, grace=5)
+    assert caught.value is listener.close_reason
+    assert [context.subject for context in take_errors()] == [listener]
+    assert other.closed
+
+
+def test_that_error_comes_after_the_drain_and_two_failures_do_not_hurry_it(loop, served, take_errors):
+    listeners = [served(for_ever), served(for_ever)]
+    with d.connect(listeners[0].address) as sock:
+        sock.write_all(b"work\n")
+        d.sleep(0.1)
+        for listener in listeners:
+            loop.add_timer(0.2, lambda listener=listener: fail(listener))
+        began = loop.time()
+        with pytest.raises(OSError, match="Invalid argument"):
+            d.serve_forever(*listeners, grace=3)
+        assert loop.time() - began == pytest.approx(3.2, abs=0.1)
+    take_errors()
+
+
+def test_a_listener_that_has_failed_before_ends_serve_forever_at_once(loop, served, take_errors):
+    listener = served(echo_lines)
+    fail(listener)
+    take_errors()
+    with pytest.raises(OSError, match="Invalid argument"):
+        d.serve_forever(listener)
+
+
 # -- serve_forever, without signals
 
 
