@@ -62,7 +62,7 @@ def test_an_error_context_cannot_be_changed():
 
 def test_the_errno_lists_tell_what_passes_from_what_has_run_out():
     assert {errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET} <= errors.ACCEPT_PASSING
-    assert {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM} == errors.OUT_OF_RESOURCES
+    assert {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSR} == errors.OUT_OF_RESOURCES
     assert not errors.ACCEPT_PASSING & errors.OUT_OF_RESOURCES
     assert errno.EBADF not in errors.ACCEPT_PASSING
 
