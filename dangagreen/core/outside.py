@@ -1,7 +1,8 @@
 """Who, outside the loop, might still wake it: signal handlers and other threads.
 
-Rules: a doubt counts; a thread does, idle or a daemon, Python's or not, and so does the interpreter's own handler of
-Ctrl-C. What does not belong here: what the loop itself waits for, descriptors and timers.
+Rules: a doubt counts; a thread does, idle or a daemon, Python's or not; so does a handler of the program's own. The
+interpreter's handler of Ctrl-C, and that of `Interrupts`, do not: they end the program, not the wait. What does not
+belong here: what the loop itself waits for, descriptors and timers.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from dangagreen.core.interrupts import Interrupts
+
 
 def who_might_wake() -> Iterator[str]:
     """Each of them in words, what is looked up fastest first."""
-    if callable(signal.getsignal(signal.SIGINT)):
+    of_ctrl_c = signal.getsignal(signal.SIGINT)
+    ends_all = of_ctrl_c is signal.default_int_handler or isinstance(getattr(of_ctrl_c, "__self__", None), Interrupts)
+    if callable(of_ctrl_c) and not ends_all:
         yield "the handler of SIGINT"
     if _threads() > 1:
         here = threading.get_ident()

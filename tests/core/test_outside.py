@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from dangagreen.core import outside
+from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.outside import who_might_wake
 
 
@@ -34,8 +35,18 @@ def test_nobody(no_signals, alone):
     assert list(who_might_wake()) == []
 
 
-def test_the_interpreters_own_handler_of_ctrl_c_counts(no_signals, alone):
+def test_a_handler_of_ctrl_c_that_ends_the_program_does_not_count(no_signals, alone):
+    """The interpreter's own, and that which stands in for it while a loop runs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert list(who_might_wake()) == []
+    interrupts = Interrupts(lambda: None)
+    assert interrupts.installed
+    assert list(who_might_wake()) == []
+    interrupts.restore()
+
+
+def test_the_programs_own_handler_of_ctrl_c_counts(no_signals, alone):
+    signal.signal(signal.SIGINT, lambda *_: None)
     assert list(who_might_wake()) == ["the handler of SIGINT"]
 
 
