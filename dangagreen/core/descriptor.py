@@ -15,13 +15,14 @@ from typing import Any
 from dangagreen.core.handlers import UNTOLD
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.pollers import READ, WRITE
+from dangagreen.core.tracebacks import without_traceback
 
 
 class Descriptor:
     """An OS socket, or anything that looks like one, registered with a loop.
 
     `sock` is the OS socket, `fd` its number, `loop` the loop, `closed` whether `close` was called and `close_reason`
-    what it was called with.
+    what it was called with; of an exception a copy without its traceback, which would hold all that it has passed.
     """
 
     __slots__ = (
@@ -113,7 +114,7 @@ class Descriptor:
         if get_ident() != loop.thread:
             loop.check_thread("close")
         self.closed = True
-        self.close_reason = reason
+        self.close_reason = without_traceback(reason, self) if isinstance(reason, BaseException) else reason
         self._watch_read = self._watch_write = False
         self._let_go()
         self._detach()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import WRITE
+from dangagreen.core.tracebacks import without_traceback
 
 Buffer = bytes | bytearray | memoryview
 Writer = Callable[[Buffer], int]
@@ -243,7 +244,7 @@ class Outgoing(Descriptor):
 
     def _write_failed(self, error: OSError) -> None:
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there."""
-        self._write_error = error
+        self._write_error = without_traceback(error)
         self._drop_queue()
         if not self._may_be_read():
             self.close(error)
@@ -260,6 +261,7 @@ class Outgoing(Descriptor):
 
     def _let_go(self) -> None:
         self._drop_queue()
+        self._writer = None
         if self._writers:
             self._room()
 

@@ -17,6 +17,7 @@ from dangagreen.core.errors import BusyError, ClosedError
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
+from dangagreen.core.tracebacks import without_traceback
 from dangagreen.core.words import InWords
 
 # Beside ERR and HUP, which say that their hooks were called:
@@ -73,7 +74,7 @@ class Socket(DangaNames, InWords):
         except BlockingIOError:
             return b""
         except OSError as error:
-            self._read_error = error
+            self._read_error = without_traceback(error)
         else:
             if data:
                 self._heard = self.loop.now
@@ -101,7 +102,7 @@ class Socket(DangaNames, InWords):
         except BlockingIOError:
             return 0
         except OSError as error:
-            self._read_error = error
+            self._read_error = without_traceback(error)
         else:
             if size:
                 self._heard = self.loop.now
@@ -184,7 +185,7 @@ class Socket(DangaNames, InWords):
         except BlockingIOError:
             return False
         except OSError as error:  # which the OS tells but once
-            self._read_error = self._read_error or error
+            self._read_error = self._read_error or without_traceback(error)
             return False
 
     # -- events

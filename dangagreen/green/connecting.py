@@ -88,7 +88,10 @@ def connect(
         except BaseException as error:
             loop.abandon(sock, error)
             raise
-    raise failure if failure is not None else OSError(f"{address!r} has no address to connect to")
+    try:
+        raise failure if failure is not None else OSError(f"{address!r} has no address to connect to")
+    finally:
+        del failure  # its traceback would hold it by this frame
 
 
 def _about(sockaddr: Any, error: OSError) -> OSError:
@@ -167,5 +170,5 @@ def _look_up(task: Waiter, name: HostAndPort, address: object, timeout: float | 
     finally:
         waiting.clear()
     if isinstance(answer[0], OSError):
-        raise answer[0]
+        raise answer.pop()  # a traceback would hold it by this frame
     return answer[0]  # type: ignore[no-any-return]

@@ -17,6 +17,7 @@ from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.sock import Socket
 from dangagreen.core.timers import Timer
+from dangagreen.core.tracebacks import forget_locals
 from dangagreen.green.parking import check_seconds, entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
@@ -41,6 +42,9 @@ class Handling(Task[None]):
 
     def _handle(self) -> None:
         self._serve(self.sock, self._handler)
+
+    def _forget_locals(self, error: BaseException) -> None:
+        forget_locals(error, everybody=True)  # the handler's as well: the connection is over
 
     def start(self) -> None:
         unserved = self.sock if self.interrupt is not None else None

@@ -113,7 +113,10 @@ class TaskGroup:
         if bare is not None and not (failures and isinstance(bare, GeneratorExit)):  # which nobody would see
             if not failures and bare is error:
                 return False
-            raise bare from (_together(failures) if failures else None)
+            try:
+                raise bare from (_together(failures) if failures else None)
+            finally:
+                del bare, error  # a traceback would hold them by this frame
         if failures:
             raise _together(failures) from None
         if error is None and me.interrupt is not None:

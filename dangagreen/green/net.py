@@ -18,6 +18,7 @@ from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
 from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.core.tracebacks import is_like
 from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.streams import Socket as StreamSocket
 from dangagreen.green.tasks import check_function
@@ -202,7 +203,6 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
         if not _is_own_end(sock, error):
             error.add_note(f"in the handler of {sock!r}")
             raise
-        error.with_traceback(None)  # the socket keeps the error: it need not keep our frames as well
         sock.debugmsg("%s ended with its peer: %r", getattr(handler, "__qualname__", handler), error)
         return False
     return True
@@ -214,4 +214,4 @@ def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
         return all(_is_own_end(sock, one) for one in error.exceptions)
     if isinstance(error, (IncompleteReadError, ClosedError)):
         return error.sock is sock
-    return error is sock._read_error or error is sock._write_error
+    return is_like(error, sock._read_error) or is_like(error, sock._write_error)

@@ -95,7 +95,10 @@ def _end_tasks(loop: Loop, reason: str) -> None:
             if not any(task.done for task in rest):  # it was a callback, which may raise it at each turn
                 _close_descriptors(loop, reason)
     if kept is not None:
-        raise kept
+        try:
+            raise kept
+        finally:
+            del kept  # or its traceback would hold it by this frame
 
 
 def _at_exit() -> None:

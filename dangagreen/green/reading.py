@@ -14,6 +14,7 @@ from io import BytesIO
 from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER
+from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.parking import entering, park, parked_task, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.watched import WatchedSocket
@@ -148,7 +149,7 @@ class ReadingSocket(WatchedSocket):
             if size is None:
                 self._eof = 1  # a callback has not heard of it
                 if self._read_error is not None:
-                    raise self._read_error
+                    raise without_traceback(self._read_error)
 
     @parks
     def read_to_end(self, limit: int = _TO_END) -> bytes:
@@ -274,7 +275,7 @@ class ReadingSocket(WatchedSocket):
         except BlockingIOError:
             return True  # woken by push_back_read, or for nothing: the caller looks at the buffer, and may come again
         except OSError as error:
-            self._eof, self._read_error = 1, error
+            self._eof, self._read_error = 1, without_traceback(error)
             self.loop.unsettled.append(self)
             raise
         if not chunk:
@@ -301,7 +302,7 @@ class ReadingSocket(WatchedSocket):
         if self._reader is not None:
             raise self._busy(task)
         if self._read_error is not None:
-            raise self._read_error.with_traceback(None)
+            raise without_traceback(self._read_error)
         if self.closed:
             self._eof = 1
 

@@ -13,6 +13,7 @@ from typing import Self
 
 from dangagreen.core.errors import ClosedError, LimitError
 from dangagreen.core.outgoing import Buffer, as_bytes
+from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.reading import ReadingSocket
 from dangagreen.green.sched import Wait, Waiter, wake
@@ -108,7 +109,7 @@ class Socket(ReadingSocket):
 
     def _cannot_write(self) -> OSError:
         if self._write_error is not None:
-            return self._write_error.with_traceback(None)
+            return without_traceback(self._write_error)
         return ClosedError(self, self.close_reason if self.closed else "finish() or write_eof() was called")
 
     # -- the end

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop, here
+from dangagreen.core.tracebacks import forget_locals, without_traceback
 from dangagreen.green.parking import check_seconds, current_waiter, entering, park, park_for, parks
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
@@ -121,8 +122,18 @@ class Task(Waiter, Generic[Result]):
             reason = self._error.reason
             raise TaskCancelledError(message if reason is None else f"{message}: {reason}", reason)
         if self._error is not None:
-            raise self._error
+            raise self._hand_out(self._error)
         return self._result
+
+    def _hand_out(self, error: BaseException) -> BaseException:
+        """What it failed with, to be raised: whoever asks first gets the very error.
+
+        The task keeps an equal one, which tells the same, and holds none of the frames in which it is asked for.
+        """
+        self._error = without_traceback(error).with_traceback(error.__traceback__)
+        self._error.__cause__, self._error.__context__ = error.__cause__, error.__context__
+        self._error.__suppress_context__ = error.__suppress_context__
+        return error
 
     def cancel(self, reason: object = None) -> bool:
         """Raise Cancelled at the task's wait, and at each later one, that no `shield()` protects.
@@ -206,10 +217,18 @@ class Task(Waiter, Generic[Result]):
         self.end(error)
         if error is not None:
             try:
+                self._forget_locals(error)
                 if not isinstance(error, (Exception, Cancelled)) and not self.owned:
                     raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
             finally:
                 del self, error  # or the error's traceback would tie the task to itself by this frame
+
+    def _forget_locals(self, error: BaseException) -> None:
+        """It has failed, and its failure was told: our frames hold the task, which holds the error."""
+        if isinstance(error, Cancelled):  # nobody is shown it
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+        else:
+            forget_locals(error)
 
     def end(self, error: BaseException | None) -> None:
         if self.alarm is not None or self.scope is not None:

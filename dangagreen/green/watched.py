@@ -11,6 +11,7 @@ import socket
 from dangagreen.core.errors import BusyError
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.parking import parked_task
 from dangagreen.green.sched import Waiter, wake
 
@@ -51,7 +52,7 @@ class WatchedSocket(CallbackSocket):
         except BlockingIOError:
             return False
         except OSError as error:  # which the OS tells but once: the next read finds it here
-            self._eof, self._read_error = 1, error
+            self._eof, self._read_error = 1, without_traceback(error)
             if self._watch_read:  # event_read has to find the end, and no event need announce it any more
                 self.loop.pushed.setdefault(self, False)
         return True

@@ -244,7 +244,10 @@ class WireEnd:
             return n
         step = script.popleft()
         if isinstance(step, OSError):
-            raise step
+            try:
+                raise step
+            finally:
+                del step  # or its traceback would hold it by this frame
         if isinstance(step, _Block):
             raise _os_error(errno.EAGAIN)
         return min(n, step)

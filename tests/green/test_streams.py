@@ -1086,7 +1086,7 @@ def test_leaving_the_block_by_an_exception_closes_at_once(loop, pair):
     with pytest.raises(KeyError):
         task.result()
     assert sock.closed
-    assert sock.close_reason is error
+    assert repr(sock.close_reason) == repr(error)
     assert sock.unsent == 0
 
 

@@ -1,0 +1,96 @@
+"""Errors that are kept: by a socket its end, by a task its failure.
+
+A traceback holds frames, and these the locals of everybody whom the error has passed: the socket, what was being
+written, the whole queue. Kept by the socket, that is a cycle, and with it memory that only the garbage collector finds.
+Rules: what a socket keeps is a copy that was never raised, and what it raises of it is a copy as well; a failed task's
+error keeps its traceback, without the locals of our own frames. What does not belong here: when an error is reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from typing import Any, TypeVar
+
+_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class whose __new__ and __init__ may be anybody's
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+def without_traceback(error: Error, owner: object = None) -> Error:
+    """An equal error: its type, arguments and attributes, and neither traceback nor context nor cause.
+
+    Where it names its `owner`, who keeps it, that is a weak proxy. An error of a type that cannot be copied is
+    answered itself.
+    """
+    known: dict[int, Any] = {} if owner is None else {id(owner): weakref.proxy(owner)}
+    return _copy(error, known)  # type: ignore[no-any-return]
+
+
+def is_like(error: BaseException, kept: BaseException | None) -> bool:
+    """Is it one of the copies of what is kept?"""
+    return type(error) is type(kept) and error.args == kept.args
+
+
+def _copy(error: Any, known: dict[int, Any]) -> Any:
+    known[id(error)] = None  # should it name itself
+    try:
+        copy = _blank(type(error), [_part(value, known) for value in _arguments(error)])
+    except Exception:  # some type of an extension module
+        return error
+    state: Any = object.__getstate__(error)  # not what its class makes of that
+    attributes, slots = state if isinstance(state, tuple) else (state, {})
+    copy.__dict__.update({name: _part(value, known) for name, value in (attributes or {}).items()})
+    for name, value in slots.items():
+        object.__setattr__(copy, name, _part(value, known))
+    if isinstance(error, OSError):
+        for name in ("filename", "filename2"):  # which are not among the arguments
+            if (value := getattr(error, name)) is not None:
+                setattr(copy, name, value)
+    known[id(error)] = copy
+    return copy
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    if isinstance(error, BaseExceptionGroup):
+        return error.message, list(error.exceptions)
+    return error.args
+
+
+def _part(value: Any, known: dict[int, Any]) -> Any:
+    """An argument or attribute of an error that is copied."""
+    if id(value) in known:
+        return known[id(value)]
+    if isinstance(value, BaseException):
+        return _copy(value, known)
+    return [_part(one, known) for one in value] if type(value) is list else value
+
+
+def _blank(kind: type[BaseException], arguments: list[Any]) -> Any:
+    """An instance that no code of a class in Python has seen: a constructor may take something else, or do things."""
+    for base in kind.__mro__:
+        if not base.__flags__ & _IN_PYTHON:
+            with contextlib.suppress(TypeError):  # with two bases of the interpreter's own, one of them may be refused
+                made: Any = base.__new__(kind, *arguments)
+                base.__init__(made, *arguments)  # type: ignore[misc]
+                return made
+    raise TypeError(f"{kind.__name__} cannot be copied")
+
+
+def forget_locals(error: BaseException, everybody: bool = False) -> None:
+    """Clear the frames of its traceback, and of those that led to it, which have ended: ours, or those of everybody.
+
+    The traceback itself stays, and tells the same.
+    """
+    told, seen = [error], {id(error)}
+    for one in told:
+        step = one.__traceback__
+        while step is not None:
+            frame, step = step.tb_frame, step.tb_next
+            if everybody or frame.f_globals.get("__name__", "").startswith("dangagreen."):
+                with contextlib.suppress(RuntimeError):  # it is running still
+                    frame.clear()
+        for other in (one.__context__, one.__cause__, *getattr(one, "exceptions", ())):
+            if isinstance(other, BaseException) and id(other) not in seen:
+                seen.add(id(other))
+                told.append(other)

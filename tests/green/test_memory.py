@@ -1,0 +1,494 @@
+"""A closed connection is freed by its last reference, with all it held, whatever ended it: without the collector."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+import struct
+import sys
+import weakref
+from traceback import extract_tb
+
+import pytest
+
+import dangagreen as d
+from dangagreen.core.errors import ErrorContext
+from dangagreen.testing import BLOCK
+
+LOCAL = ("127.0.0.1", 0)
+
+
+@pytest.fixture(autouse=True)
+def uncollected():
+    """Nothing is found by the garbage collector."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def held(active_loop, run_turns):
+    """`held(sock)` notes a connection; `held.data` is what it may be given to send. At the end of the test neither the
+    connections nor the data may be alive."""
+
+    class Held:
+        def __init__(self):
+            self.data = bytes(1_000_000)
+            self.references = []
+            self.before = sys.getrefcount(self.data)
+
+        def __call__(self, sock):
+            self.references.append(weakref.ref(sock))
+            return sock
+
+        def check(self):
+            run_turns(3)
+            assert self.references
+            alive = [reference() for reference in self.references if reference() is not None]
+            assert alive == []
+            after = sys.getrefcount(self.data)  # not within the assertion, which would count as well
+            assert after == self.before
+
+    held = Held()
+    yield held
+    held.check()
+
+
+class Callback(d.Socket):
+    """What a program in callback style might be."""
+
+    __slots__ = ("heard",)
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.heard = []
+
+    def event_read(self):
+        data = self.read(65536)
+        if data is None:
+            self.close()
+        elif data == b"fail":
+            raise KeyError(self, data)
+        else:
+            self.heard.append(data)
+
+
+class Limited(Callback):
+    __slots__ = ()
+    max_unsent = 500_000
+
+
+class Idle(Callback):
+    __slots__ = ()
+    idle_timeout = 1.0
+
+
+class Short(Callback):
+    __slots__ = ()
+    lifetime = 1.0
+
+
+def reset_error():
+    return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+def reset(sock):
+    """Close it so that the peer gets a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def connection(held, end, cls=Callback, watch=True):
+    one = held(cls(end))
+    if watch:
+        one.watch_read(True)
+    return one
+
+
+# -- callback style, in memory: each is given the socket, the peer's end and what there is to send
+
+
+def peer_ends(one, peer, data):
+    peer.close()
+
+
+def peer_ends_while_bytes_are_queued(one, peer, data):
+    one.write(data)
+    peer.close()
+
+
+def a_read_meets_a_reset(one, peer, data):
+    one.sock.reads.append(reset_error())
+    one.read(1)
+    one.close()
+
+
+def a_read_into_meets_a_reset(one, peer, data):
+    one.sock.reads.append(reset_error())
+    one.read_into(bytearray(1))
+    one.close()
+
+
+def a_write_meets_a_reset(one, peer, data):
+    one.sock.writes.append(reset_error())
+    one.write(data)
+    one.close()
+
+
+def a_write_meets_a_reset_where_nobody_reads(one, peer, data):
+    one.watch_read(False)
+    one.sock.writes.append(reset_error())
+    one.write(data)
+    assert one.closed
+
+
+def a_flush_meets_a_reset(one, peer, data):
+    one.sock.writes.extend((BLOCK, reset_error()))
+    one.write(data)
+    one.write(data)
+    peer.close()
+
+
+def a_flush_of_little_meets_a_reset(one, peer, data):
+    one.sock.writes.append(reset_error())
+    one.write_soon(b"little")
+    peer.close()
+
+
+def a_peek_meets_a_reset(one, peer, data):
+    one.watch_read(False)
+    peer.reset()
+    assert one.ready
+    one.close()
+
+
+def an_error_event(one, peer, data):
+    one.watch_read(False)
+    one.write(data)
+    peer.reset()
+
+
+def a_hang_up(one, peer, data):
+    one.write(data)
+    peer.hang_up()
+
+
+def finished(one, peer, data):
+    one.write(b"bye")
+    one.finish()
+    peer.recv(9)
+    peer.close()
+
+
+def finished_and_reset(one, peer, data):
+    one.write(data)
+    one.finish()
+    peer.reset()
+
+
+def finished_while_the_peer_sends(one, peer, data):
+    one.finish()
+    one._late = 1
+    peer.send(b"late")
+
+
+def closed(one, peer, data):
+    one.write(data)
+    one.write(one.close)
+    one.close()
+
+
+def closed_with_words(one, peer, data):
+    one.write(data)
+    one.close("enough")
+
+
+def closed_with_an_exception(one, peer, data):
+    one.write(data)
+    one.close(ValueError("mine", one))
+
+
+def closed_with_one_that_was_raised(one, peer, data):
+    one.write(data)
+    try:
+        raise ValueError(one)
+    except ValueError as error:
+        one.close(error)
+
+
+def closed_with_one_that_has_a_cause(one, peer, data):
+    try:
+        try:
+            one.sock.writes.append(reset_error())
+            one.sock.send(data)
+        except OSError as error:
+            raise RuntimeError("no") from error
+    except RuntimeError as error:
+        one.close(error)
+
+
+def closed_with_a_writer_of_its_own(one, peer, data):
+    one.set_writer_func(lambda piece: one.sock.send(piece))
+    one.write(data)
+    one.close()
+
+
+def left_by_an_exception(one, peer, data):
+    try:
+        with one:
+            one.write_soon(data)
+            raise KeyError(data)
+    except KeyError:
+        pass
+
+
+def stolen(one, peer, data):
+    one.push_back_read(data)
+    os_socket, rest = one.steal_socket()
+    assert rest == data
+    os_socket.close()
+
+
+MEMORY = [
+    peer_ends, peer_ends_while_bytes_are_queued, a_read_meets_a_reset, a_read_into_meets_a_reset, a_write_meets_a_reset,
+    a_write_meets_a_reset_where_nobody_reads, a_flush_meets_a_reset, a_flush_of_little_meets_a_reset,
+    a_peek_meets_a_reset, an_error_event, a_hang_up, finished, finished_and_reset, finished_while_the_peer_sends,
+    closed, closed_with_words, closed_with_an_exception, closed_with_one_that_was_raised,
+    closed_with_one_that_has_a_cause, closed_with_a_writer_of_its_own, left_by_an_exception, stolen,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", MEMORY, ids=lambda how: how.__name__)
+def test_in_callback_style(loop, wires, run_turns, held, how):
+    end, peer = wires(1000)
+    one = connection(held, end)
+    run_turns(1)
+    how(one, peer, held.data)
+    run_turns(4)
+    assert one.closed
+
+
+@pytest.mark.parametrize("how", [False, True], ids=["peer takes nothing", "peer does not end"])
+def test_finish_that_lingers_in_vain(loop, wires, advance, held, how):
+    end, peer = wires(1000)
+    one = connection(held, end)
+    if not how:
+        one.write(held.data)
+    one.finish()
+    advance(one.linger_seconds + 1)
+    assert one.closed
+    peer.recv(1000)
+
+
+@pytest.mark.parametrize("cls", [Limited, Idle, Short])
+def test_by_a_limit(loop, wires, advance, held, cls):
+    end, _peer = wires(1000)
+    one = connection(held, end, cls)
+    one.write(held.data if cls is Limited else b"x")
+    advance(3)
+    assert one.closed
+
+
+def test_by_a_callback_that_raises(loop, wires, run_turns, held, take_errors):
+    end, peer = wires(1000)
+    one = connection(held, end)
+    one.write(held.data)
+    peer.send(b"fail")
+    run_turns(2)
+    assert one.closed
+    assert [names[-1] for names in map(frames, take_errors())] == ["event_read"]
+
+
+def frames(context):
+    """The names of the functions in the traceback."""
+    assert isinstance(context, ErrorContext)
+    return [step.name for step in extract_tb(context.exception.__traceback__)]
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["reset", "close"])
+def test_by_the_end_of_the_loop(loop, wires, held, running):
+    end, _peer = wires(1000)
+    one = connection(held, end)
+    one.write(held.data)
+    loop.reset()
+    assert one.closed
+
+
+# -- callback style, in the kernel
+
+
+def real_fin(peer):
+    peer.close()
+
+
+def real_reset(peer):
+    reset(peer)
+
+
+@pytest.mark.parametrize("how", [real_fin, reset], ids=["fin", "reset"])
+@pytest.mark.parametrize("watch", [True, False], ids=["read", "not read"])
+@pytest.mark.parametrize("queued", [True, False], ids=["queued", "nothing queued"])
+def test_over_a_real_connection(real_loop, tcp_pair, wait_for, held, how, watch, queued):
+    end, peer = tcp_pair()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one = connection(held, end, watch=watch)
+    if queued:
+        one.write(held.data)
+        one.write(held.data)
+    how(peer)
+    if not watch and not queued:
+        one.write(b"x")
+        d.sleep(0.01)
+        one.write(b"x")
+        one.read(1)
+        one.close()
+    if not watch and queued and type(real_loop.poller).__name__ == "SelectPoller":  # reports no hang-ups
+        one.write_soon(b"x")
+    wait_for(lambda: one.closed or not one.unsent)
+    one.close()
+
+
+# -- sequential style
+
+
+def reads(sock, data):
+    sock.read_exactly(10)
+
+
+def reads_lines(sock, data):
+    for _ in sock:
+        pass
+
+
+def writes(sock, data):
+    for _ in range(9):
+        sock.write_all(data)
+    sock.drain()
+
+
+def selects(sock, data):
+    d.select(sock)
+    sock.read_exactly(100)
+
+
+def fails(sock, data):
+    sock.write_all(data)
+    raise KeyError(sock, data)
+
+
+def fails_with_a_context(sock, data):
+    try:
+        sock.read_line()
+        raise KeyError(data)
+    except KeyError:
+        sock.write_all(data)
+        raise ValueError(sock) from None
+
+
+def times_out(sock, data):
+    with d.timeout(0.01):
+        while True:
+            sock.read_some() or d.sleep(0.001)
+
+
+def moves_on(sock, data):
+    with d.move_on_after(0.01):
+        while True:
+            sock.read_some() or d.sleep(0.001)
+
+
+def cancelled_by_hand(sock, data):
+    d.current_task().cancel("enough")
+    sock.read_line()
+    sock.read_line()
+
+
+def too_long(sock, data):
+    sock.write_all(data)
+    sock.read_line(1)
+
+
+def returns(sock, data):
+    sock.write_all(data)
+
+
+def raises_at_the_result(sock, data):
+    task = d.spawn(fails, sock, data)
+    task.join()
+    task.result()
+
+
+def catches_at_the_result(sock, data):
+    task = d.spawn(fails, sock, data)
+    task.join()
+    for _ in range(2):
+        try:
+            task.result()
+        except KeyError:
+            pass
+
+
+def group_fails(sock, data):
+    with d.TaskGroup() as group:
+        kept = group.spawn(fails, sock, data)
+        group.spawn(reads, sock, data)
+        d.sleep(5)
+    return kept
+
+
+def group_reads(sock, data):
+    with d.TaskGroup() as group:
+        group.spawn(reads, sock, data)
+        group.spawn(writes, sock, data)
+
+
+def closed_by_another(sock, data):
+    d.spawn(lambda: sock.close(ValueError(sock)))
+    sock.read_line()
+    sock.read_line()
+
+
+def closed_under_a_writer(sock, data):
+    d.spawn(writes, sock, data)
+    d.spawn(writes, sock, data)
+    d.sleep(0.01)
+    sock.close("enough")
+
+
+def block_left_by_an_exception(sock, data):
+    with sock:
+        sock.write_all(data)
+        raise KeyError(data)
+
+
+HANDLERS = [
+    reads, reads_lines, writes, selects, fails, fails_with_a_context, times_out, moves_on, cancelled_by_hand, too_long,
+    returns, raises_at_the_result, catches_at_the_result, group_fails, group_reads, closed_by_another,
+    closed_under_a_writer, block_left_by_an_exception,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [socket.socket.close, reset], ids=["fin", "reset"])
+@pytest.mark.parametrize("server", [d.serve, d.serve_requests], ids=["serve", "requests"])
+@pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
+def test_in_sequential_style(loop, handler, server, how, held, take_errors, wait_for):
+    seen = []
+
+    def handle(sock):
+        if not seen:
+            held(sock)
+            seen.append(1)
+        handler(sock, held.data)
+
+    listener = server(LOCAL, handle)
+    peer = socket.create_connection(listener.address)
+    peer.sendall(b"one\ntwo")
+    wait_for(lambda: seen)
+    d.sleep(0.02)
+    how(peer)
+    wait_for(lambda: not listener.connections and not loop.green.tasks)
+    listener.close()
+    assert all(map(frames, take_errors()))
