@@ -32,7 +32,7 @@ class Loop(Turning):
     or that last ran it: what changes registrations, queues or the schedule raises ForeignThreadError elsewhere.
     """
 
-    __slots__ = ("__weakref__", "_outer", "closed")
+    __slots__ = ("__weakref__", "_outer")
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         super().__init__(clock, poller if poller is not None else available_pollers()[0]())
@@ -40,7 +40,6 @@ class Loop(Turning):
         # page faults for all that is written to it. After this, to receive with n = 256 KiB takes 7 us in place of 20.
         bytes(_KEPT)
         self._outer: Loop | None = None
-        self.closed = False
         _loops.add(self)
 
     # -- running
@@ -56,7 +55,7 @@ class Loop(Turning):
         if self.running:
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
-            raise RuntimeError("this loop was closed: make another one")
+            self._check_open("run")
         if self.green is not None and self.green.no_parking is not None:
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
         outer = here.loop
@@ -114,7 +113,7 @@ class Loop(Turning):
         self.measurements = Profile()
 
     def close(self) -> None:
-        """`reset()`, and let go of the poller. The loop cannot run again."""
+        """`reset()`, and let go of the poller. What is to happen in this loop raises RuntimeError from then on."""
         if self.closed:
             return
         self.reset()
@@ -122,13 +121,15 @@ class Loop(Turning):
         if ends is not None:
             ends.close()
         self.poller.close()
-        self.closed = True
+        self._close_schedule()
         _loops.discard(self)
         if here.loop is self:
             here.loop = None
 
     def __enter__(self) -> Loop:
         """Make this the thread's current loop for a block, at whose end it is closed."""
+        if self.closed:
+            self._check_open("with")
         self._outer = here.loop
         here.loop = self
         return self

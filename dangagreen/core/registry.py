@@ -68,7 +68,7 @@ class Registry(Schedule):
     def register(self, handler: Handler) -> None:
         """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
         if get_ident() != self.thread:
-            self.check_thread(f"registering {type(handler).__name__}")
+            self._check_open(f"registering {type(handler).__name__}")
         other = self.handlers.get(handler.fd)
         if other is not None:
             raise ValueError(f"fd {handler.fd} already belongs to {other!r}")

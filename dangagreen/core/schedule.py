@@ -13,7 +13,7 @@ import threading
 import weakref
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -24,16 +24,31 @@ from dangagreen.core.pollers import Poller
 from dangagreen.core.timers import Timer, Timers
 
 
+class _Closed(deque[Callable[[], object]]):
+    """The calls of a closed loop: there are none, and none comes."""
+
+    def append(self, _call: Callable[[], object]) -> None:
+        raise RuntimeError(_IS_CLOSED)
+
+    def extend(self, _calls: Iterable[Callable[[], object]]) -> None:
+        raise RuntimeError(_IS_CLOSED)
+
+
+_IS_CLOSED = "this loop was closed: make another one"
+_NO_THREAD = 0  # in the place of the thread of a closed loop: who compares it with his own looks closer
+
+
 class Schedule:
     """The calls that wait for their turn, in order, and the timers."""
 
-    __slots__ = ("_awake", "_foreign_ends", "_ready", "_runnable", "clock", "poller", "thread", "timers")
+    __slots__ = ("_awake", "_foreign_ends", "_ready", "_runnable", "clock", "closed", "poller", "thread", "timers")
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         self.clock = clock
         self.poller = poller
         self.timers = Timers(self)
         self.thread = get_ident()
+        self.closed = False
         self._ready: deque[Callable[[], object]] = deque()
         self._runnable: deque[Callable[[], object]] = deque()  # tasks to start or to resume
         self._foreign_ends: FdHandler | None = None  # the socket by which other threads wake the loop
@@ -55,7 +70,7 @@ class Schedule:
         Of very many, 64 are called in a turn, in order.
         """
         if get_ident() != self.thread:
-            self.check_thread("call_soon")
+            self._check_open("call_soon")
         self._ready.append(partial(copy_context().run, callback, *args))
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
@@ -70,7 +85,7 @@ class Schedule:
     def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
         if get_ident() != self.thread:
-            self.check_thread("add_timer")
+            self._check_open("add_timer")
         if not callable(callback):
             raise TypeError(f"add_timer needs a callable, not {callback!r}")
         if not seconds > 0:
@@ -80,13 +95,25 @@ class Schedule:
         return self.timers.add(self.clock() + seconds, callback, copy_context())
 
     def check_thread(self, call: str) -> None:
-        """Raise ForeignThreadError unless this is the loop's own thread."""
-        if get_ident() != self.thread:
+        """Raise ForeignThreadError unless this is the loop's own thread. Of a closed loop nothing can be torn."""
+        if get_ident() != self.thread and not self.closed:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             raise ForeignThreadError(
                 f"{call} was called in thread {names.get(get_ident(), get_ident())!r}, but this loop belongs to thread"
                 f" {names.get(self.thread, self.thread)!r}: use loop.call_soon_threadsafe(...)"
             )
+
+    def _check_open(self, call: str) -> None:
+        """Raise RuntimeError if the loop was closed, ForeignThreadError unless this is its own thread."""
+        if self.closed:
+            raise RuntimeError(_IS_CLOSED)
+        self.check_thread(call)
+
+    def _close_schedule(self) -> None:
+        """Refuse whatever comes from now on."""
+        self.closed = True
+        self.thread = _NO_THREAD
+        self._ready = self._runnable = _Closed()
 
     def _listen_for_threads(self) -> None:
         ends = socket.socketpair()

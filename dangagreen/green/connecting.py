@@ -6,6 +6,7 @@ belong here: what is said on the connection.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -162,7 +163,8 @@ def _look_up(task: Waiter, name: HostAndPort, address: object, timeout: float | 
             answer.append(name.look_up(address))
         except OSError as error:
             answer.append(error)
-        task.loop.call_soon_threadsafe(lambda: [wake(waiter) for waiter in waiting])
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            task.loop.call_soon_threadsafe(lambda: [wake(waiter) for waiter in waiting])
 
     threading.Thread(target=look_up, name=f"look up {name.host}", daemon=True).start()
     try:

@@ -82,7 +82,7 @@ def _as_completed(loop: Loop, tasks: dict[Task[Result], None]) -> Generator[Task
                 gathering.park_for(me, _AS_COMPLETED, 1, None)
             yield gathering.take()
     finally:
-        if get_ident() == loop.thread:
+        if get_ident() == loop.thread or loop.closed:
             gathering.let_go()
         else:  # the last reference to the iterator went in another thread
             loop.call_soon_threadsafe(gathering.let_go)
