@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 SHAPE = {
     "core": (
         "errors tracebacks pollers timers profiling interrupts outside checks addresses"
-        " | handlers schedule registry turn loop | descriptor outgoing lifetime words danga sock listener"
+        " | handlers schedule registry turn loop | descriptor outgoing busy lifetime words danga sock listener"
     ),
     "green": (
         "report | sched | parking | scopes | line locks sync passage queues channels tasks | several watched reading"

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+from dangagreen.core.busy import HELD, Busy
 from dangagreen.core.loop import Loop
-from dangagreen.core.outgoing import BLOCKED, IDLE, Outgoing
+from dangagreen.core.outgoing import BLOCKED, IDLE, MUTE, Outgoing
 from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.timers import Timer
 
@@ -28,7 +29,7 @@ class Lifetime(Outgoing):
     `finish()` bears with).
     """
 
-    __slots__ = ("_born", "_eof", "_finishing", "_late", "_timer")
+    __slots__ = ("_at_work", "_born", "_eof", "_finishing", "_late", "_timer")
 
     idle_timeout: ClassVar[float | None] = None
     lifetime: ClassVar[float | None] = None
@@ -46,6 +47,7 @@ class Lifetime(Outgoing):
         Outgoing.__init__(self, sock, loop)
         self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
         self._finishing = False
+        self._at_work = 0  # 1 while a handler of serve_requests runs, and HELD more for each busy() that is held
         self._timer: Timer | None = None
         self._born = 0.0
         self._late = 0
@@ -96,7 +98,16 @@ class Lifetime(Outgoing):
         self._heard = self.loop.clock()
 
     def _waits_for_peer(self) -> bool:
-        return self._watch_read or self._reader is not None or self._queue is not None
+        waits = self._watch_read or self._reader is not None or self._queue is not None
+        return waits and self._at_work < HELD
+
+    def busy(self) -> Busy:
+        """Work is going on for this connection that it does not show: an answer that is to come from a task or a timer.
+
+        Until the end of a `with` block, or until `release()` of what this returns, a drain takes the connection for one
+        at work, and `idle_timeout` does not count. Several may be held at once.
+        """
+        return Busy(self)
 
     # -- finish
 
@@ -105,10 +116,10 @@ class Lifetime(Outgoing):
 
         What is written after this goes nowhere.
         """
-        if not self._mute:
+        if not self._mute & MUTE:
             self.loop.check_thread("write_eof")
             self._after_the_queue(self._end_writing)
-            self._mute = True
+            self._mute = MUTE
 
     def _end_writing(self) -> None:
         try:
@@ -143,7 +154,7 @@ class Lifetime(Outgoing):
         if self._timer is not None:
             self._timer.cancel()
         self._after_the_queue(self._shut_down)
-        self._mute = True
+        self._mute = MUTE
         if not self.closed:
             self._linger()
             self._need(READ)

@@ -21,6 +21,7 @@ Buffer = bytes | bytearray | memoryview
 Writer = Callable[[Buffer], int]
 
 _JOIN = 131072  # bytes put together for one send; what glibc still allocates without a system call
+MUTE, OBSERVED, OWES = 1, 2, 4  # what is written goes nowhere; a drain wants to know who has answered; it has not
 IDLE, BLOCKED, FLUSHING = 0, 1, 2  # nobody sends the queue; the kernel took no more; it is being sent right now
 _CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their turn
 
@@ -61,7 +62,7 @@ class Outgoing(Descriptor):
         self._writers: list[Any] | None = None  # tasks that wait for the queue to shrink
         self._high_water = self.high_water  # a slot is read four times as fast as an attribute of the class
         self._above = False  # over the high-water mark, and not yet under the low one again
-        self._mute = False  # closed, finished or broken: what is written goes nowhere
+        self._mute = 0  # MUTE when closed, finished or broken; or OBSERVED, perhaps with OWES, while a drain is on
         self._write_error: OSError | None = None
 
     def __init_subclass__(cls) -> None:
@@ -80,7 +81,7 @@ class Outgoing(Descriptor):
         """
         if self._queue is not None or type(data) is not bytes or self._writer is not None:
             return self._write_later(data)
-        if self._mute:
+        if self._mute and self._is_mute():
             return True
         try:
             sent: int = self.sock.send(data)
@@ -103,7 +104,7 @@ class Outgoing(Descriptor):
         """Queue bytes, and send all that is queued once at the end of the turn: one system call for many replies."""
         self.loop.check_thread("write_soon")
         data = as_bytes(data)
-        if data and not self._mute:
+        if data and not (self._mute and self._is_mute()):
             if self._queue is None:
                 self.loop.unflushed.append(self)
             self._enqueue(data)
@@ -114,7 +115,7 @@ class Outgoing(Descriptor):
             data = as_bytes(data)
             if self._queue is None and (self._writer is None or not data):
                 return self.write(data) if data else True
-        if self._mute:
+        if self._mute and self._is_mute():
             return True
         self.loop.check_thread("write")
         if data is not None:
@@ -122,6 +123,17 @@ class Outgoing(Descriptor):
         if self._sending == IDLE or (self._sending == BLOCKED and data is None):
             self._flush()
         return self._queue is None
+
+    def _is_mute(self) -> bool:
+        """Does what is written go nowhere? Otherwise a drain observes this connection, and this is its answer."""
+        if self._mute & MUTE:
+            return True
+        self._answers()
+        return False
+
+    def _answers(self) -> None:
+        """Something is about to be written while a drain observes."""
+        self._mute = OBSERVED
 
     def _enqueue(self, data: Buffer | Callable[[], object]) -> None:
         if self._queue is None:
@@ -252,7 +264,7 @@ class Outgoing(Descriptor):
             self._room()
 
     def _drop_queue(self) -> None:
-        self._mute = True
+        self._mute = MUTE
         self._queue = None
         self.unsent = self._calls = self._sending = 0
 
@@ -287,7 +299,7 @@ class Outgoing(Descriptor):
     def watch_write(self, on: bool) -> None:
         """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
         self.loop.check_thread("watch_write")
-        self._watch_write = bool(on) and not self._mute
+        self._watch_write = bool(on) and not self._mute & MUTE
         if self._watch_write:
             self._need(WRITE)
         elif self._told & WRITE:

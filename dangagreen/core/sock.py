@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from dangagreen.core.danga import DangaNames
 from dangagreen.core.errors import BusyError, ClosedError
 from dangagreen.core.loop import Loop
-from dangagreen.core.outgoing import BLOCKED, Buffer, as_bytes
+from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.core.words import InWords
@@ -42,7 +42,6 @@ class Socket(DangaNames, InWords):
         "_read_error",
         "_searched",
         "_sequential",
-        "_serving",
     )
 
     line_limit: ClassVar[int] = 65536
@@ -55,8 +54,7 @@ class Socket(DangaNames, InWords):
         self._searched = 0  # how much of what is unread a parked reader has looked through
         self._hung = 0
         self._at_once = 0  # bytes of bulk that may be received without waiting first
-        self._sequential = False  # whose style decides what a hang-up does
-        self._serving = False  # a handler of serve_requests is at work
+        self._sequential = 0  # whose style decides what a hang-up does: 0 callbacks; 1 sequential; 2 and has written
         self._read_error: OSError | None = None
         self._peer: Any = None
         self._local: Any = None
@@ -141,7 +139,7 @@ class Socket(DangaNames, InWords):
                 self._heard = loop.now
             else:
                 self._begin_wait()
-            self._watch_read, self._sequential = True, False
+            self._watch_read, self._sequential = True, 0
             if not self._told & READ:
                 self._need(READ)
             if self._buffer or self._eof == 1:
@@ -156,9 +154,15 @@ class Socket(DangaNames, InWords):
     def idle(self) -> bool:
         """Does it wait for the next request? When it does, a drain of its listener ends it. A subclass that knows more
         may override this, for a request of which this object shows no trace: `return super().idle and not self.jobs`.
+        Or hold `busy()` for as long as there is one.
         """
         waits = self._reader is not None if not self._watch_read else not self._watch_write
-        return waits and not self._serving and self._queue is None and not self._unread()
+        return waits and not self._at_work and self._queue is None and not self._unread()
+
+    def _answers(self) -> None:
+        self._mute = OBSERVED | (OWES if self._buffer else 0)  # there is more to answer
+        if self._sequential:
+            self._sequential = 2
 
     def _take(self, n: int) -> bytes:
         """Take up to n bytes out of the buffer, which is not empty."""
@@ -300,7 +304,7 @@ class Socket(DangaNames, InWords):
     def _may_be_read(self) -> bool:
         if self._finishing or self._eof:
             return bool(self._buffer)
-        return self._watch_read or self._reader is not None or self._sequential or self._unread()
+        return self._watch_read or self._reader is not None or bool(self._sequential) or self._unread()
 
 
 class _Stolen:

@@ -79,7 +79,7 @@ def connect(
             if nodelay and family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = socket_class(sock)
-            connection._sequential = True
+            connection._sequential = 1
             return connection
         except OSError as error:
             loop.abandon(sock, error)

@@ -8,6 +8,7 @@ peer or a handler is bounded. What does not belong here: signals, and what a pro
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.listener import Listener as CoreListener
+from dangagreen.core.outgoing import OBSERVED, OWES
 from dangagreen.core.sock import Socket
 from dangagreen.core.timers import Timer
 from dangagreen.core.tracebacks import forget_locals
@@ -23,6 +25,9 @@ from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
 
 log = logging.getLogger("dangagreen")
+
+_EACH_TURN = 8  # connections that a drain looks at in each turn at least,
+_ROUND_SECONDS = 0.04  # and within how many seconds at all of them
 
 
 class Handling(Task[None]):
@@ -130,17 +135,21 @@ class Drain:
     """One listener's end, under way. `cut_off` are the connections for which it came too early."""
 
     __slots__ = (
-        "_cut_at", "_deadline", "_left", "_linger_until", "_listener", "_loop", "_newcomers", "_reason", "_timer",
-        "cut_off", "over", "waiting",
+        "_cancelled", "_cut_at", "_deadline", "_left", "_linger_until", "_listener", "_loop", "_looked_at", "_reason",
+        "_spared", "_still_at_work", "_timer", "_told", "cut_off", "over", "waiting",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._loop = loop = listener.loop
-        self._left: list[Socket] = []
-        self._newcomers: dict[Socket, float] = {}  # until when a request may be on its way
+        self._left: deque[Socket] = deque()  # in the order in which they are looked at; some may have closed
+        self._told = 0  # how many in a row were found to have been told the end
+        self._looked_at = loop.clock()
+        self._spared: dict[Socket, float] = {}  # until when more of a request may be on its way
         self._deadline: float | None = None
         self._cut_at: float | None = None
+        self._cancelled: dict[Socket, Handling] = {}  # whose time was up
+        self._still_at_work: list[Handling] | None = None  # handlers, when all connections have closed
         self._linger_until: float | None = None
         self._reason = f"the time of the drain of {listener!r} was up"
         self._timer: Timer | None = None
@@ -164,17 +173,25 @@ class Drain:
         """One that was accepted meanwhile."""
         assert isinstance(connection, Socket)
         self._left.append(connection)
-        self._newcomers[connection] = self._loop.clock() + self._listener.newcomer_seconds
+        self._told = 0
+        self._observe(connection)
+        self._spared[connection] = self._loop.clock() + self._listener.newcomer_seconds
+
+    def _observe(self, sock: Socket) -> None:
+        if not sock._mute:
+            sock._mute = OBSERVED
 
     # -- at the end of each turn
 
     def _begin(self, *maps: object) -> bool:
         now, patience = self._loop.clock(), self._listener.newcomer_seconds
-        handlers = list(self._loop.handlers.values())
-        self._left = [sock for sock in handlers if isinstance(sock, Socket) and sock._owner is self._listener]
-        for sock in self._left:
+        for sock in self._loop.handlers.values():
+            if isinstance(sock, Socket) and sock._owner is self._listener:
+                self._left.append(sock)
+                self._observe(sock)
+        for sock in list(self._left):
             if sock._heard > now - patience and self._is_idle(sock):
-                self._newcomers[sock] = now + patience
+                self._spared[sock] = now + patience
         self._loop.object_callbacks[self] = self._look
         self._listener._retire()
         return self._look(*maps)
@@ -184,25 +201,52 @@ class Drain:
         if self._cut_at is None and self._deadline is not None and now >= self._deadline:
             self._cut_at = now
             self._cut()
-        if self._cut_at is None:
-            self._end_idle(now)
-        else:
-            self._end_all(self._cut_at, now)
-        self._left = [sock for sock in self._left if not sock.closed]
-        if all(map(_was_told, self._left)):
+        self._look_at_some(now)
+        if self._told >= len(self._left):
             self._linger(now)
         else:
             self._linger_until = None
-        if self._listener.closed and not self._left and not self._handlers():
+        if self._cut_at is not None and now >= self._cut_at + self._listener.clean_up_seconds:
+            self._give_up()
+        elif self._listener.closed and not self._listener.connections and self._no_handler():
             self._finish()
         if not self.over:
             self._look_again(now)
         return True
 
-    def _end_idle(self, now: float) -> None:
-        for sock in self._left:
-            if now >= self._newcomers.get(sock, now) and self._is_idle(sock):
-                self._loop.call(sock, sock.finish)
+    def _look_at_some(self, now: float) -> None:
+        """At a few of the connections, and at each of them within 40 ms: so a turn costs little however many there are,
+        and whatever ends a connection's work, nobody needs to tell of it."""
+        left = self._left
+        share = int(len(left) * (now - self._looked_at) / _ROUND_SECONDS)
+        self._looked_at = now
+        for _ in range(min(len(left), share + _EACH_TURN)):
+            sock = left.popleft()
+            if self._cut_at is not None:
+                self._end(sock)
+            elif not sock.closed:
+                self._end_if_idle(sock, now)
+            if sock.closed:
+                self._spared.pop(sock, None)
+                continue
+            left.append(sock)
+            self._told = self._told + 1 if _was_told(sock) else 0
+
+    def _end_if_idle(self, sock: Socket, now: float) -> None:
+        if now < self._spared.get(sock, now) or not self._is_idle(sock):
+            return
+        if sock._mute & OWES and sock._sequential == 2:  # it has read, and may wait for more of the same request
+            until = sock._heard + self._listener.newcomer_seconds
+            if now < until:
+                self._spared[sock] = until
+                return
+        self._loop.call(sock, sock.finish)
+
+    def _end(self, sock: Socket) -> None:
+        """Close what no handler cleans up."""
+        handler = self._cancelled.get(sock)
+        if not sock.closed and not sock._finishing and (handler is None or handler.done):
+            self._loop.call(sock, partial(sock.close, self._reason))
 
     def _linger(self, now: float) -> None:
         """All that are left were told the end. Their late input is discarded for a while: it must not cost them
@@ -217,33 +261,34 @@ class Drain:
         self._listener.close(self._reason)
         handlers = self._handlers()
         for sock in self._left:
+            if sock.closed:
+                continue
             if self._is_idle(sock) or (_was_told(sock) and sock not in handlers):
                 self._loop.call(sock, partial(sock.close, self._reason))
                 handlers.pop(sock, None)
             else:
                 self.cut_off.append(sock)
-        self.cut_off += [sock for sock in handlers if sock not in self._left]
-        for handler in self._handlers().values():
+        left = set(self.cut_off)
+        self.cut_off += [sock for sock in handlers if sock not in left]
+        self._cancelled = self._handlers()
+        for handler in self._cancelled.values():
             handler.cancel(self._reason)
 
-    def _end_all(self, since: float, now: float) -> None:
-        """Close what no handler cleans up, and in the end what one does."""
-        handlers = self._handlers()
-        for sock in self._left:
-            if sock not in handlers and not sock._finishing:
-                self._loop.call(sock, partial(sock.close, self._reason))
-        seconds = self._listener.clean_up_seconds
-        if now >= since + seconds:
-            self._close_all(self._reason)
-            for handler in handlers.values():
-                log.warning("%r goes on, %s s after it was cancelled: %s", handler, seconds, self._reason)
-            self._finish()
+    def _give_up(self) -> None:
+        """Close also what a handler still cleans up."""
+        self._close_all(self._reason)
+        for handler in self._handlers().values():
+            log.warning(
+                "%r goes on, %s s after it was cancelled: %s", handler, self._listener.clean_up_seconds, self._reason
+            )
+        self._finish()
 
     def _finish(self) -> None:
         if not self.over:
             self.over = True
             self._loop.object_callbacks.pop(self, None)
-            self._newcomers.clear()
+            self._spared.clear()
+            self._cancelled.clear()
             if self._timer is not None:
                 self._timer.cancel()
             for task in list(self.waiting):
@@ -251,11 +296,15 @@ class Drain:
 
     def _look_again(self, now: float) -> None:
         """Have a turn when there will be something to do."""
-        times = [*self._newcomers.values(), self._linger_until]
+        times = [self._linger_until]
         times += [self._deadline] if self._cut_at is None else [self._cut_at + self._listener.clean_up_seconds]
+        if len(self._left) > _EACH_TURN:
+            times.append(now + _ROUND_SECONDS / 4)
+        else:
+            times += self._spared.values()
         then = min((time for time in times if time is not None and time > now), default=None)
         if self._timer is not None and self._timer.active:
-            if self._timer.deadline == then:
+            if then is not None and now < self._timer.deadline <= then:
                 return
             self._timer.cancel()
         if then is not None:
@@ -268,8 +317,20 @@ class Drain:
         tasks = scheduler(self._loop).tasks
         return {task.sock: task for task in tasks if isinstance(task, Handling) and task.sock._owner is self._listener}
 
+    def _no_handler(self) -> bool:
+        """Have the handlers ended? To be asked when there are no connections any more, so that none can begin."""
+        if self._still_at_work is None:
+            self._still_at_work = list(self._handlers().values())
+        while self._still_at_work and self._still_at_work[-1].done:
+            self._still_at_work.pop()
+        return not self._still_at_work
+
     def _is_idle(self, sock: Socket) -> bool:
-        return not sock.closed and not sock._finishing and bool(self._loop.call(sock, partial(getattr, sock, "idle")))
+        if sock.closed or sock._finishing:
+            return False
+        if type(sock).idle is Socket.idle:  # of which it is known that it raises nothing
+            return bool(sock.idle)
+        return bool(self._loop.call(sock, partial(getattr, sock, "idle")))
 
     def _close_all(self, reason: object) -> None:
         for sock in self._left:

@@ -43,10 +43,11 @@ class Socket(StreamSocket):
         handler = getattr(self._owner, "handler", None)
         if handler is None:
             return super().event_read()
-        if self._serving:  # its end watches again
+        if self._at_work and self._at_work & 1:  # its end watches again
             self._watch_read = False
             return None
-        self._watch_read, self._sequential, self._serving = False, True, True
+        self._watch_read, self._sequential = False, 1
+        self._at_work += 1
         if not self._buffer and not self._eof:
             try:
                 self._receive()
@@ -139,7 +140,7 @@ def _connected_callbacks(socket_class: type[CallbackSocket], sock: Any, listener
 
 def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: Any, listener: CoreListener) -> None:
     connection = _connection(socket_class, sock, listener)
-    connection._sequential = True
+    connection._sequential = 1
     connection.loop._runnable.append(Handling(connection, _serve_connection, handler).start)
 
 
@@ -157,7 +158,7 @@ def _connection(socket_class: type[AnySocket], sock: Any, listener: CoreListener
 def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
     if _run_handler(sock, handler):
         if sock._watch_read:
-            sock._sequential = False
+            sock._sequential = 0
         else:
             sock.finish()
 
@@ -173,7 +174,7 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
     if sock._eof and not sock._buffer:
         sock.finish()
     else:
-        sock._serving = False
+        sock._at_work -= 1
         sock.watch_read(True)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError
+from dangagreen.core.outgoing import OBSERVED, OWES
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER
 from dangagreen.core.tracebacks import without_traceback
@@ -229,8 +230,8 @@ class ReadingSocket(WatchedSocket):
         else:
             self._begin_wait()
         self._reader = task.resume
-        if not self._watch_read:
-            self._sequential = True
+        if not self._sequential and not self._watch_read:
+            self._sequential = 1
         if not self._told & READ:
             self._need(READ)
         park(task, wait, self)
@@ -239,6 +240,8 @@ class ReadingSocket(WatchedSocket):
             self._check_fill(task)
             if self._eof > 0:
                 return False
+            if self._mute & OBSERVED:
+                self._mute |= OWES
         if self._watch_read:
             loop.pushed.setdefault(self, False)  # what this read leaves over is for event_read
         return self._receive(size) if size else True

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from dangagreen.core.errors import ClosedError, LimitError
-from dangagreen.core.outgoing import Buffer, as_bytes
+from dangagreen.core.outgoing import MUTE, Buffer, as_bytes
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.reading import ReadingSocket
@@ -50,7 +50,7 @@ class Socket(ReadingSocket):
             self._queue.append(data)
         elif data:
             if not self._watch_read:
-                self._sequential = True
+                self._sequential = 2
             self._queue = [data]
             other, task.dirty = task.dirty, self
             if other is not None and other is not self:
@@ -61,7 +61,7 @@ class Socket(ReadingSocket):
 
     def _wait_for_room(self, task: Waiter, data: bytes) -> None:
         """Park until `data` may be queued, or raise what forbids it."""
-        if self._mute:
+        if self._mute and self._is_mute():
             raise self._cannot_write()
         most = self._high_water
         if self.max_unsent is not None:
@@ -71,12 +71,12 @@ class Socket(ReadingSocket):
             most = min(most, self.max_unsent - len(data))
         if self.unsent > most:
             self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water))
-            if self._mute:
+            if self._mute & MUTE:
                 raise self._cannot_write()
         if self.unsent + len(data) > self._high_water and not self._above:
             self._above = True
             self.on_high_water()
-            if self._mute:
+            if self._mute & MUTE:
                 raise self._cannot_write()
 
     @parks

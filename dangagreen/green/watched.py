@@ -62,8 +62,8 @@ class WatchedSocket(CallbackSocket):
             raise self._busy(task)
         self._begin_wait()
         self._reader = Watch(task)
-        if not self._watch_read:
-            self._sequential = True
+        if not self._sequential and not self._watch_read:
+            self._sequential = 1
         self._need(READ)
 
     def _unwatch(self, task: Waiter) -> None:

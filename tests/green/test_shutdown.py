@@ -451,6 +451,255 @@ def test_a_handler_whose_peer_has_gone_may_finish_its_work(loop, served, attach)
     client.close()
 
 
+# -- work that a connection does not show
+
+
+class Asks(d.Socket):
+    """Answers each line from elsewhere, after a while, and says meanwhile that it is busy, in one of three ways."""
+
+    __slots__ = ("held",)
+    how = "block"
+
+    def event_read(self):
+        data = self.read(4096)
+        if data is None:
+            self.finish()
+        elif self.how == "block":
+            d.spawn(self.answer, data)
+        else:
+            self.held = self.busy()
+            self.loop.add_timer(5, lambda: self.answer_now(data))
+
+    def answer(self, data):
+        with self.busy():
+            d.sleep(5)
+            self.write(data)
+
+    def answer_now(self, data):
+        self.write(data)
+        self.held.release()
+        self.held.release()  # harmless
+
+
+class AsksByTimer(Asks):
+    __slots__ = ()
+    how = "timer"
+
+
+@pytest.mark.parametrize("kind", [Asks, AsksByTimer])
+def test_who_says_that_it_is_busy_is_waited_for(loop, served, attach, kind):
+    listener = served(kind)
+    _, client = attach(listener)
+    client.write_all(b"question\n")
+    d.sleep(1)
+    start = loop.clock()
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert loop.clock() == start + 4
+    assert results([task]) == [b"question\n"]
+
+
+def test_who_is_busy_at_the_deadline_is_cut_off(loop, served, attach):
+    listener = served(Asks)
+    sock, client = attach(listener)
+    client.write_all(b"question\n")
+    d.sleep(1)
+    assert listener.drain(2) == [sock]
+    client.close()
+    d.sleep(10)
+
+
+def test_several_may_hold_a_connection_busy(loop, served, attach):
+    listener = served(Echo)
+    sock, client = attach(listener)
+    first, second = sock.busy(), sock.busy()
+    assert not sock.idle
+    loop.add_timer(1, first.release)
+    loop.add_timer(2, first.release)
+    loop.add_timer(3, second.release)
+    start = loop.clock()
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert loop.clock() == start + 3
+    results([task])
+
+
+def test_busy_in_a_server_of_requests(loop, served, attach):
+    class Later(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            line = self.read(4096)
+            if line != b"later\n":
+                self.push_back_read(line)
+                return super().event_read()
+            hold = self.busy()
+            self.loop.add_timer(5, lambda: (self.write(b"now\n"), hold.release()))
+            return None
+
+    listener = served(echo_one_line, d.serve_requests, socket_class=Later)
+    _, client = attach(listener)
+    client.write_all(b"later\n")
+    d.sleep(1)
+    client.write_all(b"meanwhile\n")  # the default of event_read may start the handler
+    d.sleep(1)
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert results([task]) == [b"meanwhile\nnow\n"]
+
+
+def test_a_busy_connection_does_not_wait_for_its_peer(loop, served, attach):
+    class Timed(Asks):
+        __slots__ = ()
+        idle_timeout = 3.0
+
+    listener = served(Timed)
+    sock, client = attach(listener, settle=0)
+    client.write_all(b"question\n")
+    assert client.read_exactly(9) == b"question\n"
+    answered = loop.clock()
+    client.read_to_end()
+    assert "idle" in str(sock.close_reason)
+    assert loop.clock() == pytest.approx(answered + 3)
+    client.close()
+    listener.close()
+
+
+def test_a_busy_that_nobody_has_any_more_is_released_and_complained_of(loop, served, attach):
+    listener = served(Echo)
+    sock, client = attach(listener)
+    with pytest.warns(ResourceWarning, match="was dropped and not released"):
+        sock.busy()
+    assert sock.idle
+    client.close()
+    listener.close()
+
+
+def test_busy_belongs_to_the_thread_of_the_loop(loop, served, attach, in_thread):
+    listener = served(Echo)
+    sock, client = attach(listener)
+    with pytest.raises(d.ForeignThreadError):
+        in_thread(sock.busy)
+    hold = sock.busy()
+    with pytest.raises(d.ForeignThreadError):
+        in_thread(hold.release)
+    hold.release()
+    assert sock.idle
+    client.close()
+    listener.close()
+
+
+def two_steps(sock):
+    """Requests of a head and a body, each a line; the first of a connection takes ten seconds."""
+    seconds = 10
+    while head := sock.read_line():
+        body = sock.read_line()
+        d.sleep(seconds)
+        seconds = 0
+        sock.write_all(head + body)
+
+
+@pytest.mark.parametrize("with_the_first", [True, False])
+def test_a_handler_that_has_read_and_not_answered_is_at_work(loop, served, attach, with_the_first):
+    listener = served(two_steps)
+    _, client = attach(listener)
+    client.write_all(b"head\nbody\n" + (b"head 2\n" if with_the_first else b""))
+    d.sleep(1)
+    drain = d.spawn(listener.drain)
+    d.sleep(8.9)
+    if not with_the_first:
+        client.write_all(b"head 2\n")
+    assert client.read_exactly(10) == b"head\nbody\n"
+    d.sleep(0.2)
+    client.write_all(b"body 2\n")
+    assert client.read_to_end() == b"head 2\nbody 2\n"
+    client.close()
+    drain.join()
+    assert drain.result() == []
+
+
+def test_a_rest_that_does_not_come_in_a_moment_is_waited_for_no_longer(loop, served, attach):
+    listener = served(two_steps)
+    _, client = attach(listener)
+    client.write_all(b"head\nbody\nhead 2\n")
+    d.sleep(1)
+    start = loop.clock()
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert loop.clock() == pytest.approx(start + 9 + NEWCOMER)
+    assert results([task]) == [b"head\nbody\n"]
+
+
+def test_who_answers_all_it_reads_is_idle_at_once(loop, served, attach):
+    def echo_slowly(sock):
+        while data := sock.read_some():
+            d.sleep(3)
+            sock.write(data)
+
+    listener = served(echo_slowly)
+    _, client = attach(listener)
+    client.write_all(b"x")
+    d.sleep(1)
+    start = loop.clock()
+    (task,) = ends(client)
+    assert listener.drain() == []
+    assert loop.clock() == start + 2
+    assert results([task]) == [b"x"]
+
+
+def test_a_handler_that_never_writes_holds_no_drain_up(loop, served, attach):
+    def log_sink(sock):
+        while sock.read_some():
+            pass
+
+    listener = served(log_sink)
+    _, client = attach(listener)
+
+    def talk():
+        for _ in range(1000):
+            client.write(b"a line\n")
+            d.sleep(0.05)
+
+    talker = d.spawn(talk)
+    d.sleep(1)
+    start = loop.clock()
+    (task,) = ends(client)
+    listener.drain()
+    assert loop.clock() <= start + 2 * NEWCOMER
+    talker.cancel()
+    results([task])
+
+
+@pytest.mark.parametrize("number", [3, 400])
+def test_a_turn_of_a_drain_costs_little_however_many_there_are(loop, served, attach, run_turns, number):
+    looks = 0
+
+    class Counts(Echo):
+        __slots__ = ()
+        working = True
+
+        @property
+        def idle(self):
+            nonlocal looks
+            looks += 1
+            return not self.working and super().idle
+
+    listener = served(Counts)
+    clients = [attach(listener, settle=0)[1] for _ in range(number)]
+    d.sleep(1)
+    drain = d.spawn(listener.drain)
+    d.sleep(1)
+    looks = 0
+    run_turns(100)  # in which no time passes
+    assert looks <= 100 * 10
+    tasks = ends(*clients)
+    Counts.working = False
+    start = loop.clock()
+    drain.join()
+    assert loop.clock() <= start + 0.05
+    results(tasks)
+
+
 def test_handlers_may_ask_whether_a_drain_is_on(loop, served, attach):
     def handler(sock):
         sock.read_line()
