@@ -1,21 +1,26 @@
 """What listeners and connections share: an OS socket in a loop's map, its interest, its end.
 
 Rules: interest follows from state, in `_wanted()` and nowhere else; what is not wanted any more is told to the kernel
-lazily, when an unwanted event arrives; the OS socket stays open, and in the map, until the turn ends. What does not
-belong here: reading, writing, what an event means.
+lazily, when an unwanted event arrives; the OS socket stays open, and in the map, until the turn ends; while the kernel
+is short of memory it is asked for nothing. What does not belong here: reading, writing, what an event means.
 """
 
 from __future__ import annotations
 
+import weakref
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
-from dangagreen.core.handlers import UNTOLD
+from dangagreen.core.errors import OUT_OF_BUFFERS
+from dangagreen.core.handlers import PAUSED, UNTOLD
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.tracebacks import without_traceback
+
+PAUSE_SECONDS = 0.02  # until the kernel is asked again for what it had no memory for
 
 
 class Descriptor:
@@ -69,7 +74,7 @@ class Descriptor:
 
     def _settle(self) -> None:
         """Make what the kernel watches exactly what is wanted."""
-        if not self.closed and (want := self._wanted()) != self._told:
+        if not self.closed and (want := self._wanted()) != self._told != PAUSED:
             tell = self.loop.poller.add if self._told == UNTOLD else self.loop.poller.modify
             self._told = want
             tell(self.fd, want)
@@ -82,6 +87,17 @@ class Descriptor:
                 self.loop.poller.remove(self.fd)
             except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
                 pass
+
+    def _is_short_of_memory(self, error: OSError) -> bool:
+        """Does the error mean that the kernel has no memory now? Then it is asked for nothing for a while."""
+        if error.errno not in OUT_OF_BUFFERS:
+            return False
+        if self._told != PAUSED and not self.closed:
+            self._detach()
+            self._told = PAUSED
+            deadline = self.loop.clock() + PAUSE_SECONDS
+            self.loop.timers.add(deadline, partial(_end_pause, weakref.ref(self)), self._context)
+        return True
 
     # -- events
 
@@ -127,3 +143,11 @@ class Descriptor:
 
     def _really_close(self) -> None:
         self.sock.close()
+
+
+def _end_pause(reference: weakref.ref[Descriptor]) -> None:
+    """Tell the poller what is wanted, if the descriptor is still there, and still paused."""
+    paused = reference()
+    if paused is not None and paused._told == PAUSED:
+        paused._told = UNTOLD
+        paused.loop.unsettled.append(paused)

@@ -155,3 +155,7 @@ ACCEPT_PASSING = ACCEPT_GONE | _known(
 # accept(2), socket(2): nothing is wrong with the listener, but the process or the system has run out of something.
 # Trying again at once would spin, since the connection stays in the queue.
 OUT_OF_RESOURCES = _known("EMFILE ENFILE ENOBUFS ENOMEM ENOSR")
+
+# send(2), recv(2), shutdown(2): the kernel has no memory for it at the moment. Nothing was sent or taken, and the
+# connection lives. The poller may well go on to report readiness, so that trying again at once would spin.
+OUT_OF_BUFFERS = _known("ENOBUFS ENOMEM")

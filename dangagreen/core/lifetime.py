@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen.core.busy import HELD, Busy
+from dangagreen.core.descriptor import PAUSE_SECONDS
+from dangagreen.core.errors import OUT_OF_BUFFERS
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, IDLE, MUTE, Outgoing
 from dangagreen.core.pollers import READ, WRITE
@@ -123,9 +125,22 @@ class Lifetime(Outgoing):
 
     def _end_writing(self) -> None:
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            self._shut_writing(self._end_writing)
         except OSError as error:
             self._write_failed(error)
+
+    def _shut_writing(self, again: Callable[[], None]) -> bool:
+        """Send the end of the stream. Where the kernel has no memory for it now, False, and `again` is called later."""
+        if self.closed:  # meanwhile
+            return False
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno not in OUT_OF_BUFFERS:
+                raise
+            self.loop.timers.add(self.loop.clock() + PAUSE_SECONDS, again, self._context)
+            return False
+        return True
 
     def _after_the_queue(self, call: Callable[[], object]) -> None:
         """Do it when what is queued was sent, also where what is written goes nowhere any more."""
@@ -179,18 +194,19 @@ class Lifetime(Outgoing):
         if self._eof:
             return self.close()
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            done = self._shut_writing(self._shut_down)
         except OSError as error:
             return self.close(error)
-        self._drop_queue()
-        if self._writers:
-            self._room()
+        if done:
+            self._drop_queue()
+            if self._writers:
+                self._room()
         return None
 
     def _late_events(self, mask: int) -> None:
         """What the loop reports while finishing: room for the rest of the reply, and input that nobody wants."""
         if mask & WRITE:
-            self._flush()
+            self._try_again()
         if self.closed or not mask & ~WRITE:
             return None
         try:
@@ -198,7 +214,7 @@ class Lifetime(Outgoing):
         except BlockingIOError:
             return None
         except OSError as error:
-            return self.close(error)
+            return None if self._is_short_of_memory(error) else self.close(error)
         self._late -= len(late)
         if not late:
             self._eof = 1

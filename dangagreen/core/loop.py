@@ -151,7 +151,7 @@ class Loop(Turning):
             if self.running:
                 self._hear_signals()
         for fd, handler in self.handlers.items():
-            if handler._told != UNTOLD and handler is not self._foreign_ends:
+            if not handler._told & UNTOLD and handler is not self._foreign_ends:
                 self.poller.add(fd, handler._told)
 
 

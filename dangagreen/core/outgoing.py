@@ -1,8 +1,9 @@
 """Writing: the kernel first, what it does not take is queued, and interest in writability follows from the queue.
 
 Rules: bytes leave in the order of the calls, a callable runs when everything before it has left; `unsent` is the sum
-of what is queued; a peer that no longer takes bytes does not cost those that it has sent. What does not belong here:
-reading, waiting for the queue to empty (that is the greenlet layer's).
+of what is queued; once the kernel has refused, nothing is tried before the poller says that it takes more; a peer that
+no longer takes bytes does not cost those that it has sent. What does not belong here: reading, waiting for the queue to
+empty (that is the greenlet layer's).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.handlers import PAUSED
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import WRITE
 from dangagreen.core.tracebacks import without_traceback
@@ -85,12 +87,9 @@ class Outgoing(Descriptor):
             return True
         try:
             sent: int = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
         except OSError as error:
-            self._write_failed(error)
-            return True
-        if sent == len(data):
+            sent = self._not_sent(error)
+        if sent == len(data) or sent < 0:
             return True
         self.loop.check_thread("write")
         self._wait_for_kernel()
@@ -120,8 +119,9 @@ class Outgoing(Descriptor):
         self.loop.check_thread("write")
         if data is not None:
             self._enqueue(data)
-        if self._sending == IDLE or (self._sending == BLOCKED and data is None):
             self._flush()
+        else:
+            self._try_again()
         return self._queue is None
 
     def _is_mute(self) -> bool:
@@ -153,40 +153,55 @@ class Outgoing(Descriptor):
     # -- the queue leaves
 
     def _flush(self) -> None:
-        """Send what is queued, as far as the kernel takes it, and run the callables whose turn has come."""
+        """Send what is queued, as far as the kernel takes it, and run the callables whose turn has come.
+
+        Not after the kernel has refused: `event_write` will tell when it takes more.
+        """
         queue = self._queue
-        if queue is None:
+        if queue is None or self._sending != IDLE:
             return
-        if self._sending == IDLE and not self._calls and self._writer is None and self.unsent <= _JOIN:
+        refused = False
+        if not self._calls and self._writer is None and self.unsent <= _JOIN:
             # The usual case, small replies and a willing kernel, without the machinery below.
             data = b"".join(queue)  # of a single piece that is the piece itself
             try:
                 sent: int = self.sock.send(data)
-            except BlockingIOError:
-                sent = 0
             except OSError as error:
-                self._write_failed(error)
-                return
+                sent = self._not_sent(error)
+                if sent < 0:
+                    return
             if sent == self.unsent and not self._above and not self._writers:
                 self._queue = None
                 self.unsent = 0
                 return
-            self.unsent -= sent
-            queue[:] = [memoryview(data)[sent:]] if self.unsent else []
-        if self._sending != FLUSHING:
-            self._flush_in_order(queue)
+            self._was_sent(queue, len(queue), data, sent)
+            refused = bool(queue)
+        self._flush_in_order(queue, refused)
 
-    def _flush_in_order(self, queue: list[Buffer | Callable[[], object]]) -> None:
+    def _try_again(self) -> None:
+        """Flush, also after the kernel has refused."""
+        if self._queue is not None and self._sending == BLOCKED:
+            self._flush_in_order(self._queue)
+        else:
+            self._flush()
+
+    def _flush_in_order(self, queue: list[Any], refused: bool = False) -> None:
+        """Flush in as many steps as it takes. `refused`: the first one was made, and the kernel took less than it was
+        given."""
         self._sending = FLUSHING
-        calls, blocked = 0, False
+        calls, blocked = 0, refused
         try:
+            if refused:
+                self.on_incomplete_write()
             while queue and not blocked and self._queue is queue:
                 if not (self._calls and callable(queue[0])):
                     blocked = not self._send_some(queue)
+                    if blocked and self._queue is queue:
+                        self.on_incomplete_write()
                 elif calls < _CALLS_AT_ONCE:
                     calls += 1
                     self._calls -= 1
-                    queue.pop(0)()  # type: ignore[operator]
+                    queue.pop(0)()
                 else:
                     break
         finally:
@@ -207,33 +222,38 @@ class Outgoing(Descriptor):
             if count > 1:
                 data = b"".join(queue[:count])
         sent = self._try_to_send(data)
-        if sent < 0:
-            return False
+        if sent >= 0:
+            self._was_sent(queue, count, data, sent)
+        return sent == len(data)
+
+    def _was_sent(self, queue: list[Any], count: int, data: Buffer, sent: int) -> None:
+        """Of `data`, which is the first `count` pieces of the queue put together, so many bytes were sent."""
         self.unsent -= sent
         if sent:
             self._heard = self.loop.now
         if sent == len(data):
             del queue[:count]
-            return True
-        if sent or count > 1:
+        elif sent or count > 1:
             queue[:count] = [memoryview(data)[sent:]]
-        self.on_incomplete_write()
-        return False
 
     def _try_to_send(self, data: Buffer) -> int:
         """How many bytes the kernel took, or -1 if it will take no more at all. `write` has the same in line."""
         try:
             return self.sock.send(data) if self._writer is None else self._writer(data)
-        except BlockingIOError:
-            return 0
         except OSError as error:
-            self._write_failed(error)
-            return -1
+            return self._not_sent(error)
+
+    def _not_sent(self, error: OSError) -> int:
+        """Nothing was sent: 0 if the kernel only has no room, or no memory, now, -1 if it will take no more at all."""
+        if isinstance(error, BlockingIOError) or self._is_short_of_memory(error):
+            return 0
+        self._write_failed(error)
+        return -1
 
     def _wait_for_kernel(self) -> None:
         """It takes no more now: have it tell when it does."""
         self._sending = BLOCKED
-        if not self._told & WRITE:
+        if not self._told & WRITE or self._told == PAUSED:
             self._heard = self.loop.clock()
             self._need(WRITE)
 
@@ -284,7 +304,7 @@ class Outgoing(Descriptor):
 
     def event_write(self) -> object:
         """Called when the kernel takes bytes again, while something is queued or writing is watched. It flushes."""
-        self._flush()
+        self._try_again()
         return None
 
     def on_incomplete_write(self) -> object:

@@ -72,6 +72,8 @@ class Socket(DangaNames, InWords):
         except BlockingIOError:
             return b""
         except OSError as error:
+            if self._is_short_of_memory(error):
+                return b""
             self._read_error = without_traceback(error)
         else:
             if data:
@@ -100,6 +102,8 @@ class Socket(DangaNames, InWords):
         except BlockingIOError:
             return 0
         except OSError as error:
+            if self._is_short_of_memory(error):
+                return 0
             self._read_error = without_traceback(error)
         else:
             if size:
@@ -188,8 +192,10 @@ class Socket(DangaNames, InWords):
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
             return False
-        except OSError as error:  # which the OS tells but once
-            self._read_error = self._read_error or without_traceback(error)
+        except OSError as error:
+            if self._is_short_of_memory(error):
+                return True  # so it seems
+            self._read_error = self._read_error or without_traceback(error)  # which the OS tells but once
             return False
 
     # -- events
@@ -281,7 +287,7 @@ class Socket(DangaNames, InWords):
         self.loop.check_thread("steal_socket")
         if self._reader is not None:
             raise BusyError(f"{self!r} cannot be stolen while somebody is parked in a read")
-        self._flush()
+        self._try_again()
         if self.closed:
             raise ClosedError(self, self.close_reason)
         if self._queue:  # an empty one is being flushed: we are in the last callable of it

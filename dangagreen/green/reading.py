@@ -278,6 +278,8 @@ class ReadingSocket(WatchedSocket):
         except BlockingIOError:
             return True  # woken by push_back_read, or for nothing: the caller looks at the buffer, and may come again
         except OSError as error:
+            if self._is_short_of_memory(error):
+                return True
             self._eof, self._read_error = 1, without_traceback(error)
             self.loop.unsettled.append(self)
             raise

@@ -51,8 +51,11 @@ class WatchedSocket(CallbackSocket):
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
-        except OSError as error:  # which the OS tells but once: the next read finds it here
-            self._eof, self._read_error = 1, without_traceback(error)
+        except OSError as error:
+            if self._is_short_of_memory(error):
+                return False
+            self._eof = 1
+            self._read_error = without_traceback(error)  # which the OS tells but once: the next read finds it here
             if self._watch_read:  # event_read has to find the end, and no event need announce it any more
                 self.loop.pushed.setdefault(self, False)
         return True

@@ -209,7 +209,7 @@ def test_a_hook_cannot_park_while_its_task_parks(loop, wires, run_turns):
         log.append(sock.read_line())
 
     spawn(talk)
-    a.writes.extend([10, BLOCK])
+    a.writes.append(10)
     run_turns(2)
     b.send(b"hello\n")
     run_turns(3)
