@@ -7,10 +7,12 @@ fixtures act on whichever of the two the test has asked for (`loop`, if on neith
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,8 @@ from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virt
 
 PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails
 REAL_SECONDS = 10.0  # the same of a loop on the real clock
+ENOUGH_DESCRIPTORS = 16384  # for any test: a higher limit makes programs slow that close all there might be
+EXAMPLES = Path(__file__).parent / "examples"
 
 _checks: dict[int, LeakCheck] = {}
 
@@ -41,6 +45,28 @@ def _owned(loop: Loop) -> Iterator[Loop]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--task-order", type=int, metavar="SEED", help="run ready tasks of virtual loops in random order")
+
+
+def pytest_configure() -> None:
+    """Raise the limit of open files, of which shells give few, as far as it goes without being root."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each example is a program that is started, often with a database beside it: `-m "not slow"` leaves them out."""
+    for item in items:
+        if EXAMPLES in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("descriptors"):
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < marker.args[0]:
+            pytest.skip(f"needs {marker.args[0]} open files at once, and the limit (ulimit -n) is {soft}")
 
 
 @pytest.fixture

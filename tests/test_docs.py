@@ -13,6 +13,11 @@ import gc
 import io
 import logging
 import re
+import signal
+import socket
+import subprocess
+import sys
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +89,43 @@ def run_page(page, text, log):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, caplog):
     run_page(str(page), page.read_text(), caplog)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_the_program_of_the_readme_answers_alike_in_both_styles_and_ends_in_silence(tmp_path):
+    source = blocks("README.md", (ROOT / "README.md").read_text())[0].source
+    program = tmp_path / "program.py"
+    ports = [free_port(), free_port()]
+    program.write_text(source.replace("7007", str(ports[0])).replace("7008", str(ports[1])))
+    with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            for port in ports:
+                with connected(port) as sock:
+                    sock.sendall(b"no line")
+                    assert sock.recv(100) == b"no line"
+                    sock.shutdown(socket.SHUT_WR)
+                    assert sock.recv(100) == b""
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=10) == (b"", None)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
+def connected(port):
+    """A connection, as soon as somebody listens there."""
+    give_up = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 10)
+        except ConnectionRefusedError:
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
 
 
 @pytest.mark.parametrize("module", [dangagreen, dangagreen.testing], ids=lambda module: module.__name__)

@@ -129,7 +129,7 @@ def test_anything_but_bytes_raises_type_error(text, blocked, wires):
     assert fresh.unsent == 0
 
 
-@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")], ids=repr)
+@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")], ids=["bytes", "bytearray", "memoryview"])
 def test_an_empty_write_is_harmless(empty, blocked, wires, drain):
     fresh_sock, fresh_peer = wires()
     fresh = Plain(fresh_sock)

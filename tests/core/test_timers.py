@@ -205,6 +205,7 @@ def test_cancelling_and_firing_let_go_of_the_callback_at_once(loop, advance):
     assert not fired.active
 
 
+@pytest.mark.slow
 def test_a_million_timers_added_and_cancelled_leave_no_memory_behind(loop):
     keep = loop.add_timer(1e6, lambda: None)
     for _ in range(1000):

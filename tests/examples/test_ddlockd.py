@@ -529,6 +529,7 @@ def test_those_who_are_refused_do_not_count(start: Any) -> None:
         expect(lambda: _answers(port))
 
 
+@pytest.mark.descriptors(800)
 def test_more_connections_than_the_system_allows_files(tmp_path: Path) -> None:
     """They are refused with an error, as those beyond --max-connections are, and nobody else notices."""
     limited = [sys.executable, "-c", "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160));"
@@ -549,6 +550,7 @@ def test_more_connections_than_the_system_allows_files(tmp_path: Path) -> None:
             process.communicate(timeout=SECONDS)
 
 
+@pytest.mark.descriptors(3200)
 def test_a_backlog_for_thousands(start: Any, tmp_path: Path) -> None:
     """While the server is busy, here even stopped, clients connect all the same, as many as the system lets it."""
     limit = Path("/proc/sys/net/core/somaxconn")
@@ -744,6 +746,7 @@ def compete(port: int, folder: Path, seed: int, rounds: int) -> tuple[int, int]:
     return held, cut
 
 
+@pytest.mark.descriptors(1200)
 def test_a_thousand_connections_compete_for_ten_locks(port: int, tmp_path: Path) -> None:
     with d.Loop():
         tasks = [d.spawn(compete, port, tmp_path, seed, 5) for seed in range(1000)]

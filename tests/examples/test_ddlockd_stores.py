@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,7 +55,12 @@ class Database:
         expect(self.answers)
 
     def kill(self) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        others = [int(number) for number in children.read_text().split()] if children.exists() else []
         self.process.kill()
+        for number in others:  # PostgreSQL's, of groups of their own, might answer once more
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         self.process.wait()
 
 

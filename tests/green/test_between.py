@@ -749,6 +749,7 @@ def test_a_parked_call_is_woken_once_over_real_sockets(real_loop, real_pair, run
     sock.close()
 
 
+@pytest.mark.slow
 def test_back_pressure_over_real_sockets_keeps_memory_bounded(real_loop, real_pair, run_until):
     class Slow(Socket):
         __slots__ = ("got",)

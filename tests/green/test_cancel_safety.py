@@ -989,6 +989,7 @@ MOMENTS = ["at once", "after its wake", "in the same turn", "later"]
 WAYS_AND_SEEDS = {"Task.cancel": 1, "scope.cancel": 2, "timeout": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.in_order
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(("way", "seed"), WAYS_AND_SEEDS.items())

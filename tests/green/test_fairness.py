@@ -23,6 +23,7 @@ TICK = 0.01
 TICKS = 100
 WORK = 50e-6  # seconds of each piece of work, on the exact clock
 SLOWER = 2
+MANY = pytest.mark.descriptors(800)  # two for each of 300 connections, and some
 
 
 class World:
@@ -275,8 +276,8 @@ FLOODS = [
     input_in_large_pieces,
     requests_that_come_together,
     pushed_back_input,
-    pushed_back_input_of_many,
-    many_ready_connections,
+    pytest.param(pushed_back_input_of_many, marks=MANY),
+    pytest.param(many_ready_connections, marks=MANY),
     calls,
     timers_that_are_due,
     spawned_and_joined,
@@ -318,6 +319,7 @@ class Shout(d.Socket):
         self.write((self.read(100) or b"").upper())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.__name__)
 def test_a_ticker_and_another_connection_live_beside(world, flood):
     near, far = world.pair()

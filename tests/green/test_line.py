@@ -377,6 +377,7 @@ def test_one_that_is_cancelled_already_takes_nothing(make, loop, advance, run_tu
         assert kind.left() == 1
 
 
+@pytest.mark.slow
 @each(EVERY_KIND)
 def test_thousands_that_are_cancelled(make, loop, advance, run_turns):
     kind, log = make(), []

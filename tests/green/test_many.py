@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 
 import pytest
 
@@ -44,19 +43,10 @@ class Server:
             sock.write_all(data)
 
 
-@pytest.fixture
-def many_descriptors():
-    """As many file descriptors as the system allows."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 @pytest.fixture(
     params=[poller for poller in available_pollers() if poller is not SelectPoller], ids=lambda poller: poller.__name__
 )
-def large_loop(request, many_descriptors):
+def large_loop(request):
     loop = Loop(poller=request.param())
     here.loop = loop
     try:
@@ -94,6 +84,8 @@ def wait_until(loop, condition):
         d.sleep(0.001)
 
 
+@pytest.mark.slow
+@pytest.mark.descriptors(2 * CONNECTIONS + 100)
 def test_five_thousand_connections_at_once_lose_nothing(large_loop):
     server = Server()
     listener = d.serve(("127.0.0.1", 0), server, socket_class=Echo)

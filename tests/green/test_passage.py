@@ -193,6 +193,7 @@ PASSAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PASSAGES)
 @settings(max_examples=100, deadline=None)
 @given(actions=st.lists(ACTIONS, max_size=40))
@@ -309,6 +310,7 @@ def seconds_each(loop, kind, way, n):
     return spent / n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["cancelled", "served"])
 @pytest.mark.parametrize("kind", WAKING)
 def test_to_wake_one_costs_the_same_however_many_wait(loop, kind, way):
@@ -317,6 +319,7 @@ def test_to_wake_one_costs_the_same_however_many_wait(loop, kind, way):
     assert many < 8 * few
 
 
+@pytest.mark.slow
 def test_ten_thousand_tasks_wait_and_are_all_cancelled(loop):
     full, busy = d.Queue(1), d.Queue()
     full.put(0)

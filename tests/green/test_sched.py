@@ -546,6 +546,7 @@ def test_a_recycled_greenlet_keeps_nothing_of_its_last_task_alive(loop):
     assert [ref() for ref in kept] == [None] * 4
 
 
+@pytest.mark.in_order
 def test_its_arguments_go_before_a_joiner_is_woken(loop):
     order, gone = [], d.Event()
 

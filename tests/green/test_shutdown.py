@@ -755,6 +755,7 @@ def test_connections_from_the_queue_may_send_their_requests_a_little_later(loop,
     assert done.result() == []
 
 
+@pytest.mark.descriptors(400)
 @pytest.mark.parametrize("number", [1, 63, 64, 65, 128])
 def test_the_listening_socket_closes_as_soon_as_the_queue_is_empty(loop, served, run_turns, number):
     listener = served(Echo)

@@ -21,6 +21,8 @@ from redis.retry import Retry
 import dangagreen as d
 from dangagreen.core.loop import Loop
 
+pytestmark = pytest.mark.slow
+
 LOCAL = ("127.0.0.1", 0)
 SECONDS = 10.0
 MINIREDIS = Path(__file__).parent.parent.parent / "examples" / "miniredis.py"

@@ -137,7 +137,7 @@ def stand_ins(loop, monkeypatch):
 if lock_tests is None:
 
     def test_cpythons_own_tests_are_there():
-        pytest.fail(
+        pytest.skip(
             "this Python comes without its own tests, the package `test` (module test.lock_tests), which are applied"
             " here. Install them: libpython3-testsuite on Debian and Ubuntu, python3-test on Fedora, python3-tests on"
             " Alpine; a Python from python.org, pyenv or conda has them unless they were left out"
