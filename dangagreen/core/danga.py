@@ -33,8 +33,8 @@ class _SetPostLoopCallback:
         return set_post_loop_callback
 
 
-def _call_in_its_context(sock: Any, callback: PostLoopCallback, *maps: Any) -> object:
-    return sock._context.run(callback, *maps)
+def _call_in_its_context(sock: Any, callback: PostLoopCallback) -> object:
+    return sock._context.run(callback, *sock.loop.post_loop_maps())
 
 
 class DangaNames:

@@ -130,7 +130,8 @@ class Descriptor:
         if get_ident() != loop.thread:
             loop.check_thread("close")
         self.closed = True
-        self.close_reason = without_traceback(reason, self) if isinstance(reason, BaseException) else reason
+        if reason is not None:
+            self.close_reason = without_traceback(reason, self) if isinstance(reason, BaseException) else reason
         self._watch_read = self._watch_write = False
         self._let_go()
         self._detach()

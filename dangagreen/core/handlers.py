@@ -53,7 +53,7 @@ class Green(Protocol):
     def reset(self) -> None: ...  # every task ends now
     def anybody(self) -> bool: ...  # is there a task, or top-level code that waits?
     def idle_alarms(self) -> int: ...  # how many timers of its own will find nothing to do
-    def table(self) -> str: ...  # every task, and what it waits for
+    def table(self, most: int | None = None) -> str: ...  # the tasks, so many at most, and what they wait for
 
 
 class Home(Protocol):

@@ -24,7 +24,10 @@ log = logging.getLogger("dangagreen")
 class Registry(Schedule):
     """The descriptors of one loop."""
 
-    __slots__ = ("_batch", "handlers", "object_callbacks", "on_error", "pushed", "running", "to_close")
+    __slots__ = (
+        "_batch", "_maps", "_others", "_places", "handlers", "object_callbacks", "on_error", "pushed", "running",
+        "to_close",
+    )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)
@@ -32,9 +35,12 @@ class Registry(Schedule):
         self.handlers: dict[int, Handler] = {}
         self.pushed: dict[Handler, bool] = {}  # with input that no event announces; True: it was pushed back just now
         self.to_close: list[Handler] = []
-        self.object_callbacks: dict[object, Callable[..., object]] = {}  # each with the object it goes with
+        self.object_callbacks: dict[object, Callable[[], object]] = {}  # each with the object it goes with
+        self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None  # of this turn
+        self._others: dict[int, FdHandler] = {}  # those of `other_fds`, and perhaps some that have been closed since
         self.on_error: Callable[[ErrorContext], object] = log_error
         self._batch: Events = []
+        self._places: tuple[Events, dict[int, int]] = self._batch, {}  # where the fds of a batch are
 
     # -- who is there
 
@@ -44,14 +50,19 @@ class Registry(Schedule):
 
     def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
         """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
-        ours = {fd: h for fd, h in self.handlers.items() if isinstance(h, FdHandler) and h is not self._foreign_ends}
-        if fds is None:
-            return {fd: handler.callback for fd, handler in ours.items()}
-        for fd, handler in ours.items():
-            if fd not in fds:
-                handler.close()
-        self.add_other_fds(fds)
-        return self.other_fds()
+        if fds is not None:
+            for fd, handler in list(self._others.items()):
+                if fd not in fds:
+                    handler.close()
+            self.add_other_fds(fds)
+        self._others = {fd: handler for fd, handler in self._others.items() if self.handlers.get(fd) is handler}
+        return {fd: handler.callback for fd, handler in self._others.items()}
+
+    def post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
+        """What post-loop callbacks are given: `descriptor_map()` and `other_fds()`, once a turn and if anybody asks."""
+        if self._maps is None:
+            self._maps = self.descriptor_map(), self.other_fds()
+        return self._maps
 
     def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
         """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them."""
@@ -61,7 +72,7 @@ class Registry(Schedule):
             if isinstance(known, FdHandler):
                 known.callback = callback
             else:
-                FdHandler(self, fd, callback)
+                self._others[fd] = FdHandler(self, fd, callback)
 
     # -- coming and going
 
@@ -77,7 +88,12 @@ class Registry(Schedule):
     def forget(self, fd: int) -> None:
         """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
         self.handlers.pop(fd, None)
-        self._batch[:] = [event if event[0] != fd else (-1, 0) for event in self._batch]
+        batch, places = self._places
+        if batch is not self._batch:  # looked up once for each batch, not for each fd that leaves
+            batch, places = self._places = self._batch, {event[0]: place for place, event in enumerate(self._batch)}
+        place = places.get(fd, len(batch))
+        if place < len(batch):
+            batch[place] = (-1, 0)
 
     def abandon(self, sock: Any, error: BaseException) -> None:
         """Close an OS socket whose handler could not be made, or not to the end."""

@@ -22,6 +22,9 @@ from dangagreen.core.registry import Registry, log
 
 _AT_ONCE = 64  # calls, tasks, timers, deliveries of pushed-back input in one turn: more would keep the others waiting
 _EVENTS = 16  # that are dispatched before the timers are looked at again
+_FEW = 32  # descriptors that may be looked at before each wait
+_LOOK = 5e-6  # seconds for each that is to be looked at, ten times what that takes
+_SHOWN = 50  # tasks in the table of a deadlock
 _LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
@@ -29,7 +32,7 @@ class Turning(Registry):
     """What a loop does, time and again."""
 
     __slots__ = (
-        "_stop", "_warned", "current", "deadlock_seconds", "green", "loop_timeout", "measurements", "now",
+        "_stop", "_waited", "_warned", "current", "deadlock_seconds", "green", "loop_timeout", "measurements", "now",
         "post_loop_callback", "profile", "unflushed", "unsettled",
     )  # fmt: skip
 
@@ -41,6 +44,7 @@ class Turning(Registry):
         self.current: Any = None  # the task that runs now; None while the loop itself does
         self.green: Green | None = None
         self._stop = self._warned = False
+        self._waited = False  # in vain, before a look for a stall
         self.loop_timeout: float | None = None
         self.deadlock_seconds: float | None = 5.0
         self.post_loop_callback: Callable[..., object] | None = None
@@ -90,24 +94,46 @@ class Turning(Registry):
             if not 0.0 < patience < _LONGEST_WAIT:
                 patience = _LONGEST_WAIT if patience > 0.0 else 0.0
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
-            if (patience is None or patience > 1) and self._hears_of_nobody() and self._waits_for_nothing(patience):
-                self._stalled()
+            if (patience is None or patience > 1) and self._seems_to_hear_of_nobody():
+                return self._look_for_a_stall(patience)
             return patience
         return self.loop_timeout
 
-    def _waits_for_nothing(self, patience: float | None) -> bool:
-        """Are there no timers, or only such that nobody needs any more?"""
-        return patience is None or (self.green is not None and self.green.idle_alarms() == len(self.timers))
-
-    def _hears_of_nobody(self) -> bool:
-        """Is nothing waited for from any descriptor but the pair of sockets by which others wake us?"""
+    def _seems_to_hear_of_nobody(self) -> bool:
+        """Is nothing waited for from the first few descriptors, but for the pair of sockets by which others wake us?"""
+        looked = 0
         for handler in self.handlers.values():  # one of the first, as a rule: a listener
             if handler._watch_read and handler._told & READ:  # what `_wanted` would say, told more quickly
                 return False
             if handler is not self._foreign_ends:
                 if handler._wanted() or self.green is None or not self.green.anybody():
                     return False  # somebody, or nobody is there to wonder about it
+                looked += 1
+                if looked == _FEW:
+                    break
         return True
+
+    def _look_for_a_stall(self, patience: float | None) -> float | None:
+        """How long to wait, after a look whether anything can end that wait.
+
+        Where there is much to look at, not before the loop has waited in vain for many times as long as the look takes:
+        a program that is busy pays nothing for its idle connections, however many they are.
+        """
+        if self.deadlock_seconds is None:
+            return patience
+        much = len(self.handlers) + len(self.timers)
+        if much > _FEW and (self._batch or not self._waited):
+            self._waited = True
+            return much * _LOOK if patience is None else min(patience, much * _LOOK)
+        self._waited = False
+        if not any(handler._wanted() for handler in self.handlers.values() if handler is not self._foreign_ends):
+            if self._waits_for_nothing(patience):
+                self._stalled()
+        return patience
+
+    def _waits_for_nothing(self, patience: float | None) -> bool:
+        """Are there no timers, or only such that nobody needs any more?"""
+        return patience is None or (self.green is not None and self.green.idle_alarms() == len(self.timers))
 
     def _doubts(self) -> Iterator[str]:
         """Who might end a wait that has no limit, in words."""
@@ -117,11 +143,10 @@ class Turning(Registry):
 
     def _stalled(self) -> None:
         """The next wait has no limit, and nobody is waited for. A deadlock, unless somebody outside wakes us."""
-        if self.deadlock_seconds is None:
-            return
+        assert self.deadlock_seconds is not None
         if any(self._doubts()) and (self._warned or self.poller.wait(self.deadlock_seconds)):
             return  # what has come, the poller will tell again
-        table = self.green.table() if self.green is not None else ""
+        table = self.green.table(_SHOWN) if self.green is not None else ""
         if outside := ", ".join(self._doubts()):
             self._warned = bool(table)
             if table:
@@ -221,14 +246,16 @@ class Turning(Registry):
                 self.failed(handler, error)
 
     def _run_post_loop_callbacks(self) -> None:
+        self._maps = None
         for owner in [*self.object_callbacks, None]:
-            callback = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
+            callback: Any = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
             if callback is None:  # there is none, or an earlier one has closed the object
                 continue
             try:
-                go_on = callback(self.descriptor_map(), self.other_fds())
+                go_on = callback() if owner is not None else callback(*self.post_loop_maps())
             except Exception as error:
                 self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
                 continue
             if not go_on:
                 self._stop = True
+        self._maps = None

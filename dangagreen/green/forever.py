@@ -14,6 +14,7 @@ from typing import Any
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import Socket
+from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.draining import Listener
 from dangagreen.green.parking import check_seconds, entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, wake
@@ -47,7 +48,7 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Sock
             listener._begin_drain(grace)
         cut_off = [sock for listener in listeners for sock in listener.drain(grace)]
     if (failure := _failure(listeners)) is not None:
-        raise failure
+        raise without_traceback(failure)
     return cut_off
 
 

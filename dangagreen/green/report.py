@@ -14,13 +14,13 @@ from dangagreen.core.loop import Loop, current_loop
 _HEADINGS = ("task", "state", "waits for", "spawned at")
 
 
-def task_table(loop: Loop | None = None) -> str:
-    """All tasks of a loop, by default this thread's, one a line: name, state, what it waits for, where it was spawned.
+def task_table(loop: Loop | None = None, most: int | None = None) -> str:
+    """The tasks of a loop, by default this thread's, one a line: name, state, what it waits for, where it was spawned.
 
-    The states: not started, ready, running, parked. "" if there are none.
+    The states: not started, ready, running, parked. "" if there are none. Beyond `most` only how many more there are.
     """
     loop = loop if loop is not None else current_loop()
-    return loop.green.table() if loop.green is not None else ""
+    return loop.green.table(most) if loop.green is not None else ""
 
 
 def table(tasks: Iterable[Any], running: object) -> str:

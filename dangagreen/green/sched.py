@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -187,11 +188,12 @@ class TopLevel(Waiter):
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
-        finally:  # an interrupt may have come before a resumption that was on its way
+        except BaseException:  # an interrupt may have come before a resumption that was on its way
             kept = [call for call in ready if call is not self.resume and getattr(call, "func", None) != self.throw]
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)
+            raise
         return self._thrown
 
 
@@ -251,11 +253,14 @@ class Scheduler:
         ]
         return sum(all(scope._deadline is None for scope in waiter.scopes()) for waiter in alarmed)
 
-    def table(self) -> str:
-        """Every task, and the top-level code if it waits, as text."""
+    def table(self, most: int | None = None) -> str:
+        """The tasks, and the top-level code if it waits, as text; `most` of them and how many more there are."""
         top = self.top_level
         running = self.loop.current if self.no_parking is None else self.no_parking.task
-        return table([*([top] if top is not None and top.wait is not None else ()), *self.tasks], running)
+        waiting = [top] if top is not None and top.wait is not None else []
+        text = table(islice(chain(waiting, self.tasks), most), running)
+        more = len(waiting) + len(self.tasks) - most if most is not None else 0
+        return f"{text}\n... and {more} more" if more > 0 else text
 
     def _end(self, task: Waiter) -> None:
         reset = Cancelled("the loop was reset")

@@ -88,7 +88,7 @@ class VirtualPoller:
         events = self._real.wait(self.patience)
         if not events:
             loop = self._loop() if self._loop is not None else None
-            table = task_table(loop) if loop is not None else ""
+            table = task_table(loop, 50) if loop is not None else ""
             raise StalledError("everybody waits, and nothing can happen any more", table)
         return events
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import chart, report
+from tests.bench import chart, growth, report
 from tests.bench.checking import check
 from tests.bench.contestants import BY_KEY as CONTESTANTS
 from tests.bench.contestants import Contestant
@@ -47,6 +47,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="write a chart")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks/ and the tables of the page")
+    parser.add_argument("--growth", action="store_true", help="only this: does any work grow faster than its amount?")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="show an earlier run's --json")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 5)
@@ -129,6 +130,9 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("the benchmarks need Linux: epoll, and the processor clocks of other processes")
     given = options()
+    if given.growth:
+        print(growth.table())
+        return
     if given.source:
         results = load(given.source)
         for workload in results.workloads():

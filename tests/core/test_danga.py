@@ -270,3 +270,24 @@ def test_the_callback_of_an_object_that_an_earlier_callback_closed_does_not_run(
     other.set_post_loop_callback(lambda *_: seen.append("other") or one.close() or True)
     run_turns(1)
     assert len(seen) == 1
+
+
+def test_the_maps_of_post_loop_callbacks_are_made_once_a_turn_and_only_for_those_who_get_them(
+    loop, wires, run_turns, monkeypatch
+):
+    made = []
+    original = type(loop).descriptor_map
+    monkeypatch.setattr(type(loop), "descriptor_map", lambda self: made.append(1) or original(self))
+    loop.object_callbacks["somebody of our own"] = lambda: True
+    run_turns(3)
+    assert made == []
+    one, other = (Reader(end) for end in wires())
+    seen = []
+    for sock in (one, other, Socket):
+        sock.set_post_loop_callback(lambda descriptors, others: seen.append((descriptors, others)) or True)
+    run_turns(2)
+    assert len(made) == 2
+    assert len(seen) == 6
+    assert all(descriptors == {one.fd: one, other.fd: other} and others == {} for descriptors, others in seen)
+    assert loop._maps is None  # they would keep closed sockets
+    loop.object_callbacks.clear()

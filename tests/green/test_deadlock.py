@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -425,3 +426,93 @@ def test_a_program_with_a_handler_of_ctrl_c_is_warned_once_and_still_hears_it():
     assert out == "finally\n"
     assert err.count("the handler of SIGINT") == 0
     assert process.returncode == 7
+
+
+def test_the_table_of_a_deadlock_is_bounded(alone):
+    described = []
+
+    class Silent(d.Event):
+        __slots__ = ()
+
+        def __repr__(self):
+            described.append(1)
+            return "the event"
+
+    def main():
+        event = Silent()
+        for _ in range(500):
+            d.spawn(event.wait)
+        d.sleep(0)
+        event.wait()
+
+    with pytest.raises(d.Deadlock) as caught:
+        d.run(main)
+    assert caught.value.table.endswith("... and 451 more")
+    assert len(caught.value.table.splitlines()) == 52
+    assert len(described) <= 2 * 51
+
+
+class Idle(d.Socket):
+    """Counts how often anybody looks at one."""
+
+    __slots__ = ()
+    looks = 0
+
+    def _wanted(self):
+        Idle.looks += 1
+        return super()._wanted()
+
+
+@pytest.mark.parametrize("number", [100, 1000])
+def test_idle_connections_that_nobody_reads_are_not_looked_at_in_each_turn(alone, number):
+    poller = Scripted()
+    with d.Loop(poller=poller) as loop:
+        for index in range(number):
+            Idle(NoSocket(10**6 + index))
+        busy = Idle(NoSocket(10**6 - 1))
+        d.spawn(busy.read_some)
+        turns(loop, poller, [[]] * 3)
+        Idle.looks = 0
+        turns(loop, poller, [[(busy.fd, READ)]] * 50)
+        assert Idle.looks <= 50 * 40  # rather than 50 times their number
+        assert poller.asked[-1] <= number * 1e-4  # nothing may come, and then it looks
+        turns(loop, poller, [[], []])
+        assert poller.asked[-1] is None
+
+
+def turns(loop, poller, batches):
+    """So many turns, with these events."""
+    poller.steps = [partial(list, batch) for batch in batches]
+    loop.run(lambda: not poller.steps)
+
+
+class NoSocket:
+    """In the place of an OS socket, with nothing to read."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def fileno(self):
+        return self.fd
+
+    def setblocking(self, flag):
+        pass
+
+    def recv(self, n, flags=0):
+        raise BlockingIOError
+
+    def close(self):
+        pass
+
+
+def test_a_deadlock_among_many_connections_is_found_after_a_short_wait(alone):
+    poller = Scripted()
+    with d.Loop(poller=poller) as loop:
+        loop.deadlock_seconds = 7.0
+        for index in range(1000):
+            Idle(NoSocket(10**6 + index))
+        d.spawn(d.Event().wait)
+        poller.steps = [list] * 6
+        assert loop.run(lambda: len(poller.asked) >= 4) is None
+        assert 7.0 in poller.asked  # the ends of connections that nobody reads are a doubt
+        assert all(asked is None or asked <= 7 for asked in poller.asked)

@@ -170,3 +170,15 @@ def test_who_runs_inside_no_parking_is_running(loop):
     task = d.spawn(asking)
     task.join()
     assert rows(task.result())[-1][1] == "running"
+
+
+def test_a_table_with_a_bound_says_how_many_more_there_are(loop, run_turns):
+    tasks = [d.spawn(d.sleep, 5) for _ in range(7)]
+    run_turns(1)
+    lines = d.task_table(most=5).splitlines()
+    assert len(lines) == 1 + 5 + 1
+    assert lines[-1] == "... and 2 more"
+    assert d.task_table(most=7) == d.task_table(most=70) == d.task_table()
+    for task in tasks:
+        task.cancel()
+    run_turns(2)
