@@ -58,7 +58,7 @@ class Registry(Schedule):
         self._others = {fd: handler for fd, handler in self._others.items() if self.handlers.get(fd) is handler}
         return {fd: handler.callback for fd, handler in self._others.items()}
 
-    def post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
+    def _post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
         """What post-loop callbacks are given: `descriptor_map()` and `other_fds()`, once a turn and if anybody asks."""
         if self._maps is None:
             self._maps = self.descriptor_map(), self.other_fds()

@@ -252,7 +252,7 @@ class Turning(Registry):
             if callback is None:  # there is none, or an earlier one has closed the object
                 continue
             try:
-                go_on = callback() if owner is not None else callback(*self.post_loop_maps())
+                go_on = callback() if owner is not None else callback(*self._post_loop_maps())
             except Exception as error:
                 self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
                 continue
