@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -114,8 +115,12 @@ class Loop(Turning):
 
     def close(self) -> None:
         """`reset()`, and let go of the poller. What is to happen in this loop raises RuntimeError from then on."""
-        if self.closed:
-            return
+        if not self.closed:
+            self._close()
+            if here.loop is self:
+                here.loop = None
+
+    def _close(self) -> None:
         self.reset()
         ends, self._foreign_ends = self._foreign_ends, None
         if ends is not None:
@@ -123,8 +128,13 @@ class Loop(Turning):
         self.poller.close()
         self._close_schedule()
         _loops.discard(self)
-        if here.loop is self:
-            here.loop = None
+
+    def _close_with_thread(self) -> None:
+        """Have the loop closed at the end of this thread, be it not the main one, if the loop is its own still then."""
+        if get_ident() != threading.main_thread().ident:
+            if here.end is None:
+                here.end = _End()
+            here.end.loops.add(self)
 
     def __enter__(self) -> Loop:
         """Make this the thread's current loop for a block, at whose end it is closed."""
@@ -155,19 +165,46 @@ class Loop(Turning):
                 self.poller.add(fd, handler._told)
 
 
+class _End:
+    """The end of a thread: what is referred to by its `here` alone goes with it, while it can still switch greenlets.
+
+    They are greenlets of that thread: once it has ended nobody can resume them, nor free them.
+    """
+
+    __slots__ = ("loops",)
+
+    def __init__(self) -> None:
+        self.loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+    def __del__(self) -> None:
+        thread = get_ident()
+        for loop in [] if sys.is_finalizing() else list(self.loops):
+            if loop.thread == thread:
+                _ending[thread] = loop
+                try:
+                    loop._close()
+                finally:
+                    del _ending[thread]
+
+
 class _Here(threading.local):
     loop: Loop | None = None
+    end: _End | None = None  # None in the main thread, whose end is that of the program
 
 
 here = _Here()  # `here.loop` is this thread's loop, if it has one
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+_ending: dict[int, Loop] = {}  # of threads that are ending: what is put into `here` by then would stay for ever
 
 
 def current_loop() -> Loop:
-    """This thread's loop, made at first use."""
+    """This thread's loop, made at first use, and closed when the thread ends."""
     loop = here.loop
     if loop is None:
+        if _ending and (loop := _ending.get(get_ident())) is not None:
+            return loop
         loop = here.loop = Loop()
+        loop._close_with_thread()
     return loop
 
 

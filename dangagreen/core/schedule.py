@@ -119,7 +119,7 @@ class Schedule:
         ends = socket.socketpair()
         for end in ends:
             end.setblocking(False)
-            weakref.finalize(self, end.close)  # a thread may end without closing its loop
+            weakref.finalize(self, end.close).atexit = False  # clean-up code may still wait, and a thread wake us
         self._awake = False
         self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
 

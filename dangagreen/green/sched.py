@@ -139,6 +139,8 @@ class Worker(greenlet):
         super().__init__(_work, sched.hub)
         self.sched = sched
         self.resume = self.switch  # made once, not for each task
+        if not sched.workers:
+            sched.loop._close_with_thread()  # in another one it could not be resumed
         sched.workers[self] = None
 
 
