@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
-from dangagreen.core.errors import OUT_OF_BUFFERS
+from dangagreen.core.errors import NO_ROOM, OUT_OF_BUFFERS
 from dangagreen.core.handlers import PAUSED, UNTOLD
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.pollers import READ, WRITE
@@ -63,12 +63,16 @@ class Descriptor:
         return (READ if self._watch_read else 0) | (WRITE if self._watch_write else 0)
 
     def _need(self, bit: int) -> None:
-        """Make sure that the kernel watches for `bit`, which has just become wanted."""
+        """Make sure that the kernel watches for `bit`, which has just become wanted.
+
+        Raises OSError where the poller refuses (ENOSPC, ENOMEM): then the caller takes back what made it wanted.
+        """
         told = self._told
         if not told & bit and not self.closed:
             if told == UNTOLD:
-                self._told = want = self._wanted()
+                want = self._wanted()
                 self.loop.poller.add(self.fd, want)
+                self._told = want  # not before: the poller may refuse
             else:
                 self._settle()
 
@@ -76,8 +80,13 @@ class Descriptor:
         """Make what the kernel watches exactly what is wanted."""
         if not self.closed and (want := self._wanted()) != self._told != PAUSED:
             tell = self.loop.poller.add if self._told == UNTOLD else self.loop.poller.modify
+            try:
+                tell(self.fd, want)
+            except OSError as error:
+                if self._told == UNTOLD or want & ~self._told or error.errno not in NO_ROOM:
+                    raise
+                return  # to hear of less does not matter so much: the next event asks for it again
             self._told = want
-            tell(self.fd, want)
 
     def _detach(self) -> None:
         """Hear nothing from the kernel, hang-ups included, until something is wanted again."""
@@ -87,6 +96,12 @@ class Descriptor:
                 self.loop.poller.remove(self.fd)
             except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
                 pass
+
+    def _release(self) -> None:
+        """Leave the loop at once, and the OS socket as it is."""
+        self._detach()
+        self.loop.forget(self.fd)
+        self.closed = True
 
     def _is_short_of_memory(self, error: OSError) -> bool:
         """Does the error mean that the kernel has no memory now? Then it is asked for nothing for a while."""

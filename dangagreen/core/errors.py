@@ -159,3 +159,6 @@ OUT_OF_RESOURCES = _known("EMFILE ENFILE ENOBUFS ENOMEM ENOSR")
 # send(2), recv(2), shutdown(2): the kernel has no memory for it at the moment. Nothing was sent or taken, and the
 # connection lives. The poller may well go on to report readiness, so that trying again at once would spin.
 OUT_OF_BUFFERS = _known("ENOBUFS ENOMEM")
+
+# epoll_ctl(2), kqueue(2): the poller cannot watch for more now.
+NO_ROOM = _known("ENOSPC ENOMEM")

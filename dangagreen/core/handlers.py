@@ -96,7 +96,11 @@ class FdHandler:
         self._queue = None
         self._told = READ
         loop.register(self)
-        loop.poller.add(fd, READ)
+        try:
+            loop.poller.add(fd, READ)
+        except BaseException:
+            loop.forget(fd)
+            raise
 
     def event_read(self) -> object:
         return self.callback(READ)
@@ -112,7 +116,10 @@ class FdHandler:
         if not self.closed:
             self.closed = True
             self._loop.forget(self.fd)
-            self._loop.poller.remove(self.fd)
+            try:
+                self._loop.poller.remove(self.fd)
+            except (OSError, KeyError):  # it was closed before it was taken out
+                pass
             self._really_close()
 
     _abandon = close

@@ -120,8 +120,10 @@ class Lifetime(Outgoing):
         """
         if not self._mute & MUTE:
             self.loop.check_thread("write_eof")
-            self._after_the_queue(self._end_writing)
-            self._mute = MUTE
+            try:
+                self._after_the_queue(self._end_writing)
+            finally:  # what was queued may raise
+                self._mute = MUTE
 
     def _end_writing(self) -> None:
         try:
@@ -168,12 +170,21 @@ class Lifetime(Outgoing):
         self._no_more_reading()
         if self._timer is not None:
             self._timer.cancel()
-        self._after_the_queue(self._shut_down)
-        self._mute = MUTE
-        if not self.closed:
-            self._linger()
-            self._need(READ)
+        try:
+            self._after_the_queue(self._shut_down)
+        finally:  # what was queued may raise
+            self._mute = MUTE
+            if not self.closed:
+                self._linger()
+                self._hear_the_end()
         return None
+
+    def _hear_the_end(self) -> None:
+        try:
+            self._need(READ)
+        except BaseException as error:
+            self.close(error)
+            raise
 
     def _linger(self) -> None:
         deadline = self.loop.clock() + self.linger_seconds

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dangagreen.core.addresses import Address, open_listener, public, remove_path
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.errors import ACCEPT_GONE, ACCEPT_PASSING, OUT_OF_RESOURCES, ErrorContext
+from dangagreen.core.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import ERR, HUP, READ
 from dangagreen.core.timers import Timer
@@ -55,7 +55,6 @@ class Listener(Descriptor):
         handler: Callable[[Any], object] | None = None,
         loop: Loop | None = None,
     ) -> None:
-        super().__init__(sock, loop)
         self._connected = connected
         self._next = _accepting(sock)
         self._rest: Timer | None = None
@@ -70,8 +69,13 @@ class Listener(Descriptor):
         self._inherited: bool | None = None
         if self._nodelay:  # connections inherit it on every platform that we know of; the first accept checks
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(sock, loop)
         self._watch_read = True
-        self._need(READ)
+        try:
+            self._need(READ)
+        except BaseException:
+            self._release()
+            raise
 
     def event_read(self) -> None:
         self._refusals = 0
@@ -156,9 +160,14 @@ class Listener(Descriptor):
 
     def _go_on(self) -> None:
         self._watch_read = True
-        self._need(READ)
+        try:
+            self._need(READ)
+        except OSError as error:  # of epoll_ctl: not the affair of whoever has made room
+            self._watch_read = False
+            return self._take_a_rest(error) if error.errno in NO_ROOM else self.loop.failed(self, error)
         if self._still is not None:
             self.loop._ready.append(self._accept_the_rest)
+        return None
 
     def __enter__(self) -> Listener:
         return self
@@ -174,9 +183,10 @@ class Listener(Descriptor):
 
     def _take_a_rest(self, error: OSError) -> None:
         log.warning("%r rests for %s s: %s", self, self.rest_seconds, error)
-        self._watch_read = False
-        self._settle()
         self._rest = self.loop.timers.add(self.loop.clock() + self.rest_seconds, self._resume, self._context)
+        self._watch_read = False
+        if self._told & READ:
+            self._settle()
 
     def _resume(self) -> None:
         self._rest = None

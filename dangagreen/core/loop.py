@@ -160,9 +160,13 @@ class Loop(Turning):
             self._listen_for_threads()
             if self.running:
                 self._hear_signals()
-        for fd, handler in self.handlers.items():
+        for fd, handler in list(self.handlers.items()):
             if not handler._told & UNTOLD and handler is not self._foreign_ends:
-                self.poller.add(fd, handler._told)
+                try:
+                    self.poller.add(fd, handler._told)
+                except Exception as error:
+                    handler._told = UNTOLD
+                    self.failed(handler, error)
 
 
 class _End:

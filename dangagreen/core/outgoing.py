@@ -251,11 +251,18 @@ class Outgoing(Descriptor):
         return -1
 
     def _wait_for_kernel(self) -> None:
-        """It takes no more now: have it tell when it does."""
+        """It takes no more now: have it tell when it does.
+
+        Where it cannot (ENOSPC, ENOMEM of epoll_ctl), the rest would never leave: the connection is closed with that.
+        """
         self._sending = BLOCKED
         if not self._told & WRITE or self._told == PAUSED:
             self._heard = self.loop.clock()
-            self._need(WRITE)
+            try:
+                self._need(WRITE)
+            except BaseException as error:
+                self.close(error)
+                raise
 
     def _was_flushed(self, blocked: bool) -> None:
         """An empty queue is None, interest follows, and who waited for room hears of it."""
@@ -266,13 +273,13 @@ class Outgoing(Descriptor):
                 self.loop.unflushed.append(self)
             else:
                 self._queue = None
-            if self._told & WRITE:
-                self._settle()
         if self._writers:
             self._room()
         if self._above and self.unsent <= self.low_water:
             self._above = False
             self.on_low_water()
+        if not blocked and self._told & WRITE:
+            self._settle()
 
     def _write_failed(self, error: OSError) -> None:
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there."""
@@ -319,9 +326,13 @@ class Outgoing(Descriptor):
     def watch_write(self, on: bool) -> None:
         """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
         self.loop.check_thread("watch_write")
-        self._watch_write = bool(on) and not self._mute & MUTE
+        before, self._watch_write = self._watch_write, bool(on) and not self._mute & MUTE
         if self._watch_write:
-            self._need(WRITE)
+            try:
+                self._need(WRITE)
+            except BaseException:
+                self._watch_write = before
+                raise
         elif self._told & WRITE:
             self._settle()
 

@@ -51,10 +51,10 @@ class Registry(Schedule):
     def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
         """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
         if fds is not None:
+            self.add_other_fds(fds)
             for fd, handler in list(self._others.items()):
                 if fd not in fds:
                     handler.close()
-            self.add_other_fds(fds)
         self._others = {fd: handler for fd, handler in self._others.items() if self.handlers.get(fd) is handler}
         return {fd: handler.callback for fd, handler in self._others.items()}
 
@@ -65,14 +65,23 @@ class Registry(Schedule):
         return self._maps
 
     def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
-        """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them."""
+        """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them.
+
+        Raises, and watches none of the new ones, if one of them belongs to a socket or cannot be watched (OSError).
+        """
         self.check_thread("add_other_fds")
+        added: dict[int, FdHandler] = {}
+        try:
+            for fd, callback in fds.items():
+                if not isinstance(self.handlers.get(fd), FdHandler):
+                    added[fd] = FdHandler(self, fd, callback)
+        except BaseException:
+            for handler in added.values():
+                handler.close()
+            raise
         for fd, callback in fds.items():
-            known = self.handlers.get(fd)
-            if isinstance(known, FdHandler):
-                known.callback = callback
-            else:
-                self._others[fd] = FdHandler(self, fd, callback)
+            self.handlers[fd].callback = callback  # type: ignore[attr-defined]
+        self._others |= added
 
     # -- coming and going
 

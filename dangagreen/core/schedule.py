@@ -23,6 +23,8 @@ from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Poller
 from dangagreen.core.timers import Timer, Timers
 
+_WAKES = 3  # attempts to wake the loop
+
 
 class _Closed(deque[Callable[[], object]]):
     """The calls of a closed loop: there are none, and none comes."""
@@ -78,9 +80,20 @@ class Schedule:
         self._ready.append(partial(copy_context().run, callback, *args))
         handler = self._foreign_ends
         if handler is not None and not self._awake:
-            self._awake = True
-            with contextlib.suppress(OSError):  # the loop was closed meanwhile
-                handler.ends[1].send(b"\0")
+            self._awake = True  # before the byte is on its way: it may be read at once
+            self._wake(handler.ends[1])
+
+    def _wake(self, end: socket.socket) -> None:
+        """Send a byte to the loop."""
+        for _ in range(_WAKES):
+            try:
+                end.send(b"\0")
+            except BlockingIOError:  # very many are under way
+                return
+            except OSError:  # the loop was closed meanwhile; or ENOBUFS, ENOMEM, which may pass
+                continue
+            return
+        self._awake = False
 
     def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
@@ -121,7 +134,12 @@ class Schedule:
             end.setblocking(False)
             weakref.finalize(self, end.close).atexit = False  # clean-up code may still wait, and a thread wake us
         self._awake = False
-        self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
+        try:
+            self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
+        except BaseException:
+            for end in ends:
+                end.close()
+            raise
 
     def _hear_signals(self) -> int | None:
         """Have signals wake the loop, so that their handlers run at once, also when one comes just before the wait or
@@ -134,6 +152,6 @@ class Schedule:
 
     def _was_woken(self, _mask: int) -> None:
         assert self._foreign_ends is not None
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # what could not be read now announces itself again
             self._foreign_ends.ends[0].recv(4096)
         self._awake = False  # not before: else the byte of a thread that comes in between would be read with the others

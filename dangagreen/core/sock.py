@@ -143,11 +143,22 @@ class Socket(DangaNames, InWords):
                 self._heard = loop.now
             else:
                 self._begin_wait()
-            self._watch_read, self._sequential = True, 0
-            if not self._told & READ:
-                self._need(READ)
+            if self._told & READ:
+                self._watch_read, self._sequential = True, 0
+            else:
+                self._begin_to_watch()
             if self._buffer or self._eof == 1:
                 loop.pushed.setdefault(self, False)
+
+    def _begin_to_watch(self) -> None:
+        """`watch_read`, where the kernel has to be told."""
+        before, self._watch_read = self._watch_read, True
+        try:
+            self._need(READ)
+        except BaseException:
+            self._watch_read = before
+            raise
+        self._sequential = 0
 
     @property
     def buffered(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.pollers import WRITE
 from dangagreen.green.net import Socket
 from dangagreen.green.parking import check_seconds, entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
@@ -31,15 +32,19 @@ class _Connecting(Descriptor):
         self.task = task
         super().__init__(sock, loop)
         self._watch_write = True
+        try:
+            self._need(WRITE)
+        except BaseException:
+            self._release()
+            raise
 
     def _events(self, mask: int) -> None:
         wake(self.task)
 
-    def release(self) -> None:
-        """Take the OS socket out of the loop, and leave it open."""
-        self._detach()
-        self.loop.forget(self.fd)
-        self.closed = True
+    def _let_go(self) -> None:
+        reason = self.close_reason
+        ours = ConnectionAbortedError(errno.ECONNABORTED, f"it was closed on this side: {reason}")
+        wake(self.task, reason if isinstance(reason, OSError) else ours)
 
 
 _QUEUE_FULL_SECONDS = 0.01
@@ -129,7 +134,7 @@ def _finish_connecting(task: Waiter, sock: socket.socket, timeout: float | None)
     try:
         park_for(task, _CONNECT, connecting, timeout)
     finally:
-        connecting.release()
+        connecting._release()
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 

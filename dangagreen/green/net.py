@@ -175,7 +175,11 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
         sock.finish()
     else:
         sock._at_work -= 1
-        sock.watch_read(True)
+        try:
+            sock.watch_read(True)
+        except BaseException:  # a connection that nobody watches would never be served again
+            sock.finish()
+            raise
 
 
 def _serve_request_of_override(begun: Context, sock: StreamSocket, handler: Handler) -> None:

@@ -230,10 +230,14 @@ class ReadingSocket(WatchedSocket):
         else:
             self._begin_wait()
         self._reader = task.resume
+        if not self._told & READ:
+            try:
+                self._need(READ)
+            except BaseException:
+                _stop_reading(self, task)
+                raise
         if not self._sequential and not self._watch_read:
             self._sequential = 1
-        if not self._told & READ:
-            self._need(READ)
         park(task, wait, self)
         self._reader = None  # dispatch resumes the task itself; any other wake has undone this, and raises
         if self._mute or self._eof > 0:  # a callback has found the end meanwhile, or closed

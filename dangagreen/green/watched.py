@@ -65,9 +65,13 @@ class WatchedSocket(CallbackSocket):
             raise self._busy(task)
         self._begin_wait()
         self._reader = Watch(task)
+        try:
+            self._need(READ)
+        except BaseException:
+            self._unwatch(task)
+            raise
         if not self._sequential and not self._watch_read:
             self._sequential = 1
-        self._need(READ)
 
     def _unwatch(self, task: Waiter) -> None:
         if isinstance(self._reader, Watch) and self._reader.task is task:

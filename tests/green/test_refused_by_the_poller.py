@@ -1,0 +1,335 @@
+"""A poller that refuses to watch (ENOSPC, ENOMEM of epoll_ctl): what was arranged before it is taken back, and the
+error reaches whoever asked. Every other call, error and position is the fault injector's (tests/soak)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+
+import pytest
+
+import dangagreen as d
+from dangagreen.core.listener import Listener
+
+
+class Refusing:
+    """In front of a poller: the calls named in `refuse` raise the next of its errors."""
+
+    def __init__(self, poller):
+        self.poller = poller
+        self.refuse = []
+
+    def __getattr__(self, name):
+        return getattr(self.poller, name)
+
+    def _call(self, name, *args):
+        for entry in self.refuse:
+            if name in entry[0] and (entry[2] is None or entry[2] == args[0]):
+                self.refuse.remove(entry)
+                raise OSError(entry[1], os.strerror(entry[1]))
+        return getattr(self.poller, name)(*args)
+
+    def add(self, fd, mask):
+        return self._call("add", fd, mask)
+
+    def modify(self, fd, mask):
+        return self._call("modify", fd, mask)
+
+
+@pytest.fixture
+def refuse(active_loop):
+    """`refuse(number, fd=None)`: the next call that would watch that fd, or any, raises so."""
+    active_loop.poller = poller = Refusing(active_loop.poller)
+    return lambda number=errno.ENOSPC, fd=None: poller.refuse.append(({"add", "modify"}, number, fd))
+
+
+READS = {
+    "read_line": lambda sock: sock.read_line(),
+    "read_exactly": lambda sock: sock.read_exactly(3),
+    "read_some": lambda sock: sock.read_some(),
+    "read_some_into": lambda sock: sock.read_some_into(bytearray(3)),
+    "read_to_end": lambda sock: sock.read_to_end(),
+    "select": lambda sock: d.select(sock, d.Event()),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM], ids=["ENOSPC", "ENOMEM"])
+def test_a_read_that_the_poller_refuses_raises_and_leaves_no_reader(real_loop, real_pair, refuse, read, number):
+    near, far = real_pair()
+    sock = d.Socket(near)
+    woken = []
+
+    def program():
+        refuse(number, sock.fd)
+        with pytest.raises(OSError) as caught:
+            read(sock)
+        assert caught.value.errno == number
+        assert sock._reader is None
+        far.send(b"one\n")
+        with d.move_on_after(0.05):
+            d.Event().wait()
+            woken.append("nothing was to wake it")
+        assert sock.read_line() == b"one\n"
+        sock.close()
+
+    d.run(program)
+    assert woken == []
+
+
+@pytest.mark.parametrize("style", ["sequential", "callback"])
+def test_a_refused_watch_read_is_taken_back(real_loop, tcp_pair, refuse, style):
+    near, _ = tcp_pair()
+    sock = d.Socket(near)
+    sock._sequential = style == "sequential"
+    refuse(errno.ENOSPC, sock.fd)
+    with pytest.raises(OSError):
+        sock.watch_read(True)
+    assert (sock._watch_read, sock._sequential, sock._told) == (False, style == "sequential", 32)
+    sock.watch_read(True)
+    assert sock._watch_read
+    refuse(errno.ENOMEM, sock.fd)
+    with pytest.raises(OSError):
+        sock.watch_write(True)
+    assert sock.as_string().startswith("Socket(R)")
+    sock.close()
+
+
+WRITES = {
+    "write": lambda sock, data: sock.write(data),
+    "write_all": lambda sock, data: [sock.write_all(data), sock.drain()],
+}
+
+
+@pytest.mark.parametrize("write", ["write", "write_all"])
+def test_what_cannot_be_sent_and_not_waited_for_closes_the_connection_and_is_told(
+    real_loop, tcp_pair, refuse, take_errors, write
+):
+    near, far = tcp_pair()
+    sock = d.Socket(near)
+    far.settimeout(5)
+
+    def program():
+        refuse(errno.ENOSPC, sock.fd)
+        with pytest.raises(OSError) as caught:
+            WRITES[write](sock, b"x" * 50_000_000)
+        assert caught.value.errno == errno.ENOSPC
+
+    d.run(program)
+    assert sock.closed
+    assert sock.unsent == 0
+    assert sock.close_reason.errno == errno.ENOSPC
+    while far.recv(1 << 20):
+        pass
+
+
+def test_writers_that_were_parked_before_hear_that_interest_could_not_be_lowered(loop, pair, refuse, take_errors):
+    sock, far = pair(capacity=10)
+    sock.write(b"x" * 20)
+    drained = d.spawn(sock.drain)
+    d.sleep(0)
+    far.capacity = 1000
+    refuse(errno.EBADF, sock.fd)
+    with pytest.raises(OSError):
+        sock.write(None)
+    drained.join(5)
+    drained.result()
+    sock.close()
+
+
+def test_to_watch_less_is_asked_for_again_at_the_next_event(real_loop, tcp_pair, refuse, run_turns):
+    near, far = tcp_pair()
+    sock = d.Socket(near)
+    sock.watch_read(True)
+    run_turns(2)
+    sock.watch_read(False)
+    refuse(errno.ENOMEM, sock.fd)
+    far.send(b"x")
+    run_turns(3)
+    assert not sock.closed
+    assert sock._told == 0
+    sock.close()
+
+
+def test_connect_is_told_and_leaves_nothing(real_loop, refuse):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        refuse(errno.ENOSPC)
+        with pytest.raises(OSError, match="cannot connect to") as caught:
+            d.run(d.connect, server.getsockname(), 5)
+        assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_connecting_socket_that_is_closed_from_elsewhere_ends_the_wait(real_loop, tcp_pair):
+    def program():
+        with socket.socket() as full:  # nobody accepts, so that the last one is on its way
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            others = []
+            for _ in range(8):
+                one = socket.socket()
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+                others.append(one)
+            task = d.spawn(d.connect, full.getsockname(), 5)
+            d.sleep(0.05)
+            for handler in d.Socket.descriptor_map().values():
+                handler.close("of no use any more")
+            task.join()
+            with pytest.raises(ConnectionAbortedError, match="cannot connect to"):
+                task.result()
+            for one in others:
+                one.close()
+
+    d.run(program)
+
+
+def test_a_request_served_whose_connection_cannot_be_watched_again_is_closed(real_loop, refuse, take_errors):
+    def handler(sock):
+        sock.write_all(sock.read_line())
+        sock._told = 0  # as if the kernel had been told, while the handler was at work, that it need not watch
+        refuse(errno.ENOSPC, sock.fd)
+
+    def program():
+        with d.serve_requests(("127.0.0.1", 0), handler) as listener:
+            client = d.connect(listener.address)
+            client.write_all(b"one\n")
+            assert client.read_to_end() == b"one\n"
+            client.close()
+
+    d.run(program)
+    assert [context.exception.errno for context in take_errors()] == [errno.ENOSPC]
+
+
+def test_a_listener_that_is_refused_is_in_no_map_and_its_address_is_free(real_loop, refuse, peers):
+    refuse(errno.ENOSPC)
+    with pytest.raises(OSError) as caught:
+        d.serve(("127.0.0.1", 0), print)
+    assert caught.value.errno == errno.ENOSPC
+    assert d.Socket.descriptor_map() == {}
+    mine = socket.create_server(("127.0.0.1", 0))
+    peers.append(mine)
+    refuse(errno.ENOMEM)
+    with pytest.raises(OSError):
+        d.serve(mine, print)
+    assert d.Socket.descriptor_map() == {}
+    with d.serve(mine, print) as listener:  # it was left open
+        assert listener.address == mine.getsockname()
+
+
+def test_a_full_listener_that_cannot_watch_again_rests_and_the_close_that_made_room_is_none_the_worse(
+    real_loop, refuse, run_until, caplog, monkeypatch
+):
+    monkeypatch.setattr(Listener, "rest_seconds", 0.02)
+    taken = []
+    listener = d.serve(("127.0.0.1", 0), type("Taken", (d.Socket,), {"__init__": lambda s, k: taking(s, k)}))
+
+    def taking(sock, os_socket):
+        d.Socket.__init__(sock, os_socket)
+        taken.append(sock)
+
+    listener.max_connections = 1
+    clients = [socket.create_connection(listener.address) for _ in range(2)]
+    run_until(lambda: len(taken) == 1 and not listener._told & 1)
+    refuse(errno.ENOMEM, listener.fd)
+    taken[0].close()
+    assert "rests" in caplog.text
+    run_until(lambda: len(taken) == 2)
+    for one in (*clients, *taken, listener):
+        one.close()
+
+
+def test_of_several_fds_all_are_watched_or_none_of_the_new_ones(real_loop, refuse):
+    ends = [os.pipe() for _ in range(3)]
+    first, second, third = (end for end, _ in ends)
+    d.Socket.add_other_fds({first: print})
+    refuse(errno.ENOSPC, third)
+    with pytest.raises(OSError):
+        d.Socket.other_fds({first: repr, second: print, third: print})
+    assert d.Socket.other_fds() == {first: print}
+    refuse(errno.ENOSPC, third)
+    with pytest.raises(OSError):
+        d.Socket.other_fds({second: print, third: print})
+    assert d.Socket.other_fds() == {first: print}
+    assert d.Socket.other_fds({second: print, third: repr}) == {second: print, third: repr}
+    d.Socket.other_fds({})
+    for pair in ends:
+        for fd in pair:
+            os.close(fd)
+
+
+def test_an_fd_that_was_closed_can_be_taken_out(real_loop):
+    ends = os.pipe()
+    d.Socket.add_other_fds({ends[0]: print})
+    for fd in ends:
+        os.close(fd)
+    assert d.Socket.other_fds({}) == {}
+
+
+def test_a_loop_that_cannot_be_woken_by_threads_does_not_run_and_leaves_nothing(poller_class):
+    before = len(os.listdir("/dev/fd"))
+    loop = d.Loop(poller=poller_class())
+    loop.loop_timeout = 0
+    loop.poller = Refusing(loop.poller)
+    loop.poller.refuse.append(({"add"}, errno.ENOSPC, None))
+    with pytest.raises(OSError):
+        loop.run(lambda: True)
+    assert loop._foreign_ends is None
+    loop.run(lambda: True)
+    loop.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+class Mute:
+    """The socket that wakes a loop, whose first sends fail."""
+
+    def __init__(self, end, errors):
+        self.end = end
+        self.errors = errors
+
+    def send(self, data):
+        if self.errors:
+            raise OSError(self.errors.pop(), "no room")
+        return self.end.send(data)
+
+    def __getattr__(self, name):
+        return getattr(self.end, name)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_a_thread_s_wake_up_that_fails_is_tried_again_and_at_the_latest_by_the_next(real_loop, run_until, failures):
+    called = []
+    real_loop.call_soon(print)
+    run_until(lambda: True)
+    ours = real_loop._foreign_ends
+    ours.ends = (ours.ends[0], Mute(ours.ends[1], [errno.ENOBUFS] * failures))
+    calls = 1 if failures < 3 else 2
+    threads = [threading.Thread(target=real_loop.call_soon_threadsafe, args=(called.append, n)) for n in range(calls)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert real_loop._awake
+    run_until(lambda: len(called) == calls)
+    assert not real_loop._awake
+
+
+def test_an_error_while_the_end_is_arranged_does_not_keep_the_end_away(loop, pair, advance):
+    sock, far = pair()
+    errors = [ZeroDivisionError()]
+
+    def writer(data):
+        if errors:
+            raise errors.pop()
+        return far.peer.send(data)
+
+    sock.set_writer_func(writer)
+    sock.write_soon(b"tail")
+    with pytest.raises(ZeroDivisionError):
+        sock.finish()
+    advance(1)
+    assert far.recv(100) == b"tail"
+    assert far.recv(100) == b""
+    assert not sock.closed
+    advance(2 * sock.linger_seconds + 1)  # it was sending meanwhile
+    assert sock.closed
