@@ -51,7 +51,7 @@ class Descriptor:
         self._reader: Callable[[], object] | None = None
         self._owner: Any = None  # the listener that accepted it
         self._context: Context = copy_context()
-        self._queue: list[Any] | None = None  # what is to be sent
+        self._queue: Any = None  # what is to be sent: a list, or a deque where there is much of it
         self._told = UNTOLD
         loop.register(self)
         loop.unsettled.append(self)  # so that one that watches nothing still learns of hang-ups

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import socket
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, ClassVar
 
 from dangagreen.core.descriptor import Descriptor
@@ -25,6 +27,7 @@ Writer = Callable[[Buffer], int]
 _JOIN = 131072  # bytes put together for one send; what glibc still allocates without a system call
 MUTE, OBSERVED, OWES = 1, 2, 4  # what is written goes nowhere; a drain wants to know who has answered; it has not
 IDLE, BLOCKED, FLUSHING = 0, 1, 2  # nobody sends the queue; the kernel took no more; it is being sent right now
+_MANY = 64  # pieces in a queue: beyond it a deque, which costs more memory, and nothing to take from its head
 _CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their turn
 
 # TCP_CORK is Linux's name, TCP_NOPUSH that of the BSDs and macOS.
@@ -61,7 +64,7 @@ class Outgoing(Descriptor):
         self._sending = IDLE
         self._writer: Writer | None = None
         self._heard = self.loop.now  # when the peer last sent something, or took what it had let wait; see lifetime
-        self._writers: list[Any] | None = None  # tasks that wait for the queue to shrink
+        self._writers: Any = None  # tasks that wait for the queue to shrink
         self._high_water = self.high_water  # a slot is read four times as fast as an attribute of the class
         self._above = False  # over the high-water mark, and not yet under the low one again
         self._mute = 0  # MUTE when closed, finished or broken; or OBSERVED, perhaps with OWES, while a drain is on
@@ -185,10 +188,13 @@ class Outgoing(Descriptor):
         else:
             self._flush()
 
-    def _flush_in_order(self, queue: list[Any], refused: bool = False) -> None:
+    def _flush_in_order(self, queue: Any, refused: bool = False) -> None:
         """Flush in as many steps as it takes. `refused`: the first one was made, and the kernel took less than it was
         given."""
         self._sending = FLUSHING
+        if len(queue) > _MANY and type(queue) is list:
+            self._queue = deque(queue)
+            queue = self._queue
         calls, blocked = 0, refused
         try:
             if refused:
@@ -201,7 +207,9 @@ class Outgoing(Descriptor):
                 elif calls < _CALLS_AT_ONCE:
                     calls += 1
                     self._calls -= 1
-                    queue.pop(0)()
+                    call = queue[0]
+                    _take_off(queue, 1)
+                    call()
                 else:
                     break
         finally:
@@ -211,30 +219,33 @@ class Outgoing(Descriptor):
             elif self._told & WRITE:
                 self._settle()
 
-    def _send_some(self, queue: list[Any]) -> bool:
+    def _send_some(self, queue: Any) -> bool:
         """Send the bytes at the head of the queue with one call. Did the kernel take them all?"""
         count, data = 1, queue[0]
         if len(queue) > 1:
-            size = len(data)
-            while count < len(queue) and size < _JOIN and not (self._calls and callable(queue[count])):
-                size += len(queue[count])
+            size = count = 0
+            for piece in queue:
+                if count and (size >= _JOIN or (self._calls and callable(piece))):
+                    break
+                size += len(piece)
                 count += 1
             if count > 1:
-                data = b"".join(queue[:count])
+                data = b"".join(islice(queue, count))
         sent = self._try_to_send(data)
         if sent >= 0:
             self._was_sent(queue, count, data, sent)
         return sent == len(data)
 
-    def _was_sent(self, queue: list[Any], count: int, data: Buffer, sent: int) -> None:
+    def _was_sent(self, queue: Any, count: int, data: Buffer, sent: int) -> None:
         """Of `data`, which is the first `count` pieces of the queue put together, so many bytes were sent."""
         self.unsent -= sent
         if sent:
             self._heard = self.loop.now
         if sent == len(data):
-            del queue[:count]
+            _take_off(queue, count)
         elif sent or count > 1:
-            queue[:count] = [memoryview(data)[sent:]]
+            _take_off(queue, count)
+            queue.insert(0, memoryview(data)[sent:])
 
     def _try_to_send(self, data: Buffer) -> int:
         """How many bytes the kernel took, or -1 if it will take no more at all. `write` has the same in line."""
@@ -357,6 +368,15 @@ class Outgoing(Descriptor):
 
     def debugmsg(self, message: str, *args: object) -> None:
         raise NotImplementedError
+
+
+def _take_off(queue: Any, count: int) -> None:
+    """Take so many pieces off its head."""
+    if type(queue) is list:
+        del queue[:count]
+    else:
+        for _ in range(count):
+            queue.popleft()
 
 
 def as_bytes(data: Any) -> bytes:

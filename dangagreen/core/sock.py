@@ -22,6 +22,7 @@ from dangagreen.core.words import InWords
 
 # Beside ERR and HUP, which say that their hooks were called:
 _AFTER_THE_END = 32  # event_hup was called after read() had returned None
+_LARGE = 65536  # bytes in a buffer: to copy so many takes no longer than a system call or two
 BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
@@ -126,10 +127,29 @@ class Socket(DangaNames, InWords):
         self.loop.check_thread("push_back_read")
         data = as_bytes(data)
         if data and not self.closed and not self._finishing:
-            self._buffer = data + bytes(self._buffer[self._pos :])
-            self._pos = self._searched = 0
+            self._put_before(data)
+            self._searched = 0
             if self._watch_read or self._reader is not None:
                 self.loop.pushed[self] = True
+
+    def _put_before(self, data: bytes) -> None:
+        """Put bytes before those in the buffer.
+
+        One that is large grows at its head by as much as it holds: then to put many small pieces there takes a time
+        that is proportional to their size, whatever lies behind them.
+        """
+        buffer, start = self._buffer, self._pos
+        unread = len(buffer) - start
+        if unread + len(data) <= _LARGE:
+            self._buffer, self._pos = data + buffer[start:], 0
+            return
+        if start < len(data) or type(buffer) is bytes:
+            grown = bytearray(max(unread, len(data)))
+            start = len(grown)
+            grown += memoryview(buffer)[self._pos :]
+            self._buffer = buffer = grown
+        self._pos = start - len(data)
+        buffer[self._pos : start] = data  # type: ignore[index]
 
     def watch_read(self, on: bool) -> None:
         """Have `event_read` called whenever there is input, also input that was read ahead; or no longer."""
@@ -189,8 +209,10 @@ class Socket(DangaNames, InWords):
         if start + n >= len(buffer):
             self._buffer, self._pos = b"", 0
         elif isinstance(buffer, bytearray):
-            del buffer[: start + n]
-            self._pos = 0
+            self._pos = start + n
+            if self._pos > len(buffer) // 4 * 3:  # not each time: there is room for what is pushed back
+                del buffer[: self._pos]
+                self._pos = 0
         else:
             self._pos = start + n
         return taken if isinstance(taken, bytes) else bytes(taken)

@@ -58,6 +58,7 @@ class Passage(Source, Generic[Item]):
 
     def __init__(self, loop: Loop | None) -> None:
         super().__init__(loop)
+        self._watchers = OrderedDict()  # in a dict to find the first costs more and more
         self._getters: OrderedDict[Waiter, list[Item]] = OrderedDict()  # with a place to lay the item in
         self._putters: OrderedDict[Waiter, Item] = OrderedDict()
         self._attentive = self._ended = False
@@ -89,6 +90,17 @@ class Passage(Source, Generic[Item]):
         super()._watch(task)
         self._attentive = True
 
+    def _tell_one(self) -> None:
+        """Wake the first of those who watch, for one item. If it is still there in the next turn, since that task was
+        cancelled, or has taken something else, the next one is woken."""
+        wake(next(iter(self._watchers)))
+        if self._watchers:
+            self.loop._ready.append(self._tell_another)
+
+    def _tell_another(self) -> None:
+        if self._watchers and self.ready:
+            self._tell_one()
+
     # -- in
 
     def _pass_on(self, item: Item) -> bool:
@@ -113,14 +125,14 @@ class Passage(Source, Generic[Item]):
             else:
                 wake(task)
         if self._watchers and self.ready:
-            self._tell()
+            self._tell_one()
         self._attentive = bool(self._getters or self._watchers or self._ended)
 
     def _wait_to_put(self, task: Waiter, wait: Wait, item: Item, timeout: float | None = None) -> None:
         """Parks until the item was put in. TimeoutError if it was not."""
         self._putters[task] = item
         if self._watchers and self._room < 1:
-            self._tell()
+            self._tell_one()
         park_for(task, wait, self, timeout)
 
     # -- out

@@ -8,6 +8,7 @@ net).
 from __future__ import annotations
 
 from _thread import get_ident
+from collections import OrderedDict
 from types import TracebackType
 from typing import Self
 
@@ -70,12 +71,16 @@ class Socket(ReadingSocket):
                 raise LimitError(what, self.max_unsent)
             most = min(most, self.max_unsent - len(data))
         if self.unsent > most:
-            self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water))
+            self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water), len(data))
             if self._mute & MUTE:
                 raise self._cannot_write()
         if self.unsent + len(data) > self._high_water and not self._above:
             self._above = True
-            self.on_high_water()
+            try:
+                self.on_high_water()
+            except BaseException:
+                self._room()  # it was perhaps woken to use it
+                raise
             if self._mute & MUTE:
                 raise self._cannot_write()
 
@@ -85,14 +90,23 @@ class Socket(ReadingSocket):
         task = entering(self.loop, "drain")
         self._wait_unsent(task, _DRAIN, 0)
 
-    def _wait_unsent(self, task: Waiter, wait: Wait, most: int) -> None:
-        """Parks until no more than `most` bytes are queued."""
+    def _wait_unsent(self, task: Waiter, wait: Wait, most: int, size: int = 0) -> None:
+        """Parks until no more than `most` bytes are queued. `size` is what the task is going to queue then."""
         self._flush()
+        woken = False
         while not self._has_room(most):
             if self._writers is None:
-                self._writers = []
-            self._writers.append((task, most))
-            park(task, wait, self)
+                self._writers = _Writers()
+            line = self._writers.for_room if wait is _WRITE_ALL else self._writers.for_the_end
+            line[task] = most, size
+            if woken:  # somebody else has come in between
+                line.move_to_end(task, last=False)
+            try:
+                park(task, wait, self)
+            except BaseException:
+                self._room()  # it may have been woken already: then that is for the next one
+                raise
+            woken = True
         if self.closed or self._write_error is not None:
             raise self._cannot_write()
 
@@ -103,9 +117,21 @@ class Socket(ReadingSocket):
         return self.unsent <= most and (most > 0 or self._queue is None)
 
     def _room(self) -> None:
-        for task, most in list(self._writers or ()):
-            if self._has_room(most):
+        """Wake those who may go on: of those who write as many as there is room for, first come, first served."""
+        writers: _Writers | None = self._writers
+        if writers is None:
+            return
+        everybody = self.closed or self._write_error is not None or (self._mute & MUTE and self._queue is None)
+        if everybody or self._has_room(0):
+            for task in list(writers.for_the_end):
                 wake(task)
+        unsent, line = self.unsent, writers.for_room
+        while line:
+            task, (most, size) = next(iter(line.items()))
+            if not everybody and (unsent > most or not (most or self._queue is None)):
+                break
+            wake(task)
+            unsent += size
 
     def _cannot_write(self) -> OSError:
         if self._write_error is not None:
@@ -132,8 +158,24 @@ class Socket(ReadingSocket):
                 self.close(error)
 
 
+class _Writers:
+    """The tasks that wait for the queue of a socket to shrink, or to come to its end, each with how many bytes may be
+    queued when it goes on, and how many it then queues itself."""
+
+    __slots__ = ("for_room", "for_the_end")
+
+    def __init__(self) -> None:
+        self.for_room: OrderedDict[Waiter, tuple[int, int]] = OrderedDict()
+        self.for_the_end: OrderedDict[Waiter, tuple[int, int]] = OrderedDict()
+
+
 def _stop_writing(sock: Socket, task: Waiter) -> None:
-    sock._writers = [entry for entry in sock._writers or () if entry[0] is not task] or None
+    writers: _Writers | None = sock._writers
+    if writers is not None:
+        writers.for_room.pop(task, None)
+        writers.for_the_end.pop(task, None)
+        if not writers.for_room and not writers.for_the_end:
+            sock._writers = None
 
 
 _WRITE_ALL = Wait("write_all", _stop_writing)

@@ -1,6 +1,8 @@
 import array
 import os
 import socket
+from functools import partial
+from random import Random
 
 import pytest
 
@@ -803,3 +805,43 @@ def test_tcp_cork_means_nothing_on_a_unix_socket_and_after_close(real_loop, unix
     tcp.tcp_cork(True)
     tcp.tcp_cork(False)
     assert not unix.closed
+
+
+class Noisy(Socket):
+    """Its water marks are of no account."""
+
+    __slots__ = ()
+    high_water = low_water = 1 << 40
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_long_queue_of_pieces_and_callables_leaves_in_order(loop, wires, run_turns, seed):
+    random = Random(seed)
+    sock, peer = wires(200)
+    one = Noisy(sock)
+    one.write(bytes(201))
+    peer.recv(200)
+    written, left = bytearray(1), []
+    for number in range(600):
+        if random.random() < 0.3:
+            one.write(partial(left.append, (number, len(written))))
+        else:
+            piece = random.randbytes(random.choice([1, 3, 50, 3000]))
+            written += piece
+            one.write(random.choice([bytes, bytearray, memoryview])(piece))
+    read = bytearray()
+    for _ in range(100_000):
+        for _, at in left:
+            assert at <= len(read) + 400  # what was written before it has been sent
+        if not one.unsent and one._queue is None:
+            break
+        sock.writes.append(random.randrange(1, 150))
+        try:
+            read += peer.recv(random.randrange(1, 300))
+        except BlockingIOError:
+            pass
+        run_turns(1)
+    read += peer.recv(400)
+    assert read == written
+    assert [number for number, _ in left] == sorted(number for number, _ in left)
+    assert one.unsent == one._calls == 0

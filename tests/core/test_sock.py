@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
@@ -1048,3 +1049,31 @@ def test_receiving_with_a_large_n_does_not_ask_the_kernel_for_memory_each_time()
     """Where glibc allocates. Each time it would cost a page fault at the least, and a mapping."""
     faults = int(subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True, timeout=30).stdout)
     assert faults < (300 if platform.libc_ver()[0] == "glibc" else 100_000)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_pushed_back_and_read_agrees_with_a_model(loop, wires, seed):
+    random = Random(seed)
+    sock, _peer = wires(1 << 20)
+    one = Socket(sock)
+    model = b""
+    for _ in range(400):
+        step = random.random()
+        if step < 0.45:
+            piece = random.randbytes(random.choice([1, 5, 100, 5000, 70_000]))
+            one.push_back_read(piece)
+            model = piece + model
+        elif model:
+            size = random.choice([1, 4, 100, 9000, 100_000, len(model)])
+            if step < 0.7:
+                read = one.read(size)
+            else:
+                into = bytearray(size)
+                read = bytes(into[: one.read_into(into)])
+            assert read == model[: len(read)]
+            assert read
+            model = model[len(read) :]
+        assert one.buffered == len(model)
+        assert not one._buffer or len(one._buffer) <= 4 * len(model) + 65536
+    assert one.steal_socket() == (sock, model)
+    sock.close()
