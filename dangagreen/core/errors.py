@@ -162,3 +162,10 @@ OUT_OF_BUFFERS = _known("ENOBUFS ENOMEM")
 
 # epoll_ctl(2), kqueue(2): the poller cannot watch for more now.
 NO_ROOM = _known("ENOSPC ENOMEM")
+
+# send(2), recv(2), tcp(7), ip(7): the connection is broken, or its peer cannot be reached any more. What the peer has
+# sent before can be read, and then the end. Whatever else send and shutdown say, the connection may well live.
+BROKEN = _known(
+    "EPIPE ECONNRESET ECONNABORTED ECONNREFUSED ETIMEDOUT ENOTCONN ESHUTDOWN"
+    " EHOSTUNREACH EHOSTDOWN ENETUNREACH ENETDOWN ENETRESET ENONET EPROTO"
+)

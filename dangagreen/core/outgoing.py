@@ -8,6 +8,7 @@ empty (that is the greenlet layer's).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 from collections import deque
@@ -16,6 +17,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.errors import BROKEN
 from dangagreen.core.handlers import PAUSED
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import WRITE
@@ -293,12 +295,18 @@ class Outgoing(Descriptor):
             self._settle()
 
     def _write_failed(self, error: OSError) -> None:
-        """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there."""
+        """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there.
+
+        An error that does not say that the connection is broken leaves a peer who waits for more: close in any case.
+        """
         self._write_error = without_traceback(error)
         self._drop_queue()
-        if not self._may_be_read():
+        if error.errno not in BROKEN or not self._may_be_read():
             self.close(error)
-        elif self._writers:
+            return
+        with contextlib.suppress(OSError):  # it may live all the same (EPIPE of a Unix peer that has shut down reading)
+            self.sock.shutdown(socket.SHUT_WR)
+        if self._writers:
             self._room()
 
     def _drop_queue(self) -> None:

@@ -1,4 +1,5 @@
 import array
+import errno
 import os
 import socket
 from functools import partial
@@ -845,3 +846,29 @@ def test_a_long_queue_of_pieces_and_callables_leaves_in_order(loop, wires, run_t
     assert read == written
     assert [number for number, _ in left] == sorted(number for number, _ in left)
     assert one.unsent == one._calls == 0
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "EACCES", "EMSGSIZE", "EOPNOTSUPP", "ENOTSOCK", "EBADF"])
+def test_a_send_that_fails_on_a_connection_that_may_live_closes_it_so_that_the_peer_does_not_wait(loop, wires, name):
+    near, far = wires()
+    sock = Socket(near)
+    sock.watch_read(True)
+    far.send(b"a request")
+    near.writes.append(OSError(getattr(errno, name), "no sense"))
+    assert sock.write(b"a reply")
+    assert sock.closed
+    assert sock.close_reason.errno == getattr(errno, name)
+
+
+@pytest.mark.parametrize("name", ["EPIPE", "EHOSTUNREACH", "ETIMEDOUT"])
+def test_after_a_send_that_broke_reading_goes_on_and_the_peer_if_there_is_one_is_told_the_end(loop, wires, name):
+    near, far = wires()
+    sock = Socket(near)
+    sock.watch_read(True)
+    far.send(b"before")
+    near.writes.append(OSError(getattr(errno, name), "broken"))
+    sock.write(b"a reply")
+    assert not sock.closed
+    assert far.recv(10) == b""
+    assert sock.read(10) == b"before"
+    sock.close()
