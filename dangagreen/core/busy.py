@@ -24,6 +24,7 @@ class AtWork(Protocol):
     @property
     def _timer(self) -> object: ...
     def _was_at_work(self) -> None: ...
+    def _was_released(self) -> None: ...
 
 
 class Busy:
@@ -49,6 +50,8 @@ class Busy:
             sock._at_work -= HELD
             if sock._timer is not None:
                 sock._was_at_work()
+            if not sock._at_work:
+                sock._was_released()
 
     def __enter__(self) -> Self:
         return self

@@ -169,3 +169,7 @@ BROKEN = _known(
     "EPIPE ECONNRESET ECONNABORTED ECONNREFUSED ETIMEDOUT ENOTCONN ESHUTDOWN"
     " EHOSTUNREACH EHOSTDOWN ENETUNREACH ENETDOWN ENETRESET ENONET EPROTO"
 )
+
+# Of these, what has ended the peer's stream too, and is no clean end of it. The OS tells it once, to whichever call is
+# the first. (EPIPE and the like say that nothing can be sent, and nothing of what was received.)
+CUT_OFF = BROKEN - _known("EPIPE ESHUTDOWN ENOTCONN")

@@ -6,6 +6,8 @@ wait for a peer that does not behave is bounded. What does not belong here: what
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from _thread import get_ident
 from collections.abc import Callable
@@ -31,7 +33,7 @@ class Lifetime(Outgoing):
     `finish()` bears with).
     """
 
-    __slots__ = ("_at_work", "_born", "_eof", "_finishing", "_late", "_timer")
+    __slots__ = ("_at_work", "_born", "_eof", "_finishing", "_late", "_read_error", "_timer")
 
     idle_timeout: ClassVar[float | None] = None
     lifetime: ClassVar[float | None] = None
@@ -48,6 +50,7 @@ class Lifetime(Outgoing):
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         Outgoing.__init__(self, sock, loop)
         self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
+        self._read_error: OSError | None = None  # what has broken the connection: in place of a clean end
         self._finishing = False
         self._at_work = 0  # 1 while a handler of serve_requests runs, and HELD more for each busy() that is held
         self._timer: Timer | None = None
@@ -111,6 +114,9 @@ class Lifetime(Outgoing):
         """
         return Busy(self)
 
+    def _was_released(self) -> None:
+        """Nobody holds it any more."""
+
     # -- finish
 
     def write_eof(self) -> None:
@@ -129,7 +135,18 @@ class Lifetime(Outgoing):
         try:
             self._shut_writing(self._end_writing)
         except OSError as error:
-            self._write_failed(error)
+            self._write_failed(self._cause(error))
+
+    def _cause(self, error: OSError) -> OSError:
+        """What has broken the connection, where the error only says that it is gone (EPIPE, or ENOTCONN)."""
+        if error.errno == errno.ENOTCONN and self._read_error is None:
+            return self._pending_error() or error
+        return self._read_error or error
+
+    def _pending_error(self) -> OSError | None:
+        """The error that the OS has to tell, which it then tells nobody else."""
+        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return OSError(number, os.strerror(number)) if number else None
 
     def _shut_writing(self, again: Callable[[], None]) -> bool:
         """Send the end of the stream. Where the kernel has no memory for it now, False, and `again` is called later."""
@@ -207,7 +224,7 @@ class Lifetime(Outgoing):
         try:
             done = self._shut_writing(self._shut_down)
         except OSError as error:
-            return self.close(error)
+            return self.close(self._cause(error))
         if done:
             self._drop_queue()
             if self._writers:

@@ -302,7 +302,7 @@ class Outgoing(Descriptor):
         self._write_error = without_traceback(error)
         self._drop_queue()
         if error.errno not in BROKEN or not self._may_be_read():
-            self.close(error)
+            self.close(self._cause(error))
             return
         with contextlib.suppress(OSError):  # it may live all the same (EPIPE of a Unix peer that has shut down reading)
             self.sock.shutdown(socket.SHUT_WR)
@@ -316,6 +316,10 @@ class Outgoing(Descriptor):
 
     def _may_be_read(self) -> bool:
         return False
+
+    def _cause(self, error: OSError) -> OSError:
+        """What has broken the connection, where more is known of that than the error says."""
+        return error
 
     def _let_go(self) -> None:
         self._drop_queue()

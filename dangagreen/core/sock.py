@@ -6,14 +6,14 @@ by the loop alone. What does not belong here: anything that waits.
 
 from __future__ import annotations
 
-import os
 import socket
 from _thread import get_ident
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen.core.danga import DangaNames
-from dangagreen.core.errors import BusyError, ClosedError
+from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
@@ -40,7 +40,6 @@ class Socket(DangaNames, InWords):
         "_hung",
         "_line_limit",
         "_pos",
-        "_read_error",
         "_searched",
         "_sequential",
     )
@@ -56,7 +55,6 @@ class Socket(DangaNames, InWords):
         self._hung = 0
         self._at_once = 0  # bytes of bulk that may be received without waiting first
         self._sequential = 0  # whose style decides what a hang-up does: 0 callbacks; 1 sequential; 2 and has written
-        self._read_error: OSError | None = None
         self._peer: Any = None
         self._local: Any = None
 
@@ -119,6 +117,8 @@ class Socket(DangaNames, InWords):
         """There is nothing more to read, and `read` says so."""
         self._eof = 2
         self.loop.unsettled.append(self)
+        if self._read_error is not None:  # no event need tell of it any more
+            self.loop._ready.append(partial(self.loop.call, self, self._tell_error))
         if self._reader is not None:  # a task waits for what has come to its end
             self.loop.pushed[self] = True
 
@@ -234,19 +234,21 @@ class Socket(DangaNames, InWords):
     # -- events
 
     def event_err(self) -> object:
-        """Called once when the OS reports an error on the socket. It closes, with that error as the reason."""
-        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            self._read_error = OSError(number, os.strerror(number))
-        self._hung |= BY_PEER
-        self.close(self._read_error or "an error on the socket")
+        """Called once when an error has broken the connection and, where reading is watched, all its input was read.
+
+        It closes, with that error as the reason, unless there is input that nobody has read.
+        """
+        self._read_error = self._read_error or self._pending_error()
+        if not self._unread():
+            self._hung |= BY_PEER
+            self.close(self._read_error or "an error on the socket")
         return None
 
     def event_hup(self) -> object:
         """Called when the peer hung up and, where reading is watched, all its input was read. It closes if so."""
         if not self._unread():
             self._hung |= BY_PEER
-            self.close("the peer hung up")
+            self.close(self._read_error or "the peer hung up")
         return None
 
     def _hook(self, event: str, call: Callable[[], object]) -> None:
@@ -287,15 +289,31 @@ class Socket(DangaNames, InWords):
         if self._watch_read or not self._sequential:
             if self._watch_read and (self._eof < 2 or self._buffer) and (ended & HUP or self._unread()):
                 return
-            if ended & ERR and not self._hung & ERR:
-                self._hung |= ERR
-                self._hook("err", self.event_err)
+            if ended & ERR or self._read_error is not None:
+                self._tell_error()
             stage = HUP if self._eof < 2 else _AFTER_THE_END
             if ended & HUP and not self._hung & stage and not self.closed:
                 self._hung |= stage
                 self._hook("hup", self.event_hup)
         if self._reader is None and self._sending != BLOCKED and not self.closed:
             self._detach()
+
+    def _tell_error(self) -> None:
+        """Call `event_err`, once, unless tasks read this socket: they find the error by reading."""
+        silent = self.closed or self._finishing or self._hung & ERR or self._reader is not None
+        if not silent and (self._watch_read or not self._sequential):
+            self._hung |= ERR
+            self._hook("err", self.event_err)
+
+    def _write_failed(self, error: OSError) -> None:
+        """A reset that a send has met is told to nobody else: the reader finds it here, after all that is readable."""
+        broken = error.errno in CUT_OFF and not self._eof
+        if broken:
+            self._read_error = self._read_error or without_traceback(error)
+        was_closed = self.closed
+        super()._write_failed(error)
+        if broken and self.closed and not was_closed:  # there was nothing to read, and whoever tries finds out why
+            self._hung |= BY_PEER
 
     def _pushed_back(self, just_now: bool) -> bool:
         """Deliver what was pushed back or read ahead. Is there more for the next turn?
@@ -325,6 +343,8 @@ class Socket(DangaNames, InWords):
             raise ClosedError(self, self.close_reason)
         if self._queue:  # an empty one is being flushed: we are in the last callable of it
             raise BusyError(f"{self!r} cannot be stolen while {self.unsent} bytes are queued: drain() it first")
+        if self._read_error is not None:  # of which the OS socket would not tell its next owner
+            raise without_traceback(self._read_error)
         sock, rest = self.sock, bytes(self._buffer[self._pos :])
         self._detach()
         self.loop.forget(self.fd)
@@ -334,6 +354,8 @@ class Socket(DangaNames, InWords):
 
     def _no_more_reading(self) -> None:
         self._buffer, self._pos = b"", 0
+        if self._read_error is not None and self.closed and self.close_reason is None:
+            self.close_reason = self._read_error
         if self._reader is not None:
             self._release_reader()
 

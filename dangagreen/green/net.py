@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dangagreen.core.addresses import Address
+from dangagreen.core.busy import HELD
 from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
@@ -46,19 +47,43 @@ class Socket(StreamSocket):
         if self._at_work and self._at_work & 1:  # its end watches again
             self._watch_read = False
             return None
+        if not self._buffer and not self._has_request():
+            return None
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
-        if not self._buffer and not self._eof:
-            try:
-                self._receive()
-            except OSError as error:
-                self.debugmsg("%r, which the handler finds by reading", error)
         if type(self).event_read is Socket.event_read:
             Handling(self, _serve_request, handler).start()
         else:  # not within it: what it undoes at its end, a current span perhaps, would be undone amid the request
             serve = partial(_serve_request_of_override, copy_context())
             self.loop._runnable.append(Handling(self, serve, handler).start)
         return None
+
+    def _has_request(self) -> bool:
+        """Receive what there is. At the end of the stream there is no request: the connection ends, and nobody is
+        started for that. A reset, or a hang-up, is told to its hook first, as in callback style."""
+        if self._mute and (self.closed or self._finishing):  # the event_read of a subclass has ended it
+            return False
+        if not self._eof:
+            try:
+                if self._receive():
+                    return bool(self._buffer)
+            except OSError as error:
+                self.debugmsg("%r between two requests", error)
+        self._has_ended()
+        self._end_idle()
+        return False
+
+    def _end_idle(self) -> None:
+        """Finish in this turn still, when the hooks have been called."""
+        self.loop._ready.append(partial(self.loop.call, self, self._finish_idle))
+
+    def _finish_idle(self) -> None:
+        if self._eof and not self._at_work and not self._buffer and self._reader is None:
+            self.finish()
+
+    def _was_released(self) -> None:
+        if self._eof and getattr(self._owner, "handler", None) is not None:
+            self._end_idle()
 
 
 def serve(
@@ -171,7 +196,7 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
             return
         if not 0 < sock.buffered < before or type(sock).event_read is not Socket.event_read or sock._watch_read:
             break
-    if sock._eof and not sock._buffer:
+    if sock._eof and not sock._buffer and sock._at_work < HELD:
         sock.finish()
     else:
         sock._at_work -= 1

@@ -290,6 +290,8 @@ class ReadingSocket(WatchedSocket):
         if not chunk:
             self._eof = 1
             self.loop.unsettled.append(self)
+            if self._read_error is not None:  # which somebody else has met
+                raise without_traceback(self._read_error)
             return False
         if self._timer is not None:
             self._heard = self.loop.now
@@ -310,10 +312,10 @@ class ReadingSocket(WatchedSocket):
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         if self._reader is not None:
             raise self._busy(task)
-        if self._read_error is not None:
-            raise without_traceback(self._read_error)
         if self.closed:
             self._eof = 1
+        if self._eof and self._read_error is not None:  # before that there may be input that came before it
+            raise without_traceback(self._read_error)
 
     def _incomplete(self, wanted: str) -> IncompleteReadError:
         partial = self._take(len(self._buffer)) if self._buffer else b""
