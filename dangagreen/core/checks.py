@@ -1,4 +1,4 @@
-"""What a call is given is checked here, at its entry and before anything is registered: times and counts.
+"""What a call is given is checked here, at its entry and before anything is registered: times, counts, functions.
 
 Rules: one function for each kind, so that all calls take and refuse alike; what is refused is refused with what was
 expected, as TypeError for another kind of thing, ValueError for one that makes no sense, OverflowError for one that is
@@ -7,13 +7,21 @@ too large. What does not belong here: addresses, and the meaning of what is chec
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from functools import partial
 from operator import index
+from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
+_GENERATORS = 0x20  # code flags, by their numbers since to import inspect takes 10 ms: CO_GENERATOR,
+NOT_RUN = _GENERATORS | 0x80 | 0x100 | 0x200  # CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
+RESUMED = ()  # what is left of a call that has resumed a task: nothing to look at
+_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
-def seconds(what: str, value: Any) -> float:
-    """A time as a float: of a float, an int, or what else has `__float__` or `__index__`, as Decimal and Fraction have.
+
+def seconds(what: str, value: Any, unit: str = "seconds") -> float:
+    """A time: a float, an int, or of what else has `__float__` or `__index__`, as Decimal and Fraction have, the float.
 
     A bool is an int, as everywhere in Python; infinity is never. Raises ValueError for NaN, which would be neither
     early nor late.
@@ -22,24 +30,28 @@ def seconds(what: str, value: Any) -> float:
         kind = type(value)
         if not (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
             hint = ": write its .total_seconds()" if hasattr(kind, "total_seconds") else ""
-            raise TypeError(f"{what} is a number of seconds, not {shown(value)}{hint}")
+            raise TypeError(f"{what} is a number of {unit}, not {shown(value)}{hint}")
         try:
-            value = float(value)
+            number = float(value)
         except OverflowError:
-            raise OverflowError(f"{what} is a number of seconds, and a float cannot hold {shown(value)}") from None
+            raise OverflowError(f"{what} is a number of {unit}, and a float cannot hold {shown(value)}") from None
+        value = value if kind is int else number
     if value != value:
-        raise ValueError(f"{what} is a number of seconds: NaN is not a number")
+        raise ValueError(f"{what} is a number of {unit}: NaN is not a number")
     return value  # type: ignore[no-any-return]
 
 
 def count(what: str, value: Any, least: int | None = 0) -> int:
-    """How many: an int, or what else has `__index__`, from `least` (None: any number) up to `sys.maxsize`."""
+    """How many: an int, or what else has `__index__`, from `least` (0, 1 or None: any number) up to `sys.maxsize`."""
     try:
         number = index(value)
     except TypeError:
+        if isinstance(value, float) and value != value:
+            raise ValueError(f"{what} is not a number") from None
         raise TypeError(f"{what} is no int: {shown(value)}") from None
     if least is not None and number < least:
-        raise ValueError(f"{what} is {least} or more, not {shown(number)}")
+        bound = "must be one or more" if least else "cannot be negative"
+        raise ValueError(f"{what} {bound}: {shown(number)}")
     if number > sys.maxsize:
         raise OverflowError(f"{what} is at most {sys.maxsize}, not {shown(number)}")
     return number
@@ -52,3 +64,37 @@ def shown(value: object) -> str:
     except Exception:  # an int of very many digits, or somebody's own
         return f"{type(value).__name__} of a repr that fails"
     return words if len(words) <= 100 else f"{words[:97]}..."
+
+
+def function(call: str, given: object, hint: str = "") -> None:
+    """Raise TypeError, in the name of `call`, for what cannot be called, and for what would not run if it were: an
+    `async def`, or a generator function."""
+    if type(given) is FunctionType and not given.__code__.co_flags & NOT_RUN:
+        return
+    if not callable(given):
+        raise TypeError(f"{call} needs a function, not {shown(given)}{hint}")
+    if (kind := kind_not_run(given)) is not None:
+        raise TypeError(f"{call} was given {shown(given)}, {kind}, which would never run: write a plain def")
+
+
+def kind_not_run(function: object) -> str | None:
+    """What kind of function it is, in words, if a call of it runs nothing; None for any other."""
+    while isinstance(function, partial):
+        function = function.func
+    for one in (function, type(function).__call__ if callable(function) else None):
+        code = getattr(getattr(one, "__func__", one), "__code__", None)
+        if isinstance(code, CodeType) and code.co_flags & NOT_RUN:
+            return "a generator function" if code.co_flags & _GENERATORS else "an async def"
+    return None
+
+
+def outcome(what: str, value: object) -> None:
+    """Raise TypeError for what a callback has returned if that is work which nobody will do: a coroutine or generator.
+
+    A coroutine is closed, so that no warning of one that was never awaited follows. To be called for what is not None.
+    """
+    if isinstance(value, _UNDONE):
+        if isinstance(value, CoroutineType):
+            with contextlib.suppress(ValueError, RuntimeError):  # it is running somewhere
+                value.close()
+        raise TypeError(f"{what} returned {shown(value)}, which nobody runs: write a plain def")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from dangagreen.core import checks
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
 
@@ -23,6 +24,8 @@ class _SetPostLoopCallback:
         loop: Loop = instance.loop if instance is not None else current_loop()
 
         def set_post_loop_callback(callback: PostLoopCallback | None) -> None:
+            if callback is not None:
+                checks.function("set_post_loop_callback", callback)
             if instance is None:
                 loop.post_loop_callback = callback
             elif callback is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from dangagreen.core.errors import NO_ROOM, OUT_OF_BUFFERS
 from dangagreen.core.handlers import PAUSED, UNTOLD
-from dangagreen.core.loop import Loop, current_loop, here
+from dangagreen.core.loop import Loop, current_loop, here, loop_or_current
 from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.tracebacks import without_traceback
 
@@ -38,9 +38,8 @@ class Descriptor:
     _timer: Any = None
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+        loop = here.loop or current_loop() if loop is None else loop_or_current(loop)
         sock.setblocking(False)
-        if loop is None:
-            loop = here.loop or current_loop()
         self.loop: Loop = loop
         self.sock = sock
         self.fd: int = sock.fileno()

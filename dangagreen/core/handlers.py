@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Protocol
 
+from dangagreen.core import checks
 from dangagreen.core.errors import ErrorContext
 from dangagreen.core.pollers import READ, WRITE, Poller
 
@@ -106,8 +107,8 @@ class FdHandler:
         return self.callback(READ)
 
     def _events(self, mask: int) -> None:
-        if not self.closed:
-            self.callback(mask)
+        if not self.closed and (result := self.callback(mask)) is not None:
+            checks.outcome(f"{self!r}", result)
 
     def _wanted(self) -> int:
         return READ

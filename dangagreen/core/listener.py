@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from dangagreen.core import checks
 from dangagreen.core.addresses import Address, open_listener, public, remove_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
@@ -38,8 +39,8 @@ class Listener(Descriptor):
     """
 
     __slots__ = (
-        "_connected", "_inherited", "_next", "_nodelay", "_path", "_refusals", "_rest", "_still", "address",
-        "connections", "handler", "max_connections",
+        "_connected", "_inherited", "_max_connections", "_next", "_nodelay", "_path", "_refusals", "_rest", "_still",
+        "address", "connections", "handler",
     )  # fmt: skip
 
     accepts_per_turn: ClassVar[int] = 32
@@ -55,6 +56,11 @@ class Listener(Descriptor):
         handler: Callable[[Any], object] | None = None,
         loop: Loop | None = None,
     ) -> None:
+        if max_connections is not None:
+            max_connections = checks.count("max_connections", max_connections, 1)
+        if not callable(getattr(sock, "accept", None)):
+            raise TypeError(f"a Listener is made of a listening socket, not of {checks.shown(sock)}")
+        checks.function("Listener", connected)
         self._connected = connected
         self._next = _accepting(sock)
         self._rest: Timer | None = None
@@ -62,7 +68,7 @@ class Listener(Descriptor):
         self._still: int | None = None  # how many it accepts at most before it retires
         self._refusals = 0  # how often accept has failed in this turn through no fault of the listener
         self.address: Any = public(sock.getsockname())
-        self.max_connections = max_connections
+        self._max_connections = max_connections
         self.connections = 0
         self.handler = handler  # what its connections start when they have input, if anything
         self._nodelay = nodelay and getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6)
@@ -148,6 +154,17 @@ class Listener(Descriptor):
         self.close(error)
         self.loop.report(ErrorContext(f"{words}: {error}", error, self))
 
+    @property
+    def max_connections(self) -> int | None:
+        """How many connections may be open at once; None is no limit. It may be assigned."""
+        return self._max_connections
+
+    @max_connections.setter
+    def max_connections(self, most: int | None) -> None:
+        self._max_connections = None if most is None else checks.count("max_connections", most, 1)
+        if not self.closed and not self._watch_read and self._rest is None:
+            self._go_on()
+
     def adopt(self, connection: Descriptor) -> None:
         """Count the connection until it closes."""
         connection._owner = self
@@ -177,7 +194,7 @@ class Listener(Descriptor):
         self.close()
 
     def _is_full(self) -> bool:
-        if self.max_connections is not None and self.connections >= self.max_connections:
+        if self._max_connections is not None and self.connections >= self._max_connections:
             self._watch_read = False
         return not self._watch_read
 

@@ -16,11 +16,12 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable
 
+from dangagreen.core import checks
 from dangagreen.core.handlers import UNTOLD
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.pollers import Poller, available_pollers
 from dangagreen.core.profiling import Profile
-from dangagreen.core.turn import Turning
+from dangagreen.core.turn import LONGEST_WAIT, Turning
 
 _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
 
@@ -36,7 +37,14 @@ class Loop(Turning):
     __slots__ = ("__weakref__", "_outer")
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
-        super().__init__(clock, poller if poller is not None else available_pollers()[0]())
+        checks.function("Loop(clock=...)", clock)
+        if poller is None:
+            poller = available_pollers()[0]()
+        elif not all(hasattr(poller, name) for name in ("add", "close", "modify", "remove", "wait")):
+            raise TypeError(
+                f"Loop needs a poller, an instance of one of available_pollers(), not {checks.shown(poller)}"
+            )
+        super().__init__(clock, poller)
         # Until a larger block has been freed, glibc asks the kernel for each one above 128 KiB and gives it back, with
         # page faults for all that is written to it. After this, to receive with n = 256 KiB takes 7 us in place of 20.
         bytes(_KEPT)
@@ -53,6 +61,8 @@ class Loop(Turning):
         somebody outside, a thread or a signal, might still wake it, logs one warning after `deadlock_seconds` instead
         (None: looks for neither).
         """
+        if until is not None:
+            checks.function("Loop.run", until)
         if self.running:
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
@@ -87,7 +97,8 @@ class Loop(Turning):
 
     def set_loop_timeout(self, milliseconds: float) -> None:
         """The longest that a turn may wait for events: -1 is no limit, 0 does not wait."""
-        self.loop_timeout = None if milliseconds < 0 else milliseconds / 1000
+        seconds = checks.seconds("the loop timeout", milliseconds, "milliseconds") / 1000
+        self.loop_timeout = None if seconds < 0 else min(seconds, LONGEST_WAIT)
 
     # -- the end, fork
 
@@ -209,6 +220,15 @@ def current_loop() -> Loop:
             return loop
         loop = here.loop = Loop()
         loop._close_with_thread()
+    return loop
+
+
+def loop_or_current(loop: Loop | None) -> Loop:
+    """The loop that a call is given, or this thread's. Raises TypeError for what is no loop."""
+    if loop is None:
+        return current_loop()
+    if not isinstance(loop, Loop):
+        raise TypeError(f"{checks.shown(loop)} is no Loop")
     return loop
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, ClassVar
 
+from dangagreen.core import checks
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import BROKEN
 from dangagreen.core.handlers import PAUSED
@@ -115,10 +116,13 @@ class Outgoing(Descriptor):
 
     def _write_later(self, data: Buffer | Callable[[], object] | None) -> bool:
         """`write`, when there is a queue, or when what is to be written is not bytes."""
-        if data is not None and not callable(data):
-            data = as_bytes(data)
-            if self._queue is None and (self._writer is None or not data):
-                return self.write(data) if data else True
+        if data is not None:
+            if callable(data):
+                checks.function("write", data)
+            else:
+                data = as_bytes(data)
+                if self._queue is None and (self._writer is None or not data):
+                    return self.write(data) if data else True
         if self._mute and self._is_mute():
             return True
         self.loop.check_thread("write")
@@ -211,7 +215,8 @@ class Outgoing(Descriptor):
                     self._calls -= 1
                     call = queue[0]
                     _take_off(queue, 1)
-                    call()
+                    if (result := call()) is not None:
+                        checks.outcome("a callable given to write", result)
                 else:
                     break
         finally:
@@ -362,8 +367,12 @@ class Outgoing(Descriptor):
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace the system call: `writer(data)` answers how many bytes it took, or raises BlockingIOError."""
 
+        if writer is not None:
+            checks.function("set_writer_func", writer)
+
         def checked(data: Buffer) -> int:
             sent = writer(data)  # type: ignore[misc]
+            checks.outcome(f"the writer {writer!r}", sent)
             if not 0 <= sent <= len(data):
                 raise ValueError(f"the writer {writer!r} was given {len(data)} bytes and says that it took {sent}")
             return sent

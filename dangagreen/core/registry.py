@@ -13,6 +13,7 @@ from _thread import get_ident
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dangagreen.core import checks
 from dangagreen.core.errors import ErrorContext
 from dangagreen.core.handlers import FdHandler, Handler, log_error
 from dangagreen.core.pollers import Events, Poller
@@ -51,6 +52,7 @@ class Registry(Schedule):
     def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
         """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
         if fds is not None:
+            fds = _checked(fds)
             self.add_other_fds(fds)
             for fd, handler in list(self._others.items()):
                 if fd not in fds:
@@ -70,6 +72,7 @@ class Registry(Schedule):
         Raises, and watches none of the new ones, if one of them belongs to a socket or cannot be watched (OSError).
         """
         self.check_thread("add_other_fds")
+        fds = _checked(fds)
         added: dict[int, FdHandler] = {}
         try:
             for fd, callback in fds.items():
@@ -148,7 +151,9 @@ class Registry(Schedule):
     def call(self, handler: Handler, hook: Callable[[], object]) -> object:
         """Call what a subclass may have overridden, in the handler's context; if it raises, that costs this handler."""
         try:
-            return handler._context.run(hook)
+            if (result := handler._context.run(hook)) is not None:
+                checks.outcome(f"{hook!r}", result)
+            return result
         except Exception as error:
             self.failed(handler, error)
             return None
@@ -171,7 +176,18 @@ class Registry(Schedule):
     def report(self, context: ErrorContext) -> None:
         """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""
         try:
-            self.on_error(context)
+            if (result := self.on_error(context)) is not None:
+                checks.outcome("on_error", result)
         except Exception:
             log.exception("loop.on_error raised; what it was to report follows")
             log_error(context)
+
+
+def _checked(fds: Mapping[int, Callable[[int], object]]) -> dict[int, Callable[[int], object]]:
+    """What `other_fds` is given, as a dict. Raises TypeError and ValueError, before any of them is watched."""
+    if not isinstance(fds, Mapping):
+        raise TypeError(f"other_fds needs a mapping of fds to functions, not {checks.shown(fds)}")
+    for fd, callback in fds.items():
+        checks.count("an fd of other_fds", fd)
+        checks.function("other_fds", callback)
+    return dict(fds)

@@ -16,8 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import partial
+from types import FunctionType
 from typing import Any
 
+from dangagreen.core import checks
+from dangagreen.core.checks import NOT_RUN
 from dangagreen.core.errors import ForeignThreadError
 from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Poller
@@ -73,10 +76,13 @@ class Schedule:
         """
         if get_ident() != self.thread:
             self._check_open("call_soon")
+        if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
+            checks.function("call_soon", callback, ": write call_soon(f, x) for f(x)")
         self._ready.append(partial(copy_context().run, callback, *args))
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """The same from any thread, or from a signal handler: the one way into a loop from outside."""
+        checks.function("call_soon_threadsafe", callback, ": write call_soon_threadsafe(f, x) for f(x)")
         self._ready.append(partial(copy_context().run, callback, *args))
         handler = self._foreign_ends
         if handler is not None and not self._awake:
@@ -99,13 +105,15 @@ class Schedule:
         """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
         if get_ident() != self.thread:
             self._check_open("add_timer")
-        if not callable(callback):
-            raise TypeError(f"add_timer needs a callable, not {callback!r}")
-        if not seconds > 0:
-            if seconds != seconds:
-                raise ValueError("add_timer: the seconds are not a number")
-            seconds = 0.0
-        return self.timers.add(self.clock() + seconds, callback, copy_context())
+        if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
+            checks.function("add_timer", callback)
+        try:
+            if not seconds > 0:
+                seconds = 0.0 if seconds == seconds else checks.seconds("the time of a timer", seconds)
+            deadline = self.clock() + seconds
+        except (TypeError, OverflowError):  # what is usual need not be looked at for this
+            return self.add_timer(checks.seconds("the time of a timer", seconds), callback)
+        return self.timers.add(deadline, callback, copy_context())
 
     def check_thread(self, call: str) -> None:
         """Raise ForeignThreadError unless this is the loop's own thread. Of a closed loop nothing can be torn."""

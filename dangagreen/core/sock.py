@@ -6,12 +6,14 @@ by the loop alone. What does not belong here: anything that waits.
 
 from __future__ import annotations
 
+import _socket
 import socket
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+from dangagreen.core import checks
 from dangagreen.core.danga import DangaNames
 from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError
 from dangagreen.core.loop import Loop
@@ -23,6 +25,8 @@ from dangagreen.core.words import InWords
 # Beside ERR and HUP, which say that their hooks were called:
 _AFTER_THE_END = 32  # event_hup was called after read() had returned None
 _LARGE = 65536  # bytes in a buffer: to copy so many takes no longer than a system call or two
+_kind = _socket.socket.type.__get__  # not by the property of socket.socket, which makes an enumeration member
+_STREAM = int(socket.SOCK_STREAM)
 BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
@@ -47,6 +51,11 @@ class Socket(DangaNames, InWords):
     line_limit: ClassVar[int] = 65536
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+        try:
+            if _kind(sock) != _STREAM:
+                check_connection(sock)
+        except TypeError:  # no OS socket
+            check_connection(sock)
         InWords.__init__(self, sock, loop)
         self._line_limit = self.line_limit
         self._buffer: bytes | bytearray = b""
@@ -252,10 +261,10 @@ class Socket(DangaNames, InWords):
         return None
 
     def _hook(self, event: str, call: Callable[[], object]) -> None:
-        if self.loop.profile is None:
-            call()
-        else:
-            self.loop.profile.measure(self, event, call)
+        profile = self.loop.profile
+        result = call() if profile is None else profile.measure(self, event, call)
+        if result is not None and result is not checks.RESUMED:
+            checks.outcome(f"event_{event}", result)
 
     def _events(self, mask: int) -> None:
         if self.closed:
@@ -366,6 +375,29 @@ class Socket(DangaNames, InWords):
         if self._finishing or self._eof:
             return bool(self._buffer)
         return self._watch_read or self._reader is not None or bool(self._sequential) or self._unread()
+
+
+def room_of(call: str, buffer: Any) -> int:
+    """For how many bytes a writable buffer has room. Raises TypeError for another thing, ValueError for one of none."""
+    try:
+        with memoryview(buffer) as view:
+            if view.readonly:
+                raise TypeError
+            room = view.nbytes
+    except TypeError:
+        raise TypeError(f"{call} needs a writable buffer, such as a bytearray, not {checks.shown(buffer)}") from None
+    if not room:
+        raise ValueError(f"{call}: the buffer has no room")
+    return room
+
+
+def check_connection(sock: Any) -> None:
+    """Raise TypeError for what a Socket cannot be made of."""
+    needs = ("fileno", "recv", "send", "setblocking")
+    if not all(callable(getattr(sock, name, None)) for name in needs):
+        raise TypeError(f"a Socket is made of a socket, or of what has its methods, not of {checks.shown(sock)}")
+    if getattr(sock, "type", None) == socket.SOCK_DGRAM:
+        raise TypeError(f"a Socket needs a stream, and {checks.shown(sock)} is for datagrams")
 
 
 class _Stolen:

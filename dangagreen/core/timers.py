@@ -13,6 +13,8 @@ from contextvars import Context
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
+from dangagreen.core import checks
+
 _TOO_FEW_TO_SWEEP = 64
 _BEFORE_OTHERS = 1 << 60
 _FIRED = 0  # in the place of its number
@@ -68,13 +70,13 @@ class Timer:
     def fire(self) -> None:
         """Call the callback, in the context that the timer was made in. Only the loop does this."""
         callback, context = self.callback, self.context
+        result: object
         self.callback = self.context = None
         if callback is not None:
             self._number = _FIRED
-            if context is None:
-                callback()
-            else:
-                context.run(callback)
+            result = callback() if context is None else context.run(callback)
+            if result is not None and result is not checks.RESUMED:
+                checks.outcome(f"the timer's {callback!r}", result)
 
     def __repr__(self) -> str:
         return f"<Timer at {self.deadline:.6f}: {self.callback!r}>" if self.active else "<Timer, done>"

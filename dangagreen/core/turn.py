@@ -13,6 +13,8 @@ from contextvars import Context, copy_context
 from itertools import islice
 from typing import Any
 
+from dangagreen.core import checks
+from dangagreen.core.checks import RESUMED
 from dangagreen.core.errors import Deadlock, ErrorContext
 from dangagreen.core.handlers import Green, Handler
 from dangagreen.core.outside import who_might_wake
@@ -25,14 +27,14 @@ _EVENTS = 16  # that are dispatched before the timers are looked at again
 _FEW = 32  # descriptors that may be looked at before each wait
 _LOOK = 5e-6  # seconds for each that is to be looked at, ten times what that takes
 _SHOWN = 50  # tasks in the table of a deadlock
-_LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
+LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
 class Turning(Registry):
     """What a loop does, time and again."""
 
     __slots__ = (
-        "_stop", "_waited", "_warned", "current", "deadlock_seconds", "green", "loop_timeout", "measurements", "now",
+        "_deadlock_seconds", "_stop", "_waited", "_warned", "current", "green", "loop_timeout", "measurements", "now",
         "post_loop_callback", "profile", "unflushed", "unsettled",
     )  # fmt: skip
 
@@ -46,10 +48,21 @@ class Turning(Registry):
         self._stop = self._warned = False
         self._waited = False  # in vain, before a look for a stall
         self.loop_timeout: float | None = None
-        self.deadlock_seconds: float | None = 5.0
+        self._deadlock_seconds: float | None = 5.0
         self.post_loop_callback: Callable[..., object] | None = None
         self.measurements = Profile()
         self.profile: Profile | None = None  # the same while profiling is on
+
+    @property
+    def deadlock_seconds(self) -> float | None:
+        """After how many seconds of a wait without limit a deadlock is looked for; None: never. It may be assigned."""
+        return self._deadlock_seconds
+
+    @deadlock_seconds.setter
+    def deadlock_seconds(self, value: float | None) -> None:
+        if value is not None:
+            value = min(max(0.0, checks.seconds("deadlock_seconds", value)), LONGEST_WAIT)
+        self._deadlock_seconds = value
 
     def _turn(self) -> bool:
         # A slot that is called where it is read costs the interpreter twice as much.
@@ -91,8 +104,8 @@ class Turning(Registry):
         patience = None
         if self.timers.heap and (deadline := self.timers.next_deadline()) is not None:
             patience = deadline - self.clock()
-            if not 0.0 < patience < _LONGEST_WAIT:
-                patience = _LONGEST_WAIT if patience > 0.0 else 0.0
+            if not 0.0 < patience < LONGEST_WAIT:
+                patience = LONGEST_WAIT if patience > 0.0 else 0.0
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
             if (patience is None or patience > 1) and self._seems_to_hear_of_nobody():
                 return self._look_for_a_stall(patience)
@@ -143,8 +156,8 @@ class Turning(Registry):
 
     def _stalled(self) -> None:
         """The next wait has no limit, and nobody is waited for. A deadlock, unless somebody outside wakes us."""
-        assert self.deadlock_seconds is not None
-        if any(self._doubts()) and (self._warned or self.poller.wait(self.deadlock_seconds)):
+        assert self._deadlock_seconds is not None
+        if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
             return  # what has come, the poller will tell again
         table = self.green.table(_SHOWN) if self.green is not None else ""
         if outside := ", ".join(self._doubts()):
@@ -176,7 +189,8 @@ class Turning(Registry):
                         reader()
                         continue
                     if handler._watch_read:
-                        handler._context.run(handler.event_read)
+                        if (result := handler._context.run(handler.event_read)) is not None:
+                            checks.outcome("event_read", result)
                         if handler._timer is not None:  # what it did meanwhile was its own work
                             handler._was_at_work()
                         continue
@@ -201,7 +215,8 @@ class Turning(Registry):
                 return
             call = calls.popleft()
             try:
-                call()
+                if (result := call()) is not None and result is not RESUMED:
+                    checks.outcome("it", result)
             except Exception as error:
                 made_in = getattr(getattr(call, "func", None), "__self__", None)
                 self._report_in(made_in, f"a call_soon callback raised: {call!r}", error)
@@ -253,6 +268,7 @@ class Turning(Registry):
                 continue
             try:
                 go_on = callback() if owner is not None else callback(*self._post_loop_maps())
+                checks.outcome("it", go_on)
             except Exception as error:
                 self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
                 continue

@@ -10,10 +10,12 @@ from _thread import get_ident
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from math import inf
 from queue import Empty, Full
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from dangagreen.core import checks
 from dangagreen.core.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
 from dangagreen.core.loop import Loop
 from dangagreen.green.parking import entering, park_for, parks
@@ -34,9 +36,9 @@ class Channel(Passage[Item]):
     __slots__ = ()
 
     def __init__(self, capacity: float = 0, *, loop: Loop | None = None) -> None:
-        """`capacity` is a whole number, or `math.inf`. Raises ValueError if it is negative."""
-        if not capacity >= 0:
-            raise ValueError(f"Channel({capacity!r}): the capacity cannot be negative")
+        """`capacity` is a whole number, or `math.inf`. Raises ValueError if it is negative, TypeError otherwise."""
+        if capacity != inf:
+            capacity = checks.count("the capacity of a Channel", capacity)
         super().__init__(loop)
         self._room = capacity
         self.queue = deque()
@@ -153,6 +155,8 @@ class Result(Source, Generic[Value]):
     @parks
     def wait(self, timeout: float | None = None) -> Value:
         """Parks until it is set; returns the value, or raises the exception. TimeoutError after `timeout` seconds."""
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of wait", timeout)
         task = entering(self.loop, "wait")
         if not self.done:
             self._watch(task)

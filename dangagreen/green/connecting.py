@@ -11,15 +11,18 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dangagreen.core import checks
 from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.pollers import WRITE
-from dangagreen.green.net import Socket
-from dangagreen.green.parking import check_seconds, entering, park_for, parks
+from dangagreen.green.net import Socket, check_socket_class
+from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.streams import Socket as StreamSocket
 from dangagreen.green.tasks import sleep
 
 
@@ -58,7 +61,7 @@ def connect(
     address: PeerAddress,
     timeout: float | None = None,
     *,
-    socket_class: type[AnySocket] = Socket,  # type: ignore[assignment]
+    socket_class: Callable[[Any], AnySocket] = Socket,  # type: ignore[assignment]
     nodelay: bool = True,
 ) -> AnySocket:
     """Parks until the connection to (host, port), or to the Unix socket of that path or abstract name, is made.
@@ -66,9 +69,11 @@ def connect(
     Tries the addresses of the host one after the other. Raises TimeoutError after `timeout` seconds in all,
     ConnectionError or another OSError, naming the address, if the last one fails too.
     """
+    if timeout is not None:
+        timeout = checks.seconds("the timeout of connect", timeout)
+    check_socket_class("connect", socket_class, StreamSocket)
     loop = current_loop()
     task = entering(loop, "connect")
-    check_seconds("connect", timeout)
     deadline = None if timeout is None else loop.clock() + timeout
     failure: OSError | None = None
     for family, sockaddr in _addresses(task, address, timeout):

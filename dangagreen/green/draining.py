@@ -14,13 +14,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
+from dangagreen.core import checks
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.outgoing import OBSERVED, OWES
 from dangagreen.core.sock import Socket
 from dangagreen.core.timers import Timer
 from dangagreen.core.tracebacks import forget_locals
-from dangagreen.green.parking import check_seconds, entering, park, parks
+from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
 
@@ -122,7 +123,8 @@ class Listener(CoreListener):
             self.loop._ready.append(self._on_failure)
 
     def _begin_drain(self, grace: float | None) -> Drain:
-        check_seconds("drain", grace)
+        if grace is not None:
+            grace = checks.seconds("the grace of a drain", grace)
         drain = self._drain
         if drain is None or not (drain.over or drain in self.loop.object_callbacks):  # a reset of the loop forgets it
             drain = self._drain = Drain(self)

@@ -11,12 +11,13 @@ import threading
 from types import FrameType
 from typing import Any
 
+from dangagreen.core import checks
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import Socket
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.draining import Listener
-from dangagreen.green.parking import check_seconds, entering, park, parks
+from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,7 +34,8 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Sock
     """
     loop = current_loop()
     me = entering(loop, "serve_forever")
-    check_seconds("serve_forever", grace)
+    if grace is not None:
+        grace = checks.seconds("the grace of serve_forever", grace)
     if not listeners:
         raise TypeError("serve_forever needs a listener, such as serve(...) returns")
     for listener in listeners:

@@ -16,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from dangagreen.core import checks
 from dangagreen.core.errors import Cancelled
 from dangagreen.green.parking import interrupted, park, parks, waiter
 from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
@@ -36,8 +37,8 @@ class TaskGroup:
     __slots__ = ("_bare", "_deferred", "_failures", "_limit", "_tasks", "scope")
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"TaskGroup(limit={limit}): no task could ever run")
+        if limit is not None:
+            limit = checks.count("a TaskGroup in which no task could ever run: limit", limit, 1)
         self._limit = limit
         self._tasks: dict[Task[Any], None] = {}  # those that have not ended
         self._deferred: OrderedDict[Waiter, None] = OrderedDict()  # those of them that wait for a place

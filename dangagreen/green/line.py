@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dangagreen.core.loop import current_loop
-from dangagreen.green.parking import check_seconds, park_for
+from dangagreen.green.parking import park_for
 from dangagreen.green.sched import Wait, Waiter, wake
 
 
@@ -39,9 +39,9 @@ class Line:
             self._line.pop(task, None)
 
     def _wait_in_line(self, task: Waiter, wait: Wait, timeout: float | None) -> list[int]:
-        """Parks until it is the task's turn, or `timeout` seconds have passed: then its place is empty."""
+        """Parks until it is the task's turn, or `timeout` seconds, which the caller has checked, have passed: then its
+        place is empty."""
         if timeout is not None and not timeout > 0:
-            check_seconds(wait.name, timeout)
             return []
         place = self._join(task)
         try:

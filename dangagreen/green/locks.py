@@ -9,11 +9,14 @@ from __future__ import annotations
 from _thread import TIMEOUT_MAX, get_ident
 from types import TracebackType
 
+from dangagreen.core import checks
 from dangagreen.core.loop import Loop
 from dangagreen.green.line import Line
 from dangagreen.green.parking import check_present, current_waiter, entering, parks
 from dangagreen.green.sched import Wait, Waiter, top_level
 from dangagreen.green.scopes import shield
+
+_ONE = 1  # what `is not` compares: another object of that value is checked, and does no harm
 
 
 class Gate(Line):
@@ -65,7 +68,9 @@ class Mutex(Gate):
         ):
             self._owner = task
             return True
-        return self._acquire(blocking, None if timeout == -1 else _in_range(timeout))
+        return self._acquire(
+            blocking, None if timeout == -1 else _in_range(checks.seconds("the timeout of acquire", timeout))
+        )
 
     def release(self) -> None:
         """Release the lock: it goes to the first who waits for it.
@@ -183,8 +188,7 @@ class Semaphore(Gate):
 
     def __init__(self, value: int = 1) -> None:
         """Raises ValueError for a negative value."""
-        if value < 0:
-            raise ValueError(f"{type(self).__name__}({value}): cannot be negative")
+        value = checks.count(f"the value of a {type(self).__name__}", value)
         super().__init__()
         self._value = value
 
@@ -206,15 +210,15 @@ class Semaphore(Gate):
         ):
             self._value -= 1
             return True
-        return self._acquire(blocking, timeout)
+        return self._acquire(blocking, None if timeout is None else checks.seconds("the timeout of acquire", timeout))
 
-    def release(self, n: int = 1) -> None:
+    def release(self, n: int = _ONE) -> None:
         """Give n permits back, to those who wait for one first. Raises ValueError for n below 1."""
         loop = self.loop
         if get_ident() != loop.thread:
             loop.check_thread("Semaphore.release")
-        if n < 1:
-            raise ValueError(f"release({n}): must be one or more")
+        if n is not _ONE:
+            n = checks.count("the n of release", n, 1)
         while n and self._line:
             self._serve()
             n -= 1
@@ -248,10 +252,12 @@ class BoundedSemaphore(Semaphore):
     def __init__(self, value: int = 1) -> None:
         """Raises ValueError for a negative value."""
         super().__init__(value)
-        self._initial = value
+        self._initial = self._value
 
-    def release(self, n: int = 1) -> None:
+    def release(self, n: int = _ONE) -> None:
         """Give n permits back. Raises ValueError, and gives none, if that is more than were taken."""
+        if n is not _ONE:
+            n = checks.count("the n of release", n, 1)
         if self._value + n > self._initial:
             raise ValueError(f"release of {self!r}: more permits than were taken")
         super().release(n)

@@ -12,6 +12,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from dangagreen.core import checks
 from dangagreen.core.addresses import Address
 from dangagreen.core.busy import HELD
 from dangagreen.core.errors import ClosedError, IncompleteReadError
@@ -88,32 +89,37 @@ class Socket(StreamSocket):
 
 def serve(
     address: Address,
-    handler: type[CallbackSocket] | Handler,
+    handler: Callable[[Any], CallbackSocket] | Handler,
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: type[StreamSocket] = Socket,
+    socket_class: Callable[[Any], StreamSocket] = Socket,
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
     """Listen, and serve each connection. It does not block: run the loop, or wait for something, for it to happen.
 
-    `handler` is a Socket subclass (callback style: an instance for each connection, watched for reading) or a
-    function (sequential style: called with a `socket_class` in a task of its own; when it returns, the connection is
-    finished, unless it has called `watch_read(True)`). `address` is (host, port), a path, or a listening socket;
+    `handler` is a Socket subclass, or a `functools.partial` of one with further arguments for it (callback style: an
+    instance for each connection, watched for reading), or a function (sequential style: called with a `socket_class`,
+    which may be a partial too, in a task of its own; when it returns, the connection is finished, unless it has called
+    `watch_read(True)`). `address` is (host, port), a path, or a listening socket;
     port 0 picks one, see `listener.address`. Raises OSError if the address cannot be had.
     """
+    check_socket_class("serve", socket_class, StreamSocket)
     connected: Callable[[Any, CoreListener], object]
-    if isinstance(handler, type):
-        if not issubclass(handler, CallbackSocket):
-            raise TypeError(f"a handler class must be a subclass of Socket, and {handler.__name__} is not")
-        connected = partial(_connected_callbacks, handler)
+    if isinstance(_innermost(handler), type):
+        check_socket_class("serve", handler, CallbackSocket)
+        if socket_class is not Socket:
+            raise TypeError(
+                f"serve makes its connections of {handler!r}: socket_class={socket_class!r} is for functions"
+            )
+        connected = partial(_connected_callbacks, handler)  # type: ignore[arg-type]
     elif callable(handler):
         check_function("serve", handler)
         connected = partial(_connected_task, socket_class, handler)
     else:
-        raise TypeError(f"a handler is a subclass of Socket or a function, not {handler!r}")
+        raise TypeError(f"a handler is a subclass of Socket or a function, not {checks.shown(handler)}")
     return listen(
         address,
         connected,
@@ -133,7 +139,7 @@ def serve_requests(
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: type[Socket] = Socket,
+    socket_class: Callable[[Any], Socket] = Socket,
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
@@ -143,8 +149,9 @@ def serve_requests(
     and returns. State between requests lives in slots of `socket_class`, which may override `event_read` to act in
     callback style for a while and call `super().event_read()` to start the handler.
     """
-    if not callable(handler) or isinstance(handler, type):
-        raise TypeError(f"the handler of serve_requests is a function, not {handler!r}")
+    check_socket_class("serve_requests", socket_class, Socket)
+    if not callable(handler) or isinstance(_innermost(handler), type):
+        raise TypeError(f"the handler of serve_requests is a function, not {checks.shown(handler)}")
     check_function("serve_requests", handler)
     return listen(
         address,
@@ -159,17 +166,34 @@ def serve_requests(
     )
 
 
-def _connected_callbacks(socket_class: type[CallbackSocket], sock: Any, listener: CoreListener) -> None:
+def check_socket_class(call: str, maker: Any, base: type) -> None:
+    """Raise TypeError for what makes no connections: neither a subclass of `base` nor a `functools.partial` of one."""
+    made = _innermost(maker)
+    if not (isinstance(made, type) and issubclass(made, base)):
+        raise TypeError(
+            f"{call} needs a subclass of {base.__name__}, or a functools.partial of one, not {checks.shown(maker)}"
+        )
+
+
+def _innermost(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _connected_callbacks(socket_class: Callable[[Any], CallbackSocket], sock: Any, listener: CoreListener) -> None:
     _connection(socket_class, sock, listener).watch_read(True)
 
 
-def _connected_task(socket_class: type[StreamSocket], handler: Handler, sock: Any, listener: CoreListener) -> None:
+def _connected_task(
+    socket_class: Callable[[Any], StreamSocket], handler: Handler, sock: Any, listener: CoreListener
+) -> None:
     connection = _connection(socket_class, sock, listener)
     connection._sequential = 1
     connection.loop._runnable.append(Handling(connection, _serve_connection, handler).start)
 
 
-def _connection(socket_class: type[AnySocket], sock: Any, listener: CoreListener) -> AnySocket:
+def _connection(socket_class: Callable[[Any], AnySocket], sock: Any, listener: CoreListener) -> AnySocket:
     """Make the object, in the context that it is to have: what its class sets meanwhile is for itself alone."""
     context = copy_context()
     connection = context.run(socket_class, sock)
@@ -226,7 +250,8 @@ def _serve_request_of_override(begun: Context, sock: StreamSocket, handler: Hand
 def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
     """Call it. True if it returned; if its peer ended, or it failed, the connection is closed."""
     try:
-        handler(sock)
+        if (result := handler(sock)) is not None:
+            checks.outcome(f"the handler {getattr(handler, '__qualname__', handler)}", result)
     except BaseException as error:
         if not sock._finishing:  # then it is to send its tail
             sock.close(error)

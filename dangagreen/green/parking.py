@@ -102,14 +102,12 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
 
 @parks
 def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
-    """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit)."""
+    """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit).
+
+    The caller has checked them before it arranged anything.
+    """
     if timeout is None:
         return park(task, wait, subject)
-    try:
-        check_seconds(wait.name, timeout)
-    except ValueError:
-        wait.undo(subject, task)
-        raise
 
     def time_is_up() -> None:
         wake(task, TimeoutError(f"{described(task, 'waits_for')} took longer than {timeout} s"))
@@ -120,12 +118,6 @@ def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> N
     finally:
         timer.cancel()
     return None
-
-
-def check_seconds(call: str, seconds: float | None) -> None:
-    """Refuse a time that is not a number: compared with others it would be neither early nor late."""
-    if seconds != seconds:
-        raise ValueError(f"{call}: the time is not a number")
 
 
 def parked_task(resume: Any) -> Waiter:

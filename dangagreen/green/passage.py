@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Any, Generic, TypeVar
 
-from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.loop import Loop, loop_or_current
 from dangagreen.green.parking import park_for
 from dangagreen.green.sched import Wait, Waiter, wake
 
@@ -24,7 +24,7 @@ class Source:
     __slots__ = ("__weakref__", "_watchers", "loop")
 
     def __init__(self, loop: Loop | None) -> None:
-        self.loop = current_loop() if loop is None else loop
+        self.loop = loop_or_current(loop)
         self._watchers: dict[Waiter, None] = {}
 
     @property

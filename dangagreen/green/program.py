@@ -27,12 +27,12 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
     When it has ended, listeners are closed, the remaining tasks cancelled and waited for, and sockets closed. In the
     main thread Ctrl-C raises KeyboardInterrupt in `main`, at its wait; a second one, meanwhile, raises it at once.
     """
+    check_function("run", main)
     loop = current_loop()
     if loop.running:
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
-    check_function("run", main)
     frame = sys._getframe(1)
     task = Task(loop, partial(main, *args, **kwargs), copy_context(), main, (frame.f_code, frame.f_lasti))
     task.owned = True

@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from queue import Empty, Full
 from typing import Any
 
+from dangagreen.core import checks
 from dangagreen.core.errors import ShutDown
 from dangagreen.core.loop import Loop
 from dangagreen.green.parking import entering, park, parks
@@ -34,10 +35,11 @@ class Queue(Passage[Item]):
     __slots__ = ("_joiners", "unfinished_tasks")
 
     def __init__(self, maxsize: int = 0, *, loop: Loop | None = None) -> None:
+        room = _room(maxsize)
         super().__init__(loop)
         self._joiners: dict[Waiter, None] = {}
         self.unfinished_tasks = 0
-        self._room = _room(maxsize)
+        self._room = room
         self._init(maxsize)
 
     def _init(self, maxsize: int) -> None:
@@ -79,7 +81,8 @@ class Queue(Passage[Item]):
         if not block:
             return self.put_nowait(item)
         task = entering(self.loop, "put")
-        _check_timeout(timeout)
+        if timeout is not None:
+            timeout = _checked("put", timeout)
         if not self._pass_on(item):
             try:
                 self._wait_to_put(task, _PUT, item, timeout)
@@ -108,7 +111,8 @@ class Queue(Passage[Item]):
         if not block:
             return self.get_nowait()
         task = entering(self.loop, "get")
-        _check_timeout(timeout)
+        if timeout is not None:
+            timeout = _checked("get", timeout)
         if self.ready:
             return self._take()
         try:
@@ -250,12 +254,16 @@ def _undo_pop(heap: list[Any], first: object, last: object) -> None:
 
 
 def _room(maxsize: int) -> int:
+    maxsize = checks.count("the maxsize of a queue", maxsize, None)
     return maxsize if maxsize > 0 else sys.maxsize
 
 
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and timeout < 0:
-        raise ValueError("'timeout' must be a non-negative number")
+def _checked(call: str, timeout: float | None) -> float | None:
+    if timeout is not None:
+        timeout = checks.seconds(f"the timeout of {call}", timeout)
+        if timeout < 0:
+            raise ValueError(f"the timeout of {call} is a non-negative number, not {timeout}")
+    return timeout
 
 
 _PUT = Wait("put", leave_putters)

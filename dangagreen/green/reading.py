@@ -7,14 +7,16 @@ also when it need not wait. What does not belong here: writing.
 
 from __future__ import annotations
 
+import sys
 from _thread import get_ident
 from collections.abc import Iterator
 from io import BytesIO
 
+from dangagreen.core import checks
 from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError
-from dangagreen.core.outgoing import OBSERVED, OWES
+from dangagreen.core.outgoing import OBSERVED, OWES, as_bytes
 from dangagreen.core.pollers import READ
-from dangagreen.core.sock import BY_PEER
+from dangagreen.core.sock import BY_PEER, room_of
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.parking import entering, park, parked_task, parks
 from dangagreen.green.sched import Wait, Waiter, wake
@@ -47,13 +49,15 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_exactly")
-        if n <= 0:
-            if n < 0:
-                raise ValueError(f"read_exactly({n}): cannot be negative")
-            return b""
+        if type(n) is not int or n <= 0:
+            n = checks.count("the n of read_exactly", n)
+            if not n:
+                return b""
         while len(self._buffer) - self._pos < n:
             missing = n - self.buffered
             fill = self._fill if missing <= _CHUNK else self._fill_much
+            if missing > sys.maxsize:
+                checks.count("the n of read_exactly", n)
             if not fill(task, _READ_EXACTLY, min(max(missing, _CHUNK), _MOST)):
                 raise self._incomplete(f"the {n} that were asked for")
         buffer, start = self._buffer, self._pos
@@ -72,8 +76,7 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_line")
-        if limit is None:
-            limit = self._line_limit
+        limit = self._line_limit if limit is None else checks.count("the limit of read_line", limit)
         if not self._buffer and not self._fill(task, _READ_LINE):
             return b""
         buffer, start = self._buffer, self._pos
@@ -104,23 +107,23 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_until")
+        separator = as_bytes(separator)
         if not separator:
             raise ValueError("read_until: the separator is empty")
-        if limit is None:
-            limit = self._line_limit
+        limit = self._line_limit if limit is None else checks.count("the limit of read_until", limit)
         end = self._find(task, _READ_UNTIL, separator, limit)
         if end - self._pos > limit:
             raise self._over(limit, f"what ends with {separator!r}")
         return self._take(end - self._pos) if end else b""
 
     @parks
-    def read_some(self, limit: int = 65536) -> bytes:
+    def read_some(self, limit: int = _CHUNK) -> bytes:
         """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_some")
-        if limit <= 0:
-            raise ValueError(f"read_some({limit}): at least one byte must be asked for")
+        if limit is not _CHUNK:
+            limit = checks.count("at least one byte must be asked for: the limit of read_some", limit, 1)
         fill = self._fill if limit <= _CHUNK else self._fill_much
         while not self._buffer:
             if not fill(task, _READ_SOME, min(limit, _MOST)):
@@ -136,8 +139,7 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_some_into")
-        if not (room := len(buffer)):
-            raise ValueError("read_some_into: the buffer has no room")
+        room = room_of("read_some_into", buffer)
         while True:
             if not self._buffer and not self._may_go_on(_READ_SOME_INTO):
                 if not self._fill(task, _READ_SOME_INTO, 0):
@@ -158,6 +160,8 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_to_end")
+        if limit is not _TO_END:
+            limit = checks.count("the limit of read_to_end", limit)
         while len(self._buffer) - self._pos <= limit:
             fill = self._fill if self.buffered < _LARGE else self._fill_much
             if not fill(task, _READ_TO_END, _CHUNK if self.buffered < _LARGE else 4 * _CHUNK):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.loop import Loop, loop_or_current
 
 _HEADINGS = ("task", "state", "waits for", "spawned at")
 
@@ -19,7 +19,7 @@ def task_table(loop: Loop | None = None, most: int | None = None) -> str:
 
     The states: not started, ready, running, parked. "" if there are none. Beyond `most` only how many more there are.
     """
-    loop = loop if loop is not None else current_loop()
+    loop = loop_or_current(loop)
     return loop.green.table(most) if loop.green is not None else ""
 
 

@@ -14,6 +14,7 @@ from math import inf
 from types import TracebackType
 from typing import Self
 
+from dangagreen.core import checks
 from dangagreen.core.errors import Cancelled
 from dangagreen.core.loop import current_loop, here
 from dangagreen.green.parking import current_waiter, waiter
@@ -55,7 +56,11 @@ class Scope:
         seconds = self._seconds
         if seconds is not None:
             clock = loop.clock  # a slot that is called where it is read costs the interpreter twice as much
-            self._deadline = deadline = clock() + seconds
+            try:
+                self._deadline = deadline = clock() + seconds
+            except (TypeError, OverflowError):  # what is usual need not be looked at for this
+                self._seconds = checks.seconds(f"the time of {self._what}", seconds)
+                return self.__enter__()
             alarm = task.alarm
             if alarm is None or alarm.deadline > deadline or not seconds > 0:
                 self._is_due(task, deadline)
@@ -145,7 +150,7 @@ class Scope:
     @deadline.setter
     def deadline(self, deadline: float | None) -> None:
         if deadline is not None:
-            _checked(deadline)
+            deadline = checks.seconds(f"the deadline of {self._what}", deadline)
         task = self._task
         if task is not None:
             task.loop.check_thread("Scope.deadline")
@@ -202,7 +207,9 @@ class Scope:
 
     def _is_due(self, task: Waiter, deadline: float) -> bool:
         """Expire it if it is late, otherwise see to it that it expires in time."""
-        if _checked(deadline) <= task.loop.clock():
+        if deadline != deadline:
+            checks.seconds(f"the time of {self._what}", deadline)
+        if deadline <= task.loop.clock():
             self._expire()
             return True
         _arm(task, deadline)
@@ -329,12 +336,6 @@ def _around(task: Waiter) -> Iterator[Scope]:
         if scope is None or scope._task is None:  # no group, or one that did not wait for it
             return
         task = scope._task
-
-
-def _checked(deadline: float) -> float:
-    if deadline != deadline:
-        raise ValueError("the deadline is not a number")
-    return deadline
 
 
 def _arm(task: Waiter, deadline: float) -> None:

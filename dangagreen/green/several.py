@@ -13,9 +13,10 @@ from collections.abc import Generator, Iterable
 from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from dangagreen.core import checks
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
-from dangagreen.green.parking import check_seconds, entering, park, parks
+from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.tasks import Result, Task
 
@@ -48,7 +49,8 @@ def wait(
     me = entering(loop, "wait")
     if until not in ("all", "first"):
         raise ValueError(f'wait: until is "all" or "first", not {until!r}')
-    check_seconds("wait", timeout)
+    if timeout is not None:
+        timeout = checks.seconds("the timeout of wait", timeout)
     distinct = _distinct("wait", loop, tasks)
     gathering = _Gathering(loop, distinct)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from threading import BrokenBarrierError as BrokenBarrierError
 from types import TracebackType
 
+from dangagreen.core import checks
 from dangagreen.green.line import Line
 from dangagreen.green.locks import Lock, Mutex, RLock, caller, words
 from dangagreen.green.parking import entering, parks
@@ -47,6 +48,8 @@ class Event(Line):
     def wait(self, timeout: float | None = None) -> bool:
         """Parks until the flag is set, at most for `timeout` seconds. False if that time has passed."""
         task = entering(self.loop, "Event.wait")
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of wait", timeout)
         return self._set or bool(self._wait_in_line(task, _WAIT, timeout))
 
     _watch = Line._join
@@ -85,6 +88,8 @@ class Condition(Line):
         RuntimeError unless the caller holds the lock.
         """
         task = entering(self.loop, "Condition.wait")
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of wait", timeout)
         self._check_owned("wait")
         depth = self._lock._release_save()
         notified: list[int] = []
@@ -106,10 +111,13 @@ class Condition(Line):
         Answers whether it is true. Raises RuntimeError unless the caller holds the lock.
         """
         entering(self.loop, "Condition.wait_for")
+        checks.function("wait_for", predicate)
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of wait_for", timeout)
         self._check_owned("wait_for")
         clock = self.loop.clock
         deadline = None if timeout is None else clock() + timeout
-        while not (answer := bool(predicate())):
+        while not (answer := _is_true(predicate)):
             left = None if deadline is None else deadline - clock()
             if left is not None and left <= 0:
                 break
@@ -118,6 +126,7 @@ class Condition(Line):
 
     def notify(self, n: int = 1) -> None:
         """Have the first n who wait go on, once they get the lock. Raises RuntimeError unless the caller holds it."""
+        n = checks.count("the n of notify", n, None)
         self._check_owned("notify")
         for _ in range(min(n, self._waiting)):
             self._serve()
@@ -161,8 +170,11 @@ class Barrier(Line):
 
         Raises ValueError for less than one party.
         """
-        if parties < 1:
-            raise ValueError(f"Barrier({parties}): needs at least one party")
+        parties = checks.count("a Barrier needs at least one party: parties", parties, 1)
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of a Barrier", timeout)
+        if action is not None:
+            checks.function("Barrier", action)
         super().__init__()
         self._parties = parties
         self._action = action
@@ -193,12 +205,13 @@ class Barrier(Line):
         raised, or by `abort()` and `reset()`. One that is cancelled has not come: the others go on waiting.
         """
         task = entering(self.loop, "Barrier.wait")
+        timeout = self._timeout if timeout is None else checks.seconds("the timeout of wait", timeout)
         while self._acting is not None:  # this one belongs to the next round
             self._acting.wait()
         if self._broken:
             raise self._broken_error()
         if self._waiting + 1 < self._parties:
-            place = self._wait_in_line(task, _WAIT, self._timeout if timeout is None else timeout)
+            place = self._wait_in_line(task, _WAIT, timeout)
             if not place:
                 self.abort()
                 raise self._broken_error()
@@ -224,7 +237,7 @@ class Barrier(Line):
     def _act(self, action: Callable[[], object]) -> None:
         acting = self._acting = Event()
         try:
-            action()
+            checks.outcome("the action of a barrier", action())
         except BaseException:
             self.abort()
             raise
@@ -244,6 +257,12 @@ class Barrier(Line):
     def __repr__(self) -> str:
         state = "broken" if self._broken else f"waiters={self._waiting}/{self._parties}"
         return f"<{self._name()} at {id(self):#x}: {state}>"
+
+
+def _is_true(predicate: Callable[[], object]) -> bool:
+    answer = predicate()
+    checks.outcome("the predicate of wait_for", answer)
+    return bool(answer)
 
 
 _WAIT = Wait("wait", Line._leave)

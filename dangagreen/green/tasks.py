@@ -12,18 +12,18 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from types import CodeType, FunctionType
+from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+from dangagreen.core import checks
+from dangagreen.core.checks import NOT_RUN
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.tracebacks import forget_locals, without_traceback
-from dangagreen.green.parking import check_seconds, current_waiter, entering, park, park_for, parks
+from dangagreen.green.parking import current_waiter, entering, park, park_for, parks
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
 from dangagreen.green.scopes import Scope, abandon, spread
-
-_ASYNC = 0x80 | 0x200  # code flags, CO_COROUTINE and CO_ASYNC_GENERATOR: to import inspect takes 10 ms
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -92,6 +92,8 @@ class Task(Waiter, Generic[Result]):
         me: Waiter | None = loop.current
         if me is None or me.interrupt is not None or get_ident() != loop.thread:
             me = entering(loop, "join")
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of join", timeout)
         if self.done:
             return
         if self is me:
@@ -206,7 +208,9 @@ class Task(Waiter, Generic[Result]):
         loop.current = self
         call, error = self._call, None  # read first and then called, as in `park`
         try:
-            self._result = call()  # type: ignore[misc]
+            self._result = result = call()  # type: ignore[misc]
+            if result is not None and type(result) is CoroutineType:
+                checks.outcome(f"the function of task {self.name!r}", result)
         except BaseException as raised:
             error = raised
         del call  # what it holds goes when `end` lets go of it
@@ -263,21 +267,13 @@ def _name_of(function: Any) -> str:
 
 
 def check_function(call: str, function: object) -> None:
-    """Raise TypeError, in the name of `call`, for what cannot run in a task: no function, or a coroutine function."""
-    if type(function) is FunctionType and not function.__code__.co_flags & _ASYNC:
-        return
-    if not callable(function):
-        raise TypeError(f"{call} needs a function, not {function!r}: write {call}(f, x) for f(x)")
-    while isinstance(function, partial):
-        function = function.func
-    codes = (getattr(getattr(f, "__func__", f), "__code__", None) for f in (function, type(function).__call__))
-    if any(isinstance(code, CodeType) and code.co_flags & _ASYNC for code in codes):
-        raise TypeError(f"{call} was given {function!r}, an async def, which would never run: write a plain def")
+    """Raise TypeError for what cannot run in a task."""
+    checks.function(call, function, f": write {call}(f, x) for f(x)")
 
 
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
     """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
-    if type(function) is not FunctionType or function.__code__.co_flags & _ASYNC:  # quickly told of most
+    if type(function) is not FunctionType or function.__code__.co_flags & NOT_RUN:  # quickly told of most
         check_function("spawn", function)
     loop = here.loop or current_loop()
     frame = sys._getframe(1)
@@ -294,10 +290,15 @@ def sleep(seconds: float) -> None:
     task: Waiter | None = loop.current
     if task is None or task.interrupt is not None:
         task = entering(loop, "sleep")
-    if seconds > 0:
-        park(task, _SLEEP, loop.timers.add(loop.clock() + seconds, task.resume))
-    else:
-        _yield(task, seconds)
+    try:
+        deadline = loop.clock() + seconds if seconds > 0 else None
+    except (TypeError, OverflowError):  # what is usual need not be looked at for this
+        return sleep(checks.seconds("the time of sleep", seconds))
+    if deadline is not None:
+        return park(task, _SLEEP, loop.timers.add(deadline, task.resume))
+    if seconds != seconds:
+        checks.seconds("the time of sleep", seconds)
+    return _yield(task)
 
 
 @parks
@@ -305,10 +306,11 @@ def sleep_until(deadline: float) -> None:
     """Parks until the loop's clock shows `deadline`; if it does already, lets everybody else run once."""
     loop = current_loop()
     task = entering(loop, "sleep_until")
+    deadline = checks.seconds("the deadline of sleep_until", deadline)
     if deadline > loop.clock():
         park(task, _SLEEP, loop.timers.add(deadline, task.resume))
     else:
-        _yield(task, deadline)
+        _yield(task)
 
 
 def current_task() -> Task[Any] | None:
@@ -318,8 +320,7 @@ def current_task() -> Task[Any] | None:
     return task if isinstance(task, Task) else None
 
 
-def _yield(task: Waiter, time: float) -> None:
-    check_seconds("sleep", time)
+def _yield(task: Waiter) -> None:
     loop, then = task.loop, None
     if loop._runnable:  # these first, should they be too many for one turn
         then = partial(loop._ready.append, task.resume)

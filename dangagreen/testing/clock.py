@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from random import Random
 
+from dangagreen.core import checks
 from dangagreen.core.errors import Deadlock
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import Events, Poller, available_pollers
@@ -34,6 +35,7 @@ class VirtualClock:
 
     def jump(self, seconds: float) -> None:
         """Let time pass. Raises ValueError for a negative number."""
+        seconds = checks.seconds("the time of jump", seconds)
         if seconds < 0:
             raise ValueError(f"jump({seconds}): time does not go back")
         self.now += seconds
@@ -48,7 +50,7 @@ class VirtualPoller:
 
     def __init__(self, clock: VirtualClock | None = None, real: Poller | None = None, patience: float = 1.0) -> None:
         self.clock = clock if clock is not None else VirtualClock()
-        self.patience = patience
+        self.patience = checks.seconds("the patience of a VirtualPoller", patience)
         self.waits = 0
         self._real = real if real is not None else available_pollers()[0]()
         self._ends: dict[int, tuple[WireEnd, int]] = {}

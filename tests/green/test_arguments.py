@@ -1,0 +1,733 @@
+"""What a call is given is checked at its entry: every public function and method is called with wrong kinds of things.
+
+A call that is refused raises an error that says what was expected, and has changed nothing: nothing is registered, no
+waiter is left, no descriptor, no task, no timer.
+"""
+
+import datetime
+import decimal
+import fractions
+import gc
+import inspect
+import logging
+import math
+import os
+import socket
+import warnings
+from functools import partial
+from queue import Empty
+
+import pytest
+
+import dangagreen as d
+from dangagreen.core import checks
+from dangagreen.testing import VirtualClock, VirtualPoller
+
+LOCAL = ("127.0.0.1", 0)
+HUGE = 10**400
+NO_TIME = {
+    "str": ("1", TypeError),
+    "timedelta": (datetime.timedelta(1), TypeError),
+    "list": ([1], TypeError),
+    "complex": (1j, TypeError),
+    "nan": (math.nan, ValueError),
+    "huge": (HUGE, OverflowError),
+}
+NO_COUNT = {
+    "str": ("1", TypeError),
+    "float": (1.5, TypeError),
+    "list": ([1], TypeError),
+    "huge": (HUGE, OverflowError),
+}
+NEGATIVE = {"negative": (-1, ValueError)}
+BELOW_ONE = {**NEGATIVE, "zero": (0, ValueError)}
+
+
+async def coroutine_function():
+    raise AssertionError("this never runs")
+
+
+def generator_function():
+    yield
+
+
+async def async_generator():
+    yield
+
+
+class AsyncCallable:
+    async def __call__(self):
+        raise AssertionError("this never runs")
+
+
+NO_FUNCTION = {
+    "none": (None, TypeError),
+    "int": (5, TypeError),
+    "str": ("x", TypeError),
+    "async": (coroutine_function, TypeError),
+    "generator": (generator_function, TypeError),
+    "async generator": (async_generator, TypeError),
+    "partial": (partial(partial(coroutine_function)), TypeError),
+    "method": (AsyncCallable().__call__, TypeError),
+    "object": (AsyncCallable(), TypeError),
+}
+NOT_NONE = {name: case for name, case in NO_FUNCTION.items() if name != "none"}
+NO_LOOP = {"int": (5, TypeError), "str": ("x", TypeError)}
+NO_BYTES = {"str": ("x", TypeError), "int": (5, TypeError), "none": (None, TypeError), "list": ([1], TypeError)}
+NO_CLASS = {
+    "int": (5, TypeError),
+    "class": (int, TypeError),
+    "none": (None, TypeError),
+    "partial": (partial(int), TypeError),
+}
+NO_TASKS = {"int": (5, TypeError), "list": ([5], TypeError)}
+NO_ADDRESS = {
+    "int": (5, TypeError),
+    "none": (None, TypeError),
+    "str": ("h:80", ValueError),
+    "parts": (("h", "x"), TypeError),
+}
+NO_SIZE = {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE}
+NO_BUFFER = {**NO_BYTES, "bytes": (b"x", TypeError)}
+NO_FDS = {
+    "int": (5, TypeError),
+    "list": ([1], TypeError),
+    "no function": ({0: 5}, TypeError),
+    "async": ({0: coroutine_function}, TypeError),
+    "no fd": ({0: print, "x": print}, TypeError),
+    "negative": ({-1: print}, ValueError),
+}
+
+
+class World:
+    """Objects of every kind, with a connection that has input in its buffer and one that has none."""
+
+    def __init__(self, loop, wires):
+        self.loop = loop
+        self.wires = wires
+        self.sock, self.full = (d.Socket(wires()[0]) for _ in range(2))
+        self.full.push_back_read(b"some bytes")
+        end, self.peer = socket.socketpair()
+        self.real = d.Socket(end)
+        self.task = d.spawn(d.sleep, 1000)
+        self.listener = d.Listener(socket.create_server(LOCAL), lambda sock, listener: None)
+        self.served = d.serve(LOCAL, d.Socket)
+        self.lock, self.rlock, self.condition, self.event = d.Lock(), d.RLock(), d.Condition(), d.Event()
+        self.semaphore, self.bounded, self.barrier = d.Semaphore(0), d.BoundedSemaphore(2), d.Barrier(2)
+        self.bounded.acquire()
+        self.queue, self.channel, self.result, self.full_queue = d.Queue(), d.Channel(), d.Result(), d.Queue(1)
+        self.full_queue.put(1)
+        d.sleep(0)  # the task runs up to its wait
+
+    def held(self, call, *args):
+        """Make the call with the condition's lock."""
+        with self.condition:
+            return call(*args)
+
+    def waited(self, lock, timeout):
+        """Acquire a lock that somebody else holds."""
+        holder = d.spawn(lambda: (lock.acquire(), d.sleep(1000)))
+        d.sleep(0)
+        try:
+            return lock.acquire(timeout=timeout)
+        finally:
+            holder.cancel()
+            holder.join()
+            lock._owner = None
+
+    def state(self):
+        """What a call might change: registrations, waiters, tasks, timers, descriptors, sizes."""
+        loop = self.loop
+        lines = (self.lock, self.rlock, self.condition, self.event, self.semaphore, self.bounded, self.barrier)
+        passages = (self.queue, self.channel, self.full_queue)
+        return {
+            "handlers": list(loop.handlers),
+            "interest": {fd: handler._told for fd, handler in loop.handlers.items()},
+            "watched": [(handler._watch_read, handler._reader) for handler in loop.handlers.values()],
+            "tasks": list(loop.green.tasks),
+            "timers": len(loop.timers),
+            "queued": (len(loop._ready), len(loop._runnable), len(loop.pushed), len(loop.object_callbacks)),
+            "loop": (loop.loop_timeout, loop.post_loop_callback, loop.deadlock_seconds, loop.other_fds()),
+            "joiners": dict(self.task._joiners or {}),
+            "lines": [line._waiting for line in lines],
+            "passages": [
+                (p._getters.copy(), p._putters.copy(), dict(p._watchers), list(p.queue), p._room) for p in passages
+            ],
+            "permits": (self.semaphore._value, self.bounded._value),
+            "watchers": dict(self.result._watchers),
+            "done": self.result.done,
+            "sockets": [
+                (s.closed, s.unsent, s._queue, s.buffered, s._writer, s._writers) for s in (self.sock, self.full)
+            ],
+            "listeners": [
+                (one.closed, one.max_connections, one._end, one._drain) for one in (self.listener, self.served)
+            ],
+            "scopes": [scope for task in (loop.green.top_level, self.task) if task for scope in task.scopes()],
+            "descriptors": len(os.listdir("/dev/fd")),
+        }
+
+
+def entered(scope):
+    with scope:
+        raise AssertionError("the block was entered")
+
+
+def assign(thing, name, value):
+    setattr(thing, name, value)
+
+
+# (name, cases, call), for each parameter of each public function or method of which not every value makes sense
+CALLS = [
+    # times
+    ("sleep", NO_TIME, lambda w, x: d.sleep(x)),
+    ("sleep_until", NO_TIME, lambda w, x: d.sleep_until(x)),
+    ("timeout", NO_TIME, lambda w, x: entered(d.timeout(x))),
+    ("timeout_at", NO_TIME, lambda w, x: entered(d.timeout_at(x))),
+    ("move_on_after", NO_TIME, lambda w, x: entered(d.move_on_after(x))),
+    ("Scope", NO_TIME, lambda w, x: entered(d.Scope(x))),
+    ("Scope.deadline", NO_TIME, lambda w, x: assign(d.shield(), "deadline", x)),
+    ("Scope.reschedule", NO_TIME, lambda w, x: d.timeout(5).reschedule(x)),
+    ("Task.join", NO_TIME, lambda w, x: w.task.join(x)),
+    ("Result.wait", NO_TIME, lambda w, x: w.result.wait(x)),
+    ("Event.wait", NO_TIME, lambda w, x: w.event.wait(x)),
+    ("Condition.wait", NO_TIME, lambda w, x: w.held(w.condition.wait, x)),
+    ("Condition.wait_for", NO_TIME, lambda w, x: w.held(w.condition.wait_for, bool, x)),
+    ("Condition.acquire", NO_TIME, lambda w, x: w.condition.acquire(timeout=x)),
+    ("Lock.acquire", NO_TIME, lambda w, x: w.waited(w.lock, x)),
+    ("RLock.acquire", NO_TIME, lambda w, x: w.waited(w.rlock, x)),
+    ("Lock.acquire, free", NO_TIME, lambda w, x: w.lock.acquire(timeout=x)),
+    ("Semaphore.acquire", NO_TIME, lambda w, x: w.semaphore.acquire(timeout=x)),
+    ("BoundedSemaphore.acquire", NO_TIME, lambda w, x: w.bounded.acquire(timeout=x)),
+    ("Barrier.wait", NO_TIME, lambda w, x: w.barrier.wait(x)),
+    ("Barrier, timeout", NO_TIME, lambda w, x: d.Barrier(2, timeout=x)),
+    ("Queue.get", {**NO_TIME, **NEGATIVE}, lambda w, x: w.queue.get(timeout=x)),
+    ("Queue.put", {**NO_TIME, **NEGATIVE}, lambda w, x: w.full_queue.put(2, timeout=x)),
+    ("wait, timeout", NO_TIME, lambda w, x: d.wait([w.task], x)),
+    ("connect, timeout", NO_TIME, lambda w, x: d.connect(("127.0.0.1", 1), x)),
+    ("Listener.drain", NO_TIME, lambda w, x: w.served.drain(x)),
+    ("serve_forever, grace", NO_TIME, lambda w, x: d.serve_forever(w.served, grace=x)),
+    ("add_timer", NO_TIME, lambda w, x: w.loop.add_timer(x, print)),
+    ("Socket.add_timer", NO_TIME, lambda w, x: d.Socket.add_timer(x, print)),
+    ("set_loop_timeout", NO_TIME, lambda w, x: w.loop.set_loop_timeout(x)),
+    ("Socket.set_loop_timeout", NO_TIME, lambda w, x: d.Socket.SetLoopTimeout(x)),
+    ("deadlock_seconds", NO_TIME, lambda w, x: assign(w.loop, "deadlock_seconds", x)),
+    ("VirtualClock.jump", {**NO_TIME, **NEGATIVE}, lambda w, x: VirtualClock().jump(x)),
+    ("VirtualPoller", NO_TIME, lambda w, x: VirtualPoller(patience=x)),
+    # counts
+    ("Semaphore", {**NO_COUNT, **NEGATIVE}, lambda w, x: d.Semaphore(x)),
+    ("BoundedSemaphore", {**NO_COUNT, **NEGATIVE}, lambda w, x: d.BoundedSemaphore(x)),
+    ("Semaphore.release", {**NO_COUNT, **BELOW_ONE}, lambda w, x: w.semaphore.release(x)),
+    ("BoundedSemaphore.release", {**NO_COUNT, **BELOW_ONE}, lambda w, x: w.bounded.release(x)),
+    ("Condition.notify", NO_COUNT, lambda w, x: w.held(w.condition.notify, x)),
+    ("Barrier", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.Barrier(x)),
+    ("TaskGroup", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.TaskGroup(x)),
+    ("Queue", NO_COUNT, lambda w, x: d.Queue(x)),
+    ("LifoQueue", NO_COUNT, lambda w, x: d.LifoQueue(x)),
+    ("PriorityQueue", NO_COUNT, lambda w, x: d.PriorityQueue(x)),
+    ("Queue.maxsize", NO_COUNT, lambda w, x: assign(w.queue, "maxsize", x)),
+    ("Channel", {**NO_COUNT, **NEGATIVE, "nan": (math.nan, ValueError)}, lambda w, x: d.Channel(x)),
+    ("serve, max_connections", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.serve(LOCAL, d.Socket, max_connections=x)),
+    ("serve_requests, max_connections", BELOW_ONE, lambda w, x: d.serve_requests(LOCAL, print, max_connections=x)),
+    ("Listener.max_connections", {**NO_COUNT, **BELOW_ONE}, lambda w, x: assign(w.served, "max_connections", x)),
+    ("Listener", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.Listener(w.listener.sock, print, max_connections=x)),
+    ("serve, backlog", {"str": ("5", TypeError), **NEGATIVE}, lambda w, x: d.serve(LOCAL, d.Socket, backlog=x)),
+    ("serve_requests, backlog", {"str": ("5", TypeError)}, lambda w, x: d.serve_requests(LOCAL, print, backlog=x)),
+    # sizes and limits
+    ("read_exactly", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.read_exactly(x)),
+    ("read_exactly, with input", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.full.read_exactly(x)),
+    ("read_some", {**NO_COUNT, **BELOW_ONE}, lambda w, x: w.sock.read_some(x)),
+    ("read_some, with input", {**NO_COUNT, **BELOW_ONE}, lambda w, x: w.full.read_some(x)),
+    ("read_line", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.read_line(x)),
+    ("read_to_end", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.read_to_end(x)),
+    ("read", NO_SIZE, lambda w, x: w.real.read(x)),
+    (
+        "read, with input",
+        {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE},
+        lambda w, x: w.full.read(x),
+    ),
+    ("read_until, limit", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.read_until(b"x", x)),
+    # bytes
+    ("read_until", {**NO_BYTES, "empty": (b"", ValueError)}, lambda w, x: w.sock.read_until(x)),
+    ("read_until, with input", NO_BYTES, lambda w, x: w.full.read_until(x)),
+    ("read_some_into", NO_BUFFER, lambda w, x: w.sock.read_some_into(x)),
+    ("read_into", NO_BUFFER, lambda w, x: w.sock.read_into(x)),
+    ("read_into, with input", NO_BUFFER, lambda w, x: w.full.read_into(x)),
+    ("push_back_read", NO_BYTES, lambda w, x: w.sock.push_back_read(x)),
+    ("write", {k: v for k, v in NO_BYTES.items() if k != "none"}, lambda w, x: w.sock.write(x)),
+    ("write_soon", NO_BYTES, lambda w, x: w.sock.write_soon(x)),
+    ("write_all", NO_BYTES, lambda w, x: w.sock.write_all(x)),
+    # functions
+    ("spawn", NO_FUNCTION, lambda w, x: d.spawn(x)),
+    ("run", NO_FUNCTION, lambda w, x: d.run(x)),
+    ("call_soon", NO_FUNCTION, lambda w, x: w.loop.call_soon(x)),
+    ("call_soon_threadsafe", NO_FUNCTION, lambda w, x: w.loop.call_soon_threadsafe(x)),
+    ("add_timer, callback", NO_FUNCTION, lambda w, x: w.loop.add_timer(1, x)),
+    ("Socket.add_timer, callback", NO_FUNCTION, lambda w, x: d.Socket.AddTimer(1, x)),
+    ("serve", NO_FUNCTION, lambda w, x: d.serve(LOCAL, x)),
+    ("serve, class", {"class": (int, TypeError), "partial": (partial(int), TypeError)}, lambda w, x: d.serve(LOCAL, x)),
+    ("serve_requests", {**NO_FUNCTION, "class": (d.Socket, TypeError)}, lambda w, x: d.serve_requests(LOCAL, x)),
+    ("Listener, connected", NO_FUNCTION, lambda w, x: d.Listener(w.listener.sock, x)),
+    ("Loop.run", NOT_NONE, lambda w, x: w.loop.run(x)),
+    ("Loop, clock", NO_FUNCTION, lambda w, x: d.Loop(clock=x)),
+    ("Loop, poller", NO_LOOP, lambda w, x: d.Loop(poller=x)),
+    ("Socket.set_post_loop_callback", NOT_NONE, lambda w, x: d.Socket.set_post_loop_callback(x)),
+    ("set_post_loop_callback", NOT_NONE, lambda w, x: w.sock.set_post_loop_callback(x)),
+    ("set_writer_func", NOT_NONE, lambda w, x: w.sock.set_writer_func(x)),
+    ("write, callable", {k: v for k, v in NOT_NONE.items() if callable(v[0])}, lambda w, x: w.sock.write(x)),
+    ("wait_for", NO_FUNCTION, lambda w, x: w.held(w.condition.wait_for, x)),
+    ("Barrier, action", NOT_NONE, lambda w, x: d.Barrier(2, x)),
+    ("other_fds", NO_FDS, lambda w, x: w.loop.other_fds(x)),
+    ("add_other_fds", NO_FDS, lambda w, x: w.loop.add_other_fds(x)),
+    ("Socket.add_other_fds", NO_FDS, lambda w, x: d.Socket.AddOtherFds(x)),
+    # objects
+    ("Socket", {"int": (5, TypeError), "none": (None, TypeError), "str": ("x", TypeError)}, lambda w, x: d.Socket(x)),
+    ("Socket, loop", NO_LOOP, lambda w, x: d.Socket(w.wires()[0], x)),
+    ("Listener, sock", {"int": (5, TypeError), "wire": (object(), TypeError)}, lambda w, x: d.Listener(x, print)),
+    ("serve, loop", NO_LOOP, lambda w, x: d.serve(LOCAL, d.Socket, loop=x)),
+    ("serve_requests, loop", NO_LOOP, lambda w, x: d.serve_requests(LOCAL, print, loop=x)),
+    ("Queue, loop", NO_LOOP, lambda w, x: d.Queue(loop=x)),
+    ("Channel, loop", NO_LOOP, lambda w, x: d.Channel(loop=x)),
+    ("Result, loop", NO_LOOP, lambda w, x: d.Result(loop=x)),
+    ("task_table", NO_LOOP, lambda w, x: d.task_table(x)),
+    ("Condition", {"int": (5, TypeError), "event": ("x", TypeError)}, lambda w, x: d.Condition(x)),
+    (
+        "Result.set_exception",
+        {"int": (5, TypeError), "class": (ValueError, TypeError)},
+        lambda w, x: w.result.set_exception(x),
+    ),
+    ("serve, address", NO_ADDRESS, lambda w, x: d.serve(x, d.Socket)),
+    ("serve_requests, address", NO_ADDRESS, lambda w, x: d.serve_requests(x, print)),
+    ("connect", NO_ADDRESS, lambda w, x: d.connect(x)),
+    ("connect, socket_class", NO_CLASS, lambda w, x: d.connect(w.served.address, 5, socket_class=x)),
+    ("serve, socket_class", NO_CLASS, lambda w, x: d.serve(LOCAL, print, socket_class=x)),
+    ("serve_requests, socket_class", NO_CLASS, lambda w, x: d.serve_requests(LOCAL, print, socket_class=x)),
+    ("serve_forever", {"int": (5, TypeError), "socket": ("x", TypeError)}, lambda w, x: d.serve_forever(w.served, x)),
+    ("wait", NO_TASKS, lambda w, x: d.wait(x)),
+    ("wait, until", {"int": (5, ValueError), "str": ("none", ValueError)}, lambda w, x: d.wait([w.task], until=x)),
+    ("as_completed", NO_TASKS, lambda w, x: d.as_completed(x)),
+    ("select", {"int": (5, TypeError), "list": ([1], TypeError)}, lambda w, x: d.select(w.task, x)),
+]
+
+# of these any value makes sense, or there is none to be given
+FREE = set(
+    """
+    Barrier.abort Barrier.reset Channel.close Channel.receive Channel.receive_nowait Channel.send
+    Channel.send_nowait Condition.acquire Condition.notify_all Condition.release Event.clear Event.is_set
+    Event.set Listener.adopt Listener.close Listener.event_read Listener.stop Lock.locked Lock.release
+    RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close Loop.descriptor_map
+    Loop.discard Loop.failed Loop.forget Loop.register Loop.report Loop.reset Loop.stop Loop.time Queue.empty
+    Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown Queue.task_done
+    Result.result Result.set_result Scope.cancel Socket.as_string Socket.busy Socket.close Socket.debug_msg
+    Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain
+    Socket.dump_error Socket.enable_profiling
+    Socket.event_err Socket.event_hup Socket.event_loop Socket.event_read Socket.event_write Socket.finish
+    Socket.have_epoll Socket.local_addr_string Socket.local_ip_string Socket.on_high_water
+    Socket.on_incomplete_write Socket.on_low_water Socket.peer_addr_string Socket.peer_ip_string
+    Socket.profiling_data Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read
+    Socket.watch_write Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.result Task.run
+    Task.scopes Task.see Task.start Task.throw TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
+    current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
+    ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown
+    TaskCancelledError BrokenBarrierError Event Lock RLock Task
+    """.split()  # noqa: SIM905
+)
+
+
+def covered():
+    """What CALLS covers, as Class.method or function."""
+    names = {name.partition(",")[0] for name, _, _ in CALLS}
+    owners = {
+        "Loop": "call_soon call_soon_threadsafe add_timer set_loop_timeout add_other_fds other_fds run",
+        "Socket": "read read_into read_exactly read_line read_until read_some read_some_into read_to_end push_back_read"
+        " write write_soon write_all set_writer_func set_post_loop_callback add_timer set_loop_timeout add_other_fds"
+        " other_fds",
+        "TaskGroup": "spawn",
+    }
+    for owner, methods in owners.items():
+        names.update(f"{owner}.{method}" for method in methods.split() if {method, f"{owner}.{method}"} & names)
+    return names
+
+
+def public():
+    """Every public function, class and method, but for the aliases in CamelCase, as Class.method or function."""
+    for name in d.__all__:
+        thing = getattr(d, name)
+        yield name
+        if isinstance(thing, type) and not issubclass(thing, (BaseException, tuple)):
+            for method, value in inspect.getmembers(thing, callable):
+                if not method.startswith("_") and not method[0].isupper():
+                    if getattr(value, "__module__", "").startswith("dangagreen"):
+                        yield f"{name}.{method}"
+
+
+def test_every_public_call_is_covered():
+    known = covered() | FREE
+    inherited = {"BoundedSemaphore": "Semaphore", "LifoQueue": "Queue", "PriorityQueue": "Queue"}
+    scopes = ("timeout", "timeout_at", "move_on_after", "shield")
+    missing = []
+    for name in public():
+        owner, dot, method = name.partition(".")
+        owner = "Scope" if owner in scopes and dot else inherited.get(owner, owner) if dot else owner
+        if not {name, owner + dot + method} & known:
+            missing.append(name)
+    assert missing == []
+
+
+@pytest.fixture
+def world(loop, wires):
+    gc.disable()  # what earlier tests have left behind is not to be closed meanwhile
+    world = World(loop, wires)
+    yield world
+    gc.enable()
+    world.peer.close()
+    world.task.cancel()
+    world.task.join()
+    for owner in (world.sock, world.full, world.real, world.listener, world.served):
+        owner.close()
+
+
+@pytest.mark.parametrize(
+    ("case", "error", "call"),
+    [
+        pytest.param(case, error, call, id=f"{name}-{kind}")
+        for name, cases, call in CALLS
+        for kind, (case, error) in cases.items()
+    ],
+)
+def test_a_call_that_is_refused_has_changed_nothing(world, case, error, call):
+    def attempt():
+        with d.timeout(50), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            before = world.state()
+            try:
+                call(world, case)
+            except Exception as raised:
+                after = world.state()
+                assert [name for name in before if before[name] != after[name]] == []
+                return raised
+
+    task = d.spawn(attempt)
+    task.join()
+    for raised in (attempt(), task.result()):
+        assert type(raised) is error, repr(raised)
+        assert str(raised)
+
+
+def test_a_refused_wait_wakes_nobody_later(loop):
+    """What was left behind of `join("1")` used to wake its caller out of whatever it waited for later."""
+    ended = d.spawn(d.sleep, 1)
+    result = d.Result()
+    loop.add_timer(1, lambda: result.set_result(None))
+
+    def work():
+        for call in (ended.join, result.wait):
+            for bad in ("1", datetime.timedelta(1), HUGE, math.nan):
+                with pytest.raises((TypeError, OverflowError, ValueError)):
+                    call(bad)
+        began = loop.time()
+        d.sleep(9)
+        return loop.time() - began
+
+    task = d.spawn(work)
+    task.join()
+    assert task.result() == 9
+
+
+# -- what is accepted
+
+
+class Half:
+    def __float__(self):
+        return 0.5
+
+
+class Two:
+    def __index__(self):
+        return 2
+
+
+HALVES = [0.5, decimal.Decimal("0.5"), fractions.Fraction(1, 2), Half()]
+
+
+@pytest.mark.parametrize("half", HALVES, ids=lambda half: type(half).__name__)
+def test_a_time_is_whatever_is_a_number(loop, half):
+    event, queue, lock = d.Event(), d.Queue(), d.Lock()
+    fired = []
+
+    def work():
+        began = loop.time()
+        d.sleep(half)
+        assert event.wait(half) is False
+        with pytest.raises(TimeoutError), d.timeout(half):
+            d.sleep(5)
+        with d.move_on_after(half):
+            d.sleep(5)
+        with d.shield() as scope:
+            scope.deadline = decimal.Decimal(loop.time()) + decimal.Decimal("0.5")
+            d.sleep(5)
+        with pytest.raises(d.BrokenBarrierError):
+            d.Barrier(2).wait(half)
+        with pytest.raises(Empty):
+            queue.get(timeout=half)
+        assert d.Semaphore(0).acquire(timeout=half) is False
+        assert lock.acquire(timeout=half)
+        assert d.wait([d.current_task()][1:], half) == (set(), set())
+        loop.add_timer(half, lambda: fired.append(loop.time()))
+        d.sleep(1)
+        return loop.time() - began
+
+    task = d.spawn(work)
+    task.join()
+    assert task.result() == pytest.approx(0.5 * 8 + 1)
+    assert len(fired) == 1
+
+
+def test_a_count_is_whatever_has_an_index(loop):
+    semaphore = d.Semaphore(Two())
+    semaphore.release(Two())
+    assert [semaphore.acquire(False) for _ in range(5)] == [True] * 4 + [False]
+    assert d.Queue(Two()).maxsize == 2
+    assert d.Channel(Two()).capacity == 2
+    assert d.Barrier(Two()).parties == 2
+
+
+def test_what_is_no_time_says_what_was_expected(loop):
+    with pytest.raises(TypeError, match=r"number of seconds, not .*: write its \.total_seconds\(\)"):
+        d.sleep(datetime.timedelta(1))
+    with pytest.raises(TypeError, match="number of milliseconds, not '5'"):
+        loop.set_loop_timeout("5")
+
+
+class BadRepr:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize("thing", [BadRepr(), 10**5000, "x" * 1000], ids=["repr", "digits", "long"])
+def test_the_message_of_a_refusal_is_short_and_never_fails(thing):
+    assert len(checks.shown(thing)) <= 100
+    for check in (checks.seconds, checks.count, checks.function):
+        with pytest.raises((TypeError, OverflowError)):
+            check("it", thing)
+
+
+@pytest.mark.parametrize("milliseconds", [math.inf, 1e300, 10**12])
+def test_a_loop_timeout_beyond_what_a_poller_takes_does_not_end_the_loop(real_loop, milliseconds):
+    real_loop.set_loop_timeout(milliseconds)
+    real_loop.deadlock_seconds = milliseconds
+    real_loop.add_timer(0.01, real_loop.stop)
+    real_loop.run()
+
+
+def test_max_connections_may_be_assigned(loop, run_turns):
+    with d.serve(LOCAL, lambda sock: d.sleep(1000), max_connections=1) as listener:
+        clients = [socket.create_connection(listener.address) for _ in range(3)]
+        run_turns(5)
+        assert listener.connections == 1
+        listener.max_connections = 2
+        run_turns(5)
+        assert listener.connections == 2
+        listener.max_connections = None
+        run_turns(5)
+        assert listener.connections == 3
+        for client in clients:
+            client.close()
+        loop.reset()
+
+
+# -- sockets, classes and factories
+
+
+def test_a_datagram_socket_is_no_connection(loop):
+    for made in (socket.socket(socket.AF_INET, socket.SOCK_DGRAM), *socket.socketpair(type=socket.SOCK_DGRAM)):
+        with made, pytest.raises(TypeError, match="datagram"):
+            d.Socket(made)
+    assert d.Socket.watched_sockets() == 0
+
+
+def test_a_class_and_a_socket_class_are_refused_together(loop):
+    class Other(d.Socket):
+        __slots__ = ()
+
+    for handler in (d.Socket, partial(d.Socket)):
+        with pytest.raises(TypeError, match="socket_class"):
+            d.serve(LOCAL, handler, socket_class=Other)
+    assert d.Socket.watched_sockets() == 0
+
+
+class Greeter(d.Socket):
+    __slots__ = ("greeting",)
+
+    def __init__(self, sock, greeting, loop=None):
+        super().__init__(sock, loop)
+        self.greeting = greeting
+
+    def event_read(self):
+        self.write(self.greeting + (self.read(100) or b""))
+        self.finish()
+
+
+def test_a_partial_of_a_class_configures_the_connections(real_loop):
+    with d.serve(LOCAL, partial(Greeter, greeting=b"hello ")) as listener, d.connect(listener.address, 5) as client:
+        client.write_all(b"there")
+        assert client.read_to_end() == b"hello there"
+
+
+@pytest.mark.parametrize("serve", [d.serve, d.serve_requests])
+def test_a_partial_of_a_class_configures_the_connections_of_functions_and_of_clients(real_loop, serve):
+    def handler(sock):
+        sock.write_all(sock.greeting + sock.read_exactly(5))
+        sock.finish()
+
+    with serve(LOCAL, handler, socket_class=partial(Greeter, greeting=b"hello ")) as listener:
+        if serve is d.serve_requests:
+            listener.close()
+            return  # Greeter has an event_read of its own
+        with d.connect(listener.address, 5, socket_class=partial(Greeter, greeting=b"x")) as client:
+            client.write_all(b"there")
+            assert (client.greeting, client.read_to_end()) == (b"x", b"hello there")
+
+
+# -- callbacks whose work nobody would do
+
+
+def hidden(kind):
+    """A plain function that returns a coroutine or a generator: that shows in its result only."""
+    return lambda *_args: kind()
+
+
+def is_told(errors, what=""):
+    (context,) = errors
+    return (
+        isinstance(context.exception, TypeError) and "nobody runs" in str(context.exception) and what in context.message
+    )
+
+
+@pytest.fixture
+def no_warnings():
+    """Fails the test if a coroutine was never awaited."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+UNDONE = pytest.mark.parametrize("kind", [coroutine_function, generator_function, async_generator])
+
+
+@UNDONE
+def test_what_a_call_or_a_timer_leaves_undone_is_reported(loop, run_turns, advance, take_errors, no_warnings, kind):
+    loop.call_soon(hidden(kind))
+    run_turns(1)
+    assert is_told(take_errors(), "call_soon")
+    loop.add_timer(1, hidden(kind))
+    advance(2)
+    assert is_told(take_errors(), "timer")
+    loop.call_soon_threadsafe(hidden(kind))
+    run_turns(1)
+    assert is_told(take_errors())
+
+
+@UNDONE
+@pytest.mark.parametrize("event", ["read", "write", "hup"])
+def test_what_a_hook_leaves_undone_is_reported_and_costs_its_socket(
+    loop, wires, run_turns, take_errors, no_warnings, kind, event
+):
+    end, peer = wires()
+    sock = type("Mine", (d.Socket,), {f"event_{event}": hidden(kind), "__slots__": ()})(end)
+    if event == "read":
+        sock.watch_read(True)
+        peer.send(b"x")
+    elif event == "write":
+        sock.watch_write(True)
+    else:
+        end.shutdown(socket.SHUT_WR)
+        peer.shutdown(socket.SHUT_WR)
+    run_turns(3)
+    assert is_told(take_errors())
+    assert sock.closed
+    assert isinstance(sock.close_reason, TypeError)
+
+
+def test_what_a_callable_given_to_write_leaves_undone_reaches_who_wrote(loop, wires, no_warnings):
+    sock = d.Socket(wires()[0])
+    with pytest.raises(TypeError, match="nobody runs"):
+        sock.write(hidden(coroutine_function))
+    sock.close()
+
+
+def test_what_a_writer_leaves_undone_reaches_who_wrote(loop, wires, no_warnings):
+    sock = d.Socket(wires()[0])
+    sock.set_writer_func(hidden(coroutine_function))
+    with pytest.raises(TypeError, match="nobody runs"):
+        sock.write(b"x")
+    sock.close()
+
+
+def test_what_a_post_loop_callback_leaves_undone_is_reported(loop, run_turns, take_errors, no_warnings):
+    loop.post_loop_callback = hidden(coroutine_function)
+    run_turns(1)
+    assert is_told(take_errors(), "post-loop")
+    loop.post_loop_callback = None
+
+
+def test_what_a_callback_of_an_fd_leaves_undone_is_reported(real_loop, run_turns, take_errors, no_warnings):
+    ends = socket.socketpair()
+    real_loop.add_other_fds({ends[0].fileno(): hidden(coroutine_function)})
+    ends[1].send(b"x")
+    run_turns(2)
+    assert is_told(take_errors())
+    assert real_loop.other_fds() == {}
+    for end in ends:
+        end.close()
+
+
+def test_what_on_error_leaves_undone_is_logged(loop, run_turns, caplog, no_warnings):
+    before, loop.on_error = loop.on_error, hidden(coroutine_function)
+    loop.call_soon(lambda: 1 / 0)
+    with caplog.at_level(logging.ERROR):
+        run_turns(1)
+    loop.on_error = before
+    assert "nobody runs" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_predicate_and_an_action_that_leave_their_work_undone_raise(loop, no_warnings):
+    condition = d.Condition()
+    with condition, pytest.raises(TypeError, match="nobody runs"):
+        condition.wait_for(hidden(coroutine_function))
+    with pytest.raises(TypeError, match="nobody runs"):
+        d.Barrier(1, hidden(coroutine_function)).wait()
+
+
+def test_a_task_that_returns_a_coroutine_has_failed(loop, no_warnings):
+    task = d.spawn(hidden(coroutine_function))
+    task.join()
+    with pytest.raises(TypeError, match="nobody runs"):
+        task.result()
+    with pytest.raises(TypeError, match="nobody runs"):
+        d.run(hidden(coroutine_function))
+    task = d.spawn(hidden(generator_function))  # which may be meant: the result is handed on
+    task.join()
+    assert list(task.result()) == [None]
+
+
+@pytest.mark.parametrize("serve", [d.serve, d.serve_requests])
+def test_a_handler_that_returns_a_coroutine_is_reported_and_its_connection_closed(
+    loop, run_turns, take_errors, no_warnings, serve
+):
+    with serve(LOCAL, hidden(coroutine_function)) as listener, socket.create_connection(listener.address, 5) as client:
+        client.send(b"x")
+        run_turns(5)
+        assert is_told(take_errors())
+        assert listener.connections == 0
+
+
+def test_a_callback_may_return_what_it_likes(loop, run_turns):
+    seen = []
+    for value in (5, "x", [], object(), iter([])):
+        loop.call_soon(lambda value=value: (seen.append(value), value)[1])
+        loop.add_timer(0, lambda value=value: value)
+    run_turns(3)
+    assert len(seen) == 5
