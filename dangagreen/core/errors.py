@@ -37,6 +37,30 @@ def _again(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, An
     return error
 
 
+def connection(sock: Any) -> str:
+    """A socket in a sentence: "the connection with 127.0.0.1:80"; its `repr` is for whoever looks at objects."""
+    if not hasattr(sock, "peer_addr_string"):
+        return repr(sock)
+    peer = peer_of(sock)
+    return "the connection" if peer == _NOBODY else f"the connection with {peer}"
+
+
+def peer_of(sock: Any) -> str:
+    """ "127.0.0.1:80"; "the peer" where its address is not known, or, as with most Unix sockets, none."""
+    try:
+        return sock.peer_addr_string() or _NOBODY
+    except Exception:  # no socket of ours, or one that is half made
+        return _NOBODY
+
+
+_NOBODY = "the peer"
+
+
+def in_words(reason: object) -> str:
+    """Why: an exception with its type, since many say little without it ("'name'" of a KeyError)."""
+    return f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
+
+
 class ClosedError(_Copied, ConnectionError):
     """The socket was closed, on this side, while or before it was used.
 
@@ -44,7 +68,8 @@ class ClosedError(_Copied, ConnectionError):
     """
 
     def __init__(self, sock: Any, reason: object = None) -> None:
-        super().__init__(f"{sock!r} was closed on this side" + (f": {reason}" if reason is not None else ""))
+        why = "by this program" if reason is None else f"on this side: {in_words(reason)}"
+        super().__init__(f"{connection(sock)} was closed {why}")
         self.sock = sock
         self.reason = reason
 
@@ -56,7 +81,7 @@ class IncompleteReadError(_Copied, EOFError):
     """
 
     def __init__(self, sock: Any, partial: bytes, wanted: str) -> None:
-        super().__init__(f"the peer ended its stream after {len(partial)} bytes of {wanted}")
+        super().__init__(f"{peer_of(sock)} ended its stream after {len(partial)} bytes of {wanted}")
         self.sock = sock
         self.partial = partial
         self.wanted = wanted

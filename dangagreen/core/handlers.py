@@ -5,14 +5,12 @@ Rules: the loop needs of a handler what `Handler` says, and nothing else. What d
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Protocol
 
 from dangagreen.core import checks
-from dangagreen.core.errors import ErrorContext
 from dangagreen.core.pollers import READ, WRITE, Poller
 
 UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
@@ -139,9 +137,3 @@ class FdHandler:
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}: {self.callback!r}>"
-
-
-def log_error(context: ErrorContext) -> None:
-    """The default of `Loop.on_error`: the message and the traceback, to the logger "dangagreen"."""
-    error = context.exception
-    logging.getLogger("dangagreen").error("%s", context.message, exc_info=(type(error), error, error.__traceback__))

@@ -137,6 +137,7 @@ class Loop(Turning):
         if ends is not None:
             ends.close()
         self.poller.close()
+        self._error_log.tell_left_out()
         self._close_schedule()
         _loops.discard(self)
 

@@ -407,4 +407,5 @@ def as_bytes(data: Any) -> bytes:
     try:
         return bytes(memoryview(data))
     except TypeError:
-        raise TypeError(f"a bytes-like object is needed here, not {type(data).__name__}") from None
+        hint = ": give it text.encode()" if isinstance(data, str) else ""
+        raise TypeError(f"bytes are needed here, not {type(data).__name__}{hint}") from None

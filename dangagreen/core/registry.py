@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dangagreen.core import checks
+from dangagreen.core.error_log import ErrorLog
 from dangagreen.core.errors import ErrorContext
-from dangagreen.core.handlers import FdHandler, Handler, log_error
+from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Events, Poller
 from dangagreen.core.schedule import Schedule
 
@@ -26,8 +27,8 @@ class Registry(Schedule):
     """The descriptors of one loop."""
 
     __slots__ = (
-        "_batch", "_maps", "_others", "_places", "handlers", "object_callbacks", "on_error", "pushed", "running",
-        "to_close",
+        "_batch", "_error_log", "_maps", "_others", "_places", "handlers", "object_callbacks", "on_error", "pushed",
+        "running", "to_close",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
@@ -39,7 +40,8 @@ class Registry(Schedule):
         self.object_callbacks: dict[object, Callable[[], object]] = {}  # each with the object it goes with
         self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None  # of this turn
         self._others: dict[int, FdHandler] = {}  # those of `other_fds`, and perhaps some that have been closed since
-        self.on_error: Callable[[ErrorContext], object] = log_error
+        self._error_log = ErrorLog(clock)
+        self.on_error: Callable[[ErrorContext], object] = self._error_log
         self._batch: Events = []
         self._places: tuple[Events, dict[int, int]] = self._batch, {}  # where the fds of a batch are
 
@@ -180,7 +182,7 @@ class Registry(Schedule):
                 checks.outcome("on_error", result)
         except Exception:
             log.exception("loop.on_error raised; what it was to report follows")
-            log_error(context)
+            self._error_log(context)
 
 
 def _checked(fds: Mapping[int, Callable[[int], object]]) -> dict[int, Callable[[int], object]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import sys
 import threading
 import weakref
 from _thread import get_ident
@@ -41,6 +42,25 @@ class _Closed(deque[Callable[[], object]]):
 
 _IS_CLOSED = "this loop was closed: make another one"
 _NO_THREAD = 0  # in the place of the thread of a closed loop: who compares it with his own looks closer
+
+
+def _as_arguments(name: str) -> str:
+    """The public call that is being made, as `call_soon_threadsafe` takes it: "sock.write, data"."""
+    frame = sys._getframe(1)
+    while (outer := frame.f_back) is not None and outer.f_globals.get("__name__", "").startswith("dangagreen."):
+        frame = outer
+    code = frame.f_code
+    names = list(code.co_varnames[: code.co_argcount])
+    call, parks = code.co_name, frame.f_globals.get(code.co_name)
+    if names and names[0] == "self":
+        owner = frame.f_locals["self"]
+        parks = getattr(type(owner), call, None)
+        if call.startswith("__"):  # iteration, which calls `name` time and again
+            call = name
+        call = f"{'sock' if hasattr(owner, 'unsent') else type(owner).__name__.lower()}.{call}"
+        del names[0]
+    required = names[: len(names) - len(getattr(parks, "__defaults__", None) or ())]
+    return ", ".join([*(["spawn"] if getattr(parks, "__parks__", False) else []), call, *required])
 
 
 class Schedule:
@@ -121,7 +141,7 @@ class Schedule:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             raise ForeignThreadError(
                 f"{call} was called in thread {names.get(get_ident(), get_ident())!r}, but this loop belongs to thread"
-                f" {names.get(self.thread, self.thread)!r}: use loop.call_soon_threadsafe(...)"
+                f" {names.get(self.thread, self.thread)!r}: use loop.call_soon_threadsafe({_as_arguments(call)})"
             )
 
     def _check_open(self, call: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from dangagreen.core import checks
 from dangagreen.core.danga import DangaNames
-from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError
+from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
@@ -346,12 +346,12 @@ class Socket(DangaNames, InWords):
         """
         self.loop.check_thread("steal_socket")
         if self._reader is not None:
-            raise BusyError(f"{self!r} cannot be stolen while somebody is parked in a read")
+            raise BusyError(f"steal_socket: a task is reading from {connection(self)}")
         self._try_again()
         if self.closed:
             raise ClosedError(self, self.close_reason)
         if self._queue:  # an empty one is being flushed: we are in the last callable of it
-            raise BusyError(f"{self!r} cannot be stolen while {self.unsent} bytes are queued: drain() it first")
+            raise BusyError(f"steal_socket: {self.unsent} bytes to {peer_of(self)} are not sent: drain() first")
         if self._read_error is not None:  # of which the OS socket would not tell its next owner
             raise without_traceback(self._read_error)
         sock, rest = self.sock, bytes(self._buffer[self._pos :])

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 
 from dangagreen.core import checks
 from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.error_log import InOneLine
+from dangagreen.core.errors import ErrorContext, connection
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.outgoing import OBSERVED, OWES
 from dangagreen.core.sock import Socket
@@ -48,6 +50,12 @@ class Handling(Task[None]):
 
     def _handle(self) -> None:
         self._serve(self.sock, self._handler)
+
+    def _failure(self, error: Exception) -> ErrorContext:
+        call = _waited_in(self.sock, error)
+        if call is None:
+            return super()._failure(error)
+        return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {error}", error, self)
 
     def _forget_locals(self, error: BaseException) -> None:
         forget_locals(error, everybody=True)  # the handler's as well: the connection is over
@@ -341,6 +349,18 @@ class Drain:
     def _close_all(self, reason: object) -> None:
         for sock in self._left:
             self._loop.call(sock, partial(sock.close, reason))
+
+
+def _waited_in(sock: Socket, error: BaseException) -> str | None:
+    """Which call on the socket, if its peer was merely slow: a timeout of this very wait, that the handler let out."""
+    if not isinstance(error, TimeoutError):
+        return None
+    call, step = None, (error.__cause__ or error).__traceback__
+    while step is not None:
+        frame, step = step.tb_frame, step.tb_next
+        if frame.f_locals.get("self") is sock and frame.f_globals["__name__"].startswith("dangagreen."):
+            call = call if frame.f_code.co_name.startswith("_") else frame.f_code.co_name
+    return call
 
 
 def _was_told(sock: Socket) -> bool:

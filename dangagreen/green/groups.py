@@ -57,7 +57,7 @@ class TaskGroup:
         Tasks of the group and callbacks may do it as well. In a group that is cancelled the task never runs. Raises
         RuntimeError before and after the block.
         """
-        check_function("spawn", function)
+        named = check_function("spawn", function)
         scope = self.scope
         if scope._task is None:
             raise RuntimeError(f"{self!r} cannot spawn: its block has not begun, or is over")
@@ -66,7 +66,7 @@ class TaskGroup:
             loop.check_thread("TaskGroup.spawn")
         frame = sys._getframe(1)
         call = partial(function, *args, **kwargs) if args or kwargs else function
-        task = Task(loop, call, copy_context(), function, (frame.f_code, frame.f_lasti))
+        task = Task(loop, call, copy_context(), named, (frame.f_code, frame.f_lasti))
         task.group = self
         self._tasks[task] = None
         if scope._pending is not None:

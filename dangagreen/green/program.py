@@ -104,6 +104,8 @@ def _end_tasks(loop: Loop, reason: str) -> None:
 def _at_exit() -> None:
     """The tasks of a script that has ended, be it by Ctrl-C, have their `finally` as those of `run` have."""
     loop = here.loop
+    if loop is not None:
+        loop._error_log.tell_left_out()
     if loop is not None and not loop.running and loop.green is not None and scheduler(loop).tasks:
         _wind_up(loop, "the program ended")
 

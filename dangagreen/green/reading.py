@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 from dangagreen.core import checks
-from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError
+from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError, peer_of
 from dangagreen.core.outgoing import OBSERVED, OWES, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER, room_of
@@ -113,7 +113,7 @@ class ReadingSocket(WatchedSocket):
         limit = self._line_limit if limit is None else checks.count("the limit of read_until", limit)
         end = self._find(task, _READ_UNTIL, separator, limit)
         if end - self._pos > limit:
-            raise self._over(limit, f"what ends with {separator!r}")
+            raise self._over(limit, _up_to(separator))
         return self._take(end - self._pos) if end else b""
 
     @parks
@@ -166,7 +166,7 @@ class ReadingSocket(WatchedSocket):
             fill = self._fill if self.buffered < _LARGE else self._fill_much
             if not fill(task, _READ_TO_END, _CHUNK if self.buffered < _LARGE else 4 * _CHUNK):
                 return self._take(len(self._buffer)) if self._buffer else b""
-        raise self._over(limit, "what came before the end")
+        raise self._over(limit, "the stream")
 
     @parks
     def __iter__(self) -> Iterator[bytes]:
@@ -211,10 +211,10 @@ class ReadingSocket(WatchedSocket):
                 return end + len(separator)
             self._searched = len(buffer) - start
             if self._searched >= limit:
-                raise self._over(limit, f"what ends with {separator!r}")
+                raise self._over(limit, _up_to(separator))
             if not self._fill(task, wait):
                 if self._buffer:
-                    raise self._incomplete(f"what ends with {separator!r}")
+                    raise self._incomplete(_up_to(separator))
                 return 0
 
     def _fill(self, task: Waiter, wait: Wait, size: int = _LINES) -> bool:
@@ -326,12 +326,16 @@ class ReadingSocket(WatchedSocket):
         return IncompleteReadError(self, partial, wanted)
 
     def _over(self, limit: int, what: str) -> LimitError:
-        return LimitError(f"{what} from {self!r} is longer than the limit of {limit} bytes", limit)
+        return LimitError(f"{what} from {peer_of(self)} is longer than the limit of {limit} bytes", limit)
 
     def _release_reader(self) -> None:
         super()._release_reader()
         if self._reader is not None:
             wake(parked_task(self._reader), ClosedError(self, self.close_reason))
+
+
+def _up_to(separator: bytes) -> str:
+    return "a line" if separator == b"\n" else f"the data up to {separator!r}"
 
 
 def _stop_reading(sock: ReadingSocket, task: Waiter) -> None:

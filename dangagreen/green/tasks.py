@@ -12,7 +12,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from types import CodeType, CoroutineType, FunctionType
+from types import CodeType, CoroutineType, FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from dangagreen.core import checks
@@ -61,7 +61,7 @@ class Task(Waiter, Generic[Result]):
         loop: Loop,
         call: Callable[[], Result],
         context: Context,
-        named_after: Callable[..., Any],
+        named_after: Callable[..., Any] | str,
         origin: tuple[CodeType, int] | None = None,
     ) -> None:
         self.loop = loop  # what Waiter.__init__ does, in line: a tenth of a spawn
@@ -181,13 +181,17 @@ class Task(Waiter, Generic[Result]):
         """Nobody has it handed back: report its failure, unless that was done, or somebody still looks at it."""
         if self.done and isinstance(self._error, Exception) and not self.owned and not self._joiners:
             self.owned = True
-            where = f", spawned at {self.spawned_at}," if self._origin else ""
-            failure = ErrorContext(f"task {self.name!r}{where} failed", self._error, self)
+            failure = self._failure(self._error)
             context, self.context = self.context, None
             if context is None:
                 self.loop.report(failure)
             else:
                 context.run(self.loop.report, failure)
+
+    def _failure(self, error: Exception) -> ErrorContext:
+        """What is reported."""
+        where = f", spawned at {self.spawned_at}," if self._origin else ""
+        return ErrorContext(f"task {self.name!r}{where} failed", error, self)
 
     def _hand_back(self) -> None:
         """It has ended, and somebody has it, who takes care of its failure."""
@@ -261,24 +265,31 @@ class Task(Waiter, Generic[Result]):
 
 
 def _name_of(function: Any) -> str:
+    if isinstance(function, str):  # it was asked for already
+        return function
     while isinstance(function, partial):
         function = function.func
+    owner = getattr(function, "__self__", None)
+    if isinstance(function, MethodType) and not isinstance(owner, type):  # by the class that its user knows
+        return f"{type(owner).__qualname__}.{function.__name__}"
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-def check_function(call: str, function: object) -> None:
-    """Raise TypeError for what cannot run in a task."""
+def check_function(call: str, function: Any) -> Callable[..., Any] | str:
+    """What a task of this function is named after, it or a name. Raises TypeError for what cannot run in a task."""
     checks.function(call, function, f": write {call}(f, x) for f(x)")
+    return function if type(function) is FunctionType else _name_of(function)
 
 
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
     """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
+    named: Callable[..., Any] | str = function
     if type(function) is not FunctionType or function.__code__.co_flags & NOT_RUN:  # quickly told of most
-        check_function("spawn", function)
+        named = check_function("spawn", function)
     loop = here.loop or current_loop()
     frame = sys._getframe(1)
     call = partial(function, *args, **kwargs) if args or kwargs else function
-    task = Task(loop, call, copy_context(), function, (frame.f_code, frame.f_lasti))
+    task = Task(loop, call, copy_context(), named, (frame.f_code, frame.f_lasti))
     loop._runnable.append(task.start)
     return task
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-from dangagreen.core.errors import BusyError
+from dangagreen.core.errors import BusyError, connection
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import Socket as CallbackSocket
 from dangagreen.core.tracebacks import without_traceback
@@ -79,7 +79,8 @@ class WatchedSocket(CallbackSocket):
             self._give_up_wait()
 
     def _busy(self, task: Waiter) -> BusyError:
-        return BusyError(f"{task.name!r} cannot read {self!r}: {parked_task(self._reader).name!r} is reading it")
+        reader = parked_task(self._reader)
+        return BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader.name!r} is reading from it")
 
     def _release_reader(self) -> None:
         if isinstance(self._reader, Watch):  # it finds the end by reading

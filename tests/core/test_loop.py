@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from dangagreen import Loop, Socket
-from dangagreen.core.handlers import log_error
+from dangagreen.core.error_log import ErrorLog
 from dangagreen.core.loop import here
 
 
@@ -148,12 +148,12 @@ def test_a_callback_that_raises_is_reported_once_with_traceback_and_costs_its_ow
 
 def test_what_a_callback_raised_is_logged_with_traceback_by_default(loop, wires, run_turns, caplog):
     fresh = Loop()
-    assert fresh.on_error is log_error
+    assert isinstance(fresh.on_error, ErrorLog)
     fresh.close()
     sock, peer = wires()
     Failing(sock).watch_read(True)
     peer.send(b"x")
-    check, loop.on_error = loop.on_error, log_error
+    check, loop.on_error = loop.on_error, ErrorLog(loop.clock)
     here.loop = loop
     run_turns(2)
     loop.on_error = check

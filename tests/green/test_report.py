@@ -32,7 +32,7 @@ def test_every_task_has_its_line(loop, pair, run_turns):
     run_turns(1)
     late = d.spawn(int)
     assert rows(d.task_table()) == [
-        ["ReadingSocket.read_line", "parked", f"read_line of {sock!r}", reader.spawned_at],
+        ["Socket.read_line", "parked", f"read_line of {sock!r}", reader.spawned_at],
         ["the sleeper", "parked", "sleep until 1007.000", f"{__file__}:{line}"],
         ["int", "not started", "-", late.spawned_at],
     ]
