@@ -223,8 +223,8 @@ def talk(client: Client) -> None:
             if client.topics or not client.buffered:
                 return
     except (Refusal, LimitError) as problem:
-        refusal = problem if isinstance(problem, Refusal) else Refusal(b"ERR Protocol error: too big inline request")
-        client.write_all(encode(refusal, client.protocol))
+        why = problem.args[0] if isinstance(problem, Refusal) else b"ERR Protocol error: too big inline request"
+        client.write_all(encode(Refusal(why), client.protocol))
         client.finish()
 
 

@@ -38,3 +38,9 @@ class Interrupts:
         if self.installed and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.installed = False
+        self._notify = _interrupt  # what was there keeps whoever was to be told
+
+
+def _interrupt() -> None:
+    """Nobody is there to be told."""
+    raise KeyboardInterrupt

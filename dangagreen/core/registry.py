@@ -11,6 +11,7 @@ import contextlib
 import logging
 from _thread import get_ident
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import Any
 
 from dangagreen.core import checks
@@ -136,6 +137,8 @@ class Registry(Schedule):
                 handler._really_close()
             except Exception as error:
                 self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
+            if len(handler._context):  # one of its variables may name the handler itself
+                handler._context = Context()
 
     def _abandon_all(self) -> None:
         for handler in list(self.handlers.values()):

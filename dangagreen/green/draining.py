@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -111,7 +110,7 @@ class Listener(CoreListener):
             raise RuntimeError(f"{me!r} cannot drain {self!r}, which waits for its handlers: spawn(listener.drain)")
         drain = self._begin_drain(grace)
         if not drain.over:
-            drain.waiting.append(me)
+            drain.waiting[me] = None
             park(me, _DRAIN, drain)
         return list(drain.cut_off)
 
@@ -169,12 +168,12 @@ class Drain:
         self._timer: Timer | None = None
         self.cut_off: list[Socket] = []
         self.over = False
-        self.waiting: list[Waiter] = []
+        self.waiting: dict[Waiter, None] = {}
         loop.object_callbacks[self] = self._begin
         loop._ready.append(_do_nothing)  # so that there is a turn, at whose end it begins
 
     def __repr__(self) -> str:
-        return repr(self._listener)
+        return repr(self._listener) if not self.over else "a server that has ended"
 
     def hurry(self, grace: float | None) -> None:
         """Let it take no longer than `grace` seconds from now."""
@@ -303,10 +302,15 @@ class Drain:
             self._loop.object_callbacks.pop(self, None)
             self._spared.clear()
             self._cancelled.clear()
+            self._left.clear()
+            self._still_at_work = None
             if self._timer is not None:
                 self._timer.cancel()
             for task in list(self.waiting):
                 wake(task)
+            for sock in self.cut_off:  # they are kept for whoever asks, by this, and this by the listener
+                sock._owner = None
+            del self._listener
 
     def _look_again(self, now: float) -> None:
         """Have a turn when there will be something to do."""
@@ -373,8 +377,7 @@ def _do_nothing() -> None:
 
 
 def _stop_waiting(drain: Drain, task: Waiter) -> None:
-    with suppress(ValueError):
-        drain.waiting.remove(task)
+    drain.waiting.pop(task, None)
 
 
 _DRAIN = Wait("drain", _stop_waiting)

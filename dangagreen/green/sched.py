@@ -159,6 +159,7 @@ def _work() -> None:
             idle.append(worker)
             sched.to_hub()
     finally:
+        worker.task = None
         del sched.workers[worker], worker.resume
 
 

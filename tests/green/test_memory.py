@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import socket
 import struct
 import sys
 import weakref
+from contextvars import ContextVar
 from traceback import extract_tb
 
 import pytest
@@ -492,3 +494,177 @@ def test_in_sequential_style(loop, handler, server, how, held, take_errors, wait
     wait_for(lambda: not listener.connections and not loop.green.tasks)
     listener.close()
     assert all(map(frames, take_errors()))
+
+
+# -- ends of servers, programs and tasks
+
+
+def drained(listener, held):
+    """Its handlers are cut off."""
+    assert len(listener.drain(0)) == 2
+
+
+def closed_by_hand(listener, held):
+    listener.close()
+    d.current_loop().reset()
+
+
+@pytest.mark.parametrize("end", [drained, closed_by_hand], ids=lambda end: end.__name__)
+@pytest.mark.parametrize("server", [d.serve, d.serve_requests], ids=["serve", "requests"])
+def test_by_the_end_of_a_server(loop, server, end, held, take_errors, wait_for):
+    seen = []
+
+    def handle(sock):
+        seen.append(held(sock) and 1)
+        sock.write_all(held.data)
+        try:
+            sock.read_exactly(100)
+        finally:
+            with d.shield():
+                d.sleep(0.01)
+
+    listener = server(LOCAL, handle)
+    held(listener)
+    peers = [socket.create_connection(listener.address) for _ in range(2)]
+    for peer in peers:
+        peer.send(b"x")
+    wait_for(lambda: len(seen) == 2)
+    end(listener, held)
+    wait_for(lambda: not loop.green.tasks)
+    for peer in peers:
+        peer.close()
+    take_errors()
+
+
+def test_by_the_end_of_run(loop, held):
+    def main():
+        listener = d.serve(LOCAL, lambda sock: held(sock).write_all(held.data * 9) or sock.drain())
+        sock = held(d.connect(listener.address))
+        d.sleep(0.01)
+        d.spawn(lambda: sock.read_to_end(100_000_000))
+        d.sleep(0.01)
+        raise KeyError(sock)
+
+    try:
+        d.run(main)
+    except KeyError:
+        pass
+
+
+@pytest.mark.parametrize("how", ["refused", "times out", "is cancelled", "fails later"])
+def test_by_a_connect_that_fails(loop, held, wait_for, how):
+    made = []
+
+    class Failing(d.Socket):
+        __slots__ = ()
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            made.append(held(self) and 1)
+            raise KeyError(self)
+
+    with socket.socket() as listening:
+        listening.bind(LOCAL)
+        address = listening.getsockname()
+        if how == "fails later":
+            listening.listen()
+
+        def connect():
+            failures = []
+            for timeout in (None, 5):
+                try:
+                    d.connect(address, timeout, socket_class=Failing)
+                except (OSError, KeyError) as error:
+                    failures.append(repr(error))
+            return failures
+
+        tasks = [d.spawn(connect) for _ in range(3)]
+        if how == "is cancelled":
+            tasks[0].cancel()
+        held(tasks[1])
+        wait_for(lambda: all(task.done for task in tasks))
+        assert made or how != "fails later"
+        tasks.clear()
+
+
+@pytest.mark.parametrize("owned", [True, False])
+@pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
+def test_in_a_task_of_ones_own(loop, wires, run_turns, held, take_errors, handler, owned):
+    """By a task that is freed with it, and by one whose worker is used by the next."""
+    for _ in range(2):
+        sock, peer = wires(100)
+        one = held(d.Socket(sock))
+        task = held(d.spawn(handler, one, held.data))
+        peer.send(b"one\ntwo")
+        run_turns(3)
+        loop.clock.jump(1)
+        run_turns(3)
+        if owned:
+            d.spawn(task.join)
+            run_turns(1)
+        peer.close()
+        run_turns(20)
+        assert task.done or one.closed or handler.__name__ in ("group_fails", "closed_by_another")
+        task.cancel()
+        loop.clock.jump(10)
+        run_turns(5)
+        one.close()
+        run_turns(5)
+        assert task.done
+        del one, task
+    take_errors()
+
+
+def test_by_workers_that_are_dropped(loop, wires, run_turns, held, monkeypatch):
+    from dangagreen.green import sched
+
+    monkeypatch.setattr(sched, "_IDLE_WORKERS", 1)
+    for _ in range(5):
+        sock, peer = wires(100)
+        held(d.spawn(reads, held(d.Socket(sock)), held.data))
+        peer.send(b"0123456789" * 2)
+    run_turns(3)
+    assert len(loop.green.workers) <= 1
+    loop.reset()
+
+
+def test_in_top_level_code(loop, wires, held):
+    sock, peer = wires(100)
+    one = held(d.Socket(sock))
+    loop.call_soon(peer.reset)
+    with contextlib.suppress(ConnectionError):
+        one.read_line()
+    try:
+        with d.timeout(1):
+            d.Event().wait()
+    except TimeoutError:
+        pass
+    one.close()
+
+
+def test_what_a_variable_of_its_own_context_names(loop, wires, run_turns, held):
+    variable = ContextVar("variable")
+
+    class Named(Callback):
+        __slots__ = ()
+
+        def event_read(self):
+            variable.set(self)
+            super().event_read()
+
+    sock, peer = wires(100)
+    connection(held, sock, Named)
+    peer.send(b"x")
+    run_turns(2)
+    peer.close()
+    run_turns(3)
+
+
+def test_a_socket_that_is_closed_while_no_loop_runs(loop, wires, held):
+    sock, _peer = wires(100)
+    one = held(d.Socket(sock))
+    one.write(held.data)
+    one.close()
+    alive = [one]
+    del one
+    assert len(alive) == 1
