@@ -27,6 +27,7 @@ from typing import ClassVar, Final
 
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
 
+_PEEK = int(socket.MSG_PEEK)
 _RDHUP = 0x2000  # POLLRDHUP, EPOLLRDHUP: reported to who asks for it, as READ and WRITE are
 
 
@@ -87,14 +88,14 @@ class WireEnd:
     def recv(self, n: int, flags: int = 0) -> bytes:
         if n < 0:
             raise ValueError("negative buffersize in recv")
-        if not flags & socket.MSG_PEEK:
+        if not flags & _PEEK:
             n = self._step(self.reads, n)
         if n == 0:  # a real one does not ask the kernel then
             return b""
         self._check_open()
         if self._incoming:
             data = bytes(self._incoming[:n])
-            if not flags & socket.MSG_PEEK:
+            if not flags & _PEEK:
                 del self._incoming[:n]
                 self.received += data
             return data

@@ -1,0 +1,27 @@
+"""Long runs with random programs, injected faults and hostile input. `python -m tests.soak --help` in a checkout."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+class Budget:
+    """So many seconds from now: call it to hear whether they are over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def __call__(self) -> bool:
+        return time.monotonic() >= self._end
+
+
+def describe(error: BaseException) -> str:
+    """The error, or those of a group, each with the lines that it came through last."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(map(describe, error.exceptions))
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{error!r} ({' '.join(frames[-6:])})"
