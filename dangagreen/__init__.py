@@ -1,5 +1,6 @@
 """Network servers in callback style and in sequential style, on one loop and on one and the same socket object."""
 
+from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import (
     BusyError,
     Cancelled,
@@ -16,6 +17,7 @@ from dangagreen.core.errors import (
     TaskCancelledError,
 )
 from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.public import name_methods, publish
 from dangagreen.core.timers import Timer
 from dangagreen.green.channels import Channel, Result
 from dangagreen.green.connecting import connect
@@ -90,3 +92,7 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+publish(__name__, __all__)
+name_methods(Socket, (base for base in Socket.__mro__[1:-1] if base not in Descriptor.__mro__))
+del Descriptor, name_methods, publish

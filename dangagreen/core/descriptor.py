@@ -30,10 +30,16 @@ class Descriptor:
     what it was called with; of an exception a copy without its traceback, which would hold all that it has passed.
     """
 
-    __slots__ = (
-        "__weakref__", "_context", "_owner", "_queue", "_reader", "_told", "_watch_read", "_watch_write",
-        "close_reason", "closed", "fd", "loop", "sock",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys(
+            ("__weakref__", "_context", "_owner", "_queue", "_reader", "_told", "_watch_read", "_watch_write")
+        ),
+        "close_reason": "What `close` was called with; of an exception an equal copy. None while it is open.",
+        "closed": "Whether `close` was called, here or by the library.",
+        "fd": "The number of the OS socket's file descriptor.",
+        "loop": "The loop that it belongs to.",
+        "sock": "The OS socket, or what looks like one.",
+    }
 
     _timer: Any = None
 

@@ -35,13 +35,19 @@ class Listener(Descriptor):
 
     `address` is (host, port), a path, or bytes for an abstract Unix name, and can be given to `connect`; `connections`
     counts those that are open. At `max_connections` no more are accepted until one closes; they wait in the kernel's
-    queue.
+    queue. Class attributes: `accepts_per_turn` (how many are accepted before others have their turn), `rest_seconds`
+    (the pause in accepting after EMFILE, ENFILE, ENOBUFS or ENOMEM).
     """
 
-    __slots__ = (
-        "_connected", "_inherited", "_max_connections", "_next", "_nodelay", "_path", "_refusals", "_rest", "_still",
-        "address", "connections", "handler",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys((
+            "_connected", "_inherited", "_max_connections", "_next", "_nodelay", "_path", "_refusals", "_rest",
+            "_still",
+        )),
+        "address": "Where it listens: (host, port), for IPv6 with flow information and scope; a path; bytes, abstract.",
+        "connections": "How many of its connections are open.",
+        "handler": "The function that `serve_requests` was given; None for `serve`.",
+    }  # fmt: skip
 
     accepts_per_turn: ClassVar[int] = 32
     rest_seconds: ClassVar[float] = 0.5

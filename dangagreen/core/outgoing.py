@@ -44,18 +44,12 @@ class Outgoing(Descriptor):
     `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket; None is no limit).
     """
 
-    __slots__ = (
-        "_above",
-        "_calls",
-        "_heard",
-        "_high_water",
-        "_mute",
-        "_sending",
-        "_write_error",
-        "_writer",
-        "_writers",
-        "unsent",
-    )
+    __slots__ = {
+        **dict.fromkeys((
+            "_above", "_calls", "_heard", "_high_water", "_mute", "_sending", "_write_error", "_writer", "_writers",
+        )),
+        "unsent": "How many bytes are queued that the kernel has not taken.",
+    }  # fmt: skip
 
     high_water: ClassVar[int] = 65536
     low_water: ClassVar[int] = 16384

@@ -27,10 +27,13 @@ log = logging.getLogger("dangagreen")
 class Registry(Schedule):
     """The descriptors of one loop."""
 
-    __slots__ = (
-        "_batch", "_error_log", "_maps", "_others", "_places", "handlers", "object_callbacks", "on_error", "pushed",
-        "running", "to_close",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys((
+            "_batch", "_error_log", "_maps", "_others", "_places", "handlers", "object_callbacks", "pushed", "to_close",
+        )),
+        "on_error": "What is called with an `ErrorContext` for each failure that is nobody's; it logs by default.",
+        "running": "Whether `run` is at work.",
+    }  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)

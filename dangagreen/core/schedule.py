@@ -66,7 +66,13 @@ def _as_arguments(name: str) -> str:
 class Schedule:
     """The calls that wait for their turn, in order, and the timers."""
 
-    __slots__ = ("_awake", "_foreign_ends", "_ready", "_runnable", "clock", "closed", "poller", "thread", "timers")
+    __slots__ = {
+        **dict.fromkeys(("_awake", "_foreign_ends", "_ready", "_runnable", "timers")),
+        "clock": "The clock: a callable that answers seconds.",
+        "closed": "Whether `close` was called.",
+        "poller": "What waits for events.",
+        "thread": "The identifier of the thread that the loop belongs to.",
+    }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         self.clock = clock

@@ -30,7 +30,7 @@ _STREAM = int(socket.SOCK_STREAM)
 BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
-class Socket(DangaNames, InWords):
+class CallbackSocket(DangaNames, InWords):
     """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
 
     `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,

@@ -35,7 +35,12 @@ class Timer:
     from then on where it was not cancelled.
     """
 
-    __slots__ = ("__weakref__", "_number", "_timers", "callback", "context", "deadline")
+    __slots__ = {
+        **dict.fromkeys(("__weakref__", "_number", "_timers")),
+        "callback": "What is called; None once it has fired, or was cancelled.",
+        "context": "The context variables that it is called with.",
+        "deadline": "When it fires, in seconds of the loop's clock.",
+    }
 
     def __init__(
         self, timers: Timers, number: int, deadline: float, callback: Callable[[], object], context: Context | None
@@ -48,10 +53,12 @@ class Timer:
 
     @property
     def fired(self) -> bool:
+        """Whether its callback was called."""
         return self._number == _FIRED
 
     @property
     def active(self) -> bool:
+        """Whether it may still fire."""
         return self.callback is not None
 
     def cancel(self) -> None:

@@ -33,10 +33,15 @@ LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to 
 class Turning(Registry):
     """What a loop does, time and again."""
 
-    __slots__ = (
-        "_deadlock_seconds", "_stop", "_waited", "_warned", "current", "green", "loop_timeout", "measurements", "now",
-        "post_loop_callback", "profile", "unflushed", "unsettled",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys((
+            "_deadlock_seconds", "_stop", "_waited", "_warned", "current", "green", "measurements", "profile",
+            "unflushed", "unsettled",
+        )),
+        "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
+        "now": "The clock's time when this turn had waited.",
+        "post_loop_callback": "What is called at the end of each turn; a false answer ends `run`.",
+    }  # fmt: skip
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)

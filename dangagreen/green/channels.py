@@ -45,10 +45,12 @@ class Channel(Passage[Item]):
 
     @property
     def capacity(self) -> float:
+        """How many items it holds beside those that are handed over."""
         return self._room
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._ended
 
     @property
@@ -119,7 +121,10 @@ class Result(Source, Generic[Value]):
     What changes it raises ForeignThreadError in another thread: that uses `loop.call_soon_threadsafe(r.set_result, x)`.
     """
 
-    __slots__ = ("_error", "_traceback", "_value", "done")
+    __slots__ = {
+        **dict.fromkeys(("_error", "_traceback", "_value")),
+        "done": "Whether the result, or an exception, was set.",
+    }
 
     def __init__(self, *, loop: Loop | None = None) -> None:
         super().__init__(loop)

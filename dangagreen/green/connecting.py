@@ -22,7 +22,7 @@ from dangagreen.core.pollers import WRITE
 from dangagreen.green.net import Socket, check_socket_class
 from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
-from dangagreen.green.streams import Socket as StreamSocket
+from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import sleep
 
 

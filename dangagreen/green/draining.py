@@ -19,7 +19,7 @@ from dangagreen.core.error_log import InOneLine
 from dangagreen.core.errors import ErrorContext, connection
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.outgoing import OBSERVED, OWES
-from dangagreen.core.sock import Socket
+from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.timers import Timer
 from dangagreen.core.tracebacks import forget_locals
 from dangagreen.green.parking import entering, park, parks
@@ -41,7 +41,9 @@ class Handling(Task[None]):
 
     __slots__ = ("_handler", "_serve", "sock")
 
-    def __init__(self, sock: Socket, serve: Callable[[Any, Any], None], handler: Callable[[Any], object]) -> None:
+    def __init__(
+        self, sock: CallbackSocket, serve: Callable[[Any, Any], None], handler: Callable[[Any], object]
+    ) -> None:
         super().__init__(sock.loop, self._handle, sock._context, handler)
         self.sock = sock
         self._serve = serve
@@ -97,7 +99,7 @@ class Listener(CoreListener):
         return self._drain is not None
 
     @parks
-    def drain(self, grace: float | None = 30.0) -> list[Socket]:
+    def drain(self, grace: float | None = 30.0) -> list[CallbackSocket]:
         """Parks until the server has ended; returns the connections that were cut off, closed by now.
 
         Accepts what is in the kernel's queue and nothing more, ends idle connections and, once they are idle, those
@@ -155,18 +157,18 @@ class Drain:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._loop = loop = listener.loop
-        self._left: deque[Socket] = deque()  # in the order in which they are looked at; some may have closed
+        self._left: deque[CallbackSocket] = deque()  # in the order in which they are looked at; some may have closed
         self._told = 0  # how many in a row were found to have been told the end
         self._looked_at = loop.clock()
-        self._spared: dict[Socket, float] = {}  # until when more of a request may be on its way
+        self._spared: dict[CallbackSocket, float] = {}  # until when more of a request may be on its way
         self._deadline: float | None = None
         self._cut_at: float | None = None
-        self._cancelled: dict[Socket, Handling] = {}  # whose time was up
+        self._cancelled: dict[CallbackSocket, Handling] = {}  # whose time was up
         self._still_at_work: list[Handling] | None = None  # handlers, when all connections have closed
         self._linger_until: float | None = None
         self._reason = f"the time of the drain of {listener!r} was up"
         self._timer: Timer | None = None
-        self.cut_off: list[Socket] = []
+        self.cut_off: list[CallbackSocket] = []
         self.over = False
         self.waiting: dict[Waiter, None] = {}
         loop.object_callbacks[self] = self._begin
@@ -184,13 +186,13 @@ class Drain:
 
     def add(self, connection: Descriptor) -> None:
         """One that was accepted meanwhile."""
-        assert isinstance(connection, Socket)
+        assert isinstance(connection, CallbackSocket)
         self._left.append(connection)
         self._told = 0
         self._observe(connection)
         self._spared[connection] = self._loop.clock() + self._listener.newcomer_seconds
 
-    def _observe(self, sock: Socket) -> None:
+    def _observe(self, sock: CallbackSocket) -> None:
         if not sock._mute:
             sock._mute = OBSERVED
 
@@ -199,7 +201,7 @@ class Drain:
     def _begin(self, *maps: object) -> bool:
         now, patience = self._loop.clock(), self._listener.newcomer_seconds
         for sock in self._loop.handlers.values():
-            if isinstance(sock, Socket) and sock._owner is self._listener:
+            if isinstance(sock, CallbackSocket) and sock._owner is self._listener:
                 self._left.append(sock)
                 self._observe(sock)
         for sock in list(self._left):
@@ -245,7 +247,7 @@ class Drain:
             left.append(sock)
             self._told = self._told + 1 if _was_told(sock) else 0
 
-    def _end_if_idle(self, sock: Socket, now: float) -> None:
+    def _end_if_idle(self, sock: CallbackSocket, now: float) -> None:
         if now < self._spared.get(sock, now) or not self._is_idle(sock):
             return
         if sock._mute & OWES and sock._sequential == 2:  # it has read, and may wait for more of the same request
@@ -255,7 +257,7 @@ class Drain:
                 return
         self._loop.call(sock, sock.finish)
 
-    def _end(self, sock: Socket) -> None:
+    def _end(self, sock: CallbackSocket) -> None:
         """Close what no handler cleans up."""
         handler = self._cancelled.get(sock)
         if not sock.closed and not sock._finishing and (handler is None or handler.done):
@@ -330,7 +332,7 @@ class Drain:
 
     # -- one connection
 
-    def _handlers(self) -> dict[Socket, Handling]:
+    def _handlers(self) -> dict[CallbackSocket, Handling]:
         """Those at work, also those of connections that are closed already."""
         tasks = scheduler(self._loop).tasks
         return {task.sock: task for task in tasks if isinstance(task, Handling) and task.sock._owner is self._listener}
@@ -343,10 +345,10 @@ class Drain:
             self._still_at_work.pop()
         return not self._still_at_work
 
-    def _is_idle(self, sock: Socket) -> bool:
+    def _is_idle(self, sock: CallbackSocket) -> bool:
         if sock.closed or sock._finishing:
             return False
-        if type(sock).idle is Socket.idle:  # of which it is known that it raises nothing
+        if type(sock).idle is CallbackSocket.idle:  # of which it is known that it raises nothing
             return bool(sock.idle)
         return bool(self._loop.call(sock, partial(getattr, sock, "idle")))
 
@@ -355,7 +357,7 @@ class Drain:
             self._loop.call(sock, partial(sock.close, reason))
 
 
-def _waited_in(sock: Socket, error: BaseException) -> str | None:
+def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
     """Which call on the socket, if its peer was merely slow: a timeout of this very wait, that the handler let out."""
     if not isinstance(error, TimeoutError):
         return None
@@ -367,7 +369,7 @@ def _waited_in(sock: Socket, error: BaseException) -> str | None:
     return call
 
 
-def _was_told(sock: Socket) -> bool:
+def _was_told(sock: CallbackSocket) -> bool:
     """Has it been sent everything, the end included?"""
     return sock.closed or (sock._finishing and sock._queue is None)
 

@@ -14,7 +14,7 @@ from typing import Any
 from dangagreen.core import checks
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.loop import current_loop
-from dangagreen.core.sock import Socket
+from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.draining import Listener
 from dangagreen.green.parking import entering, park, parks
@@ -24,7 +24,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @parks
-def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Socket]:
+def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[CallbackSocket]:
     """Parks until SIGTERM, Ctrl-C or a listener's `stop()`, drains all the listeners, returns who was cut off.
 
     The second signal, or `stop()`, ends the grace. The third signal, or the second of a program that hangs, raises

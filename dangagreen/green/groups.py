@@ -34,7 +34,10 @@ class TaskGroup:
     start, in order, as these end.
     """
 
-    __slots__ = ("_bare", "_deferred", "_failures", "_limit", "_tasks", "scope")
+    __slots__ = {
+        **dict.fromkeys(("_bare", "_deferred", "_failures", "_limit", "_tasks")),
+        "scope": "The scope that its block and its tasks are in, with a `deadline`.",
+    }
 
     def __init__(self, limit: int | None = None) -> None:
         if limit is not None:

@@ -20,7 +20,7 @@ class Line:
     Each has a place, a list, which is empty until something is put into it: then it is that waiter's turn.
     """
 
-    __slots__ = ("__weakref__", "_line", "loop")
+    __slots__ = {"__weakref__": None, "_line": None, "loop": "The loop whose tasks wait for it."}
 
     def __init__(self) -> None:
         self.loop = current_loop()

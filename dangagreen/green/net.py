@@ -19,10 +19,10 @@ from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
-from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.tracebacks import is_like
 from dangagreen.green.draining import Handling, Listener
-from dangagreen.green.streams import Socket as StreamSocket
+from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import check_function
 
 log = logging.getLogger("dangagreen")

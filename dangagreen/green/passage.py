@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 class Source:
     """Something that may be ready, and that can be watched by tasks that wait for the first of several things."""
 
-    __slots__ = ("__weakref__", "_watchers", "loop")
+    __slots__ = {"__weakref__": None, "_watchers": None, "loop": "The loop whose tasks wait for it."}
 
     def __init__(self, loop: Loop | None) -> None:
         self.loop = loop_or_current(loop)

@@ -32,7 +32,10 @@ class Queue(Passage[Item]):
     what holds the items, and has a length. What changes it raises ForeignThreadError in another thread.
     """
 
-    __slots__ = ("_joiners", "unfinished_tasks")
+    __slots__ = {
+        "_joiners": None,
+        "unfinished_tasks": "How many items were put in for which `task_done` was not called.",
+    }
 
     def __init__(self, maxsize: int = 0, *, loop: Loop | None = None) -> None:
         room = _room(maxsize)
@@ -47,6 +50,7 @@ class Queue(Passage[Item]):
 
     @property
     def maxsize(self) -> int:
+        """How many items it takes; 0 is no limit. May be assigned."""
         return 0 if self._room == sys.maxsize else int(self._room)
 
     @maxsize.setter
@@ -57,6 +61,7 @@ class Queue(Passage[Item]):
 
     @property
     def is_shutdown(self) -> bool:
+        """Whether `shutdown` was called."""
         return self._ended
 
     def qsize(self) -> int:
@@ -64,9 +69,11 @@ class Queue(Passage[Item]):
         return len(self.queue)
 
     def empty(self) -> bool:
+        """Whether nothing is in it."""
         return not self.queue
 
     def full(self) -> bool:
+        """Whether it holds `maxsize` items."""
         return len(self.queue) >= self._room
 
     # -- in and out

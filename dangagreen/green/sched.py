@@ -44,10 +44,14 @@ class Waiter:
     raise the error that `throw` has left in `subject`.
     """
 
-    __slots__ = (
-        "alarm", "cancelled", "context", "dirty", "done", "interrupt", "loop", "resume", "scope", "subject", "to_hub",
-        "wait", "worker",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys((
+            "alarm", "cancelled", "context", "dirty", "interrupt", "resume", "scope", "subject", "to_hub", "wait",
+            "worker",
+        )),
+        "done": "Whether it has ended.",
+        "loop": "The loop that it runs on.",
+    }  # fmt: skip
 
     group: Any = None  # the group that it belongs to
     context: Context | None  # what it runs in

@@ -28,9 +28,10 @@ class Scope:
     cancelled or expired. `cancel` and the deadline may be used by anybody in the loop's thread.
     """
 
-    __slots__ = (
-        "_deadline", "_entered", "_error", "_expired", "_parent", "_pending", "_seconds", "_task", "cancelled_caught",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys(("_deadline", "_entered", "_error", "_expired", "_parent", "_pending", "_seconds", "_task")),
+        "cancelled_caught": "Whether its block has ended because it was cancelled, or has expired.",
+    }
 
     _what = "Scope"
     _raises = _shields = False  # TimeoutError when it expires; is what comes from outside hidden?

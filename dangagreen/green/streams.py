@@ -20,7 +20,7 @@ from dangagreen.green.reading import ReadingSocket
 from dangagreen.green.sched import Wait, Waiter, wake
 
 
-class Socket(ReadingSocket):
+class StreamSocket(ReadingSocket):
     """A connection in both styles: `event_*` hooks, and calls that look blocking and suspend only their task."""
 
     __slots__ = ()
@@ -169,7 +169,7 @@ class _Writers:
         self.for_the_end: OrderedDict[Waiter, tuple[int, int]] = OrderedDict()
 
 
-def _stop_writing(sock: Socket, task: Waiter) -> None:
+def _stop_writing(sock: StreamSocket, task: Waiter) -> None:
     writers: _Writers | None = sock._writers
     if writers is not None:
         writers.for_room.pop(task, None)

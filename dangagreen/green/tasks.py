@@ -51,7 +51,10 @@ class Task(Waiter, Generic[Result]):
     `done` is True once it has ended; `name` may be assigned. `result()` and `cancel()` never wait, `join()` does.
     """
 
-    __slots__ = ("__weakref__", "_call", "_error", "_joiners", "_origin", "_result", "group", "name", "owned")
+    __slots__ = {
+        **dict.fromkeys(("__weakref__", "_call", "_error", "_joiners", "_origin", "_result", "group", "owned")),
+        "name": "What errors and tables call it: the function's name, unless another one was assigned.",
+    }
 
     _result: Result
     _error: BaseException | None

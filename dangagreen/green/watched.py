@@ -10,7 +10,7 @@ import socket
 
 from dangagreen.core.errors import BusyError, connection
 from dangagreen.core.pollers import READ
-from dangagreen.core.sock import Socket as CallbackSocket
+from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.parking import parked_task
 from dangagreen.green.sched import Waiter, wake
