@@ -172,7 +172,7 @@ def test_transactions(client: redis.Redis, port: int) -> None:
         with pytest.raises(redis.ResponseError, match="nested"):
             say("MULTI")
         with pytest.raises(redis.ResponseError, match="inside MULTI"):
-            say("SUBSCRIBE", "c")
+            say("WATCH", "n")
         assert one.connection.send_command("EXEC") is None
         assert one.connection.read_response() == [1]
         say("MULTI")
@@ -254,7 +254,8 @@ def test_inline_commands(port: int) -> None:
 CONVERSATION = packed(b"SET", b"k", b"a\r\nb") + b"GET k\r\n" + packed(b"SUBSCRIBE", b"c") + packed(b"PING")
 CONVERSATION += b"PING\r\n" + packed(b"GET", b"k") + packed(b"UNSUBSCRIBE", b"c") + packed(b"GET", b"k")
 REPLIES = b"+OK\r\n$4\r\na\r\nb\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n" + 2 * b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
-REPLIES += b"-ERR Can't execute 'get': only (P)SUBSCRIBE / (P)UNSUBSCRIBE / PING / QUIT are allowed in this context\r\n"
+REPLIES += b"-ERR Can't execute 'get': only (P)SUBSCRIBE / (P)UNSUBSCRIBE / PING / QUIT / RESET"
+REPLIES += b" are allowed in this context\r\n"
 REPLIES += b"*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n$4\r\na\r\nb\r\n"
 
 

@@ -1,0 +1,187 @@
+"""examples/miniredis_clients.py: who is told what, what is encoded how often, and what a client leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import miniredis
+import miniredis_clients
+import pytest
+from miniredis_clients import MOST_NAMES, Client, everybody, monitors, topics
+from miniredis_keys import keys
+from miniredis_protocol import LONGEST_BULK, Refusal
+from programs import SECONDS
+from redis_servers import packed
+
+import dangagreen as d
+
+
+class Peer:
+    """The two ends of a connection: a client of miniredis, and the socket of whoever it is."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        ours, self.sock = socket.socketpair()
+        self.client = Client(ours)
+        stack.enter_context(self.sock)
+        stack.callback(self.client.close)
+
+    def do(self, *words: bytes) -> Any:
+        return miniredis.execute(self.client, list(words))
+
+    def heard(self) -> bytes:
+        d.sleep(0)
+        self.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            return self.sock.recv(1_000_000)
+        return b""
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    d.Socket.reset()
+    with contextlib.ExitStack() as stack:
+        yield stack
+    d.Socket.reset()
+    assert (topics, everybody, monitors, keys.watchers) == ({b"": {}, b"p": {}}, {}, {}, {})
+
+
+def test_a_message_is_encoded_once_for_each_protocol(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[tuple[Any, int]] = []
+    usual = miniredis_clients.encode
+
+    def encode(reply: Any, protocol: int) -> bytes:
+        encoded.append((reply, protocol))
+        return usual(reply, protocol)
+
+    monkeypatch.setattr(miniredis_clients, "encode", encode)
+    peers = [Peer(stack) for _ in range(40)]
+    for number, peer in enumerate(peers[1:]):
+        peer.do(b"HELLO", b"%d" % (number % 2 + 2))
+        peer.do(b"SUBSCRIBE", b"c")
+    peers[1].do(b"PSUBSCRIBE", b"*")
+    peers[2].do(b"PSUBSCRIBE", b"*")
+    encoded.clear()
+    assert peers[0].do(b"PUBLISH", b"c", b"x") == 41
+    assert sorted(protocol for _, protocol in encoded) == [2, 2, 3, 3]
+    for number, peer in enumerate(peers[3:]):
+        assert peer.heard() == b"%b3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n" % (b">" if number % 2 else b"*")
+
+
+def test_who_leaves_amid_a_message_is_told_nothing(stack: contextlib.ExitStack) -> None:
+    one, other = Peer(stack), Peer(stack)
+    for peer in one, other:
+        peer.do(b"SUBSCRIBE", b"c")
+    work = miniredis_clients.publish(one.client, b"c", b"x" * 300_000)
+    next(work)
+    other.client.finish()
+    with pytest.raises(StopIteration) as end:
+        next(work)
+    assert end.value.value == 1
+
+
+def test_who_does_not_read_is_cut_off(stack: contextlib.ExitStack) -> None:
+    slow, other = Peer(stack), Peer(stack)
+    slow.do(b"SUBSCRIBE", b"c")
+    message = b"x" * LONGEST_BULK
+    assert [other.do(b"PUBLISH", b"c", message) for _ in range(4)] == [1, 1, 1, 0]
+    assert slow.client.closed
+
+
+def test_a_reply_does_not_get_between_the_parts_of_another(stack: contextlib.ExitStack) -> None:
+    """A subscriber's long reply is told whole; another's is sent as fast as it reads."""
+    one, other = Peer(stack), Peer(stack)
+    one.do(b"HELLO", b"3")
+    one.do(b"SUBSCRIBE", b"c")
+    value = b"v" * 1_000_000
+
+    def publish() -> None:
+        while not one.client.closed:
+            other.do(b"PUBLISH", b"c", b"x")
+            d.sleep(0)
+
+    d.spawn(publish)
+    one.client.answer(value)
+    heard = b""
+    while len(heard) < 1_100_000:
+        heard += one.heard()
+    assert b"$1000000\r\n" + value + b"\r\n" in heard
+    one.client.close()
+
+
+def test_a_slow_client_is_owed_little(stack: contextlib.ExitStack) -> None:
+    """Of what it asks for again and again no more is kept than a piece or two."""
+    one = Peer(stack)
+    value = b"v" * LONGEST_BULK
+    task = d.spawn(lambda: [one.client.answer([value] * 10) for _ in range(10)])
+    most = 0
+    for _ in range(100):
+        one.heard()
+        most = max(most, one.client.unsent)
+    assert 0 < most < 300_000
+    one.client.close()
+    with contextlib.suppress(OSError):
+        task.join()
+
+
+def test_a_client_watches_and_hears_so_much(stack: contextlib.ExitStack) -> None:
+    one = Peer(stack)
+    names = [b"%d" % number for number in range(MOST_NAMES)]
+    for request in [b"WATCH"], [b"SUBSCRIBE"]:
+        assert isinstance(one.do(*request, *names, b"one more"), Refusal)
+        assert not isinstance(one.do(*request, *names), Refusal)
+        assert isinstance(one.do(*request, b"one more"), Refusal)
+
+
+def test_a_transaction_has_a_limit(stack: contextlib.ExitStack) -> None:
+    one = Peer(stack)
+    one.do(b"MULTI")
+    assert [one.do(b"SET", b"k", b"x" * 10_000_000) for _ in range(3)] == ["QUEUED"] * 3
+    assert isinstance(one.do(b"SET", b"k", b"x" * 10_000_000), Refusal)
+    assert one.do(b"EXEC").args[0].startswith(b"EXECABORT")
+    assert one.client.queued == 0
+
+
+LIFE = [
+    [b"HELLO", b"3", b"SETNAME", b"me"], [b"WATCH", b"a", b"b"], [b"SUBSCRIBE", b"a", b"b"], [b"PSUBSCRIBE", b"*"],
+    [b"PUBLISH", b"a", b"x" * 1_000_000], [b"GET"], [b"MGET", *[b"big"] * 100], [b"MONITOR"], [b"PING"],
+    [b"MULTI"], [b"GET", b"a"], [b"CLIENT", b"LIST"],
+]  # fmt: skip
+ENDS = {
+    "end": b"", "reset": b"", "cut": b"*2\r\n$1000\r\nabc", "quit": b"QUIT\r\n", "wrong": b"*1\r\n+\r\n",
+    "http": b"POST / HTTP/1.1\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "does-not-read"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_client_leaves_nothing_behind(stack: contextlib.ExitStack, end: str, reads: bool) -> None:
+    """Its last reference frees it, whatever it has done and asked for: the collector has nothing to do."""
+    keys.put(b"big", b"x" * 1_000_000)
+    listener = d.serve_requests(("127.0.0.1", 0), miniredis.talk, socket_class=Client)
+    gc.collect()
+    gc.disable()
+    stack.callback(gc.enable)
+    with socket.create_connection(listener.address) as sock:
+        sock.setblocking(False)
+        sock.sendall(b"".join(packed(*request) for request in LIFE) + ENDS[end])
+        for _ in range(200):
+            d.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                if reads and not sock.recv(10_000_000):
+                    break
+        if end == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with d.timeout(SECONDS):
+        while everybody or any(isinstance(handler, Client) for handler in d.Socket.descriptor_map().values()):
+            d.sleep(0.001)
+    d.sleep(0)
+    assert [thing for thing in gc.get_objects() if type(thing) is Client] == []
+    keys.remove(b"big")
+    listener.close()
