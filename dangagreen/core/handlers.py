@@ -50,6 +50,7 @@ class Green(Protocol):
 
     def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
     def reset(self) -> None: ...  # every task ends now
+    def collection(self, begins: bool) -> None: ...  # nobody may park in a garbage collection, which begins or is over
     def anybody(self) -> bool: ...  # is there a task, or top-level code that waits?
     def idle_alarms(self) -> int: ...  # how many timers of its own will find nothing to do
     def table(self, most: int | None = None) -> str: ...  # the tasks, so many at most, and what they wait for

@@ -17,6 +17,8 @@ from _thread import get_ident
 from collections.abc import Callable
 
 from dangagreen.core import checks
+from dangagreen.core.collecting import is_collecting, watch_collections
+from dangagreen.core.errors import CannotParkError
 from dangagreen.core.handlers import UNTOLD
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.pollers import Poller, available_pollers
@@ -67,6 +69,8 @@ class Loop(Turning):
             raise RuntimeError("this loop is running already: callbacks and tasks need not, and cannot, start it")
         if self.closed:
             self._check_open("run")
+        if is_collecting():
+            raise CannotParkError("a loop cannot run inside a garbage collection: the collector would be off meanwhile")
         if self.green is not None and self.green.no_parking is not None:
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
         outer = here.loop
@@ -233,9 +237,17 @@ def loop_or_current(loop: Loop | None) -> Loop:
     return loop
 
 
+def _collection(begins: bool) -> None:
+    """A garbage collection begins, or is over, in this thread."""
+    loop = here.loop
+    if loop is not None and loop.green is not None:
+        loop.green.collection(begins)
+
+
 def _after_fork_in_child() -> None:
     for loop in list(_loops):
         loop._after_fork()
 
 
+watch_collections(_collection)
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.green.report import described
-from dangagreen.green.sched import Wait, Waiter, scheduler, top_level, wake
+from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -88,6 +88,9 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
                 loop.failed(sock, error)
         if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
             raise interrupted(task)
+        worker = task.worker
+        if worker is not None and worker.gr_frame is not None:  # suspended, so that we are in somebody else's
+            raise foreign(task, wait.name)
         to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
         if to_hub():
             raise task.subject

@@ -14,7 +14,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from dangagreen.core.errors import Cancelled
+from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop
 from dangagreen.core.timers import Timer
 from dangagreen.green.report import table
@@ -204,10 +204,58 @@ class TopLevel(Waiter):
         return self._thrown
 
 
+class Collector(Waiter):
+    """In the place of the task, or top-level code, in which a garbage collection is under way, until that is over.
+
+    What it calls, by a `__del__` or a weakref's callback, is refused where it would wait. It has a place of its own, as
+    it may strike in the middle of a wait of that task. So it costs nothing to who parks otherwise.
+    """
+
+    __slots__ = ("_before", "_entered")
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self.resume, self.to_hub = _do_nothing, self._refuse
+        self._entered = False
+
+    @property
+    def name(self) -> str:
+        return "the garbage collector"
+
+    def throw(self, error: BaseException) -> None:
+        """It is never parked."""
+
+    def enter(self) -> None:
+        self._before, self.loop.current = self.loop.current, self
+        self._entered = True
+
+    def leave(self) -> None:
+        if self._entered:
+            self._entered = False
+            self.loop.current, self._before = self._before, None
+            if self.dirty is not None:
+                self.loop.unflushed.append(self.dirty)
+                self.dirty = None
+            if self.alarm is not None:
+                self.alarm.cancel()
+                self.alarm = None
+
+    def _refuse(self) -> None:
+        assert self.wait is not None
+        raise CannotParkError(
+            f"{self.wait.name} would have to wait inside a garbage collection, in a __del__ or a weakref callback, and"
+            f" the collector would be off meanwhile. Do it in a task of its own: spawn(...)"
+        )
+
+
+def _do_nothing() -> None:
+    """It is not parked."""
+
+
 class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
-    __slots__ = ("hub", "idle", "loop", "no_parking", "tasks", "to_hub", "top_level", "workers")
+    __slots__ = ("collector", "hub", "idle", "loop", "no_parking", "tasks", "to_hub", "top_level", "workers")
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -216,6 +264,7 @@ class Scheduler:
         self.workers: dict[Worker, None] = {}
         self.top_level: TopLevel | None = None
         self.no_parking: Any = None  # the innermost no_parking() block that is open
+        self.collector = Collector(loop)
         loop.green = self
         self.adopt()
 
@@ -243,6 +292,13 @@ class Scheduler:
             self.top_level.alarm = None
             for scope in self.top_level.scopes():
                 scope._deadline = None
+
+    def collection(self, begins: bool) -> None:
+        """In this thread. A callback cannot park anyway."""
+        if not begins:
+            self.collector.leave()
+        elif self.loop.current is not None or not self.loop.running:
+            self.collector.enter()
 
     def forget_no_parking(self, task: Waiter) -> None:
         """The task has ended. A generator that has outlived it may hold its block open."""
@@ -295,6 +351,14 @@ def top_level(loop: Loop) -> TopLevel:
     if sched.top_level is None:
         sched.top_level = TopLevel(loop)
     return sched.top_level
+
+
+def foreign(task: Waiter, call: str) -> CannotParkError:
+    """What to raise where this task is current, and its code runs in a greenlet that is not its own."""
+    return CannotParkError(
+        f"{call} may have to wait, and was called in {getcurrent()!r}, which is none of this library's greenlets: to be"
+        f" woken would resume task {task.name!r} in its place. Call it in the task itself, or in one made by spawn(...)"
+    )
 
 
 def wake(task: Waiter, error: BaseException | None = None) -> bool:

@@ -18,7 +18,7 @@ from dangagreen.core import checks
 from dangagreen.core.errors import Cancelled
 from dangagreen.core.loop import current_loop, here
 from dangagreen.green.parking import current_waiter, waiter
-from dangagreen.green.sched import TopLevel, Waiter, wake
+from dangagreen.green.sched import TopLevel, Waiter, foreign, wake
 
 
 class Scope:
@@ -54,6 +54,9 @@ class Scope:
         task: Waiter | None = loop.current
         if task is None or self._entered:
             task = self._entering()
+        worker = task.worker
+        if worker is not None and worker.gr_frame is not None:  # suspended, so that we are in somebody else's
+            raise foreign(task, f"with {self._what}(...)")
         seconds = self._seconds
         if seconds is not None:
             clock = loop.clock  # a slot that is called where it is read costs the interpreter twice as much
