@@ -1,6 +1,7 @@
 """Network servers in callback style and in sequential style, on one loop and on one and the same socket object."""
 
-from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.addresses import Address, SocketAddress
+from dangagreen.core.descriptor import Descriptor, SocketLike
 from dangagreen.core.errors import (
     BusyError,
     Cancelled,
@@ -31,11 +32,12 @@ from dangagreen.green.program import run
 from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
 from dangagreen.green.report import task_table
 from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
-from dangagreen.green.several import as_completed, select, wait
+from dangagreen.green.several import Selectable, as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 
 __all__ = [
+    "Address",
     "Barrier",
     "BoundedSemaphore",
     "BrokenBarrierError",
@@ -59,12 +61,15 @@ __all__ = [
     "Loop",
     "Scope",
     "RLock",
+    "Selectable",
     "Semaphore",
     "PriorityQueue",
     "Queue",
     "Result",
     "ShutDown",
     "Socket",
+    "SocketAddress",
+    "SocketLike",
     "Task",
     "TaskCancelledError",
     "TaskGroup",

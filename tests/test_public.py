@@ -23,7 +23,7 @@ PUBLIC = [
 @pytest.mark.parametrize(("package", "name"), PUBLIC)
 def test_a_public_thing_says_where_it_is_found(package, name):
     thing = getattr(package, name)
-    if not (isinstance(thing, type) or inspect.isfunction(thing)):
+    if thing is typing.Any or not (isinstance(thing, type) or inspect.isfunction(thing)):
         pytest.skip("an alias of a type")
     if thing.__module__ not in ("queue", "threading"):  # the standard library's, if it has that
         assert thing.__module__ == package.__name__
@@ -54,7 +54,9 @@ CLASSES = [thing for thing in (getattr(d, name) for name in d.__all__) if isinst
 
 
 @pytest.mark.parametrize(
-    "owner", [owner for owner in CLASSES if not issubclass(owner, BaseException)], ids=lambda owner: owner.__name__
+    "owner",
+    [owner for owner in CLASSES if not issubclass(owner, BaseException) and owner not in (typing.Any, d.SocketLike)],
+    ids=lambda owner: owner.__name__,
 )
 def test_every_public_attribute_has_a_text_in_pydoc(owner):
     classes = "".join(base.__doc__ or "" for base in owner.__mro__)  # which tell of settings, plain values

@@ -13,13 +13,16 @@ import os
 import socket
 import stat
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dangagreen.core.checks import count
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 PeerAddress = tuple[str, int] | tuple[str, int, int, int] | Path
 Address = PeerAddress | socket.socket
+# Of a socket: (host, port), for IPv6 (host, port, flowinfo, scope id), a path, or bytes for an abstract Unix name.
+# It is Any, as in the standard library's types: who knows which it is wants to write `host, port = listener.address`.
+SocketAddress: TypeAlias = Any
 
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103  # bytes; one more for the NUL after it: unix(7), unix(4)
 _OF_ANOTHER_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this host lacks it, and may have the name's next

@@ -12,7 +12,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from dangagreen.core.errors import NO_ROOM, OUT_OF_BUFFERS
 from dangagreen.core.handlers import PAUSED, UNTOLD
@@ -21,6 +21,22 @@ from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.tracebacks import without_traceback
 
 PAUSE_SECONDS = 0.02  # until the kernel is asked again for what it had no memory for
+
+
+class SocketLike(Protocol):
+    """What a Socket can be made of: `socket.socket`, an end of `dangagreen.testing.wire`, and whatever behaves alike.
+
+    As those of the standard library, none of these waits once `setblocking(False)` was called. Others, such as
+    `getpeername` and `setsockopt`, are used where they are there.
+    """
+
+    def fileno(self) -> int: ...
+    def setblocking(self, flag: bool, /) -> None: ...
+    def recv(self, size: int, flags: int = ..., /) -> bytes: ...
+    def recv_into(self, buffer: bytearray | memoryview, nbytes: int = ..., flags: int = ..., /) -> int: ...
+    def send(self, data: bytes | memoryview, flags: int = ..., /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
 
 
 class Descriptor:

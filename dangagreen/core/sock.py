@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from dangagreen.core import checks
 from dangagreen.core.danga import DangaNames
+from dangagreen.core.descriptor import SocketLike
 from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
@@ -50,7 +51,7 @@ class CallbackSocket(DangaNames, InWords):
 
     line_limit: ClassVar[int] = 65536
 
-    def __init__(self, sock: Any, loop: Loop | None = None) -> None:
+    def __init__(self, sock: SocketLike, loop: Loop | None = None) -> None:
         try:
             if _kind(sock) != _STREAM:
                 check_connection(sock)

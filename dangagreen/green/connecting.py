@@ -12,11 +12,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from dangagreen.core import checks
 from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
-from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.descriptor import Descriptor, SocketLike
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.pollers import WRITE
 from dangagreen.green.net import Socket, check_socket_class
@@ -56,14 +56,28 @@ _CONNECT = Wait("connect", lambda connecting, task: None)
 _LOOKUP = Wait("looking up", lambda host, task: None)
 
 
+@overload
+def connect(address: PeerAddress, timeout: float | None = None, *, nodelay: bool = True) -> Socket: ...
+
+
+@overload
+def connect(
+    address: PeerAddress,
+    timeout: float | None = None,
+    *,
+    socket_class: Callable[[SocketLike], AnySocket],
+    nodelay: bool = True,
+) -> AnySocket: ...
+
+
 @parks
 def connect(
     address: PeerAddress,
     timeout: float | None = None,
     *,
-    socket_class: Callable[[Any], AnySocket] = Socket,  # type: ignore[assignment]
+    socket_class: Callable[[SocketLike], Any] = Socket,
     nodelay: bool = True,
-) -> AnySocket:
+) -> Any:
     """Parks until the connection to (host, port), or to the Unix socket of that path or abstract name, is made.
 
     Tries the addresses of the host one after the other. Raises TimeoutError after `timeout` seconds in all,

@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from dangagreen.core import checks
 from dangagreen.core.addresses import Address
 from dangagreen.core.busy import HELD
+from dangagreen.core.descriptor import SocketLike
 from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
@@ -27,7 +28,9 @@ from dangagreen.green.tasks import check_function
 
 log = logging.getLogger("dangagreen")
 Result = TypeVar("Result")
-AnySocket = TypeVar("AnySocket", bound=CallbackSocket)
+AnyCallback = TypeVar("AnyCallback", bound=CallbackSocket)
+AnyStream = TypeVar("AnyStream", bound=StreamSocket)
+AnySocket = TypeVar("AnySocket", bound="Socket")
 Handler = Callable[[Any], object]
 
 _UNSET = object()
@@ -87,14 +90,54 @@ class Socket(StreamSocket):
             self._end_idle()
 
 
+@overload
 def serve(
     address: Address,
-    handler: Callable[[Any], CallbackSocket] | Handler,
+    handler: Callable[[Socket], None],
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: Callable[[Any], StreamSocket] = Socket,
+    nodelay: bool = True,
+    loop: Loop | None = None,
+) -> Listener: ...
+
+
+@overload
+def serve(
+    address: Address,
+    handler: Callable[[SocketLike], CallbackSocket],
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    max_connections: int | None = None,
+    nodelay: bool = True,
+    loop: Loop | None = None,
+) -> Listener: ...
+
+
+@overload
+def serve(
+    address: Address,
+    handler: Callable[[AnyStream], None],
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    max_connections: int | None = None,
+    socket_class: Callable[[SocketLike], AnyStream],
+    nodelay: bool = True,
+    loop: Loop | None = None,
+) -> Listener: ...
+
+
+def serve(
+    address: Address,
+    handler: Any,
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    max_connections: int | None = None,
+    socket_class: Callable[[SocketLike], StreamSocket] = Socket,
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
@@ -114,7 +157,7 @@ def serve(
             raise TypeError(
                 f"serve makes its connections of {handler!r}: socket_class={socket_class!r} is for functions"
             )
-        connected = partial(_connected_callbacks, handler)  # type: ignore[arg-type]
+        connected = partial(_connected_callbacks, handler)
     elif callable(handler):
         check_function("serve", handler)
         connected = partial(_connected_task, socket_class, handler)
@@ -132,14 +175,41 @@ def serve(
     )
 
 
+@overload
 def serve_requests(
     address: Address,
-    handler: Handler,
+    handler: Callable[[Socket], None],
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: Callable[[Any], Socket] = Socket,
+    nodelay: bool = True,
+    loop: Loop | None = None,
+) -> Listener: ...
+
+
+@overload
+def serve_requests(
+    address: Address,
+    handler: Callable[[AnySocket], None],
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    max_connections: int | None = None,
+    socket_class: Callable[[SocketLike], AnySocket],
+    nodelay: bool = True,
+    loop: Loop | None = None,
+) -> Listener: ...
+
+
+def serve_requests(
+    address: Address,
+    handler: Any,
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    max_connections: int | None = None,
+    socket_class: Callable[[SocketLike], Any] = Socket,
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
@@ -193,7 +263,7 @@ def _connected_task(
     connection.loop._runnable.append(Handling(connection, _serve_connection, handler).start)
 
 
-def _connection(socket_class: Callable[[Any], AnySocket], sock: Any, listener: CoreListener) -> AnySocket:
+def _connection(socket_class: Callable[[Any], AnyCallback], sock: Any, listener: CoreListener) -> AnyCallback:
     """Make the object, in the context that it is to have: what its class sets meanwhile is for itself alone."""
     context = copy_context()
     connection = context.run(socket_class, sock)

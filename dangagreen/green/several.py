@@ -11,7 +11,7 @@ from _thread import get_ident
 from collections import deque
 from collections.abc import Generator, Iterable
 from functools import partial
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from dangagreen.core import checks
 from dangagreen.core.loop import Loop, current_loop
@@ -30,7 +30,10 @@ class Source(Protocol):
     def _unwatch(self, task: Waiter, /) -> object: ...  # harmless where it does not watch
 
 
-OneSource = TypeVar("OneSource", bound=Source | Timer)
+Selectable: TypeAlias = Source | Timer
+OneSource = TypeVar("OneSource", bound=Selectable)
+Another = TypeVar("Another", bound=Selectable)
+Third = TypeVar("Third", bound=Selectable)
 
 
 # -- several tasks
@@ -177,8 +180,20 @@ def _forget_waiter(gathering: _Gathering[Any], _task: Waiter) -> None:
 # -- several sources
 
 
+@overload
+def select(one: OneSource, another: Another, /) -> OneSource | Another: ...
+
+
+@overload
+def select(one: OneSource, another: Another, third: Third, /) -> OneSource | Another | Third: ...
+
+
+@overload
+def select(*sources: OneSource) -> OneSource: ...
+
+
 @parks
-def select(*sources: OneSource) -> OneSource:
+def select(*sources: Any) -> Any:
     """Parks until one of the sources is ready, and returns it; of several the first in the order of the arguments.
 
     It takes nothing out of it: do that before you wait for anything else. A source is a task (ready once it has
@@ -195,7 +210,7 @@ def select(*sources: OneSource) -> OneSource:
             selection.park(me)
     finally:
         selection.give_back(me, chosen)
-    return chosen  # type: ignore[return-value]
+    return chosen
 
 
 class _Selection:
