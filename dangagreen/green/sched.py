@@ -25,14 +25,21 @@ _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about
 
 
 class Wait:
-    """One kind of waiting: its name, how its arrangement is undone, as a function of (subject, task), and its words."""
+    """One kind of waiting: its name, how its arrangement is undone, as a function of (subject, task), and its words.
 
-    __slots__ = ("name", "undo", "words")
+    `due`: for its turn only. Nobody wakes it before that, and the task looks then for what interrupts it. To take
+    one of many that wait for their turns out of the middle would cost the more the more they are.
+    """
 
-    def __init__(self, name: str, undo: Callable[[Any, Waiter], object], words: str = "{0} of {1!r}") -> None:
+    __slots__ = ("due", "name", "undo", "words")
+
+    def __init__(
+        self, name: str, undo: Callable[[Any, Waiter], object], words: str = "{0} of {1!r}", due: bool = False
+    ) -> None:
         self.name = name
         self.undo = undo
         self.words = words
+        self.due = due
 
 
 class Waiter:
@@ -331,7 +338,8 @@ class Scheduler:
             task.end(reset)
             return
         if task.wait is not None:
-            task.wait.undo(task.subject, task)
+            if not task.wait.due:  # its turn never comes
+                task.wait.undo(task.subject, task)
             task.wait = None
         task.cancelled = task.interrupt = reset
         for scope in task.scopes():  # shields as well
@@ -362,9 +370,10 @@ def foreign(task: Waiter, call: str) -> CannotParkError:
 
 
 def wake(task: Waiter, error: BaseException | None = None) -> bool:
-    """Have the loop resume a parked task, with an error if one is given. False if it is not parked any more."""
+    """Have the loop resume a parked task, with an error if one is given. False if it is not parked any more, or not for
+    longer than its turn takes to come."""
     wait = task.wait
-    if wait is None:
+    if wait is None or wait.due:
         return False
     wait.undo(task.subject, task)
     task.wait = None

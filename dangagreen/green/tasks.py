@@ -20,7 +20,7 @@ from dangagreen.core.checks import NOT_RUN
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.tracebacks import forget_locals, without_traceback
-from dangagreen.green.parking import current_waiter, entering, park, park_for, parks
+from dangagreen.green.parking import current_waiter, entering, interrupted, park, park_for, parks
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
 from dangagreen.green.scopes import Scope, abandon, spread
@@ -342,6 +342,8 @@ def _yield(task: Waiter) -> None:
     else:
         loop._ready.append(task.resume)
     park(task, _YIELD, then)
+    if task.interrupt is not None:  # meanwhile
+        raise interrupted(task)
 
 
 def _undo_yield(then: Any, task: Waiter) -> None:
@@ -352,4 +354,4 @@ def _undo_yield(then: Any, task: Waiter) -> None:
 
 _JOIN = Wait("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
 _SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
-_YIELD = Wait("sleep(0)", _undo_yield, "{0}")
+_YIELD = Wait("sleep(0)", _undo_yield, "{0}", due=True)

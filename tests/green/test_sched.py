@@ -1443,3 +1443,74 @@ def test_an_error_that_was_raised_at_a_wait_keeps_nothing_of_the_task(loop):
         assert [reference() for reference in gone] == [None, None]
     finally:
         gc.enable()
+
+
+# -- cancelled while it gives way
+
+
+def test_to_cancel_tasks_that_give_way_takes_nothing_out_of_the_queues(loop, run_turns):
+    """That would take as long as the queues are, for each of them."""
+    begun, ended = [], []
+
+    def work(number):
+        begun.append(number)
+        try:
+            d.sleep(0)
+        finally:
+            ended.append(number)
+
+    tasks = [d.spawn(work, number) for number in range(50)]
+    loop._run_queued(loop._runnable, 50)
+    waiting = len(loop._runnable) + len(loop._ready)
+    for task in tasks[:40]:
+        task.cancel()
+    assert len(loop._runnable) + len(loop._ready) == waiting
+    run_turns(3)
+    assert sorted(ended) == sorted(begun)
+    for task in tasks[:40]:
+        with pytest.raises(d.TaskCancelledError):
+            task.result()
+    assert [task.result() for task in tasks[40:]] == [None] * 10
+
+
+@pytest.mark.parametrize("how", ["timeout", "scope", "group", "reset"])
+def test_what_ends_a_task_that_gives_way(loop, run_turns, how):
+    seen = []
+
+    def give_way():
+        try:
+            while True:
+                d.sleep(0)
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    def work():
+        if how == "timeout":
+            with pytest.raises(TimeoutError), d.timeout(0.5):
+                give_way()
+        elif how == "scope":
+            with d.move_on_after(None) as scope:
+                loop.call_soon(scope.cancel)
+                give_way()
+        elif how == "group":
+            with d.TaskGroup() as group:
+                for _ in range(3):
+                    group.spawn(give_way)
+                d.sleep(0)
+                group.cancel()
+        else:
+            give_way()
+
+    task = d.spawn(work)
+    run_turns(2)
+    loop.clock.jump(1)
+    run_turns(4)
+    if how == "reset":
+        assert not task.done
+        loop.reset()
+    assert task.done
+    assert set(seen) == {"Cancelled"} or how == "reset"
+    assert len(seen) == (3 if how == "group" else 1)
+    assert not loop._ready
+    assert not loop._runnable
