@@ -305,5 +305,9 @@ def listen(
             sock.close()
         raise
     if made_path:
-        listener._path = (listener.address, _identity(listener.address))
+        try:
+            listener._path = (listener.address, _identity(listener.address))
+        except OSError as error:  # somebody has removed it already
+            listener.close(error)
+            raise
     return listener

@@ -281,6 +281,69 @@ def test_a_loop_that_cannot_be_woken_by_threads_does_not_run_and_leaves_nothing(
     assert len(os.listdir("/dev/fd")) == before
 
 
+def test_a_finish_that_cannot_hear_the_peer_s_end_closes_and_raises(real_loop, tcp_pair, refuse):
+    near, far = tcp_pair()
+    sock = d.Socket(near)
+    sock.write(b"tail")
+    refuse(errno.ENOSPC, sock.fd)
+    with pytest.raises(OSError) as caught:
+        sock.finish()
+    assert caught.value.errno == errno.ENOSPC
+    assert sock.closed
+    far.settimeout(5)
+    assert far.recv(10) == b"tail"
+    assert far.recv(10) == b""
+
+
+def test_a_connection_that_the_poller_of_a_forked_child_refuses_is_closed_and_the_others_are_served(poller_class):
+    class Narrow:
+        """Of all its instances together it refuses so many sockets."""
+
+        refuses = 0
+
+        def __init__(self):
+            self.poller = poller_class()
+
+        def __getattr__(self, name):
+            return getattr(self.poller, name)
+
+        def add(self, fd, mask):
+            if Narrow.refuses:
+                Narrow.refuses -= 1
+                raise OSError(errno.ENOSPC, "no room")
+            return self.poller.add(fd, mask)
+
+    errors = []
+    with d.Loop(poller=Narrow()) as loop:
+        loop.on_error = errors.append
+        pairs = [socket.socketpair() for _ in range(3)]
+        socks = [d.Socket(near) for near, _ in pairs]
+        for sock in socks:
+            sock.watch_read(True)
+        Narrow.refuses = 1
+        loop._after_fork()
+        assert [sock.closed for sock in socks] == [True, False, False]
+        assert [context.subject for context in errors] == socks[:1]
+        pairs[2][1].send(b"line\n")
+        assert socks[2].read_line() == b"line\n"
+    for _, far in pairs:
+        far.close()
+
+
+def test_a_server_whose_path_is_gone_before_it_is_known_is_no_server(real_loop, tmp_path, monkeypatch):
+    path = str(tmp_path / "socket")
+    bind = socket.socket.listen
+
+    def listen(sock, *args):
+        bind(sock, *args)
+        os.unlink(path)
+
+    monkeypatch.setattr(socket.socket, "listen", listen)
+    with pytest.raises(FileNotFoundError):
+        d.serve(path, print)
+    assert d.Socket.descriptor_map() == {}
+
+
 class Mute:
     """The socket that wakes a loop, whose first sends fail."""
 

@@ -288,21 +288,25 @@ def once(poller: Callable[[], Any], faults: Faults) -> list[str]:
 
 
 def soak(random: Random, seconds: float) -> tuple[int, list[str]]:
-    """Run it with random faults until the time is up: how many runs, and what was found wrong."""
-    pollers = available_pollers()
-    counts = {}
-    for poller in pollers:
-        clean = Faults()
-        if wrong := once(poller, clean):
-            return 1, [f"without a fault, {poller.__name__}: {line}" for line in wrong]  # type: ignore[attr-defined]
-        counts[poller] = clean.calls
+    """Run it with one fault after the other until the time is up: how many, and what was found wrong.
+
+    All kinds of calls have the same share. Each call meets each errno once, in random order; when all have, it ends.
+    """
     runs, over = 0, Budget(seconds)
     found: list[str] = []
-    while not over() and len(found) < MOST_FOUND:
+    left: dict[str, list[tuple[Any, int, int]]] = {call: [] for call in ERRORS}
+    for poller in available_pollers():
+        clean = Faults()
+        found += [f"without a fault, {poller.__name__}: {line}" for line in once(poller, clean)]  # type: ignore[attr-defined]
+        for call, numbers in ERRORS.items():
+            left[call] += [(poller, at, number) for at in range(clean.calls[call]) for number in numbers]
+    for entries in left.values():
+        random.shuffle(entries)
+    while not over() and len(found) < MOST_FOUND and (calls := [call for call in left if left[call]]):
         runs += 1
-        poller = random.choice(pollers)
-        call = random.choice([name for name in ERRORS if counts[poller][name]])
+        call = random.choice(calls)
+        poller, position, number = left[call].pop()
         times = random.choice([1, 1, LASTING]) if call != "shutdown" else 1  # ENOTCONN again and again is no lie
-        faults = Faults(call, random.randrange(counts[poller][call]), random.choice(ERRORS[call]), times)
-        found += [f"{faults!r}, {poller.__name__}: {line}" for line in once(poller, faults)]  # type: ignore[attr-defined]
+        faults = Faults(call, position, number, times)
+        found += [f"{faults!r}, {poller.__name__}: {line}" for line in once(poller, faults)]
     return runs, found

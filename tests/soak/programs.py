@@ -102,6 +102,9 @@ class End:
         self.random, self.sock, self.outgoing, self.incoming = random, sock, outgoing, incoming
         self.reset_at = random.randrange(outgoing.length + 1) if resets else None
         self.is_reset = False
+        self.may_steal = False
+        self.calls = 0
+        self.called: list[int] = []  # numbers of queued callables, in the order in which they ran
         sock.prepare(random, incoming)
 
     # -- writing
@@ -112,6 +115,8 @@ class End:
     def write(self) -> None:
         """One write of a random kind."""
         random, stream, sock = self.random, self.outgoing, self.sock
+        if random.random() < 0.1:
+            self.call()
         piece = stream.next(self.size())
         data: Any = random.choice([bytes, bytearray, memoryview])(piece)
         kind = random.randrange(6)
@@ -129,18 +134,26 @@ class End:
             sock.write_all(data)
         stream.sent += len(piece)
 
+    def call(self) -> None:
+        """Queue a callable: it runs once, in its turn, when all that was sent before it has left."""
+        number, self.calls = self.calls, self.calls + 1
+        self.sock.write(lambda: self.called.append(number))
+
     def writer(self) -> None:
-        random, stream, sock = self.random, self.outgoing, self.sock
+        random, stream = self.random, self.outgoing
         while stream.sent < stream.length:
             if self.reset_at is not None and stream.sent >= self.reset_at:
                 return self.reset()
             self.write()
             if random.random() < 0.1:
-                sock.drain()
+                self.sock.drain()
             if random.random() < 0.2:
                 d.sleep(random.choice([0, 0, 0.0005]))
+        self.sock.drain()
+        if self.called != list(range(self.calls)):
+            raise Wrong(f"of {self.calls} callables these were called: {self.called}")
         stream.ended = True
-        sock.write_eof()
+        self.sock.write_eof()
         return None
 
     def reset(self) -> None:
@@ -215,18 +228,45 @@ class End:
         sock.calls = self.random.randrange(1, 6)
         sock.over.clear()
         sock.watch_read(True)
-        sock.over.wait(self.random.choice([None, 0.001]))
-        sock.watch_read(False)
+        try:
+            sock.over.wait(self.random.choice([None, 0.001]))
+        finally:
+            sock.watch_read(False)
 
-    def reader(self) -> None:
+    def steal(self) -> None:
+        """Take the OS socket out of the object, and make a new object of it."""
+        try:
+            os_socket, rest = self.sock.steal_socket()
+        except (d.BusyError, d.ClosedError):  # something is queued, or event_hup has closed it
+            return
+        self.sock = Both(os_socket)
+        self.sock.prepare(self.random, self.incoming)
+        self.sock.push_back_read(rest)
+
+    def read_all(self) -> None:
         if self.random.random() < 0.1:
             data = self.sock.read_to_end(LONGEST)
             self.incoming.got(data)
-        else:
-            while self.read():
-                if self.random.random() < 0.1:
-                    d.sleep(self.random.choice([0, 0.0005]))
-        self.incoming.ends()
+            return
+        while self.read():
+            if self.random.random() < 0.1:
+                d.sleep(self.random.choice([0, 0.0005]))
+            if self.may_steal and self.random.random() < 0.02:
+                self.steal()
+
+    def reader(self) -> None:
+        """Read to the end, in a task that is now and then cancelled and followed by another."""
+        while True:
+            task = d.spawn(self.read_all)
+            if self.random.random() < 0.5:
+                d.wait([task], self.random.choice([0, 0.0002, 0.003]))
+                task.cancel()
+            task.join()
+            try:
+                task.result()
+            except d.TaskCancelledError:
+                continue
+            return self.incoming.ends()
 
 
 class Program:
@@ -240,7 +280,8 @@ class Program:
         who = random.randrange(2) if resets else None
         seeds = [Random(random.random()) for _ in range(2)]
         self.ends = [End(seeds[0], one, there, back, who == 0), End(seeds[1], other, back, there, who == 1)]
-        self.resets = resets
+        for end in self.ends:  # an error that one object was told, another would not hear of
+            end.may_steal = not resets and random.random() < 0.3
 
     def task(self, end: End, what: Callable[[], None]) -> None:
         try:
