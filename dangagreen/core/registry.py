@@ -142,6 +142,11 @@ class Registry(Schedule):
                 self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
             if len(handler._context):  # one of its variables may name the handler itself
                 handler._context = Context()
+        if not self.running:
+            self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        """No turn is to come soon, in which those that have closed would be forgotten."""
 
     def _abandon_all(self) -> None:
         for handler in list(self.handlers.values()):

@@ -90,6 +90,7 @@ def forget_locals(error: BaseException, everybody: bool = False) -> None:
             if everybody or frame.f_globals.get("__name__", "").startswith("dangagreen."):
                 with contextlib.suppress(RuntimeError):  # it is running still
                     frame.clear()
+                    _ = frame.f_locals  # up to Python 3.12 whoever has read it has left a copy there, which follows now
         for other in (one.__context__, one.__cause__, *getattr(one, "exceptions", ())):
             if isinstance(other, BaseException) and id(other) not in seen:
                 seen.add(id(other))

@@ -257,6 +257,11 @@ class Turning(Registry):
                 self.unflushed += [handler, *due]
                 raise
 
+    def _forget_closed(self) -> None:
+        for pending in (self.unflushed, self.unsettled):
+            if 0 < len(pending) <= _AT_ONCE:  # not each time where there are very many
+                pending[:] = [handler for handler in pending if not handler.closed]
+
     def _settle_all(self) -> None:
         while self.unsettled:
             handler = self.unsettled.pop()

@@ -2,6 +2,7 @@
 
 import copy
 import traceback
+import weakref
 
 import pytest
 
@@ -152,6 +153,21 @@ def test_locals_of_others_stay_and_the_traceback_tells_the_same():
     forget_locals(error, everybody=True)
     assert not deepest.f_locals
     assert traceback.format_exception(error) == before
+
+
+def test_locals_go_also_where_somebody_has_looked_at_them():
+    held = weakref.ref(error := Owner())
+
+    def fail(owner):
+        raise KeyError
+
+    try:
+        fail(error)
+    except KeyError as raised:
+        error = raised
+    assert error.__traceback__.tb_next.tb_frame.f_locals["owner"] is held()
+    forget_locals(error, everybody=True)
+    assert held() is None
 
 
 def test_copies_can_be_copied():

@@ -14,7 +14,7 @@ import miniredis
 import pytest
 
 import dangagreen as d
-from dangagreen.core.sock import Socket
+from dangagreen.core.descriptor import Descriptor
 
 LOCAL = ("127.0.0.1", 0)
 LINES = b"x" * 100_000
@@ -51,7 +51,7 @@ CASES = [(name, number) for name, (_, requests) in SERVERS.items() for number in
 
 
 def connections():
-    return [one for one in gc.get_objects() if isinstance(one, Socket)]
+    return [one for one in gc.get_objects() if isinstance(one, Descriptor) and not isinstance(one, d.Listener)]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import logging
 import socket
 import struct
 import sys
@@ -15,6 +16,7 @@ from traceback import extract_tb
 import pytest
 
 import dangagreen as d
+from dangagreen.core.error_log import ErrorLog
 from dangagreen.core.errors import ErrorContext
 from dangagreen.testing import BLOCK
 
@@ -661,10 +663,47 @@ def test_what_a_variable_of_its_own_context_names(loop, wires, run_turns, held):
 
 
 def test_a_socket_that_is_closed_while_no_loop_runs(loop, wires, held):
-    sock, _peer = wires(100)
+    sock, peer = wires(100)
     one = held(d.Socket(sock))
-    one.write(held.data)
+    peer.send(b"x")
+    peer.close()
+    assert one.read_to_end() == b"x"
+    one.write_soon(held.data)
     one.close()
-    alive = [one]
     del one
-    assert len(alive) == 1
+    assert held.references[0]() is None
+
+
+def test_by_an_error_that_is_logged(loop, wires, run_turns, held, monkeypatch):
+    logger = logging.getLogger("dangagreen")
+    monkeypatch.setattr(logger, "propagate", False)  # the test runner keeps records
+    told = Told()
+    logger.addHandler(told)
+    loop.on_error = ErrorLog(loop.clock)
+    try:
+        for _ in range(20):  # more than are told in full
+            sock, peer = wires(1000)
+            one = connection(held, sock)
+            one.write(held.data)
+            peer.send(b"fail")
+            d.spawn(fails, held(d.Socket(wires(1000)[0])), held.data)
+            run_turns(2)
+            assert one.closed
+            del one
+    finally:
+        logger.removeHandler(told)
+    assert "in event_read" in told.text
+    assert "in fails" in told.text
+    loop._abandon_all()
+
+
+class Told(logging.Handler):
+    """Keeps what a log file would have."""
+
+    def __init__(self):
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record):
+        self.text += self.format(record)
+        record.exc_info = None
