@@ -94,6 +94,9 @@ class Descriptor:
                 want = self._wanted()
                 self.loop.poller.add(self.fd, want)
                 self._told = want  # not before: the poller may refuse
+                unsettled = self.loop.unsettled
+                if unsettled and unsettled[-1] is self:  # it was made just now, and is settled
+                    unsettled.pop()
             else:
                 self._settle()
 

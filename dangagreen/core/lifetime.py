@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,8 @@ from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.timers import Timer
 
 _CHUNK = 65536
+_SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
+_LINGER_TIME = struct.Struct("ii")  # socket(7): is it on, and for how many seconds
 
 
 class Lifetime(Outgoing):
@@ -257,6 +260,15 @@ class Lifetime(Outgoing):
     def _no_more_reading(self) -> None:
         """The buffer is dropped, and whoever is parked in a read is woken with ClosedError."""
 
+    def _really_close(self) -> None:
+        sock = self.sock
+        try:
+            if sock.getsockopt(_SOCKET, _LINGER):  # is it on? One more argument, for the whole of it, would be dearer
+                _linger_in_background(sock)
+        except (OSError, AttributeError):  # it only looks like a socket
+            pass
+        sock.close()
+
     def _let_go(self) -> None:
         Outgoing._let_go(self)
         if self._timer is not None:
@@ -267,3 +279,14 @@ class Lifetime(Outgoing):
     def _wanted(self) -> int:
         reads = (self._watch_read or self._reader is not None or self._finishing) and not self._eof
         return (READ if reads else 0) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
+
+
+def _linger_in_background(sock: Any) -> None:
+    """Have the kernel send what is left after close(2), as it does where no linger time is set.
+
+    With one, close(2) waits for that, also on a non-blocking socket, and with it the loop. A time of 0, which asks for
+    a reset, is left as it is.
+    """
+    on, seconds = _LINGER_TIME.unpack(sock.getsockopt(_SOCKET, _LINGER, _LINGER_TIME.size))
+    if on and seconds:
+        sock.setsockopt(_SOCKET, _LINGER, _LINGER_TIME.pack(0, 0))
