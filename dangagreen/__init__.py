@@ -20,7 +20,7 @@ from dangagreen.core.errors import (
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.public import name_methods, publish
 from dangagreen.core.timers import Timer
-from dangagreen.green.channels import Channel, Result
+from dangagreen.green.channels import Channel, Future
 from dangagreen.green.connecting import connect
 from dangagreen.green.draining import Listener
 from dangagreen.green.forever import serve_forever
@@ -31,7 +31,7 @@ from dangagreen.green.parking import no_parking
 from dangagreen.green.program import run
 from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
 from dangagreen.green.report import task_table
-from dangagreen.green.scopes import Scope, current_deadline, move_on_after, shield, timeout, timeout_at
+from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after, shield, timeout, timeout_at
 from dangagreen.green.several import Selectable, as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
@@ -59,13 +59,13 @@ __all__ = [
     "Listener",
     "Lock",
     "Loop",
-    "Scope",
+    "CancelScope",
     "RLock",
     "Selectable",
     "Semaphore",
     "PriorityQueue",
     "Queue",
-    "Result",
+    "Future",
     "ShutDown",
     "Socket",
     "SocketAddress",

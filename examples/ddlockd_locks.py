@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from ddlockd_stores import Keeper, StoreError, reserve
 from output import complain
 
-from dangagreen import Event, Result, Timer, current_loop, sleep, spawn
+from dangagreen import Event, Future, Timer, current_loop, sleep, spawn
 
 Answer = TypeVar("Answer")
 
@@ -242,7 +242,7 @@ class StoredLocks(Locks):
         self.kind = keeper.kind
         self._keeper = keeper
         self._loop = current_loop()
-        self._thread = ThreadPoolExecutor(1, "ddlockd")  # one: calls are done in the order in which they are made
+        self._thread = futures.ThreadPoolExecutor(1, "ddlockd")  # one: calls are done in their order
         self._owed: deque[Callable[[], object]] = deque()
         self._paying = False
 
@@ -316,9 +316,9 @@ class StoredLocks(Locks):
 
     def _ask(self, call: Callable[..., Answer], *arguments: object) -> Answer:
         """Parks until the thread has made the call."""
-        answer: Result[Answer] = Result()
+        answer: Future[Answer] = Future()
 
-        def settle(done: Future[Answer]) -> None:
+        def settle(done: futures.Future[Answer]) -> None:
             if done.cancelled():  # the server has ended
                 return
             error = done.exception()

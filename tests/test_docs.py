@@ -135,8 +135,8 @@ def test_reference_has_every_public_name(module):
 
 
 CLASSES = [
-    dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.Task, dangagreen.Timer, dangagreen.Scope,
-    dangagreen.TaskGroup, dangagreen.Queue, dangagreen.Channel, dangagreen.Result,
+    dangagreen.Socket, dangagreen.Loop, dangagreen.Listener, dangagreen.Task, dangagreen.Timer, dangagreen.CancelScope,
+    dangagreen.TaskGroup, dangagreen.Queue, dangagreen.Channel, dangagreen.Future,
 ]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {

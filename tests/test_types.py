@@ -71,7 +71,7 @@ Socket(3)  # refused
 
 queue: d.Queue[int] = d.Queue()
 task = d.spawn(d.sleep, 1)
-sources: list[d.Selectable] = [queue, task, d.Event(), d.Result[int](), d.current_loop().add_timer(1, print)]
+sources: list[d.Selectable] = [queue, task, d.Event(), d.Future[int](), d.current_loop().add_timer(1, print)]
 reveal_type(d.select(queue))  # Queue[int]
 reveal_type(d.select(queue, task))  # Queue[int] | Task[None]
 d.select(*sources)

@@ -1,4 +1,4 @@
-"""What tasks tell each other: Channel, for many things, and Result, for one.
+"""What tasks tell each other: Channel, for many things, and Future, for one.
 
 Rules: closing a channel loses nothing that `send` has returned for; a result is set once and can be had any number of
 times. What does not belong here: how items find those who wait for them (that is passage).
@@ -115,7 +115,7 @@ class Channel(Passage[Item]):
         return f"<Channel, {size}{', closed' if self._ended else ''}>"
 
 
-class Result(Source, Generic[Value]):
+class Future(Source, Generic[Value]):
     """A value, or an exception, that somebody will set, once; any number of tasks wait for it. `done` once it is set.
 
     What changes it raises ForeignThreadError in another thread: that uses `loop.call_soon_threadsafe(r.set_result, x)`.
@@ -184,11 +184,11 @@ class Result(Source, Generic[Value]):
 
     def __repr__(self) -> str:
         if not self.done:
-            return "<Result, not set>"
-        return f"<Result: {self._value!r}>" if self._error is None else f"<Result: {self._error!r}>"
+            return "<Future, not set>"
+        return f"<Future: {self._value!r}>" if self._error is None else f"<Future: {self._error!r}>"
 
 
-def _leave(result: Result[object], task: Waiter) -> None:
+def _leave(result: Future[object], task: Waiter) -> None:
     result._unwatch(task)
 
 

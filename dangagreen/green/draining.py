@@ -100,7 +100,7 @@ class Listener(CoreListener):
 
     @parks
     def drain(self, grace: float | None = 30.0) -> list[CallbackSocket]:
-        """Parks until the server has ended; returns the connections that were cut off, closed by now.
+        """Parks until the server has ended, in a graceful shutdown; returns the connections that were cut off.
 
         Accepts what is in the kernel's queue and nothing more, ends idle connections and, once they are idle, those
         that are at work. What is left after `grace` seconds (None is no limit) is cut off: its handler is cancelled

@@ -20,7 +20,7 @@ from dangagreen.core import checks
 from dangagreen.core.errors import Cancelled
 from dangagreen.green.parking import interrupted, park, parks, waiter
 from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
-from dangagreen.green.scopes import Scope, shield
+from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.tasks import Params, Result, Task, check_function
 
 _BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, TaskEnded)  # no failures: what they end is more than a group
@@ -45,7 +45,7 @@ class TaskGroup:
         self._limit = limit
         self._tasks: dict[Task[Any], None] = {}  # those that have not ended
         self._deferred: OrderedDict[Waiter, None] = OrderedDict()  # those of them that wait for a place
-        self.scope: Scope = _GroupScope(self._tasks)
+        self.scope: CancelScope = _GroupScope(self._tasks)
         self._failures: list[BaseException] = []
         self._bare: BaseException | None = None  # the first one that is raised as it is
 
@@ -177,7 +177,7 @@ class TaskGroup:
         self.scope.cancel(why)
 
 
-class _GroupScope(Scope):
+class _GroupScope(CancelScope):
     """The scope of a group's block: to be cancelled there is to be cancelled in all of its tasks."""
 
     __slots__ = ("_tasks",)

@@ -21,7 +21,7 @@ from dangagreen.green.parking import current_waiter, waiter
 from dangagreen.green.sched import TopLevel, Waiter, foreign, wake
 
 
-class Scope:
+class CancelScope:
     """A block that can be cancelled and may have a deadline: what `with timeout(...) as scope` and its like give.
 
     `cancelled_caught` is True after the block if it has ended, or has raised TimeoutError, because the scope was
@@ -33,10 +33,10 @@ class Scope:
         "cancelled_caught": "Whether its block has ended because it was cancelled, or has expired.",
     }
 
-    _what = "Scope"
+    _what = "CancelScope"
     _raises = _shields = False  # TimeoutError when it expires; is what comes from outside hidden?
 
-    _parent: Scope | None  # the next one out, once it was entered
+    _parent: CancelScope | None  # the next one out, once it was entered
     _task: Waiter | None  # while it is open
     _error: Cancelled | None  # it was cancelled, or has expired
     _pending: Cancelled | None  # what a wait in it raises
@@ -157,7 +157,7 @@ class Scope:
             deadline = checks.seconds(f"the deadline of {self._what}", deadline)
         task = self._task
         if task is not None:
-            task.loop.check_thread("Scope.deadline")
+            task.loop.check_thread("CancelScope.deadline")
         self._seconds = None
         self._deadline = deadline
         if task is not None and deadline is not None and self._error is None and self._is_due(task, deadline):
@@ -179,7 +179,7 @@ class Scope:
         """
         task = self._task
         if task is not None:
-            task.loop.check_thread("Scope.cancel")
+            task.loop.check_thread("CancelScope.cancel")
         if self._error is None:
             if self._is_late():
                 self._expire()
@@ -232,7 +232,7 @@ class Scope:
         return ()
 
 
-class timeout(Scope):  # noqa: N801  a block is written as a call, as those of contextlib are
+class timeout(CancelScope):  # noqa: N801  a block is written as a call, as those of contextlib are
     """A block that may take so long: a wait that takes longer is interrupted, and the block raises TimeoutError.
 
     The time begins with the block. None is no limit. A block that ends without an interrupted wait raises nothing.
@@ -243,7 +243,7 @@ class timeout(Scope):  # noqa: N801  a block is written as a call, as those of c
     _raises = True
 
 
-class timeout_at(Scope):  # noqa: N801
+class timeout_at(CancelScope):  # noqa: N801
     """The same, up to a time of the loop's clock."""
 
     __slots__ = ()
@@ -255,7 +255,7 @@ class timeout_at(Scope):  # noqa: N801
         self.deadline = deadline
 
 
-class move_on_after(Scope):  # noqa: N801
+class move_on_after(CancelScope):  # noqa: N801
     """The same as `timeout`, but the block just ends; see `cancelled_caught`."""
 
     __slots__ = ()
@@ -265,7 +265,7 @@ class move_on_after(Scope):  # noqa: N801
         super().__init__(seconds)
 
 
-class shield(Scope):  # noqa: N801
+class shield(CancelScope):  # noqa: N801
     """A block that sees nothing of what is cancelled outside of it: scopes, its task, its group.
 
     After it the next wait does. It can be given a deadline, and be cancelled, itself.
@@ -294,11 +294,11 @@ def current_deadline() -> float | None:
     return min((scope._deadline for scope in _around(task) if scope._deadline is not None), default=None)
 
 
-def spread(task: Waiter, first: Scope | None = None) -> None:
+def spread(task: Waiter, first: CancelScope | None = None) -> None:
     """Have a task and all below it see what was cancelled: from its scope `first` inwards, or with None all of it."""
-    told: list[tuple[Waiter, Scope | None]] = [(task, first)]
+    told: list[tuple[Waiter, CancelScope | None]] = [(task, first)]
     for task, first in told:
-        inwards: list[Scope] = []
+        inwards: list[CancelScope] = []
         scope = task.scope
         while scope is not None:
             inwards.append(scope)
@@ -322,14 +322,14 @@ def abandon(task: Waiter) -> None:
         task.scope = None
 
 
-def _outer(task: Waiter, scope: Scope | None) -> Cancelled | None:
+def _outer(task: Waiter, scope: CancelScope | None) -> Cancelled | None:
     """What a wait directly inside this scope of the task sees; with None, outside of them all."""
     return task.cancelled if scope is None else scope._pending
 
 
-def _around(task: Waiter) -> Iterator[Scope]:
+def _around(task: Waiter) -> Iterator[CancelScope]:
     """The scopes that are seen from inside the task, from the innermost out, through its groups, up to a shield."""
-    scope: Scope | None = task.scope
+    scope: CancelScope | None = task.scope
     while True:
         while scope is not None:
             yield scope

@@ -86,7 +86,7 @@ class StreamSocket(ReadingSocket):
 
     @parks
     def drain(self) -> None:
-        """Parks until everything queued was taken by the kernel. Raises like `write_all`."""
+        """Parks until everything queued was taken by the kernel: a flush. Raises like `write_all`."""
         task = entering(self.loop, "drain")
         self._wait_unsent(task, _DRAIN, 0)
 

@@ -23,7 +23,7 @@ from dangagreen.core.tracebacks import forget_locals, without_traceback
 from dangagreen.green.parking import current_waiter, entering, interrupted, park, park_for, parks
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
-from dangagreen.green.scopes import Scope, abandon, spread
+from dangagreen.green.scopes import CancelScope, abandon, spread
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ class Group(Protocol):
     """What a task needs of the group that it belongs to."""
 
     @property
-    def scope(self) -> Scope: ...
+    def scope(self) -> CancelScope: ...
 
     def _ended(self, task: Task[Any], error: BaseException | None) -> bool:
         """The task has ended. True if the group takes care of the error."""

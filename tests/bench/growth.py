@@ -387,7 +387,7 @@ def queue_getters(number: int) -> float:
 @row
 def join_one_task(number: int) -> float:
     with current(virtual_loop()):
-        result: d.Result[int] = d.Result()
+        result: d.Future[int] = d.Future()
         task = d.spawn(result.wait)
         return line(task.join, lambda _: result.set_result(1))(number)
 

@@ -1,4 +1,4 @@
-"""Channel and Result: from hand to hand or by way of a buffer, closing, one value for many."""
+"""Channel and Future: from hand to hand or by way of a buffer, closing, one value for many."""
 
 from __future__ import annotations
 
@@ -355,16 +355,16 @@ def test_a_channel_in_words(loop):
 def test_it_belongs_to_the_loop_that_it_was_given(loop):
     with d.Loop() as other:
         pass
-    for make in (d.Channel, d.Result):
+    for make in (d.Channel, d.Future):
         assert make().loop is loop
         assert make(loop=other).loop is other
 
 
-# -- Result
+# -- Future
 
 
 def test_many_wait_for_one_result(loop):
-    result = d.Result()
+    result = d.Future()
     waiting = spawn_all(lambda _: result.wait(), range(5))
     assert not result.done
     result.set_result("value")
@@ -376,13 +376,13 @@ def test_many_wait_for_one_result(loop):
 
 @pytest.mark.parametrize("value", [None, False, KeyError("a value")])
 def test_any_object_is_a_value(loop, value):
-    result = d.Result()
+    result = d.Future()
     result.set_result(value)
     assert result.wait() is value
 
 
 def test_many_get_one_exception(loop):
-    result, error = d.Result(), KeyError("mine")
+    result, error = d.Future(), KeyError("mine")
     waiting = spawn_all(lambda _: result.wait(), range(3))
     result.set_exception(error)
     assert results(waiting) == [error] * 3
@@ -393,7 +393,7 @@ def test_many_get_one_exception(loop):
 
 
 def test_the_traceback_of_an_exception_does_not_grow(loop):
-    result = d.Result()
+    result = d.Future()
 
     def where_it_comes_from():
         raise KeyError("mine")
@@ -413,21 +413,21 @@ def test_the_traceback_of_an_exception_does_not_grow(loop):
 
 
 def test_a_result_is_set_once(loop):
-    result = d.Result()
+    result = d.Future()
     result.set_result(1)
     with pytest.raises(RuntimeError, match="only once"):
         result.set_result(2)
     with pytest.raises(RuntimeError, match="only once"):
         result.set_exception(KeyError())
     assert result.result() == 1
-    failed = d.Result()
+    failed = d.Future()
     failed.set_exception(KeyError())
     with pytest.raises(RuntimeError, match="only once"):
         failed.set_result(2)
 
 
 def test_an_exception_is_an_exception(loop):
-    result = d.Result()
+    result = d.Future()
     for what in (KeyError, "KeyError"):
         with pytest.raises(TypeError, match="exception"):
             result.set_exception(what)
@@ -435,7 +435,7 @@ def test_an_exception_is_an_exception(loop):
 
 
 def test_the_cancellation_of_who_should_have_set_it_is_not_that_of_who_waits(loop):
-    result = d.Result()
+    result = d.Future()
 
     def work():
         try:
@@ -453,11 +453,11 @@ def test_the_cancellation_of_who_should_have_set_it_is_not_that_of_who_waits(loo
 
 def test_result_before_it_is_set_raises_at_once(loop):
     with pytest.raises(RuntimeError, match="wait"):
-        d.Result().result()
+        d.Future().result()
 
 
 def test_wait_times_out(loop):
-    result = d.Result()
+    result = d.Future()
     with pytest.raises(TimeoutError, match="wait"):
         result.wait(2)
     assert loop.clock() == 1002
@@ -468,7 +468,7 @@ def test_wait_times_out(loop):
 
 
 def test_who_is_cancelled_waits_no_more_and_the_others_do(loop):
-    result = d.Result()
+    result = d.Future()
     first, second = spawn_all(lambda _: result.wait(), range(2))
     first.cancel()
     result.set_result("value")
@@ -478,7 +478,7 @@ def test_who_is_cancelled_waits_no_more_and_the_others_do(loop):
 
 
 def test_who_was_woken_gets_the_value_although_cancelled_meanwhile(loop):
-    result = d.Result()
+    result = d.Future()
     (task,) = spawn_all(lambda _: result.wait(), [0])
     result.set_result("value")
     task.cancel()
@@ -486,7 +486,7 @@ def test_who_was_woken_gets_the_value_although_cancelled_meanwhile(loop):
 
 
 def test_a_cancelled_task_gets_no_value_even_if_it_is_set(loop):
-    result = d.Result()
+    result = d.Future()
     result.set_result("value")
 
     def myself():
@@ -500,7 +500,7 @@ def test_a_cancelled_task_gets_no_value_even_if_it_is_set(loop):
 
 
 def test_a_callback_sets_a_result_but_does_not_wait_for_it(loop):
-    result, seen = d.Result(), []
+    result, seen = d.Future(), []
 
     def callback():
         with pytest.raises(d.CannotParkError, match="wait"):
@@ -515,26 +515,26 @@ def test_a_callback_sets_a_result_but_does_not_wait_for_it(loop):
 
 @pytest.mark.parametrize("call", ["set_result", "set_exception", "wait"])
 def test_a_result_refuses_another_thread(loop, in_thread, call):
-    result = d.Result()
+    result = d.Future()
     with pytest.raises(d.ForeignThreadError, match="the other one"):
         in_thread(getattr(result, call), *[KeyError()] if call != "wait" else [])
     assert not result.done
 
 
 def test_another_thread_sets_a_result_by_way_of_the_loop(real_loop, in_thread):
-    result = d.Result()
+    result = d.Future()
     in_thread(real_loop.call_soon_threadsafe, result.set_result, "from afar")
     assert result.wait(5) == "from afar"
 
 
 def test_a_result_in_words(loop):
-    result = d.Result()
-    assert repr(result) == "<Result, not set>"
+    result = d.Future()
+    assert repr(result) == "<Future, not set>"
     (task,) = spawn_all(lambda _: result.wait(), [0])
-    assert task.waits_for == "wait of <Result, not set>"
+    assert task.waits_for == "wait of <Future, not set>"
     result.set_result("x")
-    assert repr(result) == "<Result: 'x'>"
-    failed = d.Result()
+    assert repr(result) == "<Future: 'x'>"
+    failed = d.Future()
     failed.set_exception(KeyError("y"))
-    assert repr(failed) == "<Result: KeyError('y')>"
+    assert repr(failed) == "<Future: KeyError('y')>"
     results([task])

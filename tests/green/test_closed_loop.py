@@ -23,7 +23,7 @@ class Left:
             self.timer = loop.add_timer(5, print)
             self.task = d.spawn(d.sleep, 5)
             self.event, self.queue, self.lock = d.Event(), d.Queue(), d.Lock()
-            self.channel, self.result, self.group = d.Channel(), d.Result(), d.TaskGroup()
+            self.channel, self.result, self.group = d.Channel(), d.Future(), d.TaskGroup()
             self.iterator = d.as_completed([self.task])
             loop.add_timer(0, print)
             d.sleep(0)
@@ -51,7 +51,7 @@ REFUSED = {
     "Queue.get": lambda left: left.queue.get(),
     "Lock.acquire": lambda left: left.lock.acquire() and left.lock.acquire(),
     "Channel.receive": lambda left: left.channel.receive(),
-    "Result.wait": lambda left: left.result.wait(),
+    "Future.wait": lambda left: left.result.wait(),
 }
 HARMLESS = {
     "Timer.cancel": lambda left: left.timer.cancel(),

@@ -26,7 +26,7 @@ CALLS = {
     "Barrier": lambda thing: d.Barrier(2).wait(),
     "Channel.send": lambda thing: d.Channel().send(1),
     "Channel.receive": lambda thing: d.Channel().receive(),
-    "Result.wait": lambda thing: d.Result().wait(),
+    "Future.wait": lambda thing: d.Future().wait(),
     "select": lambda thing: d.select(thing.task, thing.sock),
     "wait": lambda thing: d.wait([thing.task]),
     "as_completed": lambda thing: next(d.as_completed([thing.task])),

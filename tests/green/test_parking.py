@@ -61,7 +61,7 @@ def leave_group(sock, task):
 
 def there(thing):
     """What is waited for has come."""
-    {d.Event: lambda: thing.set(), d.Queue: lambda: thing.put_nowait(1), d.Result: lambda: thing.set_result(1)}[
+    {d.Event: lambda: thing.set(), d.Queue: lambda: thing.put_nowait(1), d.Future: lambda: thing.set_result(1)}[
         type(thing)
     ]()
     return thing
@@ -83,7 +83,7 @@ CALLS = {
     "locks.Semaphore.acquire": lambda sock, task: d.Semaphore().acquire(),
     "channels.Channel.send": lambda sock, task: d.Channel(1).send("item"),
     "channels.Channel.receive": lambda sock, task: d.Channel().receive(),
-    "channels.Result.wait": lambda sock, task: there(d.Result()).wait(),
+    "channels.Future.wait": lambda sock, task: there(d.Future()).wait(),
     "channels.Channel.__iter__": lambda sock, task: next(iter(d.Channel())),
     "queues.Queue.__iter__": lambda sock, task: next(iter(there(d.Queue()))),
     "queues.Queue.get": lambda sock, task: there(d.Queue()).get(),
@@ -337,7 +337,7 @@ NO_TIMES = {
     "join": lambda task: task.join(NAN),
     "wait": lambda task: d.wait([task], NAN),
     "connect": lambda task: d.connect(("127.0.0.1", 1), NAN),
-    "Result.wait": lambda task: d.Result().wait(NAN),
+    "Future.wait": lambda task: d.Future().wait(NAN),
     "Queue.get": lambda task: d.Queue().get(timeout=NAN),
     "Queue.put": lambda task: a_full_queue().put(2, timeout=NAN),
     "Event.wait": lambda task: d.Event().wait(NAN),

@@ -272,7 +272,7 @@ def waiting(kind, n):
         q = d.Queue()
         q.put_nowait(0)
         return q, parked(q, queues._JOIN, lambda task: q._joiners.update({task: None}), n)
-    result = d.Result()
+    result = d.Future()
     return result, parked(result, channels._WAIT, result._watch, n)
 
 
@@ -325,7 +325,7 @@ def test_ten_thousand_tasks_wait_and_are_all_cancelled(loop):
     full.put(0)
     busy.put(0)
     calls = [d.Queue().get, lambda: d.Queue().get(timeout=10), lambda: full.put(1), busy.join, d.Channel().receive]
-    calls += [lambda: d.Channel().send(1), d.Result().wait]
+    calls += [lambda: d.Channel().send(1), d.Future().wait]
     tasks = [d.spawn(calls[number % len(calls)]) for number in range(10_000)]
     d.sleep(0)
     assert all(task.waits_for for task in tasks)
@@ -385,7 +385,7 @@ def handover_channel():
 
 
 def unset_result():
-    result = d.Result()
+    result = d.Future()
     return result, [lambda: result.set_result(1), lambda: result.set_exception(KeyError())]
 
 
@@ -423,7 +423,7 @@ def test_it_is_ready_as_long_as_there_is_something(loop):
 
 
 def test_a_watcher_that_is_cancelled_leaves_nothing_behind(loop):
-    q, channel, result = d.Queue(), d.Channel(), d.Result()
+    q, channel, result = d.Queue(), d.Channel(), d.Future()
     task = watching(q, channel, result)
     task.cancel()
     assert not q._watchers

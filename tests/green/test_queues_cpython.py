@@ -71,7 +71,7 @@ class TriggerThread(Thread):
 
 class Event:
     def __init__(self):
-        self.happened = d.Result()
+        self.happened = d.Future()
 
     def set(self):
         if not self.happened.done:

@@ -181,7 +181,7 @@ def clean_up():
         sock.write_all(b"x\\n")
         print(sock.read_line())
     listener.close()
-    result, loop = d.Result(), d.current_loop()
+    result, loop = d.Future(), d.current_loop()
     if d.spawn(d.sleep, 0).join() is None:
         loop.call_soon_threadsafe(result.set_result, "from outside")
         print(result.wait())
@@ -218,7 +218,7 @@ def other():  # started before the end, since some versions of Python start none
 
 def clean_up():
     global result
-    result = d.Result()
+    result = d.Future()
     stop.set()
     print(result.wait(timeout=30))
 

@@ -283,7 +283,7 @@ def crawl(random: Random, pages: int = 60) -> int:
         with d.serve(("127.0.0.1", 0), page) as listener:
             command = [sys.executable, "-W", "error", str(EXAMPLES / "crawler.py"), "--page-seconds", "2"]
             command.append("http://127.0.0.1:{}/".format(*listener.address[1:]))
-            done: d.Result[subprocess.CompletedProcess[str]] = d.Result()
+            done: d.Future[subprocess.CompletedProcess[str]] = d.Future()
             loop = d.current_loop()
             thread = _in_thread(lambda: subprocess.run(command, capture_output=True, text=True, timeout=60), loop, done)
             try:
@@ -298,7 +298,7 @@ def crawl(random: Random, pages: int = 60) -> int:
     return pages
 
 
-def _in_thread(function: Callable[[], object], loop: d.Loop, done: d.Result[Any]) -> threading.Thread:
+def _in_thread(function: Callable[[], object], loop: d.Loop, done: d.Future[Any]) -> threading.Thread:
     def body() -> None:
         try:
             answer = function()
