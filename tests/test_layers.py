@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 SHAPE = {
     "core": (
-        "public errors tracebacks error_log checks pollers timers profiling interrupts collecting outside addresses"
+        "public errors tracebacks error_log checks settings subclassing pollers timers profiling interrupts collecting"
+        " outside addresses"
         " | handlers schedule registry turn loop | descriptor outgoing busy lifetime words danga sock listener"
     ),
     "green": (

@@ -7,6 +7,7 @@ wait for a peer that does not behave is bounded. What does not belong here: what
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from dangagreen.core.errors import OUT_OF_BUFFERS
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, IDLE, MUTE, Outgoing
 from dangagreen.core.pollers import READ, WRITE
+from dangagreen.core.settings import Setting, seconds, seconds_or_none, size
 from dangagreen.core.timers import Timer
 
 _CHUNK = 65536
@@ -31,24 +33,18 @@ _LINGER_TIME = struct.Struct("ii")  # socket(7): is it on, and for how many seco
 class Lifetime(Outgoing):
     """A socket with an end.
 
-    Class attributes: `idle_timeout` (seconds that it may wait for its peer, a handler's own work not counted; None is
-    no limit), `lifetime` (seconds in all), `linger_seconds` and `linger_bytes` (how long, and how much late input,
-    `finish()` bears with).
+    Settings, of the class or of one object: `idle_timeout` (seconds that it may wait for its peer, a handler's own work
+    not counted; None is no limit), `lifetime` (seconds in all; set for an object, since it was first given a limit),
+    `linger_seconds` and `linger_bytes` (how long, and how much late input, `finish()` bears with).
     """
 
     __slots__ = ("_at_work", "_born", "_eof", "_finishing", "_late", "_read_error", "_timer")
 
-    idle_timeout: ClassVar[float | None] = None
-    lifetime: ClassVar[float | None] = None
-    linger_seconds: ClassVar[float] = 5.0
-    linger_bytes: ClassVar[int] = 16 * 1024 * 1024
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        for name in ("idle_timeout", "lifetime", "linger_seconds"):
-            seconds = getattr(cls, name)
-            if seconds is not None and not seconds >= 0:
-                raise ValueError(f"{cls.__name__}.{name} is {seconds}: it is a time in seconds, or None")
+    _limited: ClassVar[bool | None] = None  # has the class a limit in time? None: look
+    idle_timeout: Setting[float | None] = Setting(None, seconds_or_none)
+    lifetime: Setting[float | None] = Setting(None, seconds_or_none)
+    linger_seconds: Setting[float] = Setting(5.0, seconds)
+    linger_bytes: Setting[int] = Setting(16 * 1024 * 1024, size)
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         Outgoing.__init__(self, sock, loop)
@@ -59,11 +55,32 @@ class Lifetime(Outgoing):
         self._timer: Timer | None = None
         self._born = 0.0
         self._late = 0
-        if self.idle_timeout is not None or self.lifetime is not None:
-            self._born = self._heard = self.loop.clock()
-            self._check_limits()
 
     # -- timeouts
+
+    def _was_set(self, name: str) -> None:
+        super()._was_set(name)
+        if name not in ("idle_timeout", "lifetime"):
+            return
+        now = self.loop.clock()
+        if not self._born:
+            self._born = now
+        if not self._finishing:  # then its timer is that of the lingering
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            elif self._heard > 0:
+                self._heard = now
+            if self.idle_timeout is not None or self.lifetime is not None:
+                self._timer = self.loop.timers.add(max(now, self._limit(now)), self._check_limits, self._context)
+
+    def _limit(self, now: float) -> float:
+        """When the first of its limits will have passed, if it hears nothing more."""
+        deadline = math.inf if self.lifetime is None else self._born + self.lifetime
+        if self.idle_timeout is not None:
+            waits = self._heard > 0 and self._waits_for_peer()
+            deadline = min(deadline, (self._heard if waits else now) + self.idle_timeout)
+        return deadline
 
     def _check_limits(self) -> None:
         """Close when a limit has passed; otherwise look again when the next one may have."""
@@ -185,7 +202,7 @@ class Lifetime(Outgoing):
         if self._eof and self._queue is None:  # there is nobody to wait for
             return self.close()
         self._finishing = True
-        self._late = self.linger_bytes
+        self._late = 0
         self._watch_read = self._watch_write = False
         self._no_more_reading()
         if self._timer is not None:
@@ -208,12 +225,12 @@ class Lifetime(Outgoing):
 
     def _linger(self) -> None:
         deadline = self.loop.clock() + self.linger_seconds
-        if self.lifetime is not None:
+        if self._born and self.lifetime is not None:
             deadline = min(deadline, self._born + self.lifetime)
         self._timer = self.loop.timers.add(deadline, partial(self._lingered, self.unsent), self._context)
 
     def _lingered(self, unsent: int) -> None:
-        if self.lifetime is not None and self.loop.clock() >= self._born + self.lifetime:
+        if self._born and self.lifetime is not None and self.loop.clock() >= self._born + self.lifetime:
             self.close(f"its lifetime of {self.lifetime} s is over")
         elif self.unsent < unsent:  # slow, but reading
             self._linger()
@@ -246,14 +263,14 @@ class Lifetime(Outgoing):
             return None
         except OSError as error:
             return None if self._is_short_of_memory(error) else self.close(error)
-        self._late -= len(late)
+        self._late += len(late)
         if not late:
             self._eof = 1
             if self._queue is None:
                 self.close()
             else:
                 self._settle()
-        elif self._late < 0:
+        elif self._late > self.linger_bytes:
             self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
         return None
 

@@ -22,6 +22,7 @@ from dangagreen.core.errors import BROKEN
 from dangagreen.core.handlers import PAUSED
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import WRITE
+from dangagreen.core.settings import Setting, size, size_or_none
 from dangagreen.core.tracebacks import without_traceback
 
 Buffer = bytes | bytearray | memoryview
@@ -40,8 +41,9 @@ _CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", No
 class Outgoing(Descriptor):
     """The writing half of a socket.
 
-    Class attributes, in bytes: `high_water` and `low_water` (hooks `on_high_water`, `on_low_water`, and where
-    `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket; None is no limit).
+    Settings, of the class or of one object, in bytes: `high_water` and `low_water` (hooks `on_high_water`,
+    `on_low_water`, and where `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket;
+    None is no limit).
     """
 
     __slots__ = {
@@ -51,9 +53,10 @@ class Outgoing(Descriptor):
         "unsent": "How many bytes are queued that the kernel has not taken.",
     }  # fmt: skip
 
-    high_water: ClassVar[int] = 65536
-    low_water: ClassVar[int] = 16384
-    max_unsent: ClassVar[int | None] = None
+    _usual_high_water: ClassVar[int] = 65536  # what the class has: see `settings.adopt_settings`
+    high_water: Setting[int] = Setting(65536, size)
+    low_water: Setting[int] = Setting(16384, size)
+    max_unsent: Setting[int | None] = Setting(None, size_or_none)
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         Descriptor.__init__(self, sock, loop)  # by super() the life of a connection would take 4 percent more
@@ -62,18 +65,29 @@ class Outgoing(Descriptor):
         self._writer: Writer | None = None
         self._heard = self.loop.now  # when the peer last sent something, or took what it had let wait; see lifetime
         self._writers: Any = None  # tasks that wait for the queue to shrink
-        self._high_water = self.high_water  # a slot is read four times as fast as an attribute of the class
+        self._high_water = self._usual_high_water  # a slot is read four times as fast as an attribute of the class
         self._above = False  # over the high-water mark, and not yet under the low one again
         self._mute = 0  # MUTE when closed, finished or broken; or OBSERVED, perhaps with OWES, while a drain is on
         self._write_error: OSError | None = None
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if not 0 <= cls.low_water <= cls.high_water <= (cls.max_unsent if cls.max_unsent is not None else math.inf):
+    @classmethod
+    def _check_order(cls, low_water: int, high_water: int, max_unsent: int | None) -> None:
+        if not 0 <= low_water <= high_water <= (max_unsent if max_unsent is not None else math.inf):
             raise ValueError(
-                f"{cls.__name__} needs low_water <= high_water <= max_unsent, and has low_water = {cls.low_water},"
-                f" high_water = {cls.high_water}, max_unsent = {cls.max_unsent}"
+                f"{cls.__name__} needs low_water <= high_water <= max_unsent, and has low_water = {low_water},"
+                f" high_water = {high_water}, max_unsent = {max_unsent}"
             )
+
+    def _check_water(self, **one: Any) -> None:
+        """Raise ValueError if the marks would be in disorder with this one of them."""
+        self._check_order(
+            **{name: one.get(name, getattr(self, name)) for name in ("low_water", "high_water", "max_unsent")}
+        )
+
+    def _was_set(self, name: str) -> None:
+        """This object has been given a setting of its own."""
+        if name == "high_water":
+            self._high_water = self.high_water
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or run a callable when everything before it was sent; or, with None, kick-start the queue.
@@ -147,11 +161,16 @@ class Outgoing(Descriptor):
             self._calls += 1
             return
         self.unsent += len(data)
-        if self.unsent > self._high_water and not self._above:
+        if self.unsent > self._high_water:
+            self._is_over_high_water()
+
+    def _is_over_high_water(self) -> None:
+        if not self._above:
             self._above = True
             self.on_high_water()
-        if self.max_unsent is not None and self.unsent > self.max_unsent:
-            self.close(f"{self.unsent} bytes are queued, max_unsent is {self.max_unsent}: the peer reads too slowly")
+        most = self.max_unsent
+        if most is not None and self.unsent > most:
+            self.close(f"{self.unsent} bytes are queued, max_unsent is {most}: the peer reads too slowly")
 
     # -- the queue leaves
 

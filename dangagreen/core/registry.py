@@ -29,7 +29,8 @@ class Registry(Schedule):
 
     __slots__ = {
         **dict.fromkeys((
-            "_batch", "_error_log", "_maps", "_others", "_places", "handlers", "object_callbacks", "pushed", "to_close",
+            "_batch", "_error_log", "_maps", "_others", "_own_settings", "_places", "handlers", "object_callbacks",
+            "pushed", "to_close",
         )),
         "on_error": "What is called with an `ErrorContext` for each failure that is nobody's; it logs by default.",
         "running": "Whether `run` is at work.",
@@ -45,6 +46,7 @@ class Registry(Schedule):
         self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None  # of this turn
         self._others: dict[int, FdHandler] = {}  # those of `other_fds`, and perhaps some that have been closed since
         self._error_log = ErrorLog(clock)
+        self._own_settings: dict[object, dict[str, Any]] = {}  # of sockets that were given some, by name
         self.on_error: Callable[[ErrorContext], object] = self._error_log
         self._batch: Events = []
         self._places: tuple[Events, dict[int, int]] = self._batch, {}  # where the fds of a batch are
@@ -127,6 +129,8 @@ class Registry(Schedule):
             self.pushed.pop(handler, None)
         if self.object_callbacks:
             self.object_callbacks.pop(handler, None)
+        if self._own_settings:
+            self._own_settings.pop(handler, None)
         self.to_close.append(handler)
         if not self.running:
             self._close_all()

@@ -20,6 +20,7 @@ from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError, connection, 
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
+from dangagreen.core.settings import Setting, size
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.core.words import InWords
 
@@ -35,8 +36,8 @@ class CallbackSocket(DangaNames, InWords):
     """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
 
     `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,
-    and a misspelt one raises AttributeError. Class attribute: `line_limit` (bytes: what `read_line`, `read_until` and
-    iteration take at most, where they are not given another limit).
+    and a misspelt one raises AttributeError. Setting, of the class or of one object: `line_limit` (bytes: what
+    `read_line`, `read_until` and iteration take at most, where they are not given another limit).
     """
 
     __slots__ = (
@@ -49,7 +50,8 @@ class CallbackSocket(DangaNames, InWords):
         "_sequential",
     )
 
-    line_limit: ClassVar[int] = 65536
+    _usual_line_limit: ClassVar[int] = 65536
+    line_limit: Setting[int] = Setting(65536, size)
 
     def __init__(self, sock: SocketLike, loop: Loop | None = None) -> None:
         try:
@@ -58,7 +60,7 @@ class CallbackSocket(DangaNames, InWords):
         except TypeError:  # no OS socket
             check_connection(sock)
         InWords.__init__(self, sock, loop)
-        self._line_limit = self.line_limit
+        self._line_limit = self._usual_line_limit
         self._buffer: bytes | bytearray = b""
         self._pos = 0
         self._searched = 0  # how much of what is unread a parked reader has looked through
@@ -67,6 +69,21 @@ class CallbackSocket(DangaNames, InWords):
         self._sequential = 0  # whose style decides what a hang-up does: 0 callbacks; 1 sequential; 2 and has written
         self._peer: Any = None
         self._local: Any = None
+        if (limited := self._limited) is None:
+            limited = self._look_up_settings()
+        if limited:
+            self._born = self._heard = self.loop.clock()
+            self._check_limits()
+
+    def _was_set(self, name: str) -> None:
+        super()._was_set(name)
+        if name == "line_limit":
+            self._line_limit = self.line_limit
+
+    def _look_up_settings(self) -> bool:
+        """Of a class that no server was given: it may have been given settings since it was made. Has it a limit?"""
+        self._high_water, self._line_limit = self.high_water, self.line_limit
+        return self.idle_timeout is not None or self.lifetime is not None
 
     # -- reading
 

@@ -19,6 +19,7 @@ from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, i
 from dangagreen.core.descriptor import Descriptor, SocketLike
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.pollers import WRITE
+from dangagreen.core.subclassing import check_initialised
 from dangagreen.green.net import Socket, check_socket_class
 from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
@@ -103,6 +104,7 @@ def connect(
             if nodelay and family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = socket_class(sock)
+            check_initialised(connection, type(connection))
             connection._sequential = 1
             return connection
         except OSError as error:

@@ -20,7 +20,9 @@ from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
+from dangagreen.core.settings import adopt_settings
 from dangagreen.core.sock import CallbackSocket
+from dangagreen.core.subclassing import check_initialised, check_subclass
 from dangagreen.core.tracebacks import is_like
 from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.streams import StreamSocket
@@ -41,6 +43,10 @@ class Socket(StreamSocket):
     """The one socket class: callback style, sequential style, and the passage between them. Subclass it."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        check_subclass(cls, Socket)
 
     def event_read(self) -> object:
         """Called when there is input, while reading is watched. On a server made by `serve_requests` it starts the
@@ -239,7 +245,9 @@ def serve_requests(
 def check_socket_class(call: str, maker: Any, base: type) -> None:
     """Raise TypeError for what makes no connections: neither a subclass of `base` nor a `functools.partial` of one."""
     made = _innermost(maker)
-    if not (isinstance(made, type) and issubclass(made, base)):
+    if isinstance(made, type) and issubclass(made, base):
+        adopt_settings(made, fixed=True)  # that it was given since it was made
+    else:
         raise TypeError(
             f"{call} needs a subclass of {base.__name__}, or a functools.partial of one, not {checks.shown(maker)}"
         )
@@ -267,9 +275,14 @@ def _connection(socket_class: Callable[[Any], AnyCallback], sock: Any, listener:
     """Make the object, in the context that it is to have: what its class sets meanwhile is for itself alone."""
     context = copy_context()
     connection = context.run(socket_class, sock)
+    try:
+        timer = connection._timer
+    except AttributeError:
+        check_initialised(connection, type(connection))
+        raise
     connection._context = context
-    if connection._timer is not None:
-        connection._timer.context = context
+    if timer is not None:
+        timer.context = context
     listener.adopt(connection)
     return connection
 

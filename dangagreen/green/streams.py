@@ -64,12 +64,11 @@ class StreamSocket(ReadingSocket):
         """Park until `data` may be queued, or raise what forbids it."""
         if self._mute and self._is_mute():
             raise self._cannot_write()
-        most = self._high_water
-        if self.max_unsent is not None:
-            if len(data) > self.max_unsent:
-                what = f"{len(data)} bytes to write at once are more than max_unsent, {self.max_unsent}"
-                raise LimitError(what, self.max_unsent)
-            most = min(most, self.max_unsent - len(data))
+        most, hard = self._high_water, self.max_unsent
+        if hard is not None:
+            if len(data) > hard:
+                raise LimitError(f"{len(data)} bytes to write at once are more than max_unsent, {hard}", hard)
+            most = min(most, hard - len(data))
         if self.unsent > most:
             self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water), len(data))
             if self._mute & MUTE:

@@ -1,0 +1,91 @@
+"""Settings of a connection: attributes of its class, each of which may be set for one object as well.
+
+Rules: a value is checked where it is set, on a class when that is made; what one object has of its own lies in the
+loop, so that it costs nothing where there is none. What does not belong here: what a setting does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from dangagreen.core import checks
+
+Value = TypeVar("Value")
+
+
+class Setting(Generic[Value]):
+    """A class attribute that objects with `__slots__` may assign too. `check(name, value)` answers what to keep."""
+
+    __slots__ = ("check", "name", "value")
+
+    def __init__(self, value: Value, check: Callable[[str, Any], Value]) -> None:
+        self.value = value
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Value:
+        if instance is None or not (own := instance.loop._own_settings):
+            return self.value
+        return own.get(instance, {}).get(self.name, self.value)  # type: ignore[no-any-return]
+
+    def __set__(self, instance: Any, value: Value) -> None:
+        value = self.check(f"{type(instance).__name__}.{self.name}", value)
+        loop = getattr(instance, "loop", None)
+        if loop is None:
+            raise AttributeError(f"{self.name} is set before the socket is made: call super().__init__(sock) first")
+        loop.check_thread(f"assigning {self.name}")
+        if not instance.closed:
+            instance._check_water(**{self.name: value})
+            loop._own_settings.setdefault(instance, {})[self.name] = value
+            instance._was_set(self.name)
+
+
+def seconds(name: str, value: Any) -> float:
+    """A time that is not negative."""
+    number = value if value != value else checks.seconds(name, value)
+    if not number >= 0:
+        raise ValueError(f"{name} is {number}: it is a time in seconds, or None")
+    return number
+
+
+def seconds_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else seconds(name, value)
+
+
+def size(name: str, value: Any) -> int:
+    """A number of bytes."""
+    return checks.count(name, value)
+
+
+def size_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else size(name, value)
+
+
+def adopt_settings(cls: Any, *, fixed: bool) -> None:
+    """Make settings of what a class, or one that is mixed into it, has in their place; or has been given since.
+
+    Raises TypeError or ValueError for what is none. `fixed`: from now on its objects look at what is noted here, once
+    for all of them; otherwise each looks whether the class has been given others, which takes it ten times as long.
+    """
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:  # the first one that has a name decides, whatever it is
+        for name, value in vars(base).items():
+            if name not in found:
+                found[name] = value
+            elif isinstance(value, Setting) and not isinstance(found[name], Setting):
+                setting = Setting(value.check(f"{cls.__name__}.{name}", found[name]), value.check)
+                setting.name = name
+                found[name] = setting
+                setattr(cls, name, setting)
+    cls._check_order(cls.low_water, cls.high_water, cls.max_unsent)
+    noted = {
+        "_usual_high_water": cls.high_water,
+        "_usual_line_limit": cls.line_limit,
+        "_limited": cls.idle_timeout is not None or cls.lifetime is not None if fixed else None,
+    }
+    for name, value in noted.items():
+        if vars(cls).get(name, noted) != value:  # to set one that it has would only cost the interpreter its caches
+            setattr(cls, name, value)

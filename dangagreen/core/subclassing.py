@@ -1,0 +1,103 @@
+"""What a subclass of a socket may be: checked once, when the class is made.
+
+Rules: a name that is ours is refused, since what hides it breaks the object in silence; what looks like a misspelt hook
+or setting is told of by a warning. What does not belong here: objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from types import FunctionType, MemberDescriptorType
+from typing import Any
+
+from dangagreen.core import checks
+from dangagreen.core.settings import Setting, adopt_settings
+
+_LETTERS = 2  # by so many may a name differ from another one that was meant
+
+
+def check_subclass(cls: type, base: type) -> None:
+    """Raise TypeError, or ValueError for a setting, for what a subclass of `base` cannot be."""
+    for owner in cls.__mro__:
+        if owner is cls or not (issubclass(owner, base) or owner in base.__mro__):  # once for each class
+            for name, value in vars(owner).items():
+                _check_name(cls, base, name, value)
+                _tell_of_misspelt(cls, base, name)
+    adopt_settings(cls, fixed=False)
+    init = vars(cls).get("__init__")
+    if isinstance(init, FunctionType) and "__init__" not in init.__code__.co_names:
+        cls.__init__ = _checked_init(cls, init)  # type: ignore[misc]
+
+
+def _check_name(cls: type, base: type, name: str, value: object) -> None:
+    ours = _find(base, name)
+    if ours is None or (name.startswith("__") and name.endswith("__")):
+        return
+    owner, its = ours
+    if name.startswith("_") or isinstance(its, MemberDescriptorType):
+        raise TypeError(
+            f"{cls.__name__} has a {name!r} of its own, which would take the place of {owner.__name__}.{name}, that"
+            f" {base.__name__} needs: give it another name"
+        )
+    if isinstance(its, FunctionType):
+        if not (callable(value) or hasattr(value, "__get__")):
+            raise TypeError(f"{cls.__name__}.{name} is to be a method, and is {checks.shown(value)}")
+        if (kind := checks.kind_not_run(getattr(value, "__func__", value))) is not None:
+            raise TypeError(f"{cls.__name__}.{name} is {kind}, which would never run: write a plain def")
+
+
+def _find(base: type, name: str) -> tuple[type, object] | None:
+    """Which of the classes that `base` consists of has the name, and what it has there."""
+    return next(((owner, vars(owner)[name]) for owner in base.__mro__[:-1] if name in vars(owner)), None)
+
+
+def _tell_of_misspelt(cls: type, base: type, name: str) -> None:
+    if name.startswith("_") or hasattr(base, name):
+        return
+    near = next((known for known in _expected(base) if _differ_little(name, known)), None)
+    if near is not None or name.startswith("event_"):
+        meant = f": was {near} meant?" if near is not None else ", and is called by nobody"
+        warnings.warn(f"{cls.__name__}.{name} is no hook and no setting of {base.__name__}{meant}", stacklevel=4)
+
+
+def _expected(base: type) -> Iterator[str]:
+    """The hooks and settings."""
+    for name in dir(base):
+        if (name.startswith(("event_", "on_")) and name != "event_loop") or isinstance(_static(base, name), Setting):
+            yield name
+
+
+def _static(base: type, name: str) -> object:
+    found = _find(base, name)
+    return found[1] if found is not None else None
+
+
+def _differ_little(one: str, other: str) -> bool:
+    """Whether one can be made of the other by two letters that are put in, left out or changed (Levenshtein)."""
+    if abs(len(one) - len(other)) > _LETTERS or len(set(one) ^ set(other)) > 2 * _LETTERS:
+        return False
+    row = list(range(len(other) + 1))
+    for number, letter in enumerate(one, 1):
+        before, row = row, [number]
+        for place, its in enumerate(other):
+            row.append(min(before[place] + (letter != its), before[place + 1] + 1, row[place] + 1))
+    return row[-1] <= _LETTERS
+
+
+def _checked_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
+    """An `__init__` that does not seem to call the one it overrides: look whether that was called, by whomever."""
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        check_initialised(self, cls)
+
+    return checked
+
+
+def check_initialised(sock: Any, cls: type) -> None:
+    """Raise TypeError for a socket whose class has not called `super().__init__`."""
+    if not hasattr(sock, "close_reason"):
+        raise TypeError(f"{cls.__name__}.__init__ does not call super().__init__(sock), which makes a socket of it")

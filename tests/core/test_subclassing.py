@@ -1,0 +1,228 @@
+import functools
+import re
+import socket
+import warnings
+
+import pytest
+
+import dangagreen as d
+from dangagreen import Socket
+from dangagreen.core.settings import Setting
+from dangagreen.core.subclassing import _differ_little
+
+OURS = sorted(
+    {
+        name
+        for owner in Socket.__mro__[:-1]
+        for name in vars(owner)
+        if name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+    }
+)
+SLOTS = sorted({slot for owner in Socket.__mro__[:-1] for slot in vars(owner).get("__slots__", ()) if slot[:2] != "__"})
+
+
+def subclass(bases=(Socket,), **names):
+    names.setdefault("__slots__", ())
+    return type("Mine", bases, names)
+
+
+# -- names that are ours
+
+
+def test_there_are_such_names():
+    assert {"_buffer", "_timer", "_queue", "_flush", "_settle"} <= set(OURS)
+    assert {"sock", "fd", "loop", "closed", "unsent", "_buffer"} <= set(SLOTS)
+
+
+@pytest.mark.parametrize("name", sorted({*OURS, *SLOTS}))
+def test_an_internal_name_is_refused_as_slot_attribute_and_method(name):
+    for names in ({"__slots__": (name,)}, {name: 5}, {name: lambda self: None}, {name: property(lambda self: None)}):
+        with pytest.raises(TypeError, match=rf"Mine has a '{name}' .*\.{name}, that Socket needs"):
+            subclass(**names)
+    with pytest.raises(TypeError, match=name):
+        subclass((type("Mixin", (), {name: 5}), Socket))
+    with pytest.raises(TypeError, match=name):
+        subclass((subclass(),), **{name: 5})
+
+
+def test_other_private_names_are_the_subclasses_own(loop, wires):
+    class Mine(Socket):
+        __slots__ = ("__hidden", "_mine", "name")
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.__hidden, self._mine, self.name = 1, 2, 3
+
+        def _queued(self):
+            return self.__hidden
+
+    sock = Mine(wires()[0])
+    assert (sock._queued(), sock._mine, sock.name) == (1, 2, 3)
+    sock.close()
+
+
+def test_public_methods_may_be_overridden_and_properties_too(loop, wires):
+    class Mine(Socket):
+        __slots__ = ()
+
+        def close(self, reason=None):
+            super().close(reason)
+
+        @property
+        def idle(self):
+            return False
+
+        on_high_water = functools.partialmethod(Socket.on_high_water)
+
+    Mine(wires()[0]).close()
+
+
+# -- functions that would never run
+
+
+async def coroutine_function(*_args):
+    raise AssertionError("this never runs")
+
+
+def generator_function(*_args):
+    yield
+
+
+async def async_generator(*_args):
+    yield
+
+
+@pytest.mark.parametrize("function", [coroutine_function, generator_function, async_generator])
+@pytest.mark.parametrize(
+    "name", ["event_read", "event_write", "event_err", "event_hup", "on_high_water", "on_low_water", "close", "finish"]
+)
+def test_a_hook_that_would_never_run_is_refused(name, function):
+    for given in (function, staticmethod(function), functools.partial(function)):
+        with pytest.raises(TypeError, match=rf"Mine\.{name} is .*, which would never run"):
+            subclass(**{name: given})
+    with pytest.raises(TypeError, match=name):
+        subclass((type("Mixin", (), {name: function}), Socket))
+
+
+def test_a_hook_that_is_no_method_is_refused():
+    with pytest.raises(TypeError, match=r"Mine\.event_read is to be a method, and is 5"):
+        subclass(event_read=5)
+
+
+# -- misspelt
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("event_hub", "event_hup"),
+        ("event_raed", "event_read"),
+        ("event_close", None),
+        ("event_connected", None),
+        ("on_highwater", "on_high_water"),
+        ("on_low_watter", "on_low_water"),
+        ("idle_timout", "idle_timeout"),
+        ("lifetme", "lifetime"),
+        ("linelimit", "line_limit"),
+        ("max_unsend", "max_unsent"),
+        ("linger_second", "linger_seconds"),
+    ],
+)
+def test_what_looks_misspelt_is_told_of(name, meant):
+    words = f"Mine.{name} is no hook and no setting of Socket" + (f": was {meant} meant" if meant else "")
+    for names in ({name: lambda self: None}, {name: 5}, {"__slots__": (name,)}):
+        with pytest.warns(UserWarning, match=re.escape(words)) as caught:
+            made = subclass(**names)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            subclass((made,))  # once is enough
+
+
+@pytest.mark.parametrize(
+    "name", ["on_message", "on_close", "on_data", "timeout", "line", "limit", "events", "_event_hub"]
+)
+def test_names_of_the_subclasses_own_pass_in_silence(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        subclass(**{name: lambda self: None})
+
+
+def test_every_hook_and_setting_and_public_name_passes_in_silence():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in dir(Socket):
+            value = vars(next(owner for owner in Socket.__mro__ if name in vars(owner)))[name]
+            if not name.startswith("_") and name not in SLOTS and not isinstance(value, Setting):
+                subclass(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "little"),
+    [
+        ("abcd", "abcd", True),
+        ("abcd", "badc", False),
+        ("abcd", "bacd", True),
+        ("abcd", "ab", True),
+        ("abcd", "a", False),
+    ],
+)
+def test_two_letters(one, other, little):
+    assert _differ_little(one, other) is _differ_little(other, one) is bool(little)
+
+
+# -- a forgotten super().__init__()
+
+
+class Forgetful(Socket):
+    __slots__ = ("name",)
+
+    def __init__(self, sock, loop=None):
+        self.name = "x"
+
+
+class Absent(Socket):
+    __slots__ = ()
+
+    def __init__(self, sock, loop=None):
+        if sock is None:
+            super().__init__(sock, loop)
+
+
+@pytest.mark.parametrize("kind", [Forgetful, subclass((Forgetful,))])
+def test_a_forgotten_init_says_so_by_name(loop, wires, kind):
+    with pytest.raises(TypeError, match=r"Forgetful.__init__ does not call super\(\).__init__"):
+        kind(wires()[0])
+
+
+@pytest.mark.parametrize("kind", [Forgetful, Absent])
+def test_a_forgotten_init_of_a_servers_connections_says_so_by_name(loop, run_turns, take_errors, kind):
+    with d.serve(("127.0.0.1", 0), kind) as listener, socket.create_connection(listener.address, 5) as client:
+        run_turns(2)
+        (context,) = take_errors()
+        assert isinstance(context.exception, TypeError)
+        assert f"{kind.__name__}.__init__ does not call super().__init__" in str(context.exception)
+        assert client.recv(1) == b""
+        with pytest.raises(TypeError, match="does not call"):
+            d.connect(listener.address, 5, socket_class=kind)
+        run_turns(2)
+        take_errors()
+
+
+def test_an_init_that_calls_it_by_a_helper_is_right(loop, wires):
+    class Helped(Socket):
+        __slots__ = ("name",)
+
+        def __init__(self, sock, name="x"):
+            "The signature stays."
+            self.make(sock)
+            self.name = name
+
+        def make(self, sock):
+            super().__init__(sock)
+
+    sock = Helped(wires()[0], name="y")
+    assert sock.name == "y"
+    assert Helped.__init__.__doc__ == "The signature stays."
+    sock.close()
