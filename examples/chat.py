@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 from output import tell
 
-from dangagreen import LimitError, Socket, serve, serve_forever, timeout
+from dangagreen import LimitError, Socket, SocketLike, serve, serve_forever, timeout
 
 LOGIN_SECONDS = 60.0
 TRIES = 5
@@ -83,7 +83,7 @@ class Member(Socket):
     idle_timeout = 3600.0
     max_unsent = 256 * 1024
 
-    def __init__(self, sock: object) -> None:
+    def __init__(self, sock: SocketLike) -> None:
         super().__init__(sock)
         self.name = b""  # of a member
         self.rest = b""  # of a line that has not come to its end

@@ -34,7 +34,7 @@ from miniredis_protocol import (
     simple,
 )
 
-from dangagreen import Socket
+from dangagreen import Socket, SocketLike
 
 MOST_NAMES = 10_000  # that a client watches, or has subscribed to: all are to be left when it goes
 MOST_QUEUED = 32 * 1024 * 1024  # bytes of requests in a transaction
@@ -64,7 +64,7 @@ class Client(Socket):
     max_unsent = 2 * LONGEST_BULK  # bytes that it may be behind in what it is told unasked, before it is cut off
     numbers = itertools.count(1)
 
-    def __init__(self, sock: object) -> None:
+    def __init__(self, sock: SocketLike) -> None:
         super().__init__(sock)
         self.born = self.loop.time()
         self.number = next(self.numbers)

@@ -31,6 +31,9 @@ class Mine(Socket):
 class Callbacks(Socket):
     __slots__ = ()
 
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+
     def event_read(self) -> None:
         pass
 
@@ -105,3 +108,11 @@ def test_what_is_taken_refused_and_inferred(tmp_path):
         if comment != "refused":
             inferred = re.sub(r"dangagreen\.[\w.]*\.|program\.", "", said[line])
             assert inferred == f'Revealed type is "{comment}"'
+
+
+def test_the_examples_are_strictly_typed(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    programs = sorted(map(str, (ROOT / "examples").glob("*.py")))
+    options = [f"--config-file={ROOT / 'pyproject.toml'}", "--strict", f"--cache-dir={tmp_path}"]
+    printed, errors, status = api.run([*options, *programs])
+    assert (status, errors) == (0, ""), printed

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 
 from dangagreen.core import checks
 from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
-from dangagreen.core.descriptor import Descriptor, SocketLike
+from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.pollers import WRITE
 from dangagreen.core.subclassing import check_initialised
@@ -66,7 +66,7 @@ def connect(
     address: PeerAddress,
     timeout: float | None = None,
     *,
-    socket_class: Callable[[SocketLike], AnySocket],
+    socket_class: Callable[[socket.socket], AnySocket],
     nodelay: bool = True,
 ) -> AnySocket: ...
 
@@ -76,7 +76,7 @@ def connect(
     address: PeerAddress,
     timeout: float | None = None,
     *,
-    socket_class: Callable[[SocketLike], Any] = Socket,
+    socket_class: Callable[[socket.socket], Any] = Socket,
     nodelay: bool = True,
 ) -> Any:
     """Parks until the connection to (host, port), or to the Unix socket of that path or abstract name, is made.

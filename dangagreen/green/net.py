@@ -7,6 +7,7 @@ share any; a handler that ends because its own peer did has ended normally. What
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
@@ -15,7 +16,6 @@ from typing import Any, TypeVar, overload
 from dangagreen.core import checks
 from dangagreen.core.addresses import Address
 from dangagreen.core.busy import HELD
-from dangagreen.core.descriptor import SocketLike
 from dangagreen.core.errors import ClosedError, IncompleteReadError
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
@@ -112,7 +112,7 @@ def serve(
 @overload
 def serve(
     address: Address,
-    handler: Callable[[SocketLike], CallbackSocket],
+    handler: Callable[[socket.socket], CallbackSocket],
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
@@ -130,7 +130,7 @@ def serve(
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: Callable[[SocketLike], AnyStream],
+    socket_class: Callable[[socket.socket], AnyStream],
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener: ...
@@ -143,7 +143,7 @@ def serve(
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: Callable[[SocketLike], StreamSocket] = Socket,
+    socket_class: Callable[[socket.socket], StreamSocket] = Socket,
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
@@ -202,7 +202,7 @@ def serve_requests(
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: Callable[[SocketLike], AnySocket],
+    socket_class: Callable[[socket.socket], AnySocket],
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener: ...
@@ -215,7 +215,7 @@ def serve_requests(
     backlog: int = 1024,
     reuse_port: bool = False,
     max_connections: int | None = None,
-    socket_class: Callable[[SocketLike], Any] = Socket,
+    socket_class: Callable[[socket.socket], Any] = Socket,
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
