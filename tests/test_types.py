@@ -11,6 +11,9 @@ ROOT = Path(__file__).parent.parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
 PROGRAM = """
 import socket
 from functools import partial
@@ -116,3 +119,23 @@ def test_the_examples_are_strictly_typed(tmp_path):
     options = [f"--config-file={ROOT / 'pyproject.toml'}", "--strict", f"--cache-dir={tmp_path}"]
     printed, errors, status = api.run([*options, *programs])
     assert (status, errors) == (0, ""), printed
+
+
+def program_of(page):
+    """The Python blocks of a page as one program, whose lines have the numbers that they have in the page."""
+    text, lines = page.read_text(), []
+    for block in FENCE.finditer(text):
+        lines += [""] * (text.count("\n", 0, block.start(1)) - len(lines)) + block[1].splitlines()
+    return "\n".join(lines) + "\n"
+
+
+def test_the_documentation_is_strictly_typed(tmp_path):
+    programs = {re.sub(r"\W", "_", str(page.relative_to(ROOT))): program_of(page) for page in PAGES}
+    programs = {name: source for name, source in programs.items() if source.strip()}
+    assert len(programs) > 10
+    # the examples of a page have their `main` each
+    assert said_by_mypy(tmp_path, "--disable-error-code=no-redef", **programs) == {}
+
+
+def test_a_page_that_is_not_would_be_found(tmp_path):
+    assert said_by_mypy(tmp_path, page="def f(x):\n    return x\n").keys() == {("page", 1)}
