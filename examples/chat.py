@@ -11,6 +11,8 @@ Which style is where, and why:
   style. A member who listens is one small object and holds no greenlet.
 - It is one and the same socket object. `log_in` passes it on by `watch_read(True)` and returns; what was typed ahead of
   the last answer is in the buffer, and comes to `event_read`.
+- A line costs as much as there are members, so that of many lines only so many are heard in one turn; the rest is put
+  back (`push_back_read`), and comes again in the next.
 - What bounds a member is said by class attributes: how long a line may be, how long it may be silent, and how many
   bytes it may be behind before it is dropped. So nobody has to wait for a slow reader.
 - Ctrl-C and SIGTERM drain the server (`serve_forever`): every member is sent a farewell, and what was said before it.
@@ -29,6 +31,7 @@ from output import tell
 from dangagreen import LimitError, Socket, SocketLike, serve, serve_forever, timeout
 
 LOGIN_SECONDS = 60.0
+TOLD_AT_ONCE = 2000  # times that somebody is told something, before others have their turn
 TRIES = 5
 NAME = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 CONTROLS = bytes(range(32)) + b"\x7f"  # what could play tricks on the terminals of others
@@ -89,10 +92,14 @@ class Member(Socket):
         self.rest = b""  # of a line that has not come to its end
 
     def event_read(self) -> None:
-        data = self.read(65536)
+        data = self.read(4096)
         if data is None:
             return self.finish()
         *lines, self.rest = (self.rest + data).split(b"\n")
+        most = max(1, TOLD_AT_ONCE // (1 + len(room.members)))
+        if len(lines) > most:  # the others are for the next turn
+            self.push_back_read(b"\n".join([*lines[most:], self.rest]))
+            lines, self.rest = lines[:most], b""
         if max(map(len, (*lines, self.rest))) > self.line_limit:
             self.tell(b"A line has at most %d bytes." % self.line_limit)
             return self.finish()

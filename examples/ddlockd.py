@@ -132,7 +132,7 @@ class Client(Socket):
             self.refuse(b"too_many_connections", b"This server has enough connections")
 
     def event_read(self) -> None:
-        data = self.read(65536)
+        data = self.read(4096)  # the lines of so much are answered before others have their turn
         if data is None:
             self.finish()
         elif (dialogue := self.answer_lines(data)) is not None:
