@@ -16,6 +16,7 @@ from dangagreen import LimitError, Socket, current_loop, sleep
 LONGEST_BULK = 32 * 1024 * 1024  # bytes; Redis takes 512 MB, of which a copy would stop the others for half a second
 LONGEST_LINE = 64 * 1024  # as Redis's own
 MANY = 1024 * 1024  # words in a request
+USUAL = 32  # bytes of a line that says a length; what is longer is not kept in a cache
 PIECE = 64 * 1024  # bytes that are sent in one go
 AT_ONCE = 0.005  # seconds for which long work goes on before others have their turn
 
@@ -53,13 +54,13 @@ def read_request(client: Socket) -> Request:
         line = client.read_line()
         if line[:1] != b"*":
             return split(line)
-        count = length(line, b"*", b"multibulk", MANY)
+        count = length(line, b"*", b"multibulk", MANY) if len(line) < USUAL else None
         if count is None:
             count = odd_length(client, line, b"*", b"multibulk", MANY)
         words = []
         for _ in range(count):
             line = client.read_line()
-            size = length(line)
+            size = length(line) if len(line) < USUAL else None
             if size is None:
                 size = odd_length(client, line)
             if size <= PIECE:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import socket
 import subprocess
 import sys
@@ -15,6 +17,18 @@ def test_every_example_has_tests() -> None:
     here = Path(__file__).parent
     missing = [path.name for path in EXAMPLES.glob("*.py") if not (here / f"test_{path.stem}.py").exists()]
     assert missing == []
+
+
+def test_examples_import_what_is_public() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in modules:
+                ours = module.split(".")[0] == "dangagreen"
+                assert module in ("dangagreen", "dangagreen.testing") if ours else True, f"{path.name}: {module}"
+                if ours and isinstance(node, ast.ImportFrom):
+                    assert {alias.name for alias in node.names} <= set(importlib.import_module(module).__all__)
 
 
 def run(name: str, *options: str) -> tuple[int, str, str]:
