@@ -28,18 +28,31 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ddlockd_locks import Counters, Lease, Locks, StoredLocks, Tokens
 from ddlockd_stores import StoreError, find_keeper
 from output import complain, tell
 
-from dangagreen import Event, LimitError, Listener, Socket, move_on_after, select, serve, serve_forever, sleep, spawn
+from dangagreen import (
+    Event,
+    LimitError,
+    Listener,
+    Socket,
+    move_on_after,
+    select,
+    serve,
+    serve_forever,
+    sleep,
+    spawn,
+)
 
 Arguments = dict[bytes, bytes]
 Request = tuple[bytes, Arguments]
 
 PLAIN = re.compile(rb"(trylock|releaselock) lock=([^%+&=\r]+)\r?")  # what nearly all lines look like
+LINES_AT_ONCE = 32  # of one client that are answered before others have their turn
 LINE = re.compile(rb"(\w+)\s*(.*)", re.DOTALL)
 NOT_PLAIN = re.compile(rb"[^a-zA-Z0-9_,\-./\\: ]")
 SECONDS = re.compile(rb"\d{1,9}(\.\d{0,9})?|\.\d{1,9}")
@@ -113,7 +126,7 @@ class Client(Socket):
     debug = 0
     open = count = 0
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Any) -> None:
         super().__init__(sock)
         if self.keep_alive and sock.family != socket.AF_UNIX:
             for option in KEEP_ALIVE:
@@ -132,12 +145,17 @@ class Client(Socket):
             self.refuse(b"too_many_connections", b"This server has enough connections")
 
     def event_read(self) -> None:
-        data = self.read(4096)  # the lines of so much are answered before others have their turn
+        data = self.read(4096)
         if data is None:
-            self.finish()
-        elif (dialogue := self.answer_lines(data)) is not None:
+            return self.finish()
+        lines = data.split(b"\n", LINES_AT_ONCE)
+        if len(lines) > LINES_AT_ONCE:  # the others are for the next turn
+            self.push_back_read(lines.pop())
+            data = b"\n".join([*lines, b""])
+        if (dialogue := self.answer_lines(data)) is not None:
             self.watch_read(False)
             spawn(self.converse, dialogue)
+        return None
 
     def answer_lines(self, data: bytes = b"") -> Request | None:
         """Answer the complete lines, in one write. The first that may have to wait is returned instead, and ends it."""

@@ -43,19 +43,17 @@ from dangagreen import serve, serve_forever, serve_requests
 
 
 def talk(client: Client) -> None:
-    """The dialogue: serves the requests that are there, one after the other, and returns when there is none."""
+    """Serves the next request. `serve_requests` calls it again for what has come with it, as long as that is fair."""
     try:
-        while True:
-            request = read_request(client)
-            if request:
-                if request[0].lower() in (b"post", b"host:"):  # a browser, whose body somebody else has written
-                    return client.close("it speaks HTTP")
-                client.answer(execute(client, request))
-            if not client.buffered:
-                return None
+        request = read_request(client)
+        if request:
+            if request[0].lower() in (b"post", b"host:"):  # a browser, whose body somebody else has written
+                return client.close("it speaks HTTP")
+            client.answer(execute(client, request))
     except Refusal as refusal:
-        client.answer(refusal)
-        return client.finish()
+        client.answer(Refusal(*refusal.args))
+        client.finish()
+    return None
 
 
 def execute(client: Client, request: Request) -> Reply:

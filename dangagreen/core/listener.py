@@ -172,9 +172,10 @@ class Listener(Descriptor):
             self._go_on()
 
     def adopt(self, connection: Descriptor) -> None:
-        """Count the connection until it closes."""
+        """Count the connection until it closes, which its constructor may have done."""
         connection._owner = self
-        self.connections += 1
+        if not connection.closed:
+            self.connections += 1
 
     def _one_left(self) -> None:
         self.connections -= 1

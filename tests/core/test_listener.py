@@ -242,6 +242,22 @@ def test_a_full_listener_does_not_make_the_loop_spin(loop, server, client, run_t
     assert loop.poller.waits - waits <= 3
 
 
+def test_a_connection_that_its_constructor_closes_is_not_counted(loop, server, client, run_turns):
+    class Refused(Socket):
+        __slots__ = ()
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.close("there is no room")
+
+    listener = server(handler=Refused, max_connections=1)
+    for _ in range(3):
+        peer = client(listener.address)
+        run_turns(3)
+        assert peer.recv(1) == b""
+        assert listener.connections == 0
+
+
 def test_a_turn_accepts_a_bounded_number(loop, server, client, run_turns, monkeypatch):
     monkeypatch.setattr(Listener, "accepts_per_turn", 3)
     listener = server()
