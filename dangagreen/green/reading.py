@@ -235,11 +235,7 @@ class ReadingSocket(WatchedSocket):
             self._begin_wait()
         self._reader = task.resume
         if not self._told & READ:
-            try:
-                self._need(READ)
-            except BaseException:
-                _stop_reading(self, task)
-                raise
+            self._need_input()
         if not self._sequential and not self._watch_read:
             self._sequential = 1
         park(task, wait, self)

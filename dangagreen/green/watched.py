@@ -65,13 +65,19 @@ class WatchedSocket(CallbackSocket):
             raise self._busy(task)
         self._begin_wait()
         self._reader = Watch(task)
+        self._need_input()
+        if not self._sequential and not self._watch_read:
+            self._sequential = 1
+
+    def _need_input(self) -> None:
+        """Have the poller tell the reader, which was set just now; if it refuses, there is none."""
         try:
             self._need(READ)
         except BaseException:
-            self._unwatch(task)
+            self._reader = None
+            if self._timer is not None:
+                self._give_up_wait()
             raise
-        if not self._sequential and not self._watch_read:
-            self._sequential = 1
 
     def _unwatch(self, task: Waiter) -> None:
         if isinstance(self._reader, Watch) and self._reader.task is task:
