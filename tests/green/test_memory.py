@@ -193,8 +193,8 @@ def finished_and_reset(one, peer, data):
 
 
 def finished_while_the_peer_sends(one, peer, data):
+    one.linger_bytes = 1
     one.finish()
-    one._late = 1
     peer.send(b"late")
 
 
