@@ -1,25 +1,72 @@
-"""Ctrl-C, while a loop runs: noted at once, and acted upon when nothing is half done.
+"""Ctrl-C, while a loop runs: raised at once in the program's own code, and in ours when nothing is half done.
 
-Rules: only in the main thread, and only where nobody else handles SIGINT; what was there is put back. A second Ctrl-C
-before the first was acted upon raises KeyboardInterrupt where it strikes, so that a program that hangs can be ended.
-What does not belong here: other signals.
+Rules: only in the main thread, and only where nobody else handles SIGINT; what was there is put back. The innermost
+code that is neither C nor of the standard library decides whose code it is. Where it is ours, Ctrl-C is noted, and
+acted upon by the loop, or when our code returns to the program's, whichever comes first. A second Ctrl-C before the
+first was acted upon raises KeyboardInterrupt where it strikes, so that a program that hangs can be ended. What does not
+belong here: other signals.
 """
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
+from types import FrameType
+
+_OURS = "dangagreen"
+_LOOP = {"dangagreen.core.turn", "dangagreen.core.loop"}  # what waits for these to return waits for the loop
+_LOOK_SECONDS = 0.005  # after which a noted one looks whether our code has returned
+_MORE, _MOST = 1.3, 0.25  # each further look comes so much later, up to so many seconds: a second Ctrl-C may meet one
+
+
+class Looks:
+    """Has the handler of SIGINT called time and again, so that it can look where the program is by then.
+
+    `wanted` is True for as long as that is of use; `own` is True where the next signal is one of these.
+    """
+
+    __slots__ = ("_lock", "own", "wanted")
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self.own = self.wanted = False
+
+    def begin(self, seconds: float) -> None:
+        """The first look comes after so many seconds."""
+        self.wanted = True
+        _thread.start_new_thread(self._look, (seconds,))
+
+    def _look(self, seconds: float) -> None:
+        while True:
+            time.sleep(seconds)
+            seconds = min(seconds * _MORE, _MOST)
+            with self._lock:
+                if not self.wanted:
+                    return
+                self.own = True
+                _thread.interrupt_main()
+
+    def end(self) -> None:
+        """None is on its way any more once the handler is changed. Not for the handler, which may strike here."""
+        with self._lock:
+            self.wanted = False
 
 
 class Interrupts:
-    """Calls `notify` in the signal handler, once for as long as `pending` is True."""
+    """Raises KeyboardInterrupt in the program's own code. In ours it calls `notify`, once for as long as `pending` is
+    True, and raises it if our code returns meanwhile."""
 
-    __slots__ = ("_notify", "installed", "pending")
+    __slots__ = ("_callers", "_looks", "_notify", "installed", "pending")
 
     def __init__(self, notify: Callable[[], object]) -> None:
         self._notify = notify
         self.pending = False
+        self._callers: list[FrameType] = []  # of the program, to which our code will return
+        self._looks = Looks()
         self.installed = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -27,18 +74,81 @@ class Interrupts:
         if self.installed:
             signal.signal(signal.SIGINT, self._on_signal)
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        if self.pending:
+    def _on_signal(self, _number: int, frame: FrameType | None) -> None:
+        if self._looks.own:
+            self._looks.own = False
+            return self._look(frame)
+        if self.pending or may_strike(frame):
             raise KeyboardInterrupt
         self.pending = True
         self._notify()
+        self._callers = _callers(frame)
+        if self._callers:
+            self._looks.begin(_LOOK_SECONDS)
+        return None
+
+    def _look(self, frame: FrameType | None) -> None:
+        """Has our code returned to the program's?"""
+        strikes = self.pending and may_strike(frame) and any(_innermost(frame) is caller for caller in self._callers)
+        if strikes or not self.pending:  # or the loop was faster
+            self._looks.wanted = self.pending = False
+            self._callers = []
+        if strikes:
+            raise KeyboardInterrupt
 
     def restore(self) -> None:
         """Put the interpreter's own handler back, unless the program has installed one of its own meanwhile."""
+        self._looks.end()
         if self.installed and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.installed = False
+        self._callers = []
         self._notify = _interrupt  # what was there keeps whoever was to be told
+
+
+def may_strike(frame: FrameType | None) -> bool:
+    """Is this frame, or whoever has called the standard library in it, the program's own code?
+
+    Not where a `__del__` is under way: what it raises is lost.
+    """
+    frame = _innermost(frame)
+    return frame is not None and _package(frame) != _OURS and not _in_del(frame)
+
+
+def _innermost(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and _package(frame) in sys.stdlib_module_names:
+        frame = frame.f_back
+    return frame
+
+
+def _callers(frame: FrameType | None) -> list[FrameType]:
+    """The frames of the program that wait for our code to return, the innermost first; none if it is the loop."""
+    frame = _innermost(frame)
+    while frame is not None and (_package(frame) == _OURS or _package(frame) in sys.stdlib_module_names):
+        if frame.f_globals.get("__name__") in _LOOP:
+            return []
+        frame = frame.f_back
+    if frame is None or _in_del(frame):
+        return []
+    callers = []
+    while frame is not None and _package(frame) != _OURS:
+        if _package(frame) not in sys.stdlib_module_names:
+            callers.append(frame)
+        frame = frame.f_back
+    return callers
+
+
+def _in_del(frame: FrameType | None) -> bool:
+    while frame is not None and _package(frame) != _OURS:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _package(frame: FrameType) -> str:
+    """The top-level package, or module, that its code belongs to."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _interrupt() -> None:

@@ -129,8 +129,10 @@ class Listener(Descriptor):
                 if not self._inherited:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connected(sock, self)
-        except Exception as error:
+        except BaseException as error:
             self.loop.abandon(sock, error)
+            if not isinstance(error, Exception):
+                raise
             self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
         return True
 

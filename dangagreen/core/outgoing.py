@@ -135,7 +135,12 @@ class Outgoing(Descriptor):
             return True
         self.loop.check_thread("write")
         if data is not None:
-            self._enqueue(data)
+            try:
+                self._enqueue(data)
+            except BaseException:  # of `on_high_water`: it is queued all the same
+                if self._queue is not None and self._sending == IDLE:
+                    self.loop.unflushed.append(self)
+                raise
             self._flush()
         else:
             self._try_again()

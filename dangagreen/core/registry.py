@@ -183,12 +183,14 @@ class Registry(Schedule):
         handler._context.copy().run(self._failed, handler, error)
 
     def _failed(self, handler: Handler, error: Exception) -> None:
-        self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
         try:
-            handler.close(error)
-        except Exception as second:
-            self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
-        handler._abandon(error)  # in case its own close() did not
+            self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
+            try:
+                handler.close(error)
+            except Exception as second:
+                self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
+        finally:
+            handler._abandon(error)  # in case its own close() did not, or Ctrl-C struck in `on_error`
 
     def report(self, context: ErrorContext) -> None:
         """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""

@@ -12,15 +12,16 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.core import checks
-from dangagreen.core.interrupts import Interrupts
+from dangagreen.core.interrupts import Interrupts, Looks, may_strike
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.draining import Listener
 from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGS = 0.25  # seconds for which the program's code may go on after Ctrl-C before it is struck
 
 
 @parks
@@ -28,7 +29,10 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Call
     """Parks until SIGTERM, Ctrl-C or a listener's `stop()`, drains all the listeners, returns who was cut off.
 
     The second signal, or `stop()`, ends the grace. The third signal, or the second of a program that hangs, raises
-    KeyboardInterrupt, SystemExit for SIGTERM, wherever the program is. Outside the main thread no signal is heard.
+    KeyboardInterrupt, SystemExit for SIGTERM, wherever the program is. So does Ctrl-C alone in the program's own code,
+    if that goes on for a quarter of a second without the loop's having its turn. `Loop.stop()`, and a post-loop
+    callback that answers false, drain as well. Outside the main thread no signal is heard.
+
     Raises RuntimeError if one of the listeners, or the main thread, is in another `serve_forever`; after the drain the
     error of a listener that could accept no more, or was closed with an exception as the reason.
     """
@@ -63,18 +67,19 @@ def _failure(listeners: tuple[Listener, ...]) -> BaseException | None:
 class _Forever:
     """Counts how often it was asked to end, and has the first two times done what is due."""
 
-    __slots__ = ("_asked", "_before", "_listeners", "_pending", "_task")
+    __slots__ = ("_asked", "_before", "_listeners", "_looks", "_pending", "_task")
 
     def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
         self._task = task
         self._listeners = listeners
         self._asked = 0
         self._pending = False  # a signal has come that the loop has not acted upon
+        self._looks = Looks()
         self._before: dict[signal.Signals, Any] = {}  # the handlers that were there
 
     def ask(self) -> None:
         """Only on the hub."""
-        self._pending = False
+        self._pending = self._looks.wanted = False
         self._asked += 1
         if self._asked == 1:
             if self._task.wait is _FOREVER:  # or it was cancelled meanwhile, and waits for something else
@@ -88,11 +93,23 @@ class _Forever:
         if self._task.wait is _FOREVER:
             wake(self._task)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def end(self) -> None:
+        """Only on the hub. The loop was stopped, and may be so at the end of each turn: that counts once."""
+        if not self._asked:
+            self.ask()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._looks.own:
+            self._looks.own = False
+            if not (self._pending and may_strike(frame)):
+                self._looks.wanted = self._pending
+                return
         if self._pending or self._asked >= 2:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self._pending = True
         self._task.loop.call_soon_threadsafe(self.ask)
+        if number == signal.SIGINT and may_strike(frame):
+            self._looks.begin(_HANGS)
 
     def __enter__(self) -> _Forever:
         heard = {}
@@ -107,6 +124,7 @@ class _Forever:
             listener._on_failure = self.listener_failed
             self._task.loop._ready.extend([self.ask] * listener._stops)
             listener._stops = 0
+        scheduler(self._task.loop).forevers.append(self)
         for number, before in heard.items():
             if before is not None and before is not signal.SIG_IGN:  # who started us wants it ignored
                 self._before[number] = before
@@ -114,6 +132,9 @@ class _Forever:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._pending = False
+        self._looks.end()
+        scheduler(self._task.loop).forevers.remove(self)
         for listener in self._listeners:
             listener._end = listener._on_failure = None
         for number, before in self._before.items():

@@ -14,18 +14,24 @@ from functools import partial
 from typing import Any, cast
 
 from dangagreen.core.descriptor import Descriptor
+from dangagreen.core.errors import Cancelled
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop, here
-from dangagreen.green.sched import scheduler, wake
+from dangagreen.green.sched import end_forevers, scheduler, wake
 from dangagreen.green.tasks import Params, Result, Task, check_function
+
+_STOPPED = "the loop was stopped"
 
 
 def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
     """Run `main(*args, **kwargs)` in a task, with a loop; return its result or raise its exception.
 
     When it has ended, listeners are closed, the remaining tasks cancelled and waited for, and sockets closed. In the
-    main thread Ctrl-C raises KeyboardInterrupt in `main`, at its wait; a second one, meanwhile, raises it at once.
+    main thread Ctrl-C raises KeyboardInterrupt at once in the program's own code, be it main, a task or a callback,
+    and otherwise in `main`, at its wait; a second one, meanwhile, raises it wherever it strikes. When the loop is
+    stopped, by `stop()` or a post-loop callback, `serve_forever` drains as at SIGTERM; any other main gets Cancelled
+    where it waits, and None is returned.
     """
     check_function("run", main)
     loop = current_loop()
@@ -39,7 +45,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
     loop._runnable.append(task.start)
 
     def interrupt() -> None:
-        if not task.done:
+        if signals.pending and not task.done:
             signals.pending = False
             if not wake(task, KeyboardInterrupt()):
                 task.interrupt = KeyboardInterrupt()
@@ -53,6 +59,8 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
     try:
         while not task.done:
             loop.run(lambda: task.done)
+            if not task.done and not end_forevers(loop):
+                task.cancel(_STOPPED)
     finally:
         try:
             _wind_up(loop, "run() ended")
@@ -62,6 +70,8 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         task.interrupt, KeyboardInterrupt
     ):  # it came when main had its last wait behind it
         raise KeyboardInterrupt
+    if isinstance(task._error, Cancelled) and task.cancelled is not None and task.cancelled.reason is _STOPPED:
+        return None  # type: ignore[return-value]
     return task.result()
 
 

@@ -202,6 +202,8 @@ class TopLevel(Waiter):
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
+                if not self._woken:
+                    end_forevers(self.loop)
         except BaseException:  # an interrupt may have come before a resumption that was on its way
             kept = [call for call in ready if call is not self.resume and getattr(call, "func", None) != self.throw]
             if len(kept) < len(ready):
@@ -262,7 +264,18 @@ def _do_nothing() -> None:
 class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
-    __slots__ = ("collector", "hub", "idle", "loop", "no_parking", "tasks", "to_hub", "top_level", "workers")
+    __slots__ = (
+        "collector",
+        "forevers",
+        "hub",
+        "idle",
+        "loop",
+        "no_parking",
+        "tasks",
+        "to_hub",
+        "top_level",
+        "workers",
+    )
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -272,6 +285,7 @@ class Scheduler:
         self.top_level: TopLevel | None = None
         self.no_parking: Any = None  # the innermost no_parking() block that is open
         self.collector = Collector(loop)
+        self.forevers: list[Any] = []  # each serve_forever that is at it
         loop.green = self
         self.adopt()
 
@@ -367,6 +381,14 @@ def foreign(task: Waiter, call: str) -> CannotParkError:
         f"{call} may have to wait, and was called in {getcurrent()!r}, which is none of this library's greenlets: to be"
         f" woken would resume task {task.name!r} in its place. Call it in the task itself, or in one made by spawn(...)"
     )
+
+
+def end_forevers(loop: Loop) -> bool:
+    """The loop was stopped: have each serve_forever drain, as at SIGTERM. False if there is none."""
+    forevers = scheduler(loop).forevers
+    for forever in forevers:
+        forever.end()
+    return bool(forevers)
 
 
 def wake(task: Waiter, error: BaseException | None = None) -> bool:

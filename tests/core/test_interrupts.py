@@ -8,31 +8,103 @@ import pytest
 from dangagreen.core.interrupts import Interrupts
 
 
-def test_the_first_one_is_noted_and_the_second_strikes():
-    noted = []
-    interrupts = Interrupts(lambda: noted.append("noted"))
-    try:
-        signal.raise_signal(signal.SIGINT)
-        assert noted == ["noted"]
-        assert interrupts.pending
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        interrupts.restore()
-    assert noted == ["noted"]
+def code_of(module):
+    """A function of that module that makes a call."""
+    return eval("lambda function, *args: function(*args)", {"__name__": module})
+
+
+loops = code_of("dangagreen.core.turn")
+ours = code_of("dangagreen.core.sock")
+stdlib = code_of("contextlib")
+
+
+def ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def in_the_loop():
+    """Ctrl-C while the loop itself is at it."""
+    loops(signal.raise_signal, signal.SIGINT)
+
+
+@pytest.fixture
+def noted():
+    """What was noted, and in `noted.interrupts` who does so."""
+
+    class Noted(list):
+        pass
+
+    noted = Noted()
+    noted.interrupts = Interrupts(lambda: noted.append("noted"))
+    yield noted
+    noted.interrupts.restore()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_once_acted_upon_the_next_one_is_a_first_one():
-    noted = []
-    interrupts = Interrupts(lambda: noted.append("noted"))
-    try:
-        signal.raise_signal(signal.SIGINT)
-        interrupts.pending = False
-        signal.raise_signal(signal.SIGINT)
-    finally:
-        interrupts.restore()
+def test_in_the_loop_the_first_one_is_noted_and_the_second_strikes(noted):
+    in_the_loop()
+    assert noted == ["noted"]
+    assert noted.interrupts.pending
+    for strikes in (in_the_loop, ctrl_c):
+        with pytest.raises(KeyboardInterrupt):
+            strikes()
+    assert noted == ["noted"]
+
+
+def test_once_acted_upon_the_next_one_is_a_first_one(noted):
+    in_the_loop()
+    noted.interrupts.pending = False
+    in_the_loop()
     assert noted == ["noted", "noted"]
+
+
+@pytest.mark.parametrize("through", [[], [stdlib], [stdlib, stdlib]], ids=len)
+def test_in_the_programs_code_it_strikes_at_once(noted, through):
+    """What the standard library does, it does for its caller."""
+    with pytest.raises(KeyboardInterrupt):
+        call(*through, signal.raise_signal)
+    assert noted == []
+    assert not noted.interrupts.pending
+
+
+def call(*functions):
+    first, *others = functions
+    first(*others, signal.SIGINT)
+
+
+@pytest.mark.parametrize("through", [[ours], [ours, stdlib], [stdlib, ours, stdlib, ours]], ids=len)
+def test_in_ours_it_strikes_when_that_returns_to_the_program(noted, through):
+    steps = []
+
+    inner = eval(
+        "lambda number: (raise_signal(number), steps.append('the rest of ours'))",
+        {"__name__": "dangagreen.core.sock", "raise_signal": signal.raise_signal, "steps": steps},
+    )
+
+    def program():
+        call(*through, inner)
+        for _ in iter(int, 1):
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        program()
+    assert steps == ["the rest of ours"]
+    assert noted == ["noted"]
+    assert not noted.interrupts.pending
+
+
+def test_in_a_del_it_is_noted(noted):
+    """What that raises is lost."""
+
+    class Dying:
+        def __del__(self):
+            ctrl_c()
+            steps.append("the rest of __del__")
+
+    steps = []
+    loops(Dying)
+    assert steps == ["the rest of __del__"]
+    assert noted == ["noted"]
 
 
 def test_a_handler_of_the_programs_own_is_left_alone():
@@ -56,17 +128,20 @@ def test_other_threads_touch_nothing():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_callback_that_is_at_work_is_not_torn_apart(real_loop):
+def test_a_callback_that_is_at_work_is_struck_at_once(real_loop):
     steps = []
 
     def work():
-        signal.raise_signal(signal.SIGINT)
-        steps.append("the rest of the callback")
+        try:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("the rest of the callback")
+        finally:
+            steps.append("finally")
 
     real_loop.call_soon(work)
     with pytest.raises(KeyboardInterrupt):
         real_loop.run()
-    assert steps == ["the rest of the callback"]
+    assert steps == ["finally"]
     assert not real_loop.running
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

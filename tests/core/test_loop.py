@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dangagreen import Loop, Socket
+from dangagreen import Loop, Socket, serve
 from dangagreen.core.error_log import ErrorLog
 from dangagreen.core.loop import here
 
@@ -335,6 +335,69 @@ def test_a_keyboard_interrupt_in_one_pushed_back_read_leaves_the_others_pushed_b
 
 
 # -- the turn
+
+
+def test_a_keyboard_interrupt_in_on_error_leaves_no_failed_connection_open(loop, wires, run_turns):
+    class Bad(Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            raise ValueError
+
+    def on_error(_context):
+        raise KeyboardInterrupt
+
+    near, far = wires()
+    bad = Bad(near)
+    bad.watch_read(True)
+    far.send(b"x")
+    usual, loop.on_error = loop.on_error, on_error
+    with pytest.raises(KeyboardInterrupt):
+        run_turns(1)
+    loop.on_error = usual
+    assert bad.closed
+    run_turns(1)
+    assert loop.descriptor_map() == {}
+
+
+def test_a_keyboard_interrupt_in_the_making_of_a_connection_leaves_no_half_made_one(real_loop, run_until):
+    class Slow(Socket):
+        __slots__ = ()
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            made.append(self)
+            raise KeyboardInterrupt
+
+    made = []
+    listener = serve(("127.0.0.1", 0), Slow)
+    with socket.create_connection(listener.address) as client:
+        with pytest.raises(KeyboardInterrupt):
+            run_until(lambda: False)
+        assert made[0].closed
+        client.settimeout(5)
+        assert client.recv(1) == b""
+    assert list(real_loop.descriptor_map().values()) == [listener]
+    listener.close()
+
+
+def test_a_keyboard_interrupt_at_the_high_water_mark_leaves_what_was_written_to_be_sent(loop, wires, run_turns):
+    class Full(Socket):
+        __slots__ = ()
+        high_water = low_water = 10
+
+        def on_high_water(self):
+            raise KeyboardInterrupt
+
+    near, far = wires()
+    full = Full(near)
+    full.set_writer_func(near.send)
+    with pytest.raises(KeyboardInterrupt):
+        full.write(b"x" * 20)
+    run_turns(1)
+    assert far.recv(100) == b"x" * 20
+    assert full.unsent == 0
+    full.close()
 
 
 def test_the_order_of_a_turn(loop, wires, run_turns):

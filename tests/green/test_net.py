@@ -1053,11 +1053,16 @@ def test_run_serves_and_winds_up(real_loop, served):
     assert not scheduler(real_loop).tasks
 
 
+ctrl_c_in_the_loop = eval(  # as if it came while the loop itself is at it, or waits
+    "lambda: raise_signal(2)", {"__name__": "dangagreen.core.turn", "raise_signal": signal.raise_signal}
+)
+
+
 def test_ctrl_c_arrives_in_main_at_its_wait(real_loop):
     steps = []
 
     def main():
-        real_loop.add_timer(0.01, lambda: signal.raise_signal(signal.SIGINT))
+        real_loop.add_timer(0.01, ctrl_c_in_the_loop)
         try:
             d.sleep(10)
         except KeyboardInterrupt:
@@ -1083,7 +1088,7 @@ def test_ctrl_c_arrives_in_main_and_in_no_other_task(real_loop):
 
     def main():
         d.spawn(other)
-        real_loop.add_timer(0.01, lambda: signal.raise_signal(signal.SIGINT))
+        real_loop.add_timer(0.01, ctrl_c_in_the_loop)
         d.sleep(10)
 
     with pytest.raises(KeyboardInterrupt):
@@ -1092,29 +1097,47 @@ def test_ctrl_c_arrives_in_main_and_in_no_other_task(real_loop):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_while_main_computes_arrives_at_its_next_wait(real_loop):
+@pytest.mark.parametrize("where", ["main", "task", "callback", "timer"])
+def test_ctrl_c_strikes_at_once_where_the_programs_own_code_computes(real_loop, where):
     steps = []
 
+    def computes():
+        try:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("went on")
+        finally:
+            steps.append("finally of the code")
+
     def main():
-        signal.raise_signal(signal.SIGINT)
-        steps.append("went on")
-        d.sleep(0)
-        d.sleep(0.01)
-        steps.append("not reached")
+        try:
+            if where == "main":
+                computes()
+            elif where == "task":
+                d.spawn(computes)
+            elif where == "callback":
+                real_loop.call_soon(computes)
+            else:
+                real_loop.add_timer(0, computes)
+            d.sleep(10)
+        finally:
+            steps.append("finally of main")
 
     with pytest.raises(KeyboardInterrupt):
         d.run(main)
-    assert steps == ["went on"]
+    assert steps == ["finally of the code", "finally of main"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_ctrl_c_interrupts_a_main_that_never_waits(real_loop):
+def test_a_second_ctrl_c_strikes_in_the_clean_up(real_loop):
     steps = []
 
     def main():
-        signal.raise_signal(signal.SIGINT)
-        steps.append("one")
-        signal.raise_signal(signal.SIGINT)
-        steps.append("two")
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            steps.append("one")
+            signal.raise_signal(signal.SIGINT)
+            steps.append("two")
 
     with pytest.raises(KeyboardInterrupt):
         d.run(main)
@@ -1127,7 +1150,7 @@ def test_main_may_ignore_ctrl_c_and_gets_the_next_one_too(real_loop):
 
     def main():
         for _ in range(3):
-            real_loop.add_timer(0.005, lambda: signal.raise_signal(signal.SIGINT))
+            real_loop.add_timer(0.005, ctrl_c_in_the_loop)
             try:
                 d.sleep(10)
             except KeyboardInterrupt as error:
@@ -1143,7 +1166,7 @@ def test_ctrl_c_while_main_reads_loses_no_bytes(real_loop, unix_pair):
     def main():
         sock = d.Socket(near)
         far.send(b"half ")
-        real_loop.add_timer(0.005, lambda: signal.raise_signal(signal.SIGINT))
+        real_loop.add_timer(0.005, ctrl_c_in_the_loop)
         with pytest.raises(KeyboardInterrupt):
             sock.read_line()
         far.send(b"a line\n")

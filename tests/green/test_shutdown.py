@@ -1578,17 +1578,119 @@ def test_a_second_signal_before_the_first_was_acted_upon_raises(loop, signals, s
     assert not listener.draining
 
 
+in_the_loop = eval(  # Ctrl-C as if it came while the loop itself is at it, or waits
+    "lambda: raise_signal(2)", {"__name__": "dangagreen.core.turn", "raise_signal": signal.raise_signal}
+)
+
+
 def test_ctrl_c_in_run_is_heard_by_serve_forever_and_then_by_main_again(loop, signals, served):
     def main():
         listener = served(Echo)
         loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
         assert d.serve_forever(listener) == []
-        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
+        loop.add_timer(1, in_the_loop)
         with pytest.raises(KeyboardInterrupt):
             d.sleep(10)
         return "fine"
 
     assert d.run(main) == "fine"
+
+
+@pytest.mark.parametrize("how", ["stop", "post-loop callback", "callback of an object"])
+@pytest.mark.parametrize("where", ["run", "top level", "a task of main"])
+def test_a_loop_that_is_stopped_drains_as_at_sigterm(loop, signals, served, attach, how, where):
+    """Once, however often a post-loop callback says so: the grace is not ended by it."""
+    told = []
+
+    def handler(sock):
+        line = sock.read_line()
+        d.sleep(3)
+        sock.write_all(line)
+
+    def stops():
+        told.append(loop.clock())
+        if how == "stop":
+            loop.stop()
+        elif how == "post-loop callback":
+            d.Socket.set_post_loop_callback(lambda *_: False)
+        else:
+            client.set_post_loop_callback(lambda *_: False)
+
+    def main():
+        assert d.serve_forever(listener) == []
+        told.append(loop.clock())
+        d.Socket.set_post_loop_callback(None)
+        client.set_post_loop_callback(None)
+        return "ended"
+
+    listener = served(handler)
+    _, client = attach(listener)
+    client.write_all(b"x\n")
+    loop.add_timer(1, stops)
+    if where == "run":
+        assert d.run(main) == "ended"
+    elif where == "top level":
+        assert main() == "ended"
+    else:
+        d.run(lambda: d.spawn(main).join())
+    assert 2 <= told[1] - told[0] <= 4
+    client.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "post-loop callback"])
+@pytest.mark.parametrize("ending", ["lets go", "returns", "raises"])
+def test_a_loop_that_is_stopped_cancels_any_other_main(loop, how, ending):
+    steps = []
+
+    def other():
+        try:
+            d.sleep(1000)
+        finally:
+            steps.append("the other one")
+
+    def stops():
+        loop.stop() if how == "stop" else d.Socket.set_post_loop_callback(lambda *_: False)
+
+    def main():
+        d.spawn(other)
+        loop.add_timer(1, stops)
+        try:
+            d.sleep(1000)
+        except d.Cancelled as error:
+            steps.append(error.reason)
+            d.Socket.set_post_loop_callback(None)
+            if ending == "lets go":
+                raise
+            if ending == "raises":
+                raise KeyError("mine") from error
+        return "main's own"
+
+    start = loop.clock()
+    if ending == "raises":
+        with pytest.raises(KeyError):
+            d.run(main)
+    else:
+        assert d.run(main) == (None if ending == "lets go" else "main's own")
+    assert loop.clock() == start + 1
+    assert steps == ["the loop was stopped", "the other one"]
+
+
+def test_a_main_that_is_cancelled_by_somebody_else_raises_as_before(loop):
+    def main():
+        d.current_task().cancel("enough")
+        d.sleep(1)
+
+    with pytest.raises(d.TaskCancelledError):
+        d.run(main)
+
+
+def test_a_main_that_stops_the_loop_itself_is_cancelled_at_its_next_wait(loop):
+    def main():
+        loop.stop()
+        d.sleep(1000)
+
+    assert d.run(main) is None
+    assert d.run(lambda: d.sleep(1) or "again") == "again"
 
 
 def test_a_signal_that_is_ignored_stays_so(loop, signals, served):
