@@ -23,8 +23,8 @@ Events = list[tuple[int, int]]
 class Poller(Protocol):
     """What a loop needs to know the readiness of file descriptors.
 
-    `wait` takes seconds, or None for no limit, and never returns before them without an event. `add` of an fd that
-    is known, and `modify` or `remove` of one that is not, raise OSError or KeyError.
+    `wait` takes seconds, or None for no limit, answers a new list each time, and never returns before them without an
+    event. `add` of an fd that is known, and `modify` or `remove` of one that is not, raise OSError or KeyError.
     """
 
     @property

@@ -108,11 +108,12 @@ class Registry(Schedule):
     def forget(self, fd: int) -> None:
         """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
         self.handlers.pop(fd, None)
+        self._others.pop(fd, None)
         batch, places = self._places
         if batch is not self._batch:  # looked up once for each batch, not for each fd that leaves
             batch, places = self._places = self._batch, {event[0]: place for place, event in enumerate(self._batch)}
         place = places.get(fd, len(batch))
-        if place < len(batch):
+        if place < len(batch) and batch[place][0] == fd:
             batch[place] = (-1, 0)
 
     def abandon(self, sock: Any, error: BaseException) -> None:

@@ -1,6 +1,8 @@
+import gc
 import logging
 import os
 import re
+import weakref
 
 import pytest
 
@@ -291,3 +293,32 @@ def test_the_maps_of_post_loop_callbacks_are_made_once_a_turn_and_only_for_those
     assert all(descriptors == {one.fd: one, other.fd: other} and others == {} for descriptors, others in seen)
     assert loop._maps is None  # they would keep closed sockets
     loop.object_callbacks.clear()
+
+
+@pytest.mark.parametrize("end", ["replaced", "raised", "reset"])
+def test_the_callable_of_an_fd_that_is_not_watched_any_more_is_let_go_of(real_loop, run_turns, take_errors, end):
+    class Told:
+        def __call__(self, _mask):
+            raise KeyError("told")
+
+    one, other = os.pipe()
+    told = Told()
+    held = weakref.ref(told)
+    Socket.add_other_fds({one: told})
+    del told
+    if end == "replaced":
+        Socket.other_fds({})
+    elif end == "raised":
+        os.write(other, b"x")
+        run_turns(2)
+        assert len(take_errors()) == 1
+    else:
+        real_loop.reset()
+    gc.disable()
+    try:
+        assert held() is None
+    finally:
+        gc.enable()
+    assert Socket.other_fds() == {}
+    os.close(one)
+    os.close(other)
