@@ -63,7 +63,9 @@ class CallbackSocket(DangaNames, InWords):
         self._line_limit = self._usual_line_limit
         self._buffer: bytes | bytearray = b""
         self._pos = 0
-        self._searched = 0  # how much of what is unread a parked reader has looked through
+        # Below 0: how much of what is unread a parked reader has looked through. Above 0: the position up to which
+        # `read_line` gives lines of the buffer without any more ado.
+        self._searched = 0
         self._hung = 0
         self._at_once = 0  # bytes of bulk that may be received without waiting first
         self._sequential = 0  # whose style decides what a hang-up does: 0 callbacks; 1 sequential; 2 and has written
@@ -79,6 +81,7 @@ class CallbackSocket(DangaNames, InWords):
         super()._was_set(name)
         if name == "line_limit":
             self._line_limit = self.line_limit
+            self._searched = 0
 
     def _look_up_settings(self) -> bool:
         """Of a class that no server was given: it may have been given settings since it was made. Has it a limit?"""

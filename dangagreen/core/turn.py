@@ -35,8 +35,8 @@ class Turning(Registry):
 
     __slots__ = {
         **dict.fromkeys((
-            "_deadlock_seconds", "_stop", "_waited", "_warned", "current", "green", "measurements", "profile",
-            "unflushed", "unsettled",
+            "_budget", "_deadlock_seconds", "_stop", "_waited", "_warned", "current", "green", "measurements",
+            "profile", "unflushed", "unsettled",
         )),
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
         "now": "The clock's time when this turn had waited.",
@@ -49,6 +49,7 @@ class Turning(Registry):
         self.unflushed: list[Handler] = []
         self.unsettled: list[Handler] = []
         self.current: Any = None  # the task that runs now; None while the loop itself does
+        self._budget: Iterator[bool] = iter(())  # False for each call that may park, until the clock is to be looked at
         self.green: Green | None = None
         self._stop = self._warned = False
         self._waited = False  # in vain, before a look for a stall

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from dangagreen.core import checks
 from dangagreen.core.errors import Cancelled
-from dangagreen.green.parking import interrupted, park, parks, waiter
+from dangagreen.green.parking import entering, park, parks, waiter
 from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
 from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.tasks import Params, Result, Task, check_function
@@ -123,8 +123,8 @@ class TaskGroup:
                 del bare, error  # a traceback would hold them by this frame
         if failures:
             raise _together(failures) from None
-        if error is None and me.interrupt is not None:
-            raise interrupted(me)
+        if error is None:
+            entering(me.loop, "leaving a TaskGroup")
         return caught
 
     def _wait(self, me: Waiter) -> None:

@@ -66,8 +66,9 @@ class Mutex(Gate):
             and blocking
             and get_ident() == loop.thread
         ):
-            self._owner = task
-            return True
+            for _ in loop._budget:
+                self._owner = task
+                return True
         return self._acquire(
             blocking, None if timeout == -1 else _in_range(checks.seconds("the timeout of acquire", timeout))
         )
@@ -93,7 +94,16 @@ class Mutex(Gate):
         """Whether anybody holds it."""
         return self._owner is not None
 
-    __enter__ = acquire
+    @parks
+    def __enter__(self) -> bool:
+        """Parks until the lock is the caller's."""
+        loop = self.loop
+        task: Waiter | None = loop.current
+        if self._owner is None and task is not None and task.interrupt is None and get_ident() == loop.thread:
+            for _ in loop._budget:
+                self._owner = task
+                return True
+        return self._acquire(True, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -208,8 +218,9 @@ class Semaphore(Gate):
             and blocking
             and get_ident() == loop.thread
         ):
-            self._value -= 1
-            return True
+            for _ in loop._budget:
+                self._value -= 1
+                return True
         return self._acquire(blocking, None if timeout is None else checks.seconds("the timeout of acquire", timeout))
 
     def release(self, n: int = _ONE) -> None:

@@ -8,9 +8,11 @@ is refused. What does not belong here: what is waited for.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from _thread import get_ident
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -18,6 +20,11 @@ from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
+
+LONG_TURN = 0.001  # seconds that a task may go on without a wait, where others may have something to do
+_CALLS = (True,) * 128  # that need not wait, before the clock is looked at,
+_FEW_CALLS = (True,) * 4  # and in a turn that is older than that
+_MANY = 64  # budgets that one task spends in a turn, where the clock does not tell how long that takes
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -29,18 +36,75 @@ def parks(function: Function) -> Function:
 
 
 def entering(loop: Loop, call: str) -> Waiter:
-    """The task that makes this call, which may park. Every such call begins here, also when it need not wait.
+    """The task that makes this call, which may park. Every such call begins here, also when it need not wait; those
+    that many programs make very often look in line at what this looks at, and come here if there is something to do.
 
-    Raises what cancels the task; CannotParkError in a callback; ForeignThreadError in another thread.
+    Parks when the task has gone on for long without a wait. Raises what cancels the task; CannotParkError in a
+    callback; ForeignThreadError in another thread.
     """
-    task = waiter(loop, call)
+    task: Waiter | None = loop.current
+    if task is None or get_ident() != loop.thread:
+        task = waiter(loop, call)
     if task.interrupt is not None:
         raise interrupted(task)
+    for _ in loop._budget:
+        return task
+    look_at_the_clock(task)
     return task
 
 
+def look_at_the_clock(task: Waiter) -> None:
+    """The budget of calls is spent: begin a new one, and give way if the turn is old, and this task one of the reasons.
+
+    How long a task has gone on is measured from its first look in an old turn, so that whoever makes few calls is left
+    in peace; the older the turn, the less it may be, so that many such tasks do not add up.
+    """
+    loop = task.loop
+    began = loop.now if loop.current is not None else task.turned  # type: ignore[attr-defined]
+    now = loop.clock()
+    age = now - began
+    loop._budget = iter(_CALLS)
+    if 0 < age < LONG_TURN:
+        return
+    sched, spender = scheduler(loop), (id(task), began)
+    worker = task.worker
+    if task is sched.collector or (worker is not None and worker.gr_frame is not None):  # code that cannot be suspended
+        return
+    if sched.spender != spender:
+        sched.spender, sched.looked, sched.spent = spender, now, 0
+    sched.spent += 1
+    if not age:  # a clock that stands still while somebody runs, as in tests
+        if sched.spent >= _MANY:
+            park(task, _GIVING_WAY_FOR, loop.timers.add(now + LONG_TURN, task.resume))
+        return
+    loop._budget = iter(_FEW_CALLS)
+    if (now - sched.looked) * (1 + age / LONG_TURN) >= LONG_TURN:
+        give_way(task, _GIVING_WAY)
+
+
+@parks
+def give_way(task: Waiter, wait: Wait) -> None:
+    """Parks until everybody else has run once."""
+    loop, then = task.loop, None
+    if loop._runnable:  # these first, should they be too many for one turn
+        then = partial(loop._ready.append, task.resume)
+        loop._runnable.append(then)
+    else:
+        loop._ready.append(task.resume)
+    park(task, wait, then)
+    if task.interrupt is not None:  # meanwhile
+        raise interrupted(task)
+
+
+def undo_giving_way(then: Any, task: Waiter) -> None:
+    """Undo what `give_way` has arranged."""
+    for queue, call in ((task.loop._runnable, then), (task.loop._ready, task.resume)):
+        with contextlib.suppress(ValueError):
+            queue.remove(call)
+
+
 def waiter(loop: Loop, call: str) -> Waiter:
-    """The same, cancelled or not."""
+    """The same as `entering`, cancelled or not, and however long it has gone on."""
     if get_ident() != loop.thread:
         loop.check_thread(call)
     task: Waiter | None = loop.current
@@ -199,3 +263,7 @@ def current_waiter(loop: Loop) -> Waiter | None:
         if (task is None or task.done) and not loop.running:
             task = sched.top_level
     return task
+
+
+_GIVING_WAY = Wait("giving way", undo_giving_way, "{0} to others", due=True)
+_GIVING_WAY_FOR = Wait("giving way", lambda timer, task: timer.cancel(), "{0} to others")

@@ -11,6 +11,7 @@ import sys
 from _thread import get_ident
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 
 from dangagreen.core import checks
 from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError, peer_of
@@ -18,7 +19,7 @@ from dangagreen.core.outgoing import OBSERVED, OWES, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER, room_of
 from dangagreen.core.tracebacks import without_traceback
-from dangagreen.green.parking import entering, park, parked_task, parks
+from dangagreen.green.parking import LONG_TURN, entering, park, parked_task, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.watched import WatchedSocket
 
@@ -26,8 +27,9 @@ _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; 
 _LINES = 16384  # the same where many small things may come: they are read without a park, and others wait meanwhile
 _MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
 _LARGE = 65536  # a buffer beyond this grows in place
-_AT_ONCE = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking,
-_LONG_TURN = 0.001  # in a turn that has not lasted for so many seconds
+_AT_ONCE = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking
+_LINES_AT_ONCE = 16  # lines that a task is given in one go: so many calls of its budget,
+_SHORT = 2048  # and so many bytes in all
 _NEWLINE = 10
 _TO_END = 16 * 1024 * 1024
 
@@ -46,8 +48,9 @@ class ReadingSocket(WatchedSocket):
     @parks
     def read_exactly(self, n: int) -> bytes:
         """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
+        loop = self.loop
+        task: Waiter | None = loop.current
+        if task is None or task.interrupt is not None or self._reader is not None or not next(loop._budget, False):
             task = self._entering("read_exactly")
         if type(n) is not int or n <= 0:
             n = checks.count("the n of read_exactly", n)
@@ -76,11 +79,21 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_line")
-        limit = self._line_limit if limit is None else checks.count("the limit of read_line", limit)
-        if not self._buffer and not self._fill(task, _READ_LINE):
-            return b""
-        buffer, start = self._buffer, self._pos
+        buffer = self._buffer
+        if not buffer:
+            if not self._fill(task, _READ_LINE):
+                entering(self.loop, "read_line")
+                return b""
+            buffer = self._buffer
+        start = self._pos
         end = buffer.find(b"\n", start) + 1
+        if limit is None:
+            if end and end < self._searched:
+                self._pos = end
+                return buffer[start:end]  # type: ignore[return-value]
+            limit = self._line_limit
+        else:
+            limit = checks.count("the limit of read_line", limit)
         if not end:
             end = self._find(task, _READ_LINE, b"\n", limit)
             if not end:
@@ -88,14 +101,26 @@ class ReadingSocket(WatchedSocket):
             buffer, start = self._buffer, self._pos
         if end - start > limit:
             raise self._over(limit, "a line")
-        if type(buffer) is bytes:
-            if end < len(buffer):
-                self._pos = end
-                return buffer[start:end]
-            if not start:
-                self._buffer = b""  # one line came in one piece: it is the buffer
-                return buffer
-        return self._take(end - start)
+        for _ in self.loop._budget:
+            if type(buffer) is bytes:
+                if end < len(buffer):
+                    if start:  # there have been others
+                        self._give_lines(end, end - start)
+                    self._pos = end
+                    return buffer[start:end]
+                if not start:
+                    self._buffer = b""  # one line came in one piece: it is the buffer
+                    return buffer
+            return self._take(end - start)
+        self._entering("read_line")
+        return self.read_line(limit)
+
+    def _give_lines(self, end: int, size: int) -> None:
+        """Let `read_line` return the next lines in fewer steps, if they are about as long as this one. The budget of
+        calls pays for them at once."""
+        most = min(_LINES_AT_ONCE * size, _SHORT, self._line_limit)
+        self._searched = min(len(self._buffer), end + most)
+        next(islice(self.loop._budget, _LINES_AT_ONCE, None), None)
 
     @parks
     def read_until(self, separator: bytes, limit: int | None = None) -> bytes:
@@ -104,8 +129,9 @@ class ReadingSocket(WatchedSocket):
         Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes,
         by default `line_limit`.
         """
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
+        loop = self.loop
+        task: Waiter | None = loop.current
+        if task is None or task.interrupt is not None or self._reader is not None or not next(loop._budget, False):
             task = self._entering("read_until")
         separator = as_bytes(separator)
         if not separator:
@@ -119,14 +145,18 @@ class ReadingSocket(WatchedSocket):
     @parks
     def read_some(self, limit: int = _CHUNK) -> bytes:
         """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
+        loop = self.loop
+        task: Waiter | None = loop.current
+        if task is None or task.interrupt is not None or self._reader is not None or not next(loop._budget, False):
             task = self._entering("read_some")
         if limit is not _CHUNK:
             limit = checks.count("at least one byte must be asked for: the limit of read_some", limit, 1)
-        fill = self._fill if limit <= _CHUNK else self._fill_much
         while not self._buffer:
-            if not fill(task, _READ_SOME, min(limit, _MOST)):
+            if limit <= _CHUNK:
+                there = self._fill(task, _READ_SOME, limit)
+            else:
+                there = self._fill_much(task, _READ_SOME, min(limit, _MOST))
+            if not there:
                 return b""
         return self._take(limit)
 
@@ -136,8 +166,9 @@ class ReadingSocket(WatchedSocket):
 
         `read_some` for bulk: the buffer is yours, and may be used again and again.
         """
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
+        loop = self.loop
+        task: Waiter | None = loop.current
+        if task is None or task.interrupt is not None or self._reader is not None or not next(loop._budget, False):
             task = self._entering("read_some_into")
         room = room_of("read_some_into", buffer)
         while True:
@@ -157,8 +188,9 @@ class ReadingSocket(WatchedSocket):
     @parks
     def read_to_end(self, limit: int = _TO_END) -> bytes:
         """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
-        task: Waiter | None = self.loop.current
-        if task is None or task.interrupt is not None or self._reader is not None:
+        loop = self.loop
+        task: Waiter | None = loop.current
+        if task is None or task.interrupt is not None or self._reader is not None or not next(loop._budget, False):
             task = self._entering("read_to_end")
         if limit is not _TO_END:
             limit = checks.count("the limit of read_to_end", limit)
@@ -177,11 +209,12 @@ class ReadingSocket(WatchedSocket):
             buffer, at = self._buffer, self._pos
             if not buffer or type(buffer) is not bytes or len(buffer) - at > self._line_limit:
                 continue
-            # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line; others
-            # may read in between, since the bytes stay in the buffer until they are handed out.
+            # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line, and one
+            # line in so many; others may read in between, since the bytes stay in the buffer until they are handed out.
             reader = BytesIO(buffer)
             reader.seek(at)
-            for line in reader:
+            next(islice(loop._budget, _LINES_AT_ONCE, None), None)
+            for line in islice(reader, _LINES_AT_ONCE):
                 task = loop.current
                 if task is None or task.interrupt is not None or self._reader is not None or line[-1] != _NEWLINE:
                     break
@@ -206,11 +239,11 @@ class ReadingSocket(WatchedSocket):
         self._searched = 0
         while True:
             buffer, start = self._buffer, self._pos
-            end = buffer.find(separator, start + max(0, self._searched - len(separator) + 1))
+            end = buffer.find(separator, start + max(0, 1 - self._searched - len(separator)))
             if end >= 0:
                 return end + len(separator)
-            self._searched = len(buffer) - start
-            if self._searched >= limit:
+            self._searched = start - len(buffer)
+            if -self._searched >= limit:
                 raise self._over(limit, _up_to(separator))
             if not self._fill(task, wait):
                 if self._buffer:
@@ -260,7 +293,7 @@ class ReadingSocket(WatchedSocket):
         if get_ident() != loop.thread:
             loop.check_thread(wait.name)
         usual = not (self._mute or self._eof or self._watch_read or self._reader is not None)
-        return usual and self._at_once > 0 and loop.clock() - loop.now < _LONG_TURN
+        return usual and self._at_once > 0 and loop.clock() - loop.now < LONG_TURN
 
     def _fill_much(self, task: Waiter, wait: Wait, size: int) -> bool:
         """The same for bulk, without parking where it may go on."""
@@ -298,12 +331,13 @@ class ReadingSocket(WatchedSocket):
         buffer = self._buffer
         if not buffer:
             self._buffer = chunk
+            self._searched = 0
         elif isinstance(buffer, bytearray):
             buffer += chunk
         else:
             joined = buffer[self._pos :] + chunk
             self._buffer = joined if len(joined) <= _LARGE else bytearray(joined)
-            self._pos = 0
+            self._pos, self._searched = 0, min(self._searched, 0)
         return True
 
     def _check_fill(self, task: Waiter) -> None:
@@ -322,6 +356,7 @@ class ReadingSocket(WatchedSocket):
         return IncompleteReadError(self, partial, wanted)
 
     def _over(self, limit: int, what: str) -> LimitError:
+        entering(self.loop, "a read")  # who tries again and again is to give way as well
         return LimitError(f"{what} from {peer_of(self)} is longer than the limit of {limit} bytes", limit)
 
     def _release_reader(self) -> None:

@@ -177,10 +177,11 @@ def _work() -> None:
 class TopLevel(Waiter):
     """Plain code outside any task that makes a call which waits: the loop runs underneath it for so long."""
 
-    __slots__ = ("_thrown", "_woken")
+    __slots__ = ("_thrown", "_woken", "turned")
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
+        self.turned = loop.clock()  # when the loop has last run
         self.resume = self._resume
         self.to_hub = self._run_loop
 
@@ -265,17 +266,9 @@ class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
     __slots__ = (
-        "collector",
-        "forevers",
-        "hub",
-        "idle",
-        "loop",
-        "no_parking",
-        "tasks",
-        "to_hub",
-        "top_level",
-        "workers",
-    )
+        "collector", "forevers", "hub", "idle", "looked", "loop", "no_parking", "spender", "spent", "tasks", "to_hub",
+        "top_level", "workers",
+    )  # fmt: skip
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -286,6 +279,9 @@ class Scheduler:
         self.no_parking: Any = None  # the innermost no_parking() block that is open
         self.collector = Collector(loop)
         self.forevers: list[Any] = []  # each serve_forever that is at it
+        self.spender: tuple[int, float] | None = None  # the id of the task that spent a budget last, and its turn
+        self.looked = 0.0  # when it has done so first,
+        self.spent = 0  # and how often since
         loop.green = self
         self.adopt()
 

@@ -36,10 +36,14 @@ class StreamSocket(ReadingSocket):
         """
         loop = self.loop
         task: Waiter | None = loop.current
-        if task is None or task.interrupt is not None:
+        if task is None or task.interrupt is not None or get_ident() != loop.thread:
             task = entering(loop, "write_all")
-        if get_ident() != loop.thread:
-            loop.check_thread("write_all")
+            if loop.current is None:
+                return self._write_at_once(task, as_bytes(data))
+        for _ in loop._budget:
+            break
+        else:
+            entering(loop, "write_all")
         if type(data) is not bytes:
             data = as_bytes(data)
         unsent = self.unsent + len(data)
@@ -56,9 +60,17 @@ class StreamSocket(ReadingSocket):
             other, task.dirty = task.dirty, self
             if other is not None and other is not self:
                 loop.unflushed.append(other)
-        if loop.current is None:  # top-level code, which may not park for long
-            task.dirty = None
-            self._flush()
+        return None
+
+    def _write_at_once(self, task: Waiter, data: bytes) -> None:
+        """Write all for top-level code, which may not park for long."""
+        if self.unsent + len(data) > self._high_water or self._mute:
+            self._wait_for_room(task, data)
+        if data:
+            if not self._watch_read:
+                self._sequential = True
+            self._enqueue(data)
+        self._flush()
 
     def _wait_for_room(self, task: Waiter, data: bytes) -> None:
         """Park until `data` may be queued, or raise what forbids it."""

@@ -6,7 +6,6 @@ borrowed. What does not belong here: how a task is parked and woken (that is sch
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from _thread import get_ident
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from dangagreen.core.checks import NOT_RUN
 from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.tracebacks import forget_locals, without_traceback
-from dangagreen.green.parking import current_waiter, entering, interrupted, park, park_for, parks
+from dangagreen.green.parking import current_waiter, entering, give_way, park, park_for, parks, undo_giving_way
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
 from dangagreen.green.scopes import CancelScope, abandon, spread
@@ -93,7 +92,7 @@ class Task(Waiter, Generic[Result]):
         """Parks until the task has ended, however it ended. Raises TimeoutError after `timeout` seconds."""
         loop = self.loop
         me: Waiter | None = loop.current
-        if me is None or me.interrupt is not None or get_ident() != loop.thread:
+        if me is None or me.interrupt is not None or self.done or get_ident() != loop.thread:
             me = entering(loop, "join")
         if timeout is not None:
             timeout = checks.seconds("the timeout of join", timeout)
@@ -312,7 +311,7 @@ def sleep(seconds: float) -> None:
         return park(task, _SLEEP, loop.timers.add(deadline, task.resume))
     if seconds != seconds:
         checks.seconds("the time of sleep", seconds)
-    return _yield(task)
+    return give_way(task, _YIELD)
 
 
 @parks
@@ -324,7 +323,7 @@ def sleep_until(deadline: float) -> None:
     if deadline > loop.clock():
         park(task, _SLEEP, loop.timers.add(deadline, task.resume))
     else:
-        _yield(task)
+        give_way(task, _YIELD)
 
 
 def current_task() -> Task[Any] | None:
@@ -334,24 +333,6 @@ def current_task() -> Task[Any] | None:
     return task if isinstance(task, Task) else None
 
 
-def _yield(task: Waiter) -> None:
-    loop, then = task.loop, None
-    if loop._runnable:  # these first, should they be too many for one turn
-        then = partial(loop._ready.append, task.resume)
-        loop._runnable.append(then)
-    else:
-        loop._ready.append(task.resume)
-    park(task, _YIELD, then)
-    if task.interrupt is not None:  # meanwhile
-        raise interrupted(task)
-
-
-def _undo_yield(then: Any, task: Waiter) -> None:
-    for queue, call in ((task.loop._runnable, then), (task.loop._ready, task.resume)):
-        with contextlib.suppress(ValueError):
-            queue.remove(call)
-
-
 _JOIN = Wait("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
 _SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
-_YIELD = Wait("sleep(0)", _undo_yield, "{0}", due=True)
+_YIELD = Wait("sleep(0)", undo_giving_way, "{0}", due=True)

@@ -34,7 +34,7 @@ def functions():
 
 FUNCTIONS = dict(functions())
 PARKING = {name for name, function in FUNCTIONS.items() if getattr(function, "__parks__", False)}
-INNER = {"dangagreen.green.parking.park", "dangagreen.green.parking.park_for"}  # the door itself
+INNER = {f"dangagreen.green.parking.{name}" for name in ("give_way", "park", "park_for")}  # the door itself
 
 
 def says_so(function):
