@@ -304,14 +304,20 @@ class Talk:
     def __init__(self, port: int, stack: contextlib.ExitStack) -> None:
         self.sock, self.stream = stack.enter_context(connected(port))
         self.heard: list[Any] = []
+        self.in_transaction = False  # or perhaps
 
     def say(self, words: list[bytes]) -> None:
         """It is done when something comes that is no message of somebody else."""
         self.sock.sendall(packed(*words))
+        name = words[0].upper()
+        self.in_transaction = name == b"MULTI" or (
+            self.in_transaction and name not in (b"EXEC", b"RESET") and [*words[1:], name] != [b"DISCARD"]
+        )
         while True:
-            self.heard.append(comparable(words, read_reply(self.stream)))
-            if not is_message(self.heard[-1]):
-                return
+            reply = read_reply(self.stream)
+            if not is_message(reply):
+                return self.heard.append(comparable(words, reply))
+            self.heard.append(reply)
 
 
 def is_message(reply: Any) -> bool:
@@ -353,7 +359,7 @@ def test_random_conversations_of_several_clients(ports: tuple[int, int]) -> None
                     if request[0].upper() in SUBSCRIBING:  # one name: one reply
                         request = [request[0], *request[1:2], b"a"][:2]
                     client = some.choice(clients)
-                    if request[0].upper() == b"PUBLISH" and client.heard[-1] == "QUEUED":
+                    if request[0].upper() == b"PUBLISH" and client.in_transaction:
                         continue  # what it tells the client itself would come within the reply of a real EXEC
                     client.say(request)
                 for client in clients:
