@@ -12,6 +12,7 @@ from typing import Any
 
 from dangagreen.core import checks
 from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.profiling import Profile
 from dangagreen.core.timers import Timer
 
 PostLoopCallback = Callable[[dict[int, Any], dict[int, Callable[[int], object]]], object]
@@ -91,6 +92,11 @@ class DangaNames:
         current_loop().add_other_fds(fds)
 
     @staticmethod
+    def remove_other_fd(fd: int) -> None:
+        """Watch one of them no more; harmless if it is not watched."""
+        current_loop().remove_other_fd(fd)
+
+    @staticmethod
     def add_timer(seconds: float, callback: Callable[[], object]) -> Timer:
         """Call it once, no earlier than `seconds` from now. The answer has `cancel()`."""
         return current_loop().add_timer(seconds, callback)
@@ -103,10 +109,14 @@ class DangaNames:
     set_post_loop_callback = _SetPostLoopCallback()
 
     @staticmethod
-    def enable_profiling() -> None:
-        """Measure the processor time of each event of each class, and add it to what was measured before."""
+    def enable_profiling() -> bool:
+        """Measure the processor time of each event of each class, from now on: what was measured before is forgotten.
+
+        Answers True: it can be done here.
+        """
         loop = current_loop()
-        loop.profile = loop.measurements
+        loop.profile = loop.measurements = Profile()
+        return True
 
     @staticmethod
     def disable_profiling() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Protocol
 
@@ -101,6 +102,12 @@ class FdHandler:
         except BaseException:
             loop.forget(fd)
             raise
+
+    def watch_anew(self) -> None:
+        """Its number may be that of another file by now: the kernel watches files."""
+        with suppress(OSError, KeyError):
+            self._loop.poller.remove(self.fd)
+        self._loop.poller.add(self.fd, READ)
 
     def event_read(self) -> object:
         return self.callback(READ)

@@ -68,6 +68,12 @@ class Registry(Schedule):
         self._others = {fd: handler for fd, handler in self._others.items() if self.handlers.get(fd) is handler}
         return {fd: handler.callback for fd, handler in self._others.items()}
 
+    def remove_other_fd(self, fd: int) -> None:
+        """Watch one of them no more, be it closed by now; harmless if it is not watched."""
+        self.check_thread("remove_other_fd")
+        if (handler := self._others.pop(fd, None)) is not None and self.handlers.get(fd) is handler:
+            handler.close()
+
     def _post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
         """What post-loop callbacks are given: `descriptor_map()` and `other_fds()`, once a turn and if anybody asks."""
         if self._maps is None:
@@ -75,7 +81,9 @@ class Registry(Schedule):
         return self._maps
 
     def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
-        """Watch more of them. The caller keeps the fds, and takes them out with `other_fds` before closing them.
+        """Watch more of them. The caller keeps the fds, and takes them out with `remove_other_fd` before closing them.
+
+        One that is watched already gets the new callable, and is watched anew: another file may have its number by now.
 
         Raises, and watches none of the new ones, if one of them belongs to a socket or cannot be watched (OSError).
         """
@@ -84,8 +92,11 @@ class Registry(Schedule):
         added: dict[int, FdHandler] = {}
         try:
             for fd, callback in fds.items():
-                if not isinstance(self.handlers.get(fd), FdHandler):
+                known = self.handlers.get(fd)
+                if not isinstance(known, FdHandler):
                     added[fd] = FdHandler(self, fd, callback)
+                else:
+                    known.watch_anew()
         except BaseException:
             for handler in added.values():
                 handler.close()

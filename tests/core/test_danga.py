@@ -322,3 +322,68 @@ def test_the_callable_of_an_fd_that_is_not_watched_any_more_is_let_go_of(real_lo
     assert Socket.other_fds() == {}
     os.close(one)
     os.close(other)
+
+
+def test_enabling_profiling_forgets_what_was_measured(loop, wires, run_turns):
+    class Profiled(Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            self.read(10)
+
+    near, far = wires()
+    sock = Profiled(near)
+    sock.watch_read(True)
+    for calls in (2, 1):
+        assert Socket.EnableProfiling()
+        assert Socket.ProfilingData() == {}
+        for _ in range(calls):
+            far.send(b"x")
+            run_turns(1)
+        assert Socket.ProfilingData()["Profiled-read"][2] == calls
+    Socket.DisableProfiling()
+    sock.close()
+
+
+def test_one_fd_is_taken_out_and_the_others_stay(real_loop, unix_pair, run_turns):
+    seen = []
+    (one, one_far), (two, two_far) = unix_pair(), unix_pair()
+    Socket.add_other_fds({one.fileno(): lambda _: seen.append("one"), two.fileno(): lambda _: seen.append("two")})
+    one_far.send(b"x")
+    two_far.send(b"x")
+    Socket.remove_other_fd(one.fileno())
+    Socket.remove_other_fd(one.fileno())
+    Socket.remove_other_fd(99999)
+    run_turns(1)
+    assert seen == ["two"]
+    assert list(Socket.other_fds()) == [two.fileno()]
+    real_loop.remove_other_fd(two.fileno())
+    run_turns(1)
+    assert seen == ["two"]
+
+
+def test_a_number_that_comes_back_after_it_was_closed_behind_our_back_is_watched_anew(real_loop, unix_pair, run_turns):
+    seen = []
+    (one, _one_far), (two, two_far) = unix_pair(), unix_pair()
+    number = one.fileno()
+    Socket.add_other_fds({number: lambda _: seen.append("one")})
+    one.close()
+    os.dup2(two.fileno(), number)
+    try:
+        Socket.add_other_fds({number: lambda _: seen.append("two")})
+        two_far.send(b"x")
+        run_turns(1)
+        assert seen == ["two"]
+        Socket.remove_other_fd(number)
+    finally:
+        os.close(number)
+
+
+def test_one_that_was_closed_before_it_was_taken_out_is_forgotten(real_loop, unix_pair, run_turns):
+    one, _far = unix_pair()
+    Socket.add_other_fds({one.fileno(): print})
+    number = one.fileno()
+    one.close()
+    Socket.remove_other_fd(number)
+    assert Socket.other_fds() == {}
+    run_turns(1)
