@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import socket
 import struct
 
 import pytest
 
 import dangagreen as d
+from dangagreen.core.loop import Loop
 from dangagreen.green.sched import scheduler
 
 LOCAL = ("127.0.0.1", 0)
@@ -683,3 +685,74 @@ def test_a_reset_that_the_answer_has_met_ends_the_connection_with_it(requests, w
     reset(client)
     wait_for(lambda: not listener.connections)
     assert isinstance(reasons[-1], ConnectionResetError)
+
+
+# -- any order of calls
+
+
+class Collecting(d.Socket):
+    """Collects what it reads in callback style, and what ends it."""
+
+    __slots__ = ("data", "ended")
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.data = b""
+        self.ended = None
+
+    def event_read(self):
+        data = self.read(5)
+        if data is None:
+            self.close()
+        else:
+            self.data += data
+
+    def close(self, reason=None):
+        super().close(reason)
+        self.ended = self.close_reason
+
+
+def read_some_of(sock, choose):
+    call = choose.choice([lambda: sock.read_some(5), lambda: sock.read_exactly(3), sock.read_line, sock.read_to_end])
+    sock.data += call()
+
+
+STEPS = [
+    lambda sock, choose: sock.write(b"x"),
+    lambda sock, choose: sock.write_soon(b"x"),
+    lambda sock, choose: sock.write_all(b"x"),
+    lambda sock, choose: sock.drain(),
+    lambda sock, choose: sock.write_eof(),
+    lambda sock, choose: sock.idle,
+    lambda sock, choose: sock.ready,
+    lambda sock, choose: d.sleep(0),
+    lambda sock, choose: sock.watch_read(True),
+    lambda sock, choose: sock.watch_read(False),
+    lambda sock, choose: sock.event_err(),
+    lambda sock, choose: d.select(sock),
+    read_some_of,
+    read_some_of,
+]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_was_called_before_the_reader_has_every_byte_and_then_the_reset(seed, poller_class, broken):
+    choose = random.Random(seed)
+    with Loop(poller=poller_class()):
+        for _ in range(5):
+            sent = bytes(choose.choices(b"abc\n", k=choose.choice([0, 1, 7, 40])))
+            sock = broken(Collecting, sent)
+            for _ in range(choose.randrange(12)):
+                with contextlib.suppress(ConnectionResetError, BrokenPipeError, d.ClosedError):
+                    choose.choice(STEPS)(sock, choose)
+            sock.watch_read(False)
+            told = d.ClosedError if sock.closed else ConnectionResetError  # its event_read has closed it, at the end
+            with contextlib.suppress(ConnectionResetError, told):
+                while data := sock.read_some(choose.choice([1, 100])):
+                    sock.data += data
+                raise AssertionError("a clean end")
+            with pytest.raises(ConnectionError):
+                sock.read_some()
+            assert sock.data == sent
+            sock.close()
+            assert isinstance(sock.ended, ConnectionResetError)
