@@ -62,10 +62,11 @@ class Handling(Task[None]):
         forget_locals(error, everybody=True)  # the handler's as well: the connection is over
 
     def start(self) -> None:
-        if self.sock.closed or self.sock._finishing:  # meanwhile: there is nobody to be served
+        sock = self.sock
+        if sock._mute and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
             self._result = None
             return self.end(None)
-        unserved = self.sock if self.interrupt is not None else None
+        unserved = sock if self.interrupt is not None else None
         super().start()
         if unserved is not None:  # cancelled before it has started: nobody else will close the connection
             self.loop.call(unserved, partial(unserved.close, self._error))

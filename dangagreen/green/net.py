@@ -57,8 +57,15 @@ class Socket(StreamSocket):
         if self._at_work and self._at_work & 1:  # its end watches again
             self._watch_read = False
             return None
-        if not self._buffer and not self._has_request():
-            return None
+        if not self._buffer:
+            if not self._eof and not (self._mute and (self.closed or self._finishing)):
+                try:
+                    self._receive()
+                except OSError as error:
+                    self.debugmsg("%r between two requests", error)
+            if not self._buffer:
+                self._has_no_request()
+                return None
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
         if type(self).event_read is Socket.event_read:
@@ -68,20 +75,14 @@ class Socket(StreamSocket):
             self.loop._runnable.append(Handling(self, serve, handler).start)
         return None
 
-    def _has_request(self) -> bool:
-        """Receive what there is. At the end of the stream there is no request: the connection ends, and nobody is
-        started for that. A reset, or a hang-up, is told to its hook first, as in callback style."""
-        if self._mute and (self.closed or self._finishing):  # the event_read of a subclass has ended it
-            return False
-        if not self._eof:
-            try:
-                if self._receive():
-                    return bool(self._buffer)
-            except OSError as error:
-                self.debugmsg("%r between two requests", error)
-        self._has_ended()
-        self._end_idle()
-        return False
+    def _has_no_request(self) -> None:
+        """At the end of the stream the connection ends, and nobody is started for that.
+
+        A reset, or a hang-up, is told to its hook first, as in callback style.
+        """
+        if self._eof and not self.closed and not self._finishing:  # or the event_read of a subclass has ended it
+            self._has_ended()
+            self._end_idle()
 
     def _end_idle(self) -> None:
         """Finish in this turn still, when the hooks have been called."""
