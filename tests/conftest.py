@@ -7,6 +7,7 @@ fixtures act on whichever of the two the test has asked for (`loop`, if on neith
 
 from __future__ import annotations
 
+import gc
 import resource
 import socket
 import time
@@ -60,6 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if EXAMPLES in item.path.parents:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage() -> Iterator[None]:
+    """What a module's tests leave to the collector, an open socket for one, fails here, and not in a later module."""
+    yield
+    gc.collect()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

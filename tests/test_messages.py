@@ -69,6 +69,20 @@ def test_a_task_of_a_method_is_named_by_the_class_that_its_user_knows(loop):
     d.sleep(0)
 
 
+def test_a_callback_that_raises_is_told_with_its_class_and_its_peer(connected, loop, take_errors):
+    class Careless(d.Socket):
+        def event_read(self):
+            raise KeyError("x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 5) as end:
+        Careless(server.accept()[0]).watch_read(True)
+        end.send(b"x")
+        loop.run(lambda: not loop.descriptor_map() or len(loop.descriptor_map()) == 1)
+        address = "{}:{}".format(*end.getsockname())
+    (context,) = take_errors()
+    assert context.message == f"a callback of Careless, the connection with {address}, raised"
+
+
 def test_limits_name_the_peer(connected):
     sock, peer_end, peer = connected
     peer_end.send(b"long line\n")

@@ -208,7 +208,7 @@ class Listener(Descriptor):
         return not self._watch_read
 
     def _take_a_rest(self, error: OSError) -> None:
-        log.warning("%r rests for %s s: %s", self, self.rest_seconds, error)
+        log.warning("%r pauses accepting for %s s: %s", self, self.rest_seconds, error)
         self._rest = self.loop.timers.add(self.loop.clock() + self.rest_seconds, self._resume, self._context)
         self._watch_read = False
         if self._told & READ:

@@ -16,7 +16,7 @@ from typing import Any
 
 from dangagreen.core import checks
 from dangagreen.core.error_log import ErrorLog
-from dangagreen.core.errors import ErrorContext
+from dangagreen.core.errors import ErrorContext, connection
 from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Events, Poller
 from dangagreen.core.schedule import Schedule
@@ -155,7 +155,7 @@ class Registry(Schedule):
             try:
                 handler._really_close()
             except Exception as error:
-                self.report(ErrorContext(f"closing {handler!r} failed", error, handler))
+                self.report(ErrorContext(f"closing the OS socket of {_named(handler)} failed", error, handler))
             if len(handler._context):  # one of its variables may name the handler itself
                 handler._context = Context()
         if not self.running:
@@ -196,11 +196,11 @@ class Registry(Schedule):
 
     def _failed(self, handler: Handler, error: Exception) -> None:
         try:
-            self.report(ErrorContext(f"a callback of {handler!r} raised", error, handler))
+            self.report(ErrorContext(f"a callback of {_named(handler)} raised", error, handler))
             try:
                 handler.close(error)
             except Exception as second:
-                self.report(ErrorContext(f"close() of {handler!r} raised", second, handler))
+                self.report(ErrorContext(f"close() of {_named(handler)} raised", second, handler))
         finally:
             handler._abandon(error)  # in case its own close() did not, or Ctrl-C struck in `on_error`
 
@@ -212,6 +212,13 @@ class Registry(Schedule):
         except Exception:
             log.exception("loop.on_error raised; what it was to report follows")
             self._error_log(context)
+
+
+def _named(handler: Handler) -> str:
+    """ "Echo, the connection with 127.0.0.1:80,"; what is no connection by its `repr`."""
+    if not hasattr(handler, "peer_addr_string"):
+        return repr(handler)
+    return f"{type(handler).__name__}, {connection(handler)},"
 
 
 def _checked(fds: Mapping[int, Callable[[int], object]]) -> dict[int, Callable[[int], object]]:

@@ -118,7 +118,7 @@ class _Forever:
         if any(listener._end is not None for listener in self._listeners) or any(
             isinstance(getattr(before, "__self__", None), _Forever) for before in heard.values()
         ):
-            raise RuntimeError("another serve_forever is at it: give all the listeners to one")
+            raise RuntimeError("another serve_forever has these listeners, or the signals: give all of them to one")
         for listener in self._listeners:
             listener._end = self.ask
             listener._on_failure = self.listener_failed

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 from dangagreen.core import checks
 from dangagreen.core.addresses import Address
 from dangagreen.core.busy import HELD
-from dangagreen.core.errors import ClosedError, IncompleteReadError
+from dangagreen.core.errors import ClosedError, IncompleteReadError, connection
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
@@ -340,7 +340,7 @@ def _run_handler(sock: StreamSocket, handler: Handler) -> bool:
         if not sock._finishing:  # then it is to send its tail
             sock.close(error)
         if not _is_own_end(sock, error):
-            error.add_note(f"in the handler of {sock!r}")
+            error.add_note(f"in the handler of {connection(sock)}")
             raise
         sock.debugmsg("%s ended with its peer: %r", getattr(handler, "__qualname__", handler), error)
         return False

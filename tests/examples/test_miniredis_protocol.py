@@ -78,7 +78,7 @@ def test_what_is_no_number(text: bytes) -> None:
         (NoArray(), b"*-1\r\n", b"_\r\n"),
         (Text(b"a"), b"$1\r\na\r\n", b"=5\r\ntxt:a\r\n"),
     ],
-    ids=repr,
+    ids=lambda value: value.text.decode() if isinstance(value, Text) else repr(value),
 )
 def test_replies(reply: Reply, resp2: bytes, resp3: bytes) -> None:
     for protocol, expected in (2, resp2), (3, resp3):

@@ -234,7 +234,7 @@ def test_a_full_listener_that_cannot_watch_again_rests_and_the_close_that_made_r
     run_until(lambda: len(taken) == 1 and not listener._told & 1)
     refuse(errno.ENOMEM, listener.fd)
     taken[0].close()
-    assert "rests" in caplog.text
+    assert "pauses accepting" in caplog.text
     run_until(lambda: len(taken) == 2)
     for one in (*clients, *taken, listener):
         one.close()
