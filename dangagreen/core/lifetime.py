@@ -94,9 +94,18 @@ class Lifetime(Outgoing):
             waits = self._heard > 0 and self._waits_for_peer()
             deadlines.append((self._heard if waits else now) + self.idle_timeout)
             if now >= deadlines[-1]:
-                return self.close(f"the peer was idle for {self.idle_timeout} s")
+                if not self._peer_has_acted():
+                    return self.close(f"the peer was idle for {self.idle_timeout} s")
+                if self.closed:
+                    return None
+                self._heard, deadlines[-1] = now, now + self.idle_timeout
         self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
         return None
+
+    def _peer_has_acted(self) -> bool:
+        """Has it done what was waited for, and nobody has looked yet? What lies in the kernel counts as heard: it may
+        have come long ago, while the process was stopped or busy."""
+        return False
 
     def _begin_wait(self) -> None:
         """From now on it waits for its peer, if it did not before; after a wait that was given up from so much earlier.
@@ -231,12 +240,19 @@ class Lifetime(Outgoing):
 
     def _lingered(self, unsent: int) -> None:
         if self._born and self.lifetime is not None and self.loop.clock() >= self._born + self.lifetime:
-            self.close(f"its lifetime of {self.lifetime} s is over")
-        elif self.unsent < unsent:  # slow, but reading
+            return self.close(f"its lifetime of {self.lifetime} s is over")
+        before = -1
+        while not self.closed and self._late != before:  # what lies in the kernel may have come in time
+            before = self._late
+            self._late_events(READ | WRITE)
+        if self.closed:
+            return None
+        if self.unsent < unsent:  # slow, but reading
             self._linger()
         else:
             did = "took no more" if self.unsent else "did not end its side"
             self.close(f"the peer {did} for {self.linger_seconds} s after finish()")
+        return None
 
     def _shut_down(self) -> None:
         if self._eof:

@@ -265,7 +265,7 @@ class Outgoing(Descriptor):
         """Of `data`, which is the first `count` pieces of the queue put together, so many bytes were sent."""
         self.unsent -= sent
         if sent:
-            self._heard = self.loop.now
+            self._heard = self.loop.now if self._timer is None else self.loop.clock()
         if sent == len(data):
             _take_off(queue, count)
         elif sent or count > 1:

@@ -261,6 +261,23 @@ class CallbackSocket(DangaNames, InWords):
             self._read_error = self._read_error or without_traceback(error)  # which the OS tells but once
             return False
 
+    def _peer_has_acted(self) -> bool:
+        if self._sending == BLOCKED:
+            before = self.unsent
+            self._try_again()
+            if self.closed or self.unsent < before:
+                return True
+        if self._eof or not (self._watch_read or self._reader is not None):
+            return False
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if not self._is_short_of_memory(error):
+                self._read_error = self._read_error or without_traceback(error)  # which the OS tells but once
+        return True
+
     # -- events
 
     def event_err(self) -> object:

@@ -327,7 +327,7 @@ class ReadingSocket(WatchedSocket):
                 raise without_traceback(self._read_error)
             return False
         if self._timer is not None:
-            self._heard = self.loop.now
+            self._heard = self.loop.clock()  # others may have been at work since the turn began
         buffer = self._buffer
         if not buffer:
             self._buffer = chunk

@@ -641,3 +641,73 @@ def test_time_before_a_reply_gets_stuck_does_not_count_as_idle(loop, wires, adva
 def test_times_that_are_none_are_refused_with_the_class(name, seconds):
     with pytest.raises(ValueError, match=rf"Bad.{name} is {seconds}"):
         type("Bad", (Socket,), {name: seconds})
+
+
+# -- after a stall of the whole process
+
+
+class Patient(Socket):
+    __slots__ = ("got",)
+    idle_timeout = 1.0
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.got = b""
+
+    def event_read(self):
+        self.got += self.read(100) or b""
+
+
+def test_nobody_who_has_sent_before_a_stall_is_closed_as_idle(loop, wires, run_turns):
+    """Of a large batch of events most are dispatched after timers have been looked at."""
+    socks = []
+    for _ in range(300):
+        near, far = wires()
+        socks.append((Patient(near), far))
+        socks[-1][0].watch_read(True)
+    run_turns(1)
+    for _, far in socks:
+        far.send(b"here")
+    loop.clock.jump(5.0)
+    run_turns(3)
+    assert [sock.close_reason for sock, _ in socks if sock.closed] == []
+    assert {sock.got for sock, _ in socks} == {b"here"}
+
+
+def test_who_has_sent_nothing_before_a_stall_is_closed(loop, wires, run_turns):
+    sock = Patient(wires()[0])
+    sock.watch_read(True)
+    run_turns(1)
+    loop.clock.jump(5.0)
+    run_turns(2)
+    assert sock.close_reason == "the peer was idle for 1.0 s"
+
+
+def test_who_has_taken_what_was_queued_before_a_stall_is_not_idle(loop, wires, run_turns):
+    near, far = wires(100)
+    sock = Patient(near)
+    sock.write(b"x" * 1000)
+    run_turns(1)
+    assert sock.unsent
+    far.recv(100)
+    loop.clock.jump(5.0)
+    sock._timer.cancel()
+    sock._check_limits()  # before its event
+    assert not sock.closed
+    assert sock.unsent == 800
+
+
+def test_what_came_before_a_stall_ends_a_lingering_close_in_order(loop, wires, run_turns):
+    near, far = wires()
+    sock = Patient(near)
+    sock.write(b"bye")
+    sock.finish()
+    run_turns(1)
+    far.send(b"late")
+    assert far.recv(10) == b"bye"
+    far.close()
+    loop.clock.jump(60.0)
+    sock._lingered(0)  # before its event
+    assert sock.closed
+    assert sock.close_reason is None
+    run_turns(1)
