@@ -112,6 +112,16 @@ class End:
     def size(self) -> int:
         return self.random.choice([1, 2, 50, 1000, 20_000, 70_000, 300_000])
 
+    def on_socket(self, call: Callable[..., None], *args: Any) -> None:
+        """Call it, and again where the socket was stolen before the call had done anything."""
+        sock = self.sock
+        try:
+            call(sock, *args)
+        except d.ClosedError:
+            if sock is self.sock:
+                raise
+            self.on_socket(call, *args)
+
     def write(self) -> None:
         """One write of a random kind."""
         random, stream, sock = self.random, self.outgoing, self.sock
@@ -126,12 +136,12 @@ class End:
             sock.write_soon(data)
         elif kind == 2:
             with d.move_on_after(random.choice([0, 0.0001, 0.01])):
-                sock.write_all(data)
+                self.on_socket(d.Socket.write_all, data)
                 kind = -1
             if kind == 2:
                 return  # it was given up, and has queued nothing
         else:
-            sock.write_all(data)
+            self.on_socket(d.Socket.write_all, data)
         stream.sent += len(piece)
 
     def call(self) -> None:
@@ -146,10 +156,10 @@ class End:
                 return self.reset()
             self.write()
             if random.random() < 0.1:
-                self.sock.drain()
+                self.on_socket(d.Socket.drain)
             if random.random() < 0.2:
                 d.sleep(random.choice([0, 0, 0.0005]))
-        self.sock.drain()
+        self.on_socket(d.Socket.drain)
         if self.called != list(range(self.calls)):
             raise Wrong(f"of {self.calls} callables these were called: {self.called}")
         stream.ended = True
