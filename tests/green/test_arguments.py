@@ -311,6 +311,7 @@ CALLS = [
 # of these any value makes sense, or there is none to be given
 FREE = set(
     """
+    Loop.remove_other_fd Socket.remove_other_fd
     Barrier.abort Barrier.reset Channel.close Channel.receive Channel.receive_nowait Channel.send
     Channel.send_nowait Condition.acquire Condition.notify_all Condition.release Event.clear Event.is_set
     Event.set Listener.adopt Listener.close Listener.event_read Listener.stop Lock.locked Lock.release
