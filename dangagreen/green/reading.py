@@ -79,6 +79,8 @@ class ReadingSocket(WatchedSocket):
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
             task = self._entering("read_line")
+        if limit is not None:
+            limit = checks.count("the limit of read_line", limit)
         buffer = self._buffer
         if not buffer:
             if not self._fill(task, _READ_LINE):
@@ -92,8 +94,6 @@ class ReadingSocket(WatchedSocket):
                 self._pos = end
                 return buffer[start:end]  # type: ignore[return-value]
             limit = self._line_limit
-        else:
-            limit = checks.count("the limit of read_line", limit)
         if not end:
             end = self._find(task, _READ_LINE, b"\n", limit)
             if not end:
