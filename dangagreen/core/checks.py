@@ -8,6 +8,7 @@ too large. What does not belong here: addresses, and the meaning of what is chec
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from functools import partial
 from operator import index
@@ -48,7 +49,8 @@ def count(what: str, value: Any, least: int | None = 0) -> int:
     except TypeError:
         if isinstance(value, float) and value != value:
             raise ValueError(f"{what} is not a number") from None
-        raise TypeError(f"{what} is no int: {shown(value)}") from None
+        hint = " (sys.maxsize is as good as no limit)" if isinstance(value, float) and value == math.inf else ""
+        raise TypeError(f"{what} is no int: {shown(value)}{hint}") from None
     if least is not None and number < least:
         bound = "must be one or more" if least else "cannot be negative"
         raise ValueError(f"{what} {bound}: {shown(number)}")

@@ -133,11 +133,13 @@ class Schedule:
             self._check_open("add_timer")
         if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
             checks.function("add_timer", callback)
+        if (kind := type(seconds)) is not float and kind is not int:  # what is usual is looked at no closer
+            seconds = checks.seconds("the time of a timer", seconds)
         try:
             if not seconds > 0:
                 seconds = 0.0 if seconds == seconds else checks.seconds("the time of a timer", seconds)
             deadline = self.clock() + seconds
-        except (TypeError, OverflowError):  # what is usual need not be looked at for this
+        except OverflowError:
             return self.add_timer(checks.seconds("the time of a timer", seconds), callback)
         return self.timers.add(deadline, callback, copy_context())
 

@@ -42,6 +42,8 @@ class CancelScope:
     _pending: Cancelled | None  # what a wait in it raises
 
     def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and type(seconds) is not int and (type(seconds) is not float or seconds != seconds):
+            seconds = checks.seconds(f"the time of {self._what}", seconds)
         self._seconds = seconds
         self._deadline: float | None = None
         self._task = self._error = self._pending = None
@@ -62,9 +64,9 @@ class CancelScope:
             clock = loop.clock  # a slot that is called where it is read costs the interpreter twice as much
             try:
                 self._deadline = deadline = clock() + seconds
-            except (TypeError, OverflowError):  # what is usual need not be looked at for this
-                self._seconds = checks.seconds(f"the time of {self._what}", seconds)
-                return self.__enter__()
+            except OverflowError:  # an int that is too large: so rare that it is not looked at before
+                checks.seconds(f"the time of {self._what}", seconds)
+                raise
             alarm = task.alarm
             if alarm is None or alarm.deadline > deadline or not seconds > 0:
                 self._is_due(task, deadline)
@@ -211,8 +213,6 @@ class CancelScope:
 
     def _is_due(self, task: Waiter, deadline: float) -> bool:
         """Expire it if it is late, otherwise see to it that it expires in time."""
-        if deadline != deadline:
-            checks.seconds(f"the time of {self._what}", deadline)
         if deadline <= task.loop.clock():
             self._expire()
             return True

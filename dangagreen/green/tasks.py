@@ -303,9 +303,11 @@ def sleep(seconds: float) -> None:
     task: Waiter | None = loop.current
     if task is None or task.interrupt is not None:
         task = entering(loop, "sleep")
+    if (kind := type(seconds)) is not float and kind is not int:  # what is usual is looked at no closer
+        seconds = checks.seconds("the time of sleep", seconds)
     try:
         deadline = loop.clock() + seconds if seconds > 0 else None
-    except (TypeError, OverflowError):  # what is usual need not be looked at for this
+    except OverflowError:
         return sleep(checks.seconds("the time of sleep", seconds))
     if deadline is not None:
         return park(task, _SLEEP, loop.timers.add(deadline, task.resume))

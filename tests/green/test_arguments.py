@@ -449,7 +449,22 @@ class Two:
         return 2
 
 
-HALVES = [0.5, decimal.Decimal("0.5"), fractions.Fraction(1, 2), Half()]
+class OwnHalf(Half):
+    """A number whose sums are of its own kind, as those of many libraries are: no float comes of it by itself."""
+
+    def __add__(self, other):
+        return self
+
+    __radd__ = __add__
+
+    def __gt__(self, other):
+        return True
+
+    def __lt__(self, other):
+        return False
+
+
+HALVES = [0.5, decimal.Decimal("0.5"), fractions.Fraction(1, 2), Half(), OwnHalf()]
 
 
 @pytest.mark.parametrize("half", HALVES, ids=lambda half: type(half).__name__)
@@ -492,6 +507,18 @@ def test_a_count_is_whatever_has_an_index(loop):
     assert d.Queue(Two()).maxsize == 2
     assert d.Channel(Two()).capacity == 2
     assert d.Barrier(Two()).parties == 2
+
+
+@pytest.mark.parametrize("scope", [d.timeout, d.move_on_after, d.CancelScope])
+@pytest.mark.parametrize("bad", ["5", datetime.timedelta(1), math.nan, 1j, decimal.Decimal("nan")], ids=repr)
+def test_the_time_of_a_scope_is_refused_where_it_is_given(loop, scope, bad):
+    with pytest.raises((TypeError, ValueError), match=f"the time of {scope.__name__} is a number of seconds"):
+        scope(bad)
+
+
+def test_infinity_as_a_count_says_what_to_write(loop):
+    with pytest.raises(TypeError, match=r"no int: inf \(sys\.maxsize is as good as no limit\)"):
+        d.Queue(math.inf)
 
 
 def test_what_is_no_time_says_what_was_expected(loop):
