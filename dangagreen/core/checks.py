@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from functools import partial
+from functools import partial, partialmethod
 from operator import index
 from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType, GeneratorType
 from typing import Any
@@ -81,7 +81,7 @@ def function(call: str, given: object, hint: str = "") -> None:
 
 def kind_not_run(function: object) -> str | None:
     """What kind of function it is, in words, if a call of it runs nothing; None for any other."""
-    while isinstance(function, partial):
+    while isinstance(function, (partial, partialmethod)):
         function = function.func
     for one in (function, type(function).__call__ if callable(function) else None):
         code = getattr(getattr(one, "__func__", one), "__code__", None)

@@ -99,7 +99,9 @@ class Lifetime(Outgoing):
                 if self.closed:
                     return None
                 self._heard, deadlines[-1] = now, now + self.idle_timeout
-        self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
+        self._timer = None
+        if deadlines:  # its class may have been given None meanwhile
+            self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
         return None
 
     def _peer_has_acted(self) -> bool:

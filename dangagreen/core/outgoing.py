@@ -54,6 +54,7 @@ class Outgoing(Descriptor):
     }  # fmt: skip
 
     _usual_high_water: ClassVar[int] = 65536  # what the class has: see `settings.adopt_settings`
+    _noted: ClassVar[tuple[Any, ...]] = ()
     high_water: Setting[int] = Setting(65536, size)
     low_water: Setting[int] = Setting(16384, size)
     max_unsent: Setting[int | None] = Setting(None, size_or_none)

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 from dangagreen.core import checks
 
 Value = TypeVar("Value")
+NOTED = ("_noted", "_usual_high_water", "_usual_line_limit", "_limited")  # in each class, of the settings that it has
+_names: dict[str, None] = {}  # of all settings
 
 
 class Setting(Generic[Value]):
@@ -25,6 +27,7 @@ class Setting(Generic[Value]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+        _names[name] = None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Value:
         if instance is None or not (own := instance.loop._own_settings):
@@ -70,22 +73,31 @@ def adopt_settings(cls: Any, *, fixed: bool) -> None:
     Raises TypeError or ValueError for what is none. `fixed`: from now on its objects look at what is noted here, once
     for all of them; otherwise each looks whether the class has been given others, which takes it ten times as long.
     """
-    found: dict[str, Any] = {}
+    mine = vars(cls)
+    if (not fixed or mine.get("_limited") is not None) and mine.get("_noted") == _values(cls):  # as the last time
+        return
+    found: dict[str, tuple[Any, Any]] = {}
     for base in cls.__mro__:  # the first one that has a name decides, whatever it is
         for name, value in vars(base).items():
             if name not in found:
-                found[name] = value
-            elif isinstance(value, Setting) and not isinstance(found[name], Setting):
-                setting = Setting(value.check(f"{cls.__name__}.{name}", found[name]), value.check)
+                found[name] = base, value
+            elif isinstance(value, Setting) and not isinstance(found[name][1], Setting):
+                owner, given = found[name]
+                setting = Setting(value.check(f"{cls.__name__}.{name}", given), value.check)
                 setting.name = name
-                found[name] = setting
-                setattr(cls, name, setting)
+                found[name] = owner, setting
+                setattr(owner if hasattr(owner, "_check_order") else cls, name, setting)  # what is mixed in stays as is
     cls._check_order(cls.low_water, cls.high_water, cls.max_unsent)
-    noted = {
-        "_usual_high_water": cls.high_water,
-        "_usual_line_limit": cls.line_limit,
-        "_limited": cls.idle_timeout is not None or cls.lifetime is not None if fixed else None,
-    }
-    for name, value in noted.items():
-        if vars(cls).get(name, noted) != value:  # to set one that it has would only cost the interpreter its caches
+    for name, value in notes(cls, fixed=fixed).items():
+        if vars(cls).get(name, _names) != value:  # to set one that it has would only cost the interpreter its caches
             setattr(cls, name, value)
+
+
+def notes(cls: Any, *, fixed: bool = False) -> dict[str, Any]:
+    """What is noted in a class of the settings that it has."""
+    limited = cls.idle_timeout is not None or cls.lifetime is not None if fixed else None
+    return dict(zip(NOTED, (_values(cls), cls.high_water, cls.line_limit, limited), strict=True))
+
+
+def _values(cls: type) -> tuple[Any, ...]:
+    return tuple([getattr(cls, name) for name in _names])

@@ -20,7 +20,7 @@ from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError, connection, 
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
-from dangagreen.core.settings import Setting, size
+from dangagreen.core.settings import Setting, adopt_settings, size
 from dangagreen.core.tracebacks import without_traceback
 from dangagreen.core.words import InWords
 
@@ -85,6 +85,7 @@ class CallbackSocket(DangaNames, InWords):
 
     def _look_up_settings(self) -> bool:
         """Of a class that no server was given: it may have been given settings since it was made. Has it a limit?"""
+        adopt_settings(type(self), fixed=False)
         self._high_water, self._line_limit = self.high_water, self.line_limit
         return self.idle_timeout is not None or self.lifetime is not None
 

@@ -13,7 +13,7 @@ from types import FunctionType, MemberDescriptorType
 from typing import Any
 
 from dangagreen.core import checks
-from dangagreen.core.settings import Setting, adopt_settings
+from dangagreen.core.settings import NOTED, Setting, adopt_settings, notes
 
 _LETTERS = 2  # by so many may a name differ from another one that was meant
 
@@ -26,9 +26,13 @@ def check_subclass(cls: type, base: type) -> None:
                 _check_name(cls, base, name, value)
                 _tell_of_misspelt(cls, base, name)
     adopt_settings(cls, fixed=False)
-    init = vars(cls).get("__init__")
+    owner = next(owner for owner in cls.__mro__ if "__init__" in vars(owner))
+    init = vars(owner)["__init__"]
     if isinstance(init, FunctionType) and "__init__" not in init.__code__.co_names:
-        cls.__init__ = _checked_init(cls, init)  # type: ignore[misc]
+        if owner is cls:
+            cls.__init__ = _checked_init(cls, init)  # type: ignore[misc]
+        elif not issubclass(owner, base) and owner not in base.__mro__:  # of a class that is mixed in
+            cls.__init__ = _checked_init_of_another(cls, owner)  # type: ignore[misc]
 
 
 def _check_name(cls: type, base: type, name: str, value: object) -> None:
@@ -36,7 +40,11 @@ def _check_name(cls: type, base: type, name: str, value: object) -> None:
     if ours is None or (name.startswith("__") and name.endswith("__")):
         return
     owner, its = ours
-    if name.startswith("_") or isinstance(its, MemberDescriptorType):
+    if name in NOTED and notes(cls)[name] == value:  # of a class that was made anew of this one, as decorators do it
+        return
+    slot = isinstance(value, MemberDescriptorType) and not name.startswith(("event_", "on_"))
+    method = isinstance(its, FunctionType) or (isinstance(its, property) and name != "idle")
+    if name.startswith("_") or isinstance(its, MemberDescriptorType) or (slot and method):
         raise TypeError(
             f"{cls.__name__} has a {name!r} of its own, which would take the place of {owner.__name__}.{name}, that"
             f" {base.__name__} needs: give it another name"
@@ -93,6 +101,16 @@ def _checked_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         check_initialised(self, cls)
+
+    return checked
+
+
+def _checked_init_of_another(cls: type, owner: type) -> Callable[..., None]:
+    """The same, where `__init__` is that of a class that is mixed in, or of whatever comes before it some day."""
+
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        super(cls, self).__init__(*args, **kwargs)  # type: ignore[arg-type]
+        check_initialised(self, owner)
 
     return checked
 

@@ -44,8 +44,8 @@ class Socket(StreamSocket):
 
     __slots__ = ()
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
         check_subclass(cls, Socket)
 
     def event_read(self) -> object:

@@ -6,6 +6,7 @@ import pytest
 
 from dangagreen import Socket, connect, serve, sleep, spawn, wait
 from dangagreen.core.errors import LimitError
+from dangagreen.core.settings import adopt_settings
 
 DEFAULTS = {
     "idle_timeout": None,
@@ -406,3 +407,68 @@ def test_an_object_made_by_hand_sees_what_its_class_was_given_since(loop, made, 
     sock.watch_read(True)
     advance(6)
     assert sock.close_reason == "the peer was idle for 5 s"
+
+
+def test_objects_made_by_hand_have_settings_of_their_own_also_of_a_class_that_was_given_some_since(loop, made):
+    class Late(Free):
+        pass
+
+    Late.idle_timeout = 5
+    sock = made(Late)[0]
+    sock.idle_timeout = 7
+    assert (sock.idle_timeout, Late.idle_timeout) == (7, 5)
+    assert "idle_timeout" not in vars(sock)
+    sock.close()
+
+
+def test_what_a_class_is_given_since_is_its_subclasses_own_for_no_longer_than_it_has_it(loop, made, monkeypatch):
+    class Parent(Slotted):
+        __slots__ = ()
+
+    class Child(Parent):
+        __slots__ = ()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parent, "linger_seconds", 1)
+        with serve(("127.0.0.1", 0), Child):
+            assert Child.linger_seconds == 1
+        sock = made(Child)[0]
+        sock.linger_seconds = 2
+        sock.close()
+    assert (Parent.linger_seconds, Child.linger_seconds) == (5.0, 5.0)
+
+
+def test_a_limit_that_a_class_loses_while_it_is_served_harms_no_connection(loop, made, advance, run_turns):
+    class Limited(Slotted):
+        __slots__ = ()
+        idle_timeout = 5
+
+    with serve(("127.0.0.1", 0), Limited):
+        before = made(Limited)[0]
+        before.watch_read(True)
+        Limited.idle_timeout = None
+        since = made(Limited)[0]
+        since.watch_read(True)
+        advance(20)
+    assert not before.closed
+    assert not since.closed
+    before.close()
+    since.close()
+
+
+def test_a_class_is_looked_through_once_however_many_connections_it_is_given_to():
+    class Mine(Slotted):
+        __slots__ = ()
+
+    calls = []
+    for _ in range(2):
+        calls.append(0)
+        sys.setprofile(lambda frame, event, argument: calls.append(calls.pop() + 1))
+        try:
+            adopt_settings(Mine, fixed=True)
+        finally:
+            sys.setprofile(None)
+    assert calls[1] < 60 < calls[0]
+    Mine.line_limit = 7
+    adopt_settings(Mine, fixed=True)
+    assert Mine._usual_line_limit == 7

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 import socket
@@ -77,6 +78,58 @@ def test_public_methods_may_be_overridden_and_properties_too(loop, wires):
     Mine(wires()[0]).close()
 
 
+@pytest.mark.parametrize("name", ["read", "write_all", "busy", "buffered"])
+def test_a_slot_that_takes_the_place_of_a_method_is_refused(name):
+    with pytest.raises(TypeError, match=rf"Mine has a '{name}' of its own"):
+        subclass(__slots__=(name,))
+
+
+def test_hooks_and_idle_may_be_slots(loop, wires):
+    end, peer = wires()
+    sock = subclass(__slots__=("event_read", "idle", "on_message"))(end)
+    got = []
+    sock.event_read = lambda: got.append(sock.read(100))
+    sock.idle = True
+    sock.watch_read(True)
+    peer.send(b"x")
+    loop.run(lambda: got)
+    assert got == [b"x"]
+    sock.close()
+
+
+def test_a_decorator_may_make_the_class_anew(loop, wires):
+    """As `dataclass(slots=True)` and attrs do: what is noted in a class comes with it."""
+
+    @dataclasses.dataclass(slots=True, eq=False, repr=False)
+    class Session(Socket):
+        conn: dataclasses.InitVar[object]
+        name: str = "nobody"
+        high_water = 70000
+
+        def __post_init__(self, conn):
+            Socket.__init__(self, conn)
+
+    sock = Session(wires()[0], "me")
+    assert (sock.name, sock.high_water, Session.high_water) == ("me", 70000, 70000)
+    sock.high_water = 80000
+    assert (sock.high_water, Session.high_water) == (80000, 70000)
+    sock.close()
+
+
+def test_arguments_of_a_class_reach_the_classes_that_are_mixed_in():
+    class Registered:
+        def __init_subclass__(cls, /, tag=None, **kwargs):
+            super().__init_subclass__(**kwargs)
+            cls.tag = tag
+
+    class Mine(Socket, Registered, tag="mine"):
+        __slots__ = ()
+
+    assert Mine.tag == "mine"
+    with pytest.raises(TypeError, match="__init_subclass__"):
+        type("Other", (Socket,), {}, tag="other")
+
+
 # -- functions that would never run
 
 
@@ -97,7 +150,7 @@ async def async_generator(*_args):
     "name", ["event_read", "event_write", "event_err", "event_hup", "on_high_water", "on_low_water", "close", "finish"]
 )
 def test_a_hook_that_would_never_run_is_refused(name, function):
-    for given in (function, staticmethod(function), functools.partial(function)):
+    for given in (function, staticmethod(function), functools.partial(function), functools.partialmethod(function)):
         with pytest.raises(TypeError, match=rf"Mine\.{name} is .*, which would never run"):
             subclass(**{name: given})
     with pytest.raises(TypeError, match=name):
@@ -208,6 +261,24 @@ def test_a_forgotten_init_of_a_servers_connections_says_so_by_name(loop, run_tur
             d.connect(listener.address, 5, socket_class=kind)
         run_turns(2)
         take_errors()
+
+
+def test_a_forgotten_init_of_a_class_that_is_mixed_in_says_so_by_name(loop, wires):
+    class Named:
+        def __init__(self, *_args):
+            self.name = "x"
+
+    class Between(Named):
+        def __init__(self, sock):
+            super().__init__(sock)
+            Socket.__init__(self, sock)
+
+    Mine = type("Mine", (Named, Socket), {})
+    with pytest.raises(TypeError, match=r"Named.__init__ does not call super\(\).__init__"):
+        Mine(wires()[0])
+    sock = type("Right", (Mine, Between), {})(wires()[0])  # the order of the classes counts, not that of their making
+    assert sock.name == "x"
+    sock.close()
 
 
 def test_an_init_that_calls_it_by_a_helper_is_right(loop, wires):
