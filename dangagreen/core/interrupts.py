@@ -10,6 +10,7 @@ belong here: other signals.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import signal
 import sys
 import threading
@@ -19,8 +20,7 @@ from types import FrameType
 
 _OURS = "dangagreen"
 _LOOP = {"dangagreen.core.turn", "dangagreen.core.loop"}  # what waits for these to return waits for the loop
-_LOOK_SECONDS = 0.005  # after which a noted one looks whether our code has returned
-_MORE, _MOST = 1.3, 0.25  # each further look comes so much later, up to so many seconds: a second Ctrl-C may meet one
+_LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned: most may find it called again
 
 
 class Looks:
@@ -35,15 +35,16 @@ class Looks:
         self._lock = _thread.allocate_lock()
         self.own = self.wanted = False
 
-    def begin(self, seconds: float) -> None:
+    def begin(self, seconds: float = _LOOK_SECONDS) -> None:
         """The first look comes after so many seconds."""
         self.wanted = True
-        _thread.start_new_thread(self._look, (seconds,))
+        with contextlib.suppress(RuntimeError):  # no thread can be had: then the loop or a second Ctrl-C must do
+            _thread.start_new_thread(self._look, (seconds,))
 
     def _look(self, seconds: float) -> None:
         while True:
             time.sleep(seconds)
-            seconds = min(seconds * _MORE, _MOST)
+            seconds = _LOOK_SECONDS
             with self._lock:
                 if not self.wanted:
                     return
@@ -84,7 +85,7 @@ class Interrupts:
         self._notify()
         self._callers = _callers(frame)
         if self._callers:
-            self._looks.begin(_LOOK_SECONDS)
+            self._looks.begin()
         return None
 
     def _look(self, frame: FrameType | None) -> None:

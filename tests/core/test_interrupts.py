@@ -2,10 +2,12 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from dangagreen.core.interrupts import Interrupts
+from dangagreen.core import interrupts
+from dangagreen.core.interrupts import Interrupts, Looks
 
 
 def code_of(module):
@@ -91,6 +93,33 @@ def test_in_ours_it_strikes_when_that_returns_to_the_program(noted, through):
     assert steps == ["the rest of ours"]
     assert noted == ["noted"]
     assert not noted.interrupts.pending
+
+
+def test_the_looks_whether_ours_has_returned_stay_frequent(monkeypatch):
+    """A program that calls us again and again is met in its own code by few of them."""
+    looks, slept = Looks(), []
+    looks.wanted = True
+
+    def sleep(seconds):
+        slept.append(seconds)
+        looks.wanted = len(slept) < 50
+
+    monkeypatch.setattr(interrupts, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(interrupts, "_thread", SimpleNamespace(interrupt_main=list))
+    looks._look(0.25)
+    assert slept[0] == 0.25
+    assert sum(slept[1:]) < 0.5
+
+
+def test_without_a_thread_for_the_looks_the_second_one_strikes(noted, monkeypatch):
+    def no_thread(*_args):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(interrupts, "_thread", SimpleNamespace(start_new_thread=no_thread))
+    ours(signal.raise_signal, signal.SIGINT)
+    assert noted == ["noted"]
+    with pytest.raises(KeyboardInterrupt):
+        ours(signal.raise_signal, signal.SIGINT)
 
 
 def test_in_a_del_it_is_noted(noted):
