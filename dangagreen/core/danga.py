@@ -78,8 +78,8 @@ class DangaNames:
 
     @staticmethod
     def debug_msg(message: str, *args: object) -> None:
-        """A line to the logger "dangagreen" at level DEBUG."""
-        logging.getLogger("dangagreen").debug(message, *args)
+        """A line to the logger "dangagreen" at level DEBUG. A newline at its end is cut."""
+        logging.getLogger("dangagreen").debug(message.removesuffix("\n"), *args)
 
     @staticmethod
     def other_fds(fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:

@@ -63,9 +63,9 @@ class InWords(Lifetime):
     __repr__ = as_string
 
     def debugmsg(self, message: str, *args: object) -> None:
-        """A line, with this socket in words, to the logger "dangagreen" at level DEBUG."""
+        """A line, with this socket in words, to the logger "dangagreen" at level DEBUG. A newline at its end is cut."""
         if log.isEnabledFor(logging.DEBUG):
-            log.debug(f"{message} [%s]", *args, self.as_string())
+            log.debug(message.removesuffix("\n") + " [%s]", *args, self.as_string())
 
     def dump_error(self, message: str) -> None:
         """The message, this socket in words and the stack, to the logger "dangagreen"."""

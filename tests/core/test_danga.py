@@ -86,6 +86,9 @@ def test_debug_msg_goes_to_the_log(loop, caplog):
     caplog.set_level(logging.DEBUG, "dangagreen")
     Socket.DebugMsg("now %d of %s", 2, "three")
     assert caplog.record_tuples == [("dangagreen", logging.DEBUG, "now 2 of three")]
+    caplog.clear()
+    Socket.DebugMsg("as in Perl, %s\n", "without a blank line")
+    assert caplog.messages == ["as in Perl, without a blank line"]
 
 
 # -- the loop's timeout

@@ -989,7 +989,8 @@ def test_debugmsg_and_dump_error_log_with_the_socket_in_words(loop, wires, caplo
     assert caplog.records == []
     caplog.set_level(logging.DEBUG, "dangagreen")
     one.debugmsg("now %s of %d", "two", 3)
-    assert caplog.messages == [f"now two of 3 [{one!r}]"]
+    one.debugmsg("a line\n")
+    assert caplog.messages == [f"now two of 3 [{one!r}]", f"a line [{one!r}]"]
     caplog.clear()
     one.dump_error("what happened")
     (record,) = caplog.records
