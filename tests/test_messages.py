@@ -123,7 +123,7 @@ def test_a_str_in_the_place_of_bytes(connected, call):
 
 
 def test_from_another_thread_the_very_call_to_use_is_named(connected, loop):
-    sock = connected[0]
+    sock, peer_end, _ = connected
     listener, queue, task = d.serve(("127.0.0.1", 0), print), d.Queue(), d.spawn(d.sleep, 1)
     calls = {
         "sock.write_soon, data": lambda: sock.write_soon(b"x"),
@@ -137,6 +137,10 @@ def test_from_another_thread_the_very_call_to_use_is_named(connected, loop):
         "spawn, task.join": task.join,
         "timer.cancel": loop.add_timer(9, print).cancel,
         "spawn, wait, tasks": lambda: d.wait([task]),
+        "spawn, sock.close": lambda: sock.__exit__(None, None, None),
+        "Socket, sock": lambda: d.Socket(peer_end, loop),
+        "setattr, sock, 'idle_timeout', value": lambda: setattr(sock, "idle_timeout", 5),
+        "setattr, queue, 'maxsize', value": lambda: setattr(queue, "maxsize", 5),
     }
     told = {}
 

@@ -27,6 +27,7 @@ from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Poller
 from dangagreen.core.timers import Timer, Timers
 
+_ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
 _WAKES = 3  # attempts to wake the loop
 
 
@@ -53,12 +54,18 @@ def _as_arguments(name: str) -> str:
     names = list(code.co_varnames[: code.co_argcount])
     call, parks = code.co_name, frame.f_globals.get(code.co_name)
     if names and names[0] == "self":
-        owner = frame.f_locals["self"]
+        owner = frame.f_locals.get("instance", frame.f_locals["self"])  # a descriptor's, or the object itself
+        if call == "__init__":
+            return ", ".join([type(owner).__name__, *names[1:2]])
+        word = "sock" if hasattr(owner, "unsent") else type(owner).__name__.lower()
+        if name.startswith(_ASSIGNING):
+            return f"setattr, {word}, {name.removeprefix(_ASSIGNING)!r}, value"
         parks = getattr(type(owner), call, None)
-        if call.startswith("__"):  # iteration, which calls `name` time and again
-            call = name
-        call = f"{'sock' if hasattr(owner, 'unsent') else type(owner).__name__.lower()}.{call}"
         del names[0]
+        if call.startswith("__"):  # iteration, which calls `name` time and again, or the end of a block
+            call = name
+            names.clear()
+        call = f"{word}.{call}"
     required = names[: len(names) - len(getattr(parks, "__defaults__", None) or ())]
     return ", ".join([*(["spawn"] if getattr(parks, "__parks__", False) else []), call, *required])
 
