@@ -1287,8 +1287,8 @@ from dangagreen import run, serve, sleep
 
 def main():
     listener = serve(("127.0.0.1", 0), lambda sock: None)
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         sleep(1000)
     finally:
         print("cleaning up", flush=True)

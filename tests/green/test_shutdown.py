@@ -1537,8 +1537,15 @@ def test_a_second_signal_ends_the_grace(real_loop, signals, served, client, seco
     listener = served(for_ever)
     sock = client(listener)
     sock.write_all(b"x\n")
+
+    def once_it_drains():  # a second one before the first was acted upon would raise
+        if listener.draining:
+            os.kill(os.getpid(), second)
+        else:
+            real_loop.add_timer(0.01, once_it_drains)
+
     real_loop.add_timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    real_loop.add_timer(0.1, lambda: os.kill(os.getpid(), second))
+    real_loop.add_timer(0.1, once_it_drains)
     assert len(d.serve_forever(listener)) == 1
     assert sock.read_to_end() == b""
 
