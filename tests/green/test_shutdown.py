@@ -718,10 +718,24 @@ def test_handlers_may_ask_whether_a_drain_is_on(loop, served, attach):
 # -- who waits to be accepted
 
 
+def connected(path):
+    """A plain socket. What it sends is in the other's queue at once: on TCP a busy kernel may deliver it later, and
+    the virtual clock would not wait."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(5)
+    peer.connect(path)
+    return peer
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "listener")
+
+
 @styles
-def test_connections_in_the_kernels_queue_are_accepted_and_served(loop, served, server, handler):
-    listener = served(handler, server)
-    peers = [socket.create_connection(listener.address, 5) for _ in range(100)]
+def test_connections_in_the_kernels_queue_are_accepted_and_served(loop, served, path, server, handler):
+    listener = served(handler, server, path)
+    peers = [connected(path) for _ in range(100)]
     for peer in peers:
         peer.sendall(b"hello\n")
     done = d.spawn(listener.drain)
@@ -738,9 +752,9 @@ def test_connections_in_the_kernels_queue_are_accepted_and_served(loop, served, 
 
 
 @styles
-def test_connections_from_the_queue_may_send_their_requests_a_little_later(loop, served, server, handler):
-    listener = served(handler, server)
-    peers = [socket.create_connection(listener.address, 5) for _ in range(100)]  # more than are accepted in a turn
+def test_connections_from_the_queue_may_send_their_requests_a_little_later(loop, served, path, server, handler):
+    listener = served(handler, server, path)
+    peers = [connected(path) for _ in range(100)]  # more than are accepted in a turn
     done = d.spawn(listener.drain)
     d.sleep(NEWCOMER / 2)
     assert listener.connections == 100
@@ -757,9 +771,9 @@ def test_connections_from_the_queue_may_send_their_requests_a_little_later(loop,
 
 @pytest.mark.descriptors(400)
 @pytest.mark.parametrize("number", [1, 63, 64, 65, 128])
-def test_the_listening_socket_closes_as_soon_as_the_queue_is_empty(loop, served, run_turns, number):
-    listener = served(Echo)
-    peers = [socket.create_connection(listener.address, 5) for _ in range(number)]
+def test_the_listening_socket_closes_as_soon_as_the_queue_is_empty(loop, served, run_turns, path, number):
+    listener = served(Echo, address=path)
+    peers = [connected(path) for _ in range(number)]
     done = d.spawn(listener.drain)
     run_turns(number // 64 + 3)
     assert listener.closed
