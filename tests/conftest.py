@@ -63,6 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage: what is there by now, thousands of tests, is none and need not be looked at then."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def garbage() -> Iterator[None]:
     """What a module's tests leave to the collector, an open socket for one, fails here, and not in a later module."""
