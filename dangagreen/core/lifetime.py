@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from dangagreen.core.busy import HELD, Busy
 from dangagreen.core.descriptor import PAUSE_SECONDS
-from dangagreen.core.errors import OUT_OF_BUFFERS
+from dangagreen.core.errors import BROKEN, OUT_OF_BUFFERS
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, IDLE, MUTE, Outgoing
 from dangagreen.core.pollers import READ, WRITE
@@ -167,6 +167,13 @@ class Lifetime(Outgoing):
             self._shut_writing(self._end_writing)
         except OSError as error:
             self._write_failed(self._cause(error))
+
+    def _tell_the_end(self) -> None:
+        try:
+            self._shut_writing(self._tell_the_end)
+        except OSError as error:
+            if error.errno not in BROKEN:  # there is no other way to tell it
+                self.close(self._write_error)
 
     def _cause(self, error: OSError) -> OSError:
         """What has broken the connection, where the error only says that it is gone (EPIPE, or ENOTCONN)."""

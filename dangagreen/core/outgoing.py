@@ -8,7 +8,6 @@ empty (that is the greenlet layer's).
 
 from __future__ import annotations
 
-import contextlib
 import math
 import socket
 from collections import deque
@@ -328,10 +327,12 @@ class Outgoing(Descriptor):
         if error.errno not in BROKEN or not self._may_be_read():
             self.close(self._cause(error))
             return
-        with contextlib.suppress(OSError):  # it may live all the same (EPIPE of a Unix peer that has shut down reading)
-            self.sock.shutdown(socket.SHUT_WR)
+        self._tell_the_end()
         if self._writers:
             self._room()
+
+    def _tell_the_end(self) -> None:
+        """Shut writing down. The connection may live all the same: EPIPE of a Unix peer that has shut down reading."""
 
     def _drop_queue(self) -> None:
         self._mute = MUTE

@@ -373,6 +373,36 @@ def test_an_end_for_which_the_kernel_has_no_memory_reaches_the_peer_in_the_end(c
 
 
 @SHORT_OF_MEMORY
+@pytest.mark.parametrize("refused", [errno.ENETUNREACH, errno.EPIPE], ids=errno.errorcode.get)
+def test_a_peer_that_still_lives_when_a_send_has_failed_is_told_the_end(refused, number, loop, wires, advance):
+    ours, theirs = wires()
+    sock = d.Socket(Unwilling(ours, number, 2))
+    task = d.spawn(sock.read_some)
+    d.sleep(0)
+    refuse(ours.writes, refused, 1)
+    sock.write(b"reply")
+    advance(PAUSE_SECONDS * 3)
+    assert theirs.recv(100) == b""
+    theirs.send(b"late")  # what the peer sends is read all the same
+    advance(PAUSE_SECONDS)
+    assert task.result() == b"late"
+    sock.close()
+
+
+@pytest.mark.parametrize("refused", [errno.ENETUNREACH, errno.EPIPE], ids=errno.errorcode.get)
+def test_a_peer_that_cannot_be_told_the_end_when_a_send_has_failed_is_left(refused, loop, wires, run_turns):
+    ours, theirs = wires()
+    sock = d.Socket(Unwilling(ours, errno.EINVAL, 9))
+    sock.watch_read(True)
+    refuse(ours.writes, refused, 1)
+    sock.write(b"reply")
+    run_turns(1)
+    assert sock.closed
+    assert sock.close_reason.errno == refused
+    assert theirs.recv(100) == b""
+
+
+@SHORT_OF_MEMORY
 def test_a_look_for_which_the_kernel_has_no_memory_says_that_nothing_is_ready(number, loop, wires, advance):
     ours, theirs = wires()
     sock = d.Socket(Unwilling(ours, number, 2))

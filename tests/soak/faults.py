@@ -1,8 +1,9 @@
 """The fault injector: a poller and an OS socket of which one call fails, with an errno that its manual page names.
 
-Rules: what fails is said before (which call, the how-manieth of its kind, with which errno), and it fails once, or from
-then on; whatever else is called is the real thing. A call that fails has had no effect, but for close(2), which closes.
-Not injected: EINTR, after which Python itself calls again, and ENOMEM of EPOLL_CTL_DEL, which allocates nothing.
+Rules: what fails is said before (which call, the how-manieth of its kind, with which errno), and it fails once, or some
+times in a row, and perhaps another call as well; whatever else is called is the real thing. A call that fails has had
+no effect, but for close(2), which closes. Not injected: EINTR, after which Python itself calls again, and ENOMEM of
+EPOLL_CTL_DEL, which allocates nothing.
 """
 
 from __future__ import annotations
@@ -54,17 +55,23 @@ LASTING = 3  # calls that fail one after the other, where one alone is not enoug
 
 
 class Faults:
-    """What is to fail: the `position`-th call of a kind, counted from 0, and `times - 1` more. `calls` counts them."""
+    """What is to fail: the `position`-th call of a kind, counted from 0, and `times - 1` more, and what `other` says.
 
-    def __init__(self, call: str | None = None, position: int = 0, number: int = 0, times: int = 1) -> None:
-        self.call, self.position, self.number, self.times = call, position, number, times
+    `calls` counts them.
+    """
+
+    def __init__(
+        self, call: str | None = None, position: int = 0, number: int = 0, times: int = 1, other: Faults | None = None
+    ) -> None:
+        self.call, self.position, self.number, self.times, self.other = call, position, number, times, other
         self.calls: Counter[str] = Counter()
         self.active = False
         self.struck = 0
 
     def __repr__(self) -> str:
         name = errno.errorcode.get(self.number, self.number)
-        return f"{self.call} number {self.position}: {name}, {self.times} times"
+        also = "" if self.other is None else f"; and {self.other!r}"
+        return f"{self.call} number {self.position}: {name}, {self.times} times{also}"
 
     def due(self, call: str) -> int:
         """The errno with which this call fails, or 0."""
@@ -72,10 +79,11 @@ class Faults:
             return 0
         count = self.calls[call]
         self.calls[call] += 1
-        if call != self.call or not self.position <= count < self.position + self.times:
-            return 0
-        self.struck += 1
-        return self.number
+        for fault in (self, self.other):
+            if fault is not None and call == fault.call and fault.position <= count < fault.position + fault.times:
+                self.struck += 1
+                return fault.number
+        return 0
 
     def strike(self, call: str) -> None:
         """Raise, if this call is to fail."""

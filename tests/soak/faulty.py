@@ -1,4 +1,4 @@
-"""A small program of everything that the library does with sockets, run again and again, with one fault each time.
+"""A small program of everything that the library does with sockets, run again and again, with a fault or two each time.
 
 What must hold whatever fails: nobody hangs, no task is resumed that nothing was to resume, what comes is what was sent,
 no descriptor, task or timer is left, nothing but the fault is reported, and the loop goes on to serve others.
@@ -6,6 +6,7 @@ no descriptor, task or timer is left, nothing but the fault is reported, and the
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -26,6 +27,7 @@ from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocke
 PATIENCE = 10.0  # seconds that a client waits before it is said to hang
 BULK = 400_000
 MOST_FOUND = 20
+LIE = "shutdown", errno.ENOTCONN  # which says that there is nobody to be told
 
 
 class Small(d.Socket):
@@ -291,6 +293,7 @@ def soak(random: Random, seconds: float) -> tuple[int, list[str]]:
     """Run it with one fault after the other until the time is up: how many, and what was found wrong.
 
     All kinds of calls have the same share. Each call meets each errno once, in random order; when all have, it ends.
+    Now and then another call fails as well.
     """
     runs, over = 0, Budget(seconds)
     found: list[str] = []
@@ -302,11 +305,17 @@ def soak(random: Random, seconds: float) -> tuple[int, list[str]]:
             left[call] += [(poller, at, number) for at in range(clean.calls[call]) for number in numbers]
     for entries in left.values():
         random.shuffle(entries)
+    every = [(call, at, number) for call, entries in left.items() for _, at, number in entries if (call, number) != LIE]
     while not over() and len(found) < MOST_FOUND and (calls := [call for call in left if left[call]]):
         runs += 1
         call = random.choice(calls)
         poller, position, number = left[call].pop()
-        times = random.choice([1, 1, LASTING]) if call != "shutdown" else 1  # ENOTCONN again and again is no lie
-        faults = Faults(call, position, number, times)
+        lies = (call, number) == LIE  # again and again, or beside another fault, it is no lie
+        other = None if lies or random.random() < 0.7 else Faults(*random.choice(every), _times(random))
+        faults = Faults(call, position, number, 1 if lies else _times(random), other)
         found += [f"{faults!r}, {poller.__name__}: {line}" for line in once(poller, faults)]
     return runs, found
+
+
+def _times(random: Random) -> int:
+    return random.choice([1, 1, LASTING])
