@@ -67,11 +67,20 @@ def host_and_port(address: Any, others: str) -> HostAndPort:
         host = os.fsdecode(host)
     if not (host is None or isinstance(host, str)):
         raise TypeError(f"an address is (host, port), {others}: the host of {address!r} is no str")
-    port = count(f"the port of {address!r}", port, None)
-    if not 0 <= port <= 65535:  # the resolver would take it modulo 65536
-        raise ValueError(f"the port of {address!r} is not between 0 and 65535")
-    flowinfo, scope_id = count("the flowinfo of an address", flowinfo), count("the scope id of an address", scope_id)
+    port = _part("port", port, address, 65535)
+    flowinfo = _part("flowinfo", flowinfo, address, 0xFFFFF)
+    scope_id = _part("scope id", scope_id, address, 0xFFFFFFFF)
     return HostAndPort(host or "", port, flowinfo, scope_id, socket.AF_INET6 if rest else socket.AF_UNSPEC)
+
+
+def _part(what: str, value: Any, address: object, most: int) -> int:
+    try:
+        number = count(f"the {what} of {address!r}", value, None)
+    except OverflowError:
+        number = -1
+    if not 0 <= number <= most:  # the resolver, or the kernel, would take it modulo the next power of two
+        raise ValueError(f"the {what} of {address!r} is not between 0 and {most}")
+    return number
 
 
 def is_path(address: object) -> bool:
@@ -85,16 +94,16 @@ def unix_path(address: Any) -> str | bytes:
     Raises ValueError for a str that looks like host:port, and OSError for what is no path, which the kernel would cut
     short, or make a name of its own for.
     """
-    if isinstance(address, str) and not address.startswith("\0") and "/" not in address:
-        host, colon, port = address.rpartition(":")
-        if colon and port.isascii() and port.isdigit():
-            whole = ":" in host and not host.endswith("]")  # an IPv6 address, and no port
-            meant = f"({address!r}, port)" if whole else f"({host.removeprefix('[').removesuffix(']')!r}, {port})"
-            raise ValueError(
-                f"{address!r} would be the path of a Unix socket: write {meant}, or './{address}' for a path"
-            )
+    if _looks_like_host_and_port(address):
+        host, _, port = address.rpartition(":")
+        whole = ":" in host and not host.endswith("]")  # an IPv6 address, and no port
+        meant = f"({address!r}, port)" if whole else f"({host.removeprefix('[').removesuffix(']')!r}, {port})"
+        raise ValueError(f"{address!r} would be the path of a Unix socket: write {meant}, or './{address}' for a path")
     path: str | bytes = os.fspath(address)
-    name = os.fsencode(path)
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EINVAL, f"{address!r}: {os.strerror(errno.EINVAL)}: {error}") from None
     abstract = name.startswith(b"\0")
     if len(name) > _LONGEST_PATH + abstract:
         why = f"of {_LONGEST_PATH} bytes for the name of a Unix socket"
@@ -103,6 +112,18 @@ def unix_path(address: Any) -> str | bytes:
         what = "holds a NUL" if name else "is empty"
         raise OSError(errno.EINVAL, f"{address!r} {what}: {os.strerror(errno.EINVAL)} as the path of a Unix socket")
     return path
+
+
+def _looks_like_host_and_port(address: object) -> bool:
+    if not isinstance(address, str) or address.startswith("\0") or "/" in address:
+        return False
+    _, colon, port = address.rpartition(":")
+    return bool(colon) and port.isascii() and port.isdigit()
+
+
+def of_listener(sockaddr: Any) -> Any:
+    """An OS address so that it can be given to `connect`."""
+    return f"./{sockaddr}" if _looks_like_host_and_port(sockaddr) else public(sockaddr)
 
 
 def public(sockaddr: Any) -> Any:

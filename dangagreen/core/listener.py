@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from dangagreen.core import checks
-from dangagreen.core.addresses import Address, SocketAddress, open_listener, public, remove_path
+from dangagreen.core.addresses import Address, SocketAddress, of_listener, open_listener, remove_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.core.loop import Loop
@@ -73,7 +73,7 @@ class Listener(Descriptor):
         self._path: tuple[str, tuple[int, int, int]] | None = None
         self._still: int | None = None  # how many it accepts at most before it retires
         self._refusals = 0  # how often accept has failed in this turn through no fault of the listener
-        self.address: SocketAddress = public(sock.getsockname())
+        self.address: SocketAddress = of_listener(sock.getsockname())
         self._max_connections = max_connections
         self.connections = 0
         self.handler = handler  # what its connections start when they have input, if anything

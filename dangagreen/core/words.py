@@ -31,7 +31,8 @@ class InWords(Lifetime):
         return address[0] if isinstance(address, tuple) else None
 
     def peer_addr_string(self) -> str | None:
-        """ "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none); None if not known."""
+        """ "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none), with an "@" in front of an
+        abstract name, and escapes for what cannot be printed; None if not known."""
         return _in_words(self._address("getpeername", "_peer"))
 
     def local_ip_string(self) -> str | None:
@@ -76,4 +77,9 @@ def _in_words(address: Any) -> str | None:
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return os.fsdecode(address) if address is not None else None
+    if address is None:
+        return None
+    name = os.fsdecode(address)
+    if name.startswith("\0"):
+        name = "@" + name[1:]
+    return name if name.isprintable() else repr(name)[1:-1]  # the peer has chosen it, and a log is to keep its lines

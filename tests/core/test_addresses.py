@@ -134,6 +134,49 @@ def test_other_paths_with_a_colon_are_served(loop, served, tmp_path, monkeypatch
     assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [os.fsencode(name).removeprefix(b"./")]
 
 
+@pytest.mark.parametrize("name", [b"a:1", pathlib.PurePath("a:1")], ids=["bytes", "path"])
+def test_a_listeners_address_can_be_connected_to_also_where_its_path_looks_like_host_and_port(
+    real_loop, served, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    listener = served(name)
+    assert says(listener.address) == says(name) == b"hello"
+    listener.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("use", [lambda address: serve(address, echo), connect], ids=["serve", "connect"])
+@pytest.mark.parametrize("path", ["a\ud800", "\0\ud800", pathlib.PurePath("\ud800")], ids=["str", "abstract", "path"])
+def test_a_path_that_cannot_be_encoded_is_an_error_of_the_system(loop, use, path):
+    with pytest.raises(OSError, match="can't encode") as caught:
+        use(path)
+    assert caught.value.errno == errno.EINVAL
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (b"\0name %d", "@name %d"),
+        (b"\0a\nb\0c %d", r"@a\nb\x00c %d"),
+        (b"\0\xff %d", r"@\udcff %d"),
+        ("\0\u00e9 %d".encode(), "@\u00e9 %d"),
+    ],
+)
+def test_the_name_that_a_client_has_chosen_cannot_break_the_lines_of_a_log(real_loop, served, tmp_path, name, words):
+    told = []
+    listener = served(tmp_path / "socket", lambda sock: told.append((sock.peer_addr_string(), repr(sock))))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.bind(name % os.getpid())
+        client.connect(listener.address)
+        client.settimeout(5)
+        real_loop.run(lambda: told)
+    ((address, shown),) = told
+    assert address == words % os.getpid()
+    assert shown.endswith(f": open to {address}")
+    assert shown.isprintable()
+
+
 def test_a_unix_socket_is_served_where_the_kernel_knows_no_reuse_port_for_it(loop, served, tmp_path, monkeypatch):
     """Linux since 6.12.9 refuses SO_REUSEPORT for Unix sockets with EOPNOTSUPP: it never meant anything there."""
 
@@ -259,7 +302,24 @@ def test_a_name_that_cannot_be_asked_for_is_an_error_of_the_look_up(loop, use, h
     "address", [(5, 80), ("h", "80"), ("h", 1.5), ("h", None), ("h", 1, 2), ("::1", 1, "0", 0), ("::1", 1, 0, 1.5)]
 )
 def test_parts_of_a_wrong_kind_are_refused(loop, use, address):
-    with pytest.raises(TypeError, match=r"address|port"):
+    with pytest.raises(TypeError, match=r"address|port|flowinfo|scope id"):
+        use(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        (("h", 65536), "port"),
+        (("h", -1), "port"),
+        (("h", 10**30), "port"),
+        (("::1", 1, 2**20, 0), "flowinfo"),
+        (("::1", 1, -1, 0), "flowinfo"),
+        (("::1", 1, 0, 2**32 + 1), "scope id"),
+    ],
+)
+@pytest.mark.parametrize("use", [lambda address: serve(address, echo), connect], ids=["serve", "connect"])
+def test_parts_that_the_kernel_would_make_others_of_are_refused(loop, use, address, what):
+    with pytest.raises(ValueError, match=rf"the {what} of .* is not between 0 and \d+"):
         use(address)
 
 
