@@ -94,6 +94,8 @@ class CallbackSocket(DangaNames, InWords):
     def read(self, n: int) -> bytes | None:
         """At most n bytes; b"" when nothing is there now; None when the connection has ended or is closed."""
         if self._buffer:
+            if n > self.buffered:
+                self._add_input(n - self.buffered)
             return self._take(n)
         if self._mute and (self.closed or self._finishing):
             return None
@@ -144,6 +146,39 @@ class CallbackSocket(DangaNames, InWords):
         self._has_ended()
         return None
 
+    def _add_input(self, size: int) -> None:
+        """Add to a buffer that is not empty what the kernel has, up to so many bytes.
+
+        Otherwise a handler that pushes back what is incomplete would never see the rest. An end, or an error, is kept
+        for the read after it.
+        """
+        if self._eof or self.closed or self._finishing:
+            return
+        try:
+            data: bytes = self.sock.recv(size)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if self._is_short_of_memory(error):
+                return
+            self._read_error, data = without_traceback(error), b""
+        if data:
+            self._heard = self.loop.now
+            self._append(data)
+        else:
+            self._eof = 1
+            self.loop.unsettled.append(self)
+
+    def _append(self, data: bytes) -> None:
+        """Add to a buffer that is not empty."""
+        buffer = self._buffer
+        if isinstance(buffer, bytearray):
+            buffer += data
+        else:
+            joined = buffer[self._pos :] + data
+            self._buffer = joined if len(joined) <= _LARGE else bytearray(joined)
+            self._pos, self._searched = 0, min(self._searched, 0)
+
     def _has_ended(self) -> None:
         """There is nothing more to read, and `read` says so."""
         self._eof = 2
@@ -154,7 +189,11 @@ class CallbackSocket(DangaNames, InWords):
             self.loop.pushed[self] = True
 
     def push_back_read(self, data: Buffer) -> None:
-        """Put bytes before everything unread. `event_read` fires again at the end of the turn, if watched."""
+        """Put bytes before everything unread.
+
+        If reading is watched, `event_read` is called again at the end of the turn, for as long as it leaves less than
+        there was. One that leaves everything waits for new bytes, for the end of the stream, or for `watch_read(True)`.
+        """
         self.loop.check_thread("push_back_read")
         data = as_bytes(data)
         if data and not self.closed and not self._finishing:
@@ -372,9 +411,26 @@ class CallbackSocket(DangaNames, InWords):
             if just_now:
                 self._readable()
             return False
-        if self._watch_read and (self._buffer or self._eof == 1):
-            self._readable()
-        return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
+        if not (self._watch_read and (self._buffer or self._eof == 1)):
+            return False
+        if self._deliver():
+            return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
+        self.loop.pushed.pop(self, None)  # from now on only what is new counts
+        if self._eof and self._sending != BLOCKED and not self.closed:  # nor will a hang-up bring anything
+            self._detach()
+        return False
+
+    def _deliver(self) -> bool:
+        """Call `event_read` for what is in the buffer. Has it made progress, or seen something new?"""
+        before, ended = self.buffered, self._eof
+        heard = self._heard = (
+            self._heard + 0.0
+        )  # an object of its own, in whose place whatever is received puts another
+        self._hook("read", self.event_read)
+        new = self._heard is not heard or self._eof != ended
+        if self._timer is not None:  # what it did meanwhile was its own work
+            self._was_at_work()
+        return new or self.buffered < before or self._reader is not None or not self._watch_read
 
     # -- the end
 

@@ -328,16 +328,11 @@ class ReadingSocket(WatchedSocket):
             return False
         if self._timer is not None:
             self._heard = self.loop.clock()  # others may have been at work since the turn began
-        buffer = self._buffer
-        if not buffer:
+        if not self._buffer:
             self._buffer = chunk
             self._searched = 0
-        elif isinstance(buffer, bytearray):
-            buffer += chunk
         else:
-            joined = buffer[self._pos :] + chunk
-            self._buffer = joined if len(joined) <= _LARGE else bytearray(joined)
-            self._pos, self._searched = 0, min(self._searched, 0)
+            self._append(chunk)
         return True
 
     def _check_fill(self, task: Waiter) -> None:

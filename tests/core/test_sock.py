@@ -417,7 +417,7 @@ def test_pushed_back_input_that_is_no_longer_watched_waits(loop, wires, advance)
     assert one.data == b"abc"
 
 
-def test_pushed_back_input_that_nobody_consumes_does_not_starve_others(loop, wires, advance):
+def test_pushed_back_input_that_nobody_consumes_does_not_starve_others(loop, wires, run_turns):
     class Greedy(Reader):
         __slots__ = ()
 
@@ -433,10 +433,156 @@ def test_pushed_back_input_that_nobody_consumes_does_not_starve_others(loop, wir
     peer.send(b"abc")
     fired = []
     loop.add_timer(0, lambda: fired.append(len(greedy.calls)))
-    loop.run(lambda: len(greedy.calls) >= 5)
+    run_turns(5)
     assert other.data == b"abc"
     assert fired == [0]
-    assert len(greedy.calls) == 5
+    assert greedy.calls == ["read"]  # it makes no progress
+
+
+class Messages(Reader):
+    """Ten bytes are a message. What is incomplete is pushed back, as the guide says; `at_a_time` are taken."""
+
+    __slots__ = ("at_a_time", "messages", "second")
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.messages, self.at_a_time, self.second = [], 1000, b"not asked"
+
+    def event_read(self):
+        self.calls.append("read")
+        data = self.read(65536)
+        if data is None:
+            return self.close("the end")
+        for _ in range(self.at_a_time):
+            if len(data) < 10:
+                break
+            self.messages.append(data[:10])
+            data = data[10:]
+        self.push_back_read(data)
+        return None
+
+
+def test_an_incomplete_message_that_is_pushed_back_waits_for_its_rest(loop, wires, run_turns):
+    sock, peer = wires()
+    one = Messages(sock)
+    one.watch_read(True)
+    for number, byte in enumerate(b"0123456789", 1):
+        peer.send(bytes([byte]))
+        run_turns(20)
+        assert len(one.calls) <= 2 * number
+    assert one.messages == [b"0123456789"]
+    waits = loop.poller.waits
+    loop.add_timer(10, loop.stop)
+    loop.run()
+    assert loop.poller.waits - waits <= 3
+
+
+def test_over_every_poller_it_waits_for_its_rest(real_loop, real_pair, run_until):
+    sock, peer = real_pair()
+    one = Messages(sock)
+    one.watch_read(True)
+    peer.send(b"01234")
+    run_until(lambda: one.calls)
+    ticks = []
+    real_loop.add_timer(0.05, lambda: ticks.append(len(one.calls)))
+    run_until(lambda: ticks)
+    assert ticks[0] <= 2
+    peer.send(b"56789ab")
+    run_until(lambda: one.messages)
+    assert one.messages == [b"0123456789"]
+    assert one.buffered in (0, 2)
+    calls = len(one.calls)
+    peer.close()
+    run_until(lambda: len(one.calls) > calls)
+    real_loop.add_timer(0.05, lambda: ticks.append(len(one.calls)))
+    run_until(lambda: len(ticks) == 2)
+    assert ticks[1] <= calls + 4
+    one.close()
+
+
+def test_whoever_makes_progress_is_called_again(loop, wires, run_turns):
+    sock, peer = wires()
+    one = Messages(sock)
+    one.at_a_time = 1
+    one.watch_read(True)
+    peer.send(b"0123456789" * 5 + b"rest")
+    run_turns(8)
+    assert one.messages == [b"0123456789"] * 5
+    assert len(one.calls) == 6
+
+
+def test_progress_is_told_from_what_came_in_meanwhile(loop, wires, run_turns):
+    class ReadsOn(Messages):
+        __slots__ = ()
+
+        def read(self, n):
+            data = b""
+            while piece := Reader.read(self, 7):
+                data += piece
+            return data
+
+    sock, peer = wires()
+    one = ReadsOn(sock)
+    one.at_a_time = 1
+    one.push_back_read(b"0123456789ab")
+    peer.send(b"cdefghij" + b"0123456789" * 3)  # more than one call takes
+    one.watch_read(True)
+    run_turns(8)
+    assert len(one.messages) == 5
+
+
+def test_it_is_called_at_the_end_of_the_stream_and_a_second_read_says_so(loop, wires, advance):
+    class ReadsTwice(Messages):
+        __slots__ = ()
+
+        def event_read(self):
+            super().event_read()
+            if self.calls and not self.closed:
+                data = self.read(65536)
+                self.second = self.read(1)
+                self.push_back_read(data)
+
+    sock, peer = wires()
+    one = ReadsTwice(sock)
+    one.watch_read(True)
+    peer.send(b"half")
+    advance(1)
+    assert one.second == b""
+    before = len(one.calls)
+    peer.close()
+    waits = loop.poller.waits
+    advance(10)
+    assert one.second is None
+    assert before < len(one.calls) <= before + 3
+    assert loop.poller.waits - waits <= 6
+    one.close()
+
+
+def test_it_may_ask_for_another_call(loop, wires, run_turns):
+    sock, peer = wires()
+    one = Messages(sock)
+    one.watch_read(True)
+    peer.send(b"half")
+    run_turns(5)
+    calls = len(one.calls)
+    one.watch_read(True)
+    run_turns(5)
+    assert len(one.calls) == calls + 1
+
+
+def test_a_time_limit_does_not_hide_that_nothing_came(loop, wires, advance):
+    class Timed(Messages):
+        __slots__ = ()
+        idle_timeout = 5.0
+
+    sock, peer = wires()
+    one = Timed(sock)
+    one.watch_read(True)
+    peer.send(b"half")
+    advance(4)
+    assert len(one.calls) <= 2
+    advance(2)
+    assert one.closed
 
 
 def test_each_of_the_pushed_back_set_gets_one_read_a_turn(loop, wires, run_turns):
