@@ -67,6 +67,8 @@ class Listener(Descriptor):
         if not callable(getattr(sock, "accept", None)):
             raise TypeError(f"a Listener is made of a listening socket, not of {checks.shown(sock)}")
         checks.function("Listener", connected)
+        checks.count("Listener.accepts_per_turn", self.accepts_per_turn, 1)
+        checks.seconds("Listener.rest_seconds", self.rest_seconds)
         self._connected = connected
         self._next = _accepting(sock)
         self._rest: Timer | None = None

@@ -29,10 +29,9 @@ class Registry(Schedule):
 
     __slots__ = {
         **dict.fromkeys((
-            "_batch", "_error_log", "_maps", "_others", "_own_settings", "_places", "handlers", "object_callbacks",
-            "pushed", "to_close",
+            "_batch", "_error_log", "_maps", "_on_error", "_others", "_own_settings", "_places", "handlers",
+            "object_callbacks", "pushed", "to_close",
         )),
-        "on_error": "What is called with an `ErrorContext` for each failure that is nobody's; it logs by default.",
         "running": "Whether `run` is at work.",
     }  # fmt: skip
 
@@ -47,7 +46,7 @@ class Registry(Schedule):
         self._others: dict[int, FdHandler] = {}  # those of `other_fds`, and perhaps some that have been closed since
         self._error_log = ErrorLog(clock)
         self._own_settings: dict[object, dict[str, Any]] = {}  # of sockets that were given some, by name
-        self.on_error: Callable[[ErrorContext], object] = self._error_log
+        self._on_error: Callable[[ErrorContext], object] = self._error_log
         self._batch: Events = []
         self._places: tuple[Events, dict[int, int]] = self._batch, {}  # where the fds of a batch are
 
@@ -204,10 +203,20 @@ class Registry(Schedule):
         finally:
             handler._abandon(error)  # in case its own close() did not, or Ctrl-C struck in `on_error`
 
+    @property
+    def on_error(self) -> Callable[[ErrorContext], object]:
+        """What is called with an `ErrorContext` for each failure that is nobody's; it logs by default. Assign yours."""
+        return self._on_error
+
+    @on_error.setter
+    def on_error(self, report: Callable[[ErrorContext], object]) -> None:
+        checks.function("loop.on_error", report)
+        self._on_error = report
+
     def report(self, context: ErrorContext) -> None:
         """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""
         try:
-            if (result := self.on_error(context)) is not None:
+            if (result := self._on_error(context)) is not None:
                 checks.outcome("on_error", result)
         except Exception:
             log.exception("loop.on_error raised; what it was to report follows")

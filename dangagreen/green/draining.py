@@ -88,6 +88,8 @@ class Listener(CoreListener):
     clean_up_seconds: ClassVar[float] = 5.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name in ("newcomer_seconds", "linger_seconds", "clean_up_seconds"):
+            checks.seconds(f"Listener.{name}", getattr(self, name))
         self._drain: Drain | None = None
         self._end: Callable[[], object] | None = None  # of the serve_forever that it is in
         self._on_failure: Callable[[], object] | None = None  # of that one too: for when it can accept no more

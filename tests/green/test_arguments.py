@@ -268,6 +268,7 @@ CALLS = [
     ("serve_requests", {**NO_FUNCTION, "class": (d.Socket, TypeError)}, lambda w, x: d.serve_requests(LOCAL, x)),
     ("Listener, connected", NO_FUNCTION, lambda w, x: d.Listener(w.listener.sock, x)),
     ("Loop.run", NOT_NONE, lambda w, x: w.loop.run(x)),
+    ("Loop.on_error", NO_FUNCTION, lambda w, x: assign(w.loop, "on_error", x)),
     ("Loop, clock", NO_FUNCTION, lambda w, x: d.Loop(clock=x)),
     ("Loop, poller", NO_LOOP, lambda w, x: d.Loop(poller=x)),
     ("Socket.set_post_loop_callback", NOT_NONE, lambda w, x: d.Socket.set_post_loop_callback(x)),
@@ -566,6 +567,21 @@ def test_max_connections_may_be_assigned(loop, run_turns):
 
 
 # -- sockets, classes and factories
+
+
+@pytest.mark.parametrize("name", ["rest_seconds", "newcomer_seconds", "linger_seconds", "clean_up_seconds"])
+def test_the_class_attributes_of_a_listener_are_checked_when_one_is_made(loop, monkeypatch, name):
+    before = len(os.listdir("/dev/fd"))
+    for bad, error in (("5", TypeError), (None, TypeError), (math.nan, ValueError), (HUGE, OverflowError)):
+        monkeypatch.setattr(d.Listener, name, bad)
+        with pytest.raises(error, match=f"Listener.{name}"):
+            d.serve(LOCAL, d.Socket)
+    monkeypatch.undo()
+    for bad, error in (("5", TypeError), (0, ValueError), (1.5, TypeError)):
+        monkeypatch.setattr(d.Listener, "accepts_per_turn", bad)
+        with pytest.raises(error, match=r"Listener\.accepts_per_turn"):
+            d.serve(LOCAL, d.Socket)
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_datagram_socket_is_no_connection(loop):
