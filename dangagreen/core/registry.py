@@ -45,7 +45,7 @@ class Registry(Schedule):
         self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None  # of this turn
         self._others: dict[int, FdHandler] = {}  # those of `other_fds`, and perhaps some that have been closed since
         self._error_log = ErrorLog(clock)
-        self._own_settings: dict[object, dict[str, Any]] = {}  # of sockets that were given some, by name
+        self._own_settings: dict[int, dict[str, Any]] = {}  # of sockets that were given some, by id, and by name
         self._on_error: Callable[[ErrorContext], object] = self._error_log
         self._batch: Events = []
         self._places: tuple[Events, dict[int, int]] = self._batch, {}  # where the fds of a batch are
@@ -141,7 +141,7 @@ class Registry(Schedule):
         if self.object_callbacks:
             self.object_callbacks.pop(handler, None)
         if self._own_settings:
-            self._own_settings.pop(handler, None)
+            self._own_settings.pop(id(handler), None)
         self.to_close.append(handler)
         if not self.running:
             self._close_all()

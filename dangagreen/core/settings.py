@@ -32,7 +32,7 @@ class Setting(Generic[Value]):
     def __get__(self, instance: Any, owner: type | None = None) -> Value:
         if instance is None or not (own := instance.loop._own_settings):
             return self.value
-        return own.get(instance, {}).get(self.name, self.value)  # type: ignore[no-any-return]
+        return own.get(id(instance), {}).get(self.name, self.value)  # type: ignore[no-any-return]
 
     def __set__(self, instance: Any, value: Value) -> None:
         value = self.check(f"{type(instance).__name__}.{self.name}", value)
@@ -42,7 +42,7 @@ class Setting(Generic[Value]):
         loop.check_thread(f"assigning {self.name}")
         if not instance.closed:
             instance._check_water(**{self.name: value})
-            loop._own_settings.setdefault(instance, {})[self.name] = value
+            loop._own_settings.setdefault(id(instance), {})[self.name] = value  # by id: a subclass may have an __eq__
             instance._was_set(self.name)
 
 

@@ -59,6 +59,8 @@ class CallbackSocket(DangaNames, InWords):
                 check_connection(sock)
         except TypeError:  # no OS socket
             check_connection(sock)
+        if self._limited is None:  # no server was given the class, which may have been given settings since it was made
+            adopt_settings(type(self), fixed=False)
         InWords.__init__(self, sock, loop)
         self._line_limit = self._usual_line_limit
         self._buffer: bytes | bytearray = b""
@@ -72,7 +74,7 @@ class CallbackSocket(DangaNames, InWords):
         self._peer: Any = None
         self._local: Any = None
         if (limited := self._limited) is None:
-            limited = self._look_up_settings()
+            limited = self.idle_timeout is not None or self.lifetime is not None
         if limited:
             self._born = self._heard = self.loop.clock()
             self._check_limits()
@@ -82,12 +84,6 @@ class CallbackSocket(DangaNames, InWords):
         if name == "line_limit":
             self._line_limit = self.line_limit
             self._searched = 0
-
-    def _look_up_settings(self) -> bool:
-        """Of a class that no server was given: it may have been given settings since it was made. Has it a limit?"""
-        adopt_settings(type(self), fixed=False)
-        self._high_water, self._line_limit = self.high_water, self.line_limit
-        return self.idle_timeout is not None or self.lifetime is not None
 
     # -- reading
 

@@ -78,7 +78,7 @@ def test_a_setting_of_one_object_is_its_own(loop, made, kind):
         assert getattr(one, name) == value
     assert {name: getattr(other, name) for name in DEFAULTS} == DEFAULTS
     assert {name: getattr(kind, name) for name in DEFAULTS} == DEFAULTS
-    assert loop._own_settings.keys() == {one}
+    assert loop._own_settings.keys() == {id(one)}
     one.close()
     assert loop._own_settings == {}
     other.close()
@@ -436,6 +436,39 @@ def test_what_a_class_is_given_since_is_its_subclasses_own_for_no_longer_than_it
         sock.linger_seconds = 2
         sock.close()
     assert (Parent.linger_seconds, Child.linger_seconds) == (5.0, 5.0)
+
+
+def test_settings_are_an_objects_own_whatever_its_class_takes_for_equal(loop, made):
+    class Alike(Slotted):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            return isinstance(other, Alike)
+
+    class Hashed(Alike):
+        __slots__ = ()
+
+        def __hash__(self):
+            return 1
+
+    for kind in (Alike, Hashed):
+        one, other = made(kind)[0], made(kind)[0]
+        one.line_limit = 7
+        assert (one.line_limit, other.line_limit) == (7, 65536)
+        one.close()
+        other.close()
+        assert loop._own_settings == {}
+
+
+def test_a_class_that_was_given_a_wrong_setting_leaves_no_object_behind(loop, made):
+    class Wrong(Slotted):
+        __slots__ = ()
+
+    Wrong.idle_timeout = "5"
+    before = loop.descriptor_map()
+    with pytest.raises(TypeError, match=r"Wrong\.idle_timeout"):
+        made(Wrong)
+    assert loop.descriptor_map() == before
 
 
 def test_a_limit_that_a_class_loses_while_it_is_served_harms_no_connection(loop, made, advance, run_turns):
