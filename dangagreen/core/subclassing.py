@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FunctionType, MemberDescriptorType
 from typing import Any
 
@@ -70,11 +70,14 @@ def _tell_of_misspelt(cls: type, base: type, name: str) -> None:
         warnings.warn(f"{cls.__name__}.{name} is no hook and no setting of {base.__name__}{meant}", stacklevel=4)
 
 
-def _expected(base: type) -> Iterator[str]:
+@functools.cache  # to look for them takes half a millisecond, and a class has many names
+def _expected(base: type) -> list[str]:
     """The hooks and settings."""
-    for name in dir(base):
-        if (name.startswith(("event_", "on_")) and name != "event_loop") or isinstance(_static(base, name), Setting):
-            yield name
+    return [
+        name
+        for name in dir(base)
+        if (name.startswith(("event_", "on_")) and name != "event_loop") or isinstance(_static(base, name), Setting)
+    ]
 
 
 def _static(base: type, name: str) -> object:

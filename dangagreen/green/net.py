@@ -247,6 +247,10 @@ def check_socket_class(call: str, maker: Any, base: type) -> None:
     """Raise TypeError for what makes no connections: neither a subclass of `base` nor a `functools.partial` of one."""
     made = _innermost(maker)
     if isinstance(made, type) and issubclass(made, base):
+        if abstract := getattr(made, "__abstractmethods__", None):
+            raise TypeError(
+                f"{call} cannot make objects of the abstract {made!r}: it lacks {', '.join(sorted(abstract))}"
+            )
         adopt_settings(made, fixed=True)  # that it was given since it was made
     else:
         raise TypeError(

@@ -1,7 +1,9 @@
+import abc
 import dataclasses
 import functools
 import re
 import socket
+import sys
 import warnings
 
 import pytest
@@ -223,6 +225,50 @@ def test_every_hook_and_setting_and_public_name_passes_in_silence():
 )
 def test_two_letters(one, other, little):
     assert _differ_little(one, other) is _differ_little(other, one) is bool(little)
+
+
+def test_to_make_a_class_of_many_names_takes_little():
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += 1
+
+    names = {f"method_{number}_of_mine": lambda self: None for number in range(60)}
+    subclass(**names)
+    sys.setprofile(count)
+    try:
+        subclass(**names)
+    finally:
+        sys.setprofile(None)
+    assert calls < 200 * len(names)
+
+
+# -- abstract
+
+
+@pytest.mark.parametrize("style", ["callbacks", "tasks"])
+def test_an_abstract_class_is_refused_when_it_is_given(loop, style):
+    class Protocol(abc.ABC):
+        @abc.abstractmethod
+        def message(self): ...
+
+    class Abstract(Protocol, Socket):
+        def event_read(self):
+            self.message()
+
+    class Concrete(Abstract):
+        def message(self):
+            self.close()
+
+    def serve(kind):
+        if style == "callbacks":
+            return d.serve(("127.0.0.1", 0), kind)
+        return d.serve(("127.0.0.1", 0), print, socket_class=functools.partial(kind))
+
+    with pytest.raises(TypeError, match=r"abstract.*Abstract.*lacks message"):
+        serve(Abstract)
+    serve(Concrete).close()
 
 
 # -- a forgotten super().__init__()
