@@ -46,7 +46,7 @@ def _copy(error: Any, known: dict[int, Any]) -> Any:
     if isinstance(error, OSError):
         for name in ("filename", "filename2"):  # which are not among the arguments
             if (value := getattr(error, name)) is not None:
-                setattr(copy, name, value)
+                setattr(copy, name, _part(value, known))
     known[id(error)] = copy
     return copy
 

@@ -1,6 +1,7 @@
 """Copies of errors for who keeps them, and the clearing of frames."""
 
 import copy
+import errno
 import traceback
 import weakref
 
@@ -121,6 +122,15 @@ def test_who_keeps_it_is_named_weakly():
     del owner, error
     with pytest.raises(ReferenceError):
         str(kept.sock)
+
+
+def test_what_an_os_error_is_about_may_be_who_keeps_it():
+    owner = Owner()
+    kept = without_traceback(OSError(errno.EIO, "no more", owner), owner)
+    assert (kept.errno, "the owner" in str(kept.filename)) == (errno.EIO, True)
+    del owner
+    with pytest.raises(ReferenceError):
+        str(kept.filename)
 
 
 def test_likeness_is_of_type_and_arguments():
