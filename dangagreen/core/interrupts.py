@@ -116,6 +116,17 @@ def may_strike(frame: FrameType | None) -> bool:
     return frame is not None and _package(frame) != _OURS and not _in_del(frame)
 
 
+def piece_at_work(frame: FrameType | None) -> FrameType | None:
+    """The outermost frame of the program that has not returned to the loop: of a callback, or a task; None if there is
+    none, as in the loop itself."""
+    piece = None
+    while frame is not None and frame.f_globals.get("__name__") not in _LOOP:
+        if _package(frame) != _OURS and _package(frame) not in sys.stdlib_module_names:
+            piece = frame
+        frame = frame.f_back
+    return piece
+
+
 def _innermost(frame: FrameType | None) -> FrameType | None:
     while frame is not None and _package(frame) in sys.stdlib_module_names:
         frame = frame.f_back

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.core import checks
-from dangagreen.core.interrupts import Interrupts, Looks, may_strike
+from dangagreen.core.interrupts import Interrupts, Looks, may_strike, piece_at_work
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.tracebacks import without_traceback
@@ -21,7 +21,7 @@ from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HANGS = 0.25  # seconds for which the program's code may go on after Ctrl-C before it is struck
+_HANGS = 0.25  # seconds for which a piece of the program's code may go on after Ctrl-C before it is struck
 
 
 @parks
@@ -67,7 +67,7 @@ def _failure(listeners: tuple[Listener, ...]) -> BaseException | None:
 class _Forever:
     """Counts how often it was asked to end, and has the first two times done what is due."""
 
-    __slots__ = ("_asked", "_before", "_listeners", "_looks", "_pending", "_task")
+    __slots__ = ("_asked", "_before", "_listeners", "_looks", "_pending", "_piece", "_task")
 
     def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
         self._task = task
@@ -75,11 +75,13 @@ class _Forever:
         self._asked = 0
         self._pending = False  # a signal has come that the loop has not acted upon
         self._looks = Looks()
+        self._piece: FrameType | None = None  # of the program, which was at work when Ctrl-C came
         self._before: dict[signal.Signals, Any] = {}  # the handlers that were there
 
     def ask(self) -> None:
         """Only on the hub."""
         self._pending = self._looks.wanted = False
+        self._piece = None
         self._asked += 1
         if self._asked == 1:
             if self._task.wait is _FOREVER:  # or it was cancelled meanwhile, and waits for something else
@@ -101,14 +103,16 @@ class _Forever:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._looks.own:
             self._looks.own = False
-            if not (self._pending and may_strike(frame)):
+            if not (self._pending and may_strike(frame) and piece_at_work(frame) is self._piece):
                 self._looks.wanted = self._pending
                 return
         if self._pending or self._asked >= 2:
+            self._piece = None
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self._pending = True
         self._task.loop.call_soon_threadsafe(self.ask)
-        if number == signal.SIGINT and may_strike(frame):
+        self._piece = piece_at_work(frame)
+        if number == signal.SIGINT and self._piece is not None:
             self._looks.begin(_HANGS)
 
     def __enter__(self) -> _Forever:
@@ -133,6 +137,7 @@ class _Forever:
 
     def __exit__(self, *_error: object) -> None:
         self._pending = False
+        self._piece = None
         self._looks.end()
         scheduler(self._task.loop).forevers.remove(self)
         for listener in self._listeners:

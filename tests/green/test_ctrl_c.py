@@ -172,6 +172,47 @@ d.run(main)
     assert code == -signal.SIGINT
 
 
+def test_one_ctrl_c_ends_a_loop_of_the_librarys_calls_under_serve_forever(started):
+    process = started("""
+def tight():
+    sock = d.Socket(socket.socketpair()[0])
+    say("ready")
+    while True:
+        sock.as_string()
+
+d.current_loop().call_soon(last, "tight", tight)
+last("main", d.serve_forever, d.serve(("127.0.0.1", 0), handler))
+""")
+    process.send_signal(signal.SIGINT)
+    out, err, code = ended(process)
+    assert out == ["finally tight", "finally main"]
+    assert "KeyboardInterrupt\n" in err
+    assert code == -signal.SIGINT
+
+
+def test_ctrl_c_under_serve_forever_strikes_no_piece_of_a_long_turn_that_is_short_itself(started):
+    process = started("""
+import time
+
+def piece():
+    end = time.monotonic() + 0.03
+    while time.monotonic() < end:
+        sum(range(100))
+
+def many():
+    for _ in range(30):
+        d.current_loop().call_soon(piece)
+    d.current_loop().call_soon(say, "all of them")
+    d.current_loop().call_soon(d.current_loop().call_soon, say, "the next turn")
+    say("ready")
+
+d.current_loop().call_soon(many)
+last("main", d.serve_forever, d.serve(("127.0.0.1", 0), handler))
+""")
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (["all of them", "the next turn", "finally main"], "", 0)
+
+
 def test_ctrl_c_while_a_server_is_busy_with_short_requests_drains(started):
     process = started("""
 def handler(sock):
