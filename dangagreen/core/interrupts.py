@@ -17,23 +17,49 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 _OURS = "dangagreen"
 _LOOP = {"dangagreen.core.turn", "dangagreen.core.loop"}  # what waits for these to return waits for the loop
-_LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned: most may find it called again
+_LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned
 
 
 class Looks:
     """Has the handler of SIGINT called time and again, so that it can look where the program is by then.
 
-    `wanted` is True for as long as that is of use; `own` is True where the next signal is one of these.
+    `wanted` is True for as long as that is of use; `own` is True where the next signal is one of these. A program that
+    calls us again and again is met in its own code by hardly any of them: `trace` has it met there at its next line,
+    unless somebody else traces it.
     """
 
-    __slots__ = ("_lock", "own", "wanted")
+    __slots__ = ("_lock", "_on_line", "_traced", "own", "wanted")
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
         self.own = self.wanted = False
+        self._traced: list[FrameType] = []
+
+    def trace(self, frames: list[FrameType], on_line: Callable[[FrameType], object]) -> None:
+        """Until `trace_no_more` call `on_line(frame)` at each line of these frames. It may raise KeyboardInterrupt."""
+        if frames and not self._traced and sys.gettrace() is None:
+            self._traced, self._on_line = frames, on_line
+            for frame in frames:
+                frame.f_trace = self._trace
+            sys.settrace(_trace_no_call)
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if event == "line" and self._traced:
+            self._on_line(frame)
+        return self._trace
+
+    def trace_no_more(self) -> None:
+        traced, self._traced = self._traced, []
+        if traced:
+            if sys.gettrace() is _trace_no_call:
+                sys.settrace(None)
+            for frame in traced:
+                frame.f_trace = None
+            del self._on_line
 
     def begin(self, seconds: float = _LOOK_SECONDS) -> None:
         """The first look comes after so many seconds."""
@@ -83,7 +109,7 @@ class Interrupts:
             raise KeyboardInterrupt
         self.pending = True
         self._notify()
-        self._callers = _callers(frame)
+        self._callers = callers(frame)
         if self._callers:
             self._looks.begin()
         return None
@@ -92,19 +118,37 @@ class Interrupts:
         """Has our code returned to the program's?"""
         strikes = self.pending and may_strike(frame) and any(_innermost(frame) is caller for caller in self._callers)
         if strikes or not self.pending:  # or the loop was faster
-            self._looks.wanted = self.pending = False
-            self._callers = []
+            self._end_looks()
+        elif self._callers:
+            self._looks.trace(callers(frame), self._on_line)
         if strikes:
             raise KeyboardInterrupt
+
+    def _on_line(self, frame: FrameType) -> None:
+        """It has, to this frame."""
+        pending = self.pending
+        self._end_looks()
+        if pending:
+            raise KeyboardInterrupt
+
+    def _end_looks(self) -> None:
+        self._looks.wanted = self.pending = False
+        self._looks.trace_no_more()
+        self._callers = []
 
     def restore(self) -> None:
         """Put the interpreter's own handler back, unless the program has installed one of its own meanwhile."""
         self._looks.end()
+        self._looks.trace_no_more()
         if self.installed and signal.getsignal(signal.SIGINT) == self._on_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.installed = False
         self._callers = []
         self._notify = _interrupt  # what was there keeps whoever was to be told
+
+
+def _trace_no_call(_frame: FrameType, _event: str, _argument: object) -> None:
+    """Only frames that have a function of their own for it are traced."""
 
 
 def may_strike(frame: FrameType | None) -> bool:
@@ -133,7 +177,7 @@ def _innermost(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
-def _callers(frame: FrameType | None) -> list[FrameType]:
+def callers(frame: FrameType | None) -> list[FrameType]:
     """The frames of the program that wait for our code to return, the innermost first; none if it is the loop."""
     frame = _innermost(frame)
     while frame is not None and (_package(frame) == _OURS or _package(frame) in sys.stdlib_module_names):

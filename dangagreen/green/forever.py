@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.core import checks
-from dangagreen.core.interrupts import Interrupts, Looks, may_strike, piece_at_work
+from dangagreen.core.interrupts import Interrupts, Looks, callers, may_strike, piece_at_work
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.tracebacks import without_traceback
@@ -81,6 +81,7 @@ class _Forever:
     def ask(self) -> None:
         """Only on the hub."""
         self._pending = self._looks.wanted = False
+        self._looks.trace_no_more()
         self._piece = None
         self._asked += 1
         if self._asked == 1:
@@ -103,8 +104,11 @@ class _Forever:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._looks.own:
             self._looks.own = False
-            if not (self._pending and may_strike(frame) and piece_at_work(frame) is self._piece):
+            going_on = self._pending and piece_at_work(frame) is self._piece
+            if not (going_on and may_strike(frame)):
                 self._looks.wanted = self._pending
+                if going_on:
+                    self._looks.trace(callers(frame), self._on_line)
                 return
         if self._pending or self._asked >= 2:
             self._piece = None
@@ -114,6 +118,12 @@ class _Forever:
         self._piece = piece_at_work(frame)
         if number == signal.SIGINT and self._piece is not None:
             self._looks.begin(_HANGS)
+
+    def _on_line(self, _frame: FrameType) -> None:
+        """The library has returned to the piece that goes on."""
+        self._looks.trace_no_more()
+        if self._pending:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> _Forever:
         heard = {}
@@ -139,6 +149,7 @@ class _Forever:
         self._pending = False
         self._piece = None
         self._looks.end()
+        self._looks.trace_no_more()
         scheduler(self._task.loop).forevers.remove(self)
         for listener in self._listeners:
             listener._end = listener._on_failure = None

@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -95,8 +96,65 @@ def test_in_ours_it_strikes_when_that_returns_to_the_program(noted, through):
     assert not noted.interrupts.pending
 
 
+def looks(noted, monkeypatch):
+    """A function that is a look, in our code, whether that has returned."""
+    monkeypatch.setattr(interrupts, "_thread", SimpleNamespace(start_new_thread=lambda *_args: None))
+
+    def look():
+        noted.interrupts._looks.own = True
+        ours(signal.raise_signal, signal.SIGINT)
+
+    return look
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="somebody traces the tests")
+def test_a_program_that_calls_us_again_and_again_is_struck_at_its_next_line(noted, monkeypatch):
+    look, steps = looks(noted, monkeypatch), []
+
+    def program():
+        ours(signal.raise_signal, signal.SIGINT)
+        steps.append("noted")
+        look()
+        steps.append("the next line")
+
+    with pytest.raises(KeyboardInterrupt):
+        program()
+    assert steps == ["noted"]
+    assert not noted.interrupts.pending
+    assert sys.gettrace() is None
+    assert sys._getframe().f_trace is None
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="somebody traces the tests")
+@pytest.mark.parametrize("how", ["acted upon", "put back"])
+def test_once_that_is_over_nobody_is_traced_any_more(noted, monkeypatch, how):
+    look = looks(noted, monkeypatch)
+    all_in_ours = eval("lambda steps: [step() for step in steps]", {"__name__": "dangagreen.core.sock"})
+    ends = [noted.interrupts.restore]
+    if how == "acted upon":  # as by the loop
+        ends = [partial(setattr, noted.interrupts, "pending", False), look]
+    all_in_ours([partial(signal.raise_signal, signal.SIGINT), look, *ends])
+    assert sys.gettrace() is None
+    assert sys._getframe().f_trace is None
+
+
+def test_who_traces_the_program_is_left_alone(noted, monkeypatch):
+    look, traced = looks(noted, monkeypatch), sys.gettrace()
+
+    def tracer(*_args):
+        return None
+
+    sys.settrace(tracer)
+    try:
+        ours(signal.raise_signal, signal.SIGINT)
+        look()
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(traced)
+
+
 def test_the_looks_whether_ours_has_returned_stay_frequent(monkeypatch):
-    """A program that calls us again and again is met in its own code by few of them."""
+    """A program that is traced already, so that we cannot, is met in its own code by few of them."""
     looks, slept = Looks(), []
     looks.wanted = True
 
