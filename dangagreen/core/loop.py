@@ -75,6 +75,7 @@ class Loop(Turning):
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
         outer = here.loop
         self._stop = self._warned = False
+        self._struck = None
         interrupts = Interrupts(self.stop)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_all)

@@ -35,8 +35,8 @@ class Turning(Registry):
 
     __slots__ = {
         **dict.fromkeys((
-            "_budget", "_deadlock_seconds", "_stop", "_waited", "_warned", "current", "green", "measurements",
-            "profile", "unflushed", "unsettled",
+            "_budget", "_deadlock_seconds", "_stop", "_struck", "_waited", "_warned", "current", "green",
+            "measurements", "profile", "unflushed", "unsettled",
         )),
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
         "now": "The clock's time when this turn had waited.",
@@ -52,6 +52,7 @@ class Turning(Registry):
         self._budget: Iterator[bool] = iter(())  # False for each call that may park, until the clock is to be looked at
         self.green: Green | None = None
         self._stop = self._warned = False
+        self._struck: Handler | None = None  # whose callback has raised what leaves `run`, and may do so again
         self._waited = False  # in vain, before a look for a stall
         self.loop_timeout: float | None = None
         self._deadlock_seconds: float | None = 5.0
@@ -203,6 +204,9 @@ class Turning(Registry):
                 handler._context.run(handler._events, mask)
             except Exception as error:
                 self.failed(handler, error)
+            except BaseException:
+                self._struck = handler
+                raise
 
     def _run_timers(self) -> None:
         mark = self.timers.mark()

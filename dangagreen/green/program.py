@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.errors import Cancelled
+from dangagreen.core.handlers import FdHandler
 from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
 from dangagreen.core.loop import Loop, current_loop, here
@@ -80,6 +81,13 @@ def _wind_up(loop: Loop, reason: str) -> None:
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Listener):
             handler.close(reason)
+    struck, loop._struck = loop._struck, None
+    if (
+        struck is not None
+        and struck is not loop._foreign_ends
+        and (isinstance(struck, FdHandler) or struck._watch_read)
+    ):
+        loop.call(struck, partial(struck.close, reason))  # or tasks might never come to their turn
     try:
         _end_tasks(loop, reason)
     finally:

@@ -172,6 +172,33 @@ d.run(main)
     assert code == -signal.SIGINT
 
 
+@pytest.mark.parametrize("program", ["d.Socket.add_other_fds({near.fileno(): computes})", "sock.watch_read(True)"])
+def test_a_callback_that_computes_before_it_has_read_is_not_called_again_while_the_program_ends(started, program):
+    process = started(f"""
+def computes(_event=None):
+    last("callback", compute)
+
+class Sock(d.Socket):
+    event_read = computes
+
+near, far = socket.socketpair()
+sock = Sock(near) if {program!r}.startswith("sock") else None
+far.send(b"x")
+
+def main():
+    d.spawn(cleans_up)
+    {program}
+    last("main", d.sleep, 1e6)
+
+d.run(main)
+""")
+    process.send_signal(signal.SIGINT)
+    out, err, code = ended(process)
+    assert sorted(out) == ["finally callback", "finally cleaned up", "finally main"]
+    assert "KeyboardInterrupt\n" in err
+    assert code == -signal.SIGINT
+
+
 def test_one_ctrl_c_ends_a_loop_of_the_librarys_calls_under_serve_forever(started):
     process = started("""
 def tight():
