@@ -42,7 +42,7 @@ class Setting(Generic[Value]):
         loop.check_thread(f"assigning {self.name}")
         if not instance.closed:
             instance._check_water(**{self.name: value})
-            loop._own_settings.setdefault(id(instance), {})[self.name] = value  # by id: a subclass may have an __eq__
+            loop._own_settings.setdefault(id(instance), {})[self.name] = value
             instance._was_set(self.name)
 
 

@@ -25,6 +25,7 @@ def check_subclass(cls: type, base: type) -> None:
             for name, value in vars(owner).items():
                 _check_name(cls, base, name, value)
                 _tell_of_misspelt(cls, base, name)
+    check_identity(cls)
     adopt_settings(cls, fixed=False)
     owner = next(owner for owner in cls.__mro__ if "__init__" in vars(owner))
     init = vars(owner)["__init__"]
@@ -33,6 +34,15 @@ def check_subclass(cls: type, base: type) -> None:
             cls.__init__ = _checked_init(cls, init)  # type: ignore[misc]
         elif not issubclass(owner, base) and owner not in base.__mro__:  # of a class that is mixed in
             cls.__init__ = _checked_init_of_another(cls, owner)  # type: ignore[misc]
+
+
+def check_identity(cls: type) -> None:
+    """Raise TypeError for a class that takes two connections for equal: dicts and sets would mix them up."""
+    if cls.__eq__ is not object.__eq__ or cls.__hash__ is not object.__hash__:
+        raise TypeError(
+            f"{cls.__name__} has an __eq__ or a __hash__ of its own, and connections are told apart by their identity:"
+            " leave them out, as @dataclass(eq=False) does"
+        )
 
 
 def _check_name(cls: type, base: type, name: str, value: object) -> None:

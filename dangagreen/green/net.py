@@ -22,7 +22,7 @@ from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
 from dangagreen.core.settings import adopt_settings
 from dangagreen.core.sock import CallbackSocket
-from dangagreen.core.subclassing import check_initialised, check_subclass
+from dangagreen.core.subclassing import check_identity, check_initialised, check_subclass
 from dangagreen.core.tracebacks import is_like
 from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.streams import StreamSocket
@@ -251,7 +251,8 @@ def check_socket_class(call: str, maker: Any, base: type) -> None:
             raise TypeError(
                 f"{call} cannot make objects of the abstract {made!r}: it lacks {', '.join(sorted(abstract))}"
             )
-        adopt_settings(made, fixed=True)  # that it was given since it was made
+        check_identity(made)  # a decorator may have given it an __eq__ since it was made
+        adopt_settings(made, fixed=True)  # and anybody settings
     else:
         raise TypeError(
             f"{call} needs a subclass of {base.__name__}, or a functools.partial of one, not {checks.shown(maker)}"

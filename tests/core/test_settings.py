@@ -438,28 +438,6 @@ def test_what_a_class_is_given_since_is_its_subclasses_own_for_no_longer_than_it
     assert (Parent.linger_seconds, Child.linger_seconds) == (5.0, 5.0)
 
 
-def test_settings_are_an_objects_own_whatever_its_class_takes_for_equal(loop, made):
-    class Alike(Slotted):
-        __slots__ = ()
-
-        def __eq__(self, other):
-            return isinstance(other, Alike)
-
-    class Hashed(Alike):
-        __slots__ = ()
-
-        def __hash__(self):
-            return 1
-
-    for kind in (Alike, Hashed):
-        one, other = made(kind)[0], made(kind)[0]
-        one.line_limit = 7
-        assert (one.line_limit, other.line_limit) == (7, 65536)
-        one.close()
-        other.close()
-        assert loop._own_settings == {}
-
-
 def test_a_class_that_was_given_a_wrong_setting_leaves_no_object_behind(loop, made):
     class Wrong(Slotted):
         __slots__ = ()

@@ -244,7 +244,24 @@ def test_to_make_a_class_of_many_names_takes_little():
     assert calls < 200 * len(names)
 
 
-# -- abstract
+# -- equal, and abstract
+
+
+def test_a_class_that_takes_two_connections_for_equal_is_refused(loop):
+    """A drain of its connections used to wait for ever: they are kept in dicts."""
+    for names in ({"__eq__": lambda self, other: True}, {"__hash__": lambda self: 1}):
+        for bases, more in (((Socket,), names), ((Socket, type("Mixin", (), names)), {})):
+            with pytest.raises(TypeError, match="Mine has an __eq__ or a __hash__ of its own"):
+                subclass(bases, **more)
+
+    @dataclasses.dataclass
+    class Session(Socket):
+        name: str
+
+    with pytest.raises(TypeError, match=r"Session has .* @dataclass\(eq=False\)"):
+        d.serve(("127.0.0.1", 0), Session)
+    with pytest.raises(TypeError, match="Session has"):
+        d.serve(("127.0.0.1", 0), print, socket_class=functools.partial(Session, name="x"))
 
 
 @pytest.mark.parametrize("style", ["callbacks", "tasks"])
