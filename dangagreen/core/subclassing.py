@@ -38,7 +38,7 @@ def check_subclass(cls: type, base: type) -> None:
 
 def check_identity(cls: type) -> None:
     """Raise TypeError for a class that takes two connections for equal: dicts and sets would mix them up."""
-    if cls.__eq__ is not object.__eq__ or cls.__hash__ is not object.__hash__:
+    if any(getattr(cls, name) is not getattr(object, name) for name in ("__eq__", "__hash__")):
         raise TypeError(
             f"{cls.__name__} has an __eq__ or a __hash__ of its own, and connections are told apart by their identity:"
             " leave them out, as @dataclass(eq=False) does"
@@ -59,7 +59,10 @@ def _check_name(cls: type, base: type, name: str, value: object) -> None:
             f"{cls.__name__} has a {name!r} of its own, which would take the place of {owner.__name__}.{name}, that"
             f" {base.__name__} needs: give it another name"
         )
-    if isinstance(its, FunctionType):
+    if isinstance(its, property):
+        if isinstance(value, FunctionType) or not (name == "idle" or hasattr(value, "__get__")):
+            raise TypeError(f"{cls.__name__}.{name} is to be a property, and is {checks.shown(value)}")
+    elif isinstance(its, FunctionType):
         if not (callable(value) or hasattr(value, "__get__")):
             raise TypeError(f"{cls.__name__}.{name} is to be a method, and is {checks.shown(value)}")
         if (kind := checks.kind_not_run(getattr(value, "__func__", value))) is not None:

@@ -86,6 +86,16 @@ def test_a_slot_that_takes_the_place_of_a_method_is_refused(name):
         subclass(__slots__=(name,))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("idle", lambda self: True), ("buffered", lambda self: 1), ("buffered", 5)]
+)
+def test_a_property_that_is_none_any_more_is_refused(name, value):
+    """A method `idle` would be true for ever."""
+    with pytest.raises(TypeError, match=rf"Mine\.{name} is to be a property, and is"):
+        subclass(**{name: value})
+    subclass(**{name: property(lambda self: 1)})
+
+
 def test_hooks_and_idle_may_be_slots(loop, wires):
     end, peer = wires()
     sock = subclass(__slots__=("event_read", "idle", "on_message"))(end)
