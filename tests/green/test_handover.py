@@ -288,10 +288,10 @@ def test_segments_of_one_byte(real_loop, tcp_pair, unix_pair, family):
 class Relay(d.Socket):
     """Reads in legs, each in one style; a leg begins where the one before it ended."""
 
-    __slots__ = ("busy", "got", "leg", "legs", "tasks")
+    __slots__ = ("at_work", "got", "leg", "legs", "tasks")
 
     def begin(self, legs):
-        self.legs, self.got, self.busy, self.tasks = iter(legs), b"", True, []
+        self.legs, self.got, self.at_work, self.tasks = iter(legs), b"", True, []
         self.next_leg()
 
     def next_leg(self):
@@ -307,7 +307,7 @@ class Relay(d.Socket):
         _, size, back = self.leg
         data = self.read(size)
         if data is None:
-            self.busy = False
+            self.at_work = False
             self.watch_read(False)
             return
         if back and len(data) > 1:
@@ -326,7 +326,7 @@ class Relay(d.Socket):
                 self.got += self.read_some(size)
             else:
                 self.got += self.read_to_end()
-                self.busy = False
+                self.at_work = False
                 return
         except EOFError as error:
             self.got += error.partial
@@ -357,11 +357,11 @@ def test_at_any_hand_over_no_byte_is_lost_doubled_or_reordered(loop, pair, legs,
             d.sleep(pause)
     far.shutdown(1) if end == "shutdown" else getattr(far, end)()
     for _ in range(100):
-        if not sock.busy or sock.closed:  # by event_hup, between a callback and the task that it has spawned
+        if not sock.at_work or sock.closed:  # by event_hup, between a callback and the task that it has spawned
             break
         d.sleep(1)
     d.sleep(1)
-    assert not sock.busy or sock.close_reason == "the peer hung up"
+    assert not sock.at_work or sock.close_reason == "the peer hung up"
     assert sock.got == b"".join(pieces)
     assert all(task.done for task in sock.tasks)
     sock.close()

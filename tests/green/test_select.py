@@ -48,6 +48,7 @@ def test_an_item_wakes_one_of_those_who_select(loop, run_turns, make):
     assert all(task.done for task in tasks)
 
 
+@pytest.mark.in_order
 def test_an_item_whose_selecting_task_is_cancelled_wakes_the_next(loop, run_turns):
     queue, taken = d.Queue(), []
     tasks = [d.spawn(takes(queue, taken)) for _ in range(5)]

@@ -64,20 +64,6 @@ def pages():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1])
 
-def beside_others():
-    together.wait()
-    globals()[sys.argv[1]]()
-    together.wait()
-
-# The C library keeps a stack and memory for as many threads as ever were at once: two are, where one ends slowly.
-together = threading.Barrier(3)
-others = [threading.Thread(target=beside_others) for _ in range(3)]
-for other in others:
-    other.start()
-for other in others:
-    other.join()
-left.clear()
-
 for number in range(1000):
     thread = threading.Thread(target=body)
     thread.start()
@@ -114,6 +100,31 @@ def program(source, *args):
 @pytest.mark.parametrize("what", ["with_run", "without_run", "served", "in_callbacks", "of_its_own"])
 def test_a_thousand_threads_leave_nothing(what):
     program(THREADS, what)
+
+
+def test_a_loop_in_each_of_several_threads_keeps_little_memory():
+    program("""
+import threading
+import dangagreen as d
+
+def pages():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1])
+
+def use():
+    d.run(d.sleep, 0)
+    done.wait()
+    measured.wait()
+
+d.run(d.sleep, 0)
+before, done, measured = pages(), threading.Barrier(9), threading.Barrier(9)
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads:
+    thread.start()
+done.wait()
+assert pages() - before < 8 * 256, (before, pages())
+measured.wait()
+""")
 
 
 def test_a_loop_whose_thread_has_ended_is_closed_and_says_so(in_thread):

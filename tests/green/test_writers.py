@@ -37,6 +37,7 @@ def take(peer, run_turns, size=100):
     return data
 
 
+@pytest.mark.in_order
 def test_as_many_are_woken_as_there_is_room_for(loop, full, run_turns, monkeypatch):
     one, peer = full
     woken = []
