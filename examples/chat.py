@@ -31,7 +31,7 @@ from output import tell
 from dangagreen import LimitError, Socket, SocketLike, serve, serve_forever, timeout
 
 LOGIN_SECONDS = 60.0
-TOLD_AT_ONCE = 64  # times that somebody is told something, before others have their turn
+TOLD_AT_ONCE = 24  # times that somebody is told something, before others have their turn
 TRIES = 5
 NAME = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 CONTROLS = bytes(range(32)) + b"\x7f"  # what could play tricks on the terminals of others
@@ -60,7 +60,7 @@ class Room:
             return
         while self.said:
             for member in list(self.members.values()):
-                member.write(self.said[0])
+                member.write_soon(self.said[0])
             self.said.popleft()
 
     def join(self, member: Member, name: bytes) -> None:
@@ -95,11 +95,11 @@ class Member(Socket):
         data = self.read(4096)
         if data is None:
             return self.finish()
-        *lines, self.rest = (self.rest + data).split(b"\n")
         most = max(1, TOLD_AT_ONCE // (1 + len(room.members)))
-        if len(lines) > most:  # the others are for the next turn
-            self.push_back_read(b"\n".join([*lines[most:], self.rest]))
-            lines, self.rest = lines[:most], b""
+        *lines, self.rest = (self.rest + data).split(b"\n", most)
+        if len(lines) == most and self.rest:  # there may be others, which are for the next turn
+            self.push_back_read(self.rest)
+            self.rest = b""
         if max(map(len, (*lines, self.rest))) > self.line_limit:
             self.tell(b"A line has at most %d bytes." % self.line_limit)
             return self.finish()

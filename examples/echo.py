@@ -20,7 +20,7 @@ class Echo(Socket):
     __slots__ = ()
 
     def event_read(self) -> None:
-        data = self.read(65536)
+        data = self.read(32768)
         if data is None:
             self.finish()
         else:
@@ -28,12 +28,12 @@ class Echo(Socket):
 
 
 def echo(sock: Socket) -> None:
-    while data := sock.read_some():
+    while data := sock.read_some(32768):
         sock.write_all(data)
 
 
 def echo_once(sock: Socket) -> None:
-    sock.write_all(sock.read_some())
+    sock.write_all(sock.read_some(32768))
 
 
 def listen(style: str, address: tuple[str, int]) -> Listener:

@@ -219,7 +219,7 @@ class Outgoing(Descriptor):
         if len(queue) > _MANY and type(queue) is list:
             self._queue = deque(queue)
             queue = self._queue
-        calls, blocked = 0, refused
+        calls, blocked, began = 0, refused, 0.0
         try:
             if refused:
                 self.on_incomplete_write()
@@ -228,7 +228,8 @@ class Outgoing(Descriptor):
                     blocked = not self._send_some(queue)
                     if blocked and self._queue is queue:
                         self.on_incomplete_write()
-                elif calls < _CALLS_AT_ONCE:
+                elif calls < _CALLS_AT_ONCE and not (calls and self.loop._is_long_since(began)):
+                    began = began or self.loop.clock()
                     calls += 1
                     self._calls -= 1
                     call = queue[0]

@@ -23,10 +23,12 @@ from dangagreen.core.profiling import Profile
 from dangagreen.core.registry import Registry, log
 
 _AT_ONCE = 64  # calls, tasks, timers, deliveries of pushed-back input in one turn: more would keep the others waiting
+_LOOKS = (*(False,) * 7, True) * (_AT_ONCE // 8)  # the clock is looked at before each eighth of these
 _EVENTS = 16  # that are dispatched before the timers are looked at again
 _FEW = 32  # descriptors that may be looked at before each wait
 _LOOK = 5e-6  # seconds for each that is to be looked at, ten times what that takes
 _SHOWN = 50  # tasks in the table of a deadlock
+LONG_TURN = 0.001  # seconds for one kind of these, or for one task: what is left then is for the next turn
 LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
 
 
@@ -209,8 +211,10 @@ class Turning(Registry):
                 raise
 
     def _run_timers(self) -> None:
-        mark = self.timers.mark()
-        for _ in range(_AT_ONCE):
+        mark, began = self.timers.mark(), None
+        for look in _LOOKS:
+            if look and self._is_long_since(began := began or self.clock()):
+                return
             if (timer := self.timers.pop_due(self.now, mark)) is None:
                 return
             what, context = timer.callback, timer.context
@@ -220,8 +224,9 @@ class Turning(Registry):
                 self._report_in(context, f"a timer's callback raised: {what!r}", error)
 
     def _run_queued(self, calls: deque[Callable[[], object]], most: int) -> None:
-        for _ in range(most):
-            if not calls:
+        began = None
+        for look in islice(_LOOKS, most):
+            if not calls or (look and self._is_long_since(began := began or self.clock())):
                 return
             call = calls.popleft()
             try:
@@ -231,13 +236,20 @@ class Turning(Registry):
                 made_in = getattr(getattr(call, "func", None), "__self__", None)
                 self._report_in(made_in, f"a call_soon callback raised: {call!r}", error)
 
+    def _is_long_since(self, began: float) -> bool:
+        """Has one kind of work been done for long? Some of it is done in each turn, however long the rest has taken."""
+        return self.clock() - began > LONG_TURN
+
     def _report_in(self, context: object, message: str, error: Exception) -> None:
         """Report in the context of what has failed, if it had one, so that a log line tells whose it was."""
         context = context if isinstance(context, Context) else copy_context()
         context.run(self.report, ErrorContext(message, error))
 
     def _run_pushed(self) -> None:
-        for handler in list(islice(self.pushed, _AT_ONCE)):
+        began = None
+        for handler, look in zip(list(islice(self.pushed, _AT_ONCE)), _LOOKS, strict=False):
+            if look and self._is_long_since(began := began or self.clock()):
+                return
             just_now = self.pushed.pop(handler, False)
             try:
                 if not handler.closed and handler._context.run(handler._pushed_back, just_now):

@@ -25,6 +25,7 @@ from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.subclassing import check_identity, check_initialised, check_subclass
 from dangagreen.core.tracebacks import is_like
 from dangagreen.green.draining import Handling, Listener
+from dangagreen.green.parking import GIVING_WAY, give_way
 from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import check_function
 
@@ -36,7 +37,13 @@ AnySocket = TypeVar("AnySocket", bound="Socket")
 Handler = Callable[[Any], object]
 
 _UNSET = object()
-_REQUESTS = 64  # of one connection that are served in one go, before others get their turn
+_REQUESTS = 64  # of one connection that are served in one go, before others get their turn,
+_SHARE = 0.00002  # and seconds that are for them, beyond the first one, where there are others,
+_SHARE_OF_MANY = (
+    0.0001  # and where these are many, so that a turn is long anyway: replies of one portion leave together
+)
+_MANY = 8
+_FIRST = 32768  # bytes that are received before the handler is started
 
 
 class Socket(StreamSocket):
@@ -60,7 +67,7 @@ class Socket(StreamSocket):
         if not self._buffer:
             if not self._eof and not (self._mute and (self.closed or self._finishing)):
                 try:
-                    self._receive()
+                    self._receive(_FIRST)
                 except OSError as error:
                     self.debugmsg("%r between two requests", error)
             if not self._buffer:
@@ -303,12 +310,22 @@ def _serve_connection(sock: StreamSocket, handler: Handler) -> None:
 
 def _serve_request(sock: StreamSocket, handler: Handler) -> None:
     """Serve what has come, and what is in the buffer when the handler returns, then wait as a callback again."""
+    loop, began = sock.loop, 0.0
     for _ in range(_REQUESTS):  # a turn for each of several requests that came together would be ten times as dear
         before = sock.buffered
         if not _run_handler(sock, handler):
             return
         if not 0 < sock.buffered < before or type(sock).event_read is not Socket.event_read or sock._watch_read:
             break
+        now = loop.clock()
+        if not began:
+            began = now
+        elif now - began > _SHARE and _is_share(loop, now - began):
+            if not _run_handler(sock, _others_first):
+                return
+            if sock.closed or not sock._buffer or sock._watch_read or sock._reader is not None:
+                break
+            began = loop.clock()
     if sock._eof and not sock._buffer and sock._at_work < HELD:
         sock.finish()
     else:
@@ -318,6 +335,19 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
         except BaseException:  # a connection that nobody watches would never be served again
             sock.finish()
             raise
+
+
+def _is_share(loop: Loop, seconds: float) -> bool:
+    """Has a connection had its share of this turn?"""
+    events, others = len(loop._batch), len(loop._ready) + len(loop._runnable) + len(loop.pushed)
+    if events > _MANY or others > _MANY:
+        return seconds > _SHARE_OF_MANY
+    return events > 1 or others > 0
+
+
+def _others_first(sock: StreamSocket) -> None:
+    """Parks until everybody else has had a turn."""
+    give_way(sock.loop.current, GIVING_WAY)
 
 
 def _serve_request_of_override(begun: Context, sock: StreamSocket, handler: Handler) -> None:

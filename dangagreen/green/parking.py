@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop, current_loop, here
+from dangagreen.core.turn import LONG_TURN
 from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
 
-LONG_TURN = 0.001  # seconds that a task may go on without a wait, where others may have something to do
 _CALLS = (True,) * 128  # that need not wait, before the clock is looked at,
 _FEW_CALLS = (True,) * 4  # and in a turn that is older than that
 _MANY = 64  # budgets that one task spends in a turn, where the clock does not tell how long that takes
@@ -79,7 +79,7 @@ def look_at_the_clock(task: Waiter) -> None:
         return
     loop._budget = iter(_FEW_CALLS)
     if (now - sched.looked) * (1 + age / LONG_TURN) >= LONG_TURN:
-        give_way(task, _GIVING_WAY)
+        give_way(task, GIVING_WAY)
 
 
 @parks
@@ -265,5 +265,5 @@ def current_waiter(loop: Loop) -> Waiter | None:
     return task
 
 
-_GIVING_WAY = Wait("giving way", undo_giving_way, "{0} to others", due=True)
+GIVING_WAY = Wait("giving way", undo_giving_way, "{0} to others", due=True)
 _GIVING_WAY_FOR = Wait("giving way", lambda timer, task: timer.cancel(), "{0} to others")

@@ -19,7 +19,8 @@ from dangagreen.core.outgoing import OBSERVED, OWES, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER, room_of
 from dangagreen.core.tracebacks import without_traceback
-from dangagreen.green.parking import LONG_TURN, entering, park, parked_task, parks
+from dangagreen.core.turn import LONG_TURN
+from dangagreen.green.parking import entering, park, parked_task, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.watched import WatchedSocket
 

@@ -371,7 +371,8 @@ def test_one_who_does_not_read_is_closed(memory: Any, monkeypatch: pytest.Monkey
         if peer.client.closed:
             break
         peer.end.send(b"frob\n" * 1000)
-        peer.hears()
+        with contextlib.suppress(ConnectionResetError):  # it was closed with some of these unread
+            peer.hears()
     assert "reads too slowly" in str(peer.client.close_reason)
     assert re.fullmatch(r"ddlockd: connection \d+ from 127.0.0.1:1234: \d+ bytes are .*\n", capsys.readouterr().err)
     assert other.says(b"trylock lock=x\n") == OK

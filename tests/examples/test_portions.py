@@ -35,7 +35,7 @@ def test_a_flood_of_lines_in_the_chat(loop, run_until, run_turns, monkeypatch, m
         sock.sendall(b"member%d\n" % number)
     run_until(lambda: len(room.members) == members)
     told = []
-    monkeypatch.setattr(chat.Member, "write", lambda self, data: told.append(data))
+    monkeypatch.setattr(chat.Member, "write_soon", lambda self, data: told.append(data))
     lines = 10_000 // members
     socks[0].sendall(b"x\n" * lines)
     most = most_calls_in_a_turn(run_turns, told, lines * members)

@@ -9,6 +9,7 @@ processor time, twice as fast, as if on a slow machine.
 from __future__ import annotations
 
 import gc
+import itertools
 import socket
 import time
 from contextlib import ExitStack
@@ -429,3 +430,117 @@ def test_a_timer_that_closes_sockets_of_the_same_large_batch_does_no_harm(world)
     world.loop.run(lambda: True)
     assert all(sock.closed for sock in socks)
     assert set(got) == {b"x"}
+
+
+# -- bounded in time
+
+
+def timers(loop, call):
+    for _ in range(64):
+        loop.add_timer(0, call)
+
+
+def calls(loop, call):
+    for _ in range(64):
+        loop.call_soon(call)
+
+
+def tasks(loop, call):
+    for _ in range(64):
+        d.spawn(call)
+
+
+@pytest.mark.parametrize("begin", [timers, calls, tasks])
+def test_what_takes_long_is_left_to_the_next_turn(loop, run_turns, begin):
+    done = []
+
+    def call():
+        loop.clock.jump(0.0005)
+        done.append(loop.clock())
+
+    begin(loop, call)
+    run_turns(1)
+    assert 1 <= len(done) <= 16
+    run_turns(64)
+    assert len(done) == 64
+
+
+def test_callables_in_a_write_queue_that_take_long_are_left_to_the_next_turn(loop, wires, run_turns):
+    sock, done = d.Socket(wires(100)[0]), []
+
+    def call():
+        loop.clock.jump(0.002)
+        done.append(1)
+
+    def first():
+        for _ in range(10):
+            sock.write(call)
+
+    sock.write_soon(b"x")
+    sock.write(first)
+    run_turns(1)
+    assert 1 <= len(done) <= 3
+    run_turns(20)
+    assert len(done) == 10
+
+
+def test_pushed_back_input_whose_handlers_take_long(loop, wires, run_turns):
+    done = []
+
+    class Slow(d.Socket):
+        def event_read(self):
+            self.read(10)
+            loop.clock.jump(0.0005)
+            done.append(self)
+
+    socks = [Slow(wires()[0]) for _ in range(64)]
+    for sock in socks:
+        sock.watch_read(True)
+        sock.push_back_read(b"x")
+    run_turns(1)
+    assert 1 <= len(done) <= 16
+    run_turns(64)
+    assert done == socks
+
+
+@pytest.mark.parametrize(("clients", "most"), [(2, 5), (20, 13)])
+def test_requests_of_one_connection_leave_a_share_of_the_time_to_the_others(loop, run_until, clients, most):
+    """Of 10 us each."""
+    served = []
+
+    def handler(sock):
+        served.append((sock, sock.read_line()))
+        loop.clock.jump(1e-5)
+
+    listener = d.serve_requests(("127.0.0.1", 0), handler)
+    with ExitStack() as keep:
+        socks = [keep.enter_context(socket.create_connection(listener.address)) for _ in range(clients)]
+        run_until(lambda: listener.connections == clients)
+        for sock in socks:
+            sock.sendall(b"".join(b"%d\n" % n for n in range(200)))
+        run_until(lambda: len(served) == 200 * clients)
+    run_until(lambda: not listener.connections)
+    listener.close()
+    runs = [len(list(run)) for _, run in itertools.groupby(sock for sock, _ in served[: len(served) // 2])]
+    assert max(runs) <= most
+    for conn in {sock for sock, _ in served}:
+        assert [line for sock, line in served if sock is conn] == [b"%d\n" % n for n in range(200)]
+
+
+def test_who_is_closed_between_two_requests_is_served_no_more(loop, run_until):
+    """While its handler has given way to others."""
+    served = []
+
+    def handler(sock):
+        served.append(sock)
+        sock.read_line()
+        loop.clock.jump(1e-4)
+        if len(served) == 2:
+            loop.call_soon(sock.close)
+
+    listener = d.serve_requests(("127.0.0.1", 0), handler)
+    with socket.create_connection(listener.address) as one:
+        one.sendall(b"x\n" * 10)
+        run_until(lambda: served and not listener.connections)
+    assert 2 <= len(served) <= 3
+    listener.close()
