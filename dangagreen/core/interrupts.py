@@ -16,11 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from opcode import opmap
 from types import FrameType
 from typing import Any
 
 _OURS = "dangagreen"
 _LOOP = {"dangagreen.core.turn", "dangagreen.core.loop"}  # what waits for these to return waits for the loop
+_JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
+# What is raised there, in a loop of one line, neither `except` nor `finally` around it would see (CPython 3.13).
 _LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned
 
 
@@ -41,14 +44,15 @@ class Looks:
 
     def trace(self, frames: list[FrameType], on_line: Callable[[FrameType], object]) -> None:
         """Until `trace_no_more` call `on_line(frame)` at each line of these frames. It may raise KeyboardInterrupt."""
-        if frames and not self._traced and sys.gettrace() is None:
+        self.trace_no_more()
+        if frames and sys.gettrace() is None:
             self._traced, self._on_line = frames, on_line
             for frame in frames:
                 frame.f_trace = self._trace
             sys.settrace(_trace_no_call)
 
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line" and self._traced:
+        if event == "line" and self._traced and frame.f_code.co_code[frame.f_lasti] not in _JUMPS_BACK:
             self._on_line(frame)
         return self._trace
 

@@ -126,6 +126,28 @@ def test_a_program_that_calls_us_again_and_again_is_struck_at_its_next_line(note
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="somebody traces the tests")
+@pytest.mark.parametrize("loop", ["for _ in range(9): look()", "while not steps[8:]: steps.append(look())"])
+def test_what_is_around_a_loop_of_one_line_sees_it(noted, monkeypatch, loop):
+    """In CPython 3.13 it does not, where a function that traces raises it at the jump."""
+    seen = []
+    names = {"look": looks(noted, monkeypatch), "ours": ours, "signal": signal, "seen": seen, "steps": []}
+    program = f"""
+def program():
+    try:
+        ours(signal.raise_signal, signal.SIGINT)
+        {loop}
+        ours(len, "")
+    except KeyboardInterrupt:
+        seen.append("except")
+    finally:
+        seen.append("finally")
+"""
+    exec(program, names)
+    names["program"]()
+    assert seen == ["except", "finally"]
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="somebody traces the tests")
 @pytest.mark.parametrize("how", ["acted upon", "put back"])
 def test_once_that_is_over_nobody_is_traced_any_more(noted, monkeypatch, how):
     look = looks(noted, monkeypatch)
@@ -235,6 +257,7 @@ def test_a_callback_that_is_at_work_is_struck_at_once(real_loop):
 
 def test_a_program_that_ends_with_event_loop_ends_by_ctrl_c():
     program = """
+import contextlib
 import signal
 from dangagreen import Socket, current_loop, serve
 serve(("127.0.0.1", 0), print)
