@@ -52,8 +52,11 @@ class Looks:
             sys.settrace(_trace_no_call)
 
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line" and self._traced and frame.f_code.co_code[frame.f_lasti] not in _JUMPS_BACK:
-            self._on_line(frame)
+        if self._traced and event in ("line", "opcode"):
+            if frame.f_code.co_code[frame.f_lasti] in _JUMPS_BACK:
+                frame.f_trace_opcodes = True  # the next one will do
+            else:
+                self._on_line(frame)
         return self._trace
 
     def trace_no_more(self) -> None:
@@ -63,6 +66,7 @@ class Looks:
                 sys.settrace(None)
             for frame in traced:
                 frame.f_trace = None
+                frame.f_trace_opcodes = False
             del self._on_line
 
     def begin(self, seconds: float = _LOOK_SECONDS) -> None:

@@ -129,8 +129,8 @@ def test_a_program_that_calls_us_again_and_again_is_struck_at_its_next_line(note
 @pytest.mark.parametrize("loop", ["for _ in range(9): look()", "while not steps[8:]: steps.append(look())"])
 def test_what_is_around_a_loop_of_one_line_sees_it(noted, monkeypatch, loop):
     """In CPython 3.13 it does not, where a function that traces raises it at the jump."""
-    seen = []
-    names = {"look": looks(noted, monkeypatch), "ours": ours, "signal": signal, "seen": seen, "steps": []}
+    seen, steps = [], []
+    names = {"look": looks(noted, monkeypatch), "ours": ours, "signal": signal, "seen": seen, "steps": steps}
     program = f"""
 def program():
     try:
@@ -145,6 +145,8 @@ def program():
     exec(program, names)
     names["program"]()
     assert seen == ["except", "finally"]
+    assert not steps[1:]
+    assert not sys._getframe().f_trace_opcodes
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="somebody traces the tests")
