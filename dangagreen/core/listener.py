@@ -311,7 +311,8 @@ def listen(
         raise
     if made_path:
         try:
-            listener._path = (listener.address, _identity(listener.address))
+            path = os.path.abspath(listener.address)  # the program may go to another folder, as daemons do
+            listener._path = (path, _identity(path))
         except OSError as error:  # somebody has removed it already
             listener.close(error)
             raise

@@ -177,6 +177,19 @@ def test_the_name_that_a_client_has_chosen_cannot_break_the_lines_of_a_log(real_
     assert shown.isprintable()
 
 
+def test_the_file_of_a_relative_path_goes_with_its_listener_wherever_the_program_is_then(
+    loop, served, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    listener = served("socket")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "socket").write_text("somebody else's")
+    monkeypatch.chdir(other)
+    listener.close()
+    assert (list(tmp_path.iterdir()), list(other.iterdir())) == ([other], [other / "socket"])
+
+
 def test_a_unix_socket_is_served_where_the_kernel_knows_no_reuse_port_for_it(loop, served, tmp_path, monkeypatch):
     """Linux since 6.12.9 refuses SO_REUSEPORT for Unix sockets with EOPNOTSUPP: it never meant anything there."""
 
