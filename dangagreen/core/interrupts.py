@@ -126,7 +126,7 @@ class Interrupts:
         """Has our code returned to the program's?"""
         strikes = self.pending and may_strike(frame) and any(_innermost(frame) is caller for caller in self._callers)
         if strikes or not self.pending:  # or the loop was faster
-            self._end_looks()
+            self.acted_upon()
         elif self._callers:
             self._looks.trace(callers(frame), self._on_line)
         if strikes:
@@ -135,11 +135,12 @@ class Interrupts:
     def _on_line(self, frame: FrameType) -> None:
         """It has, to this frame."""
         pending = self.pending
-        self._end_looks()
+        self.acted_upon()
         if pending:
             raise KeyboardInterrupt
 
-    def _end_looks(self) -> None:
+    def acted_upon(self) -> None:
+        """It was, or is going to be at once: the next one is a first one, and nobody need look any more."""
         self._looks.wanted = self.pending = False
         self._looks.trace_no_more()
         self._callers = []

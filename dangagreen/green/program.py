@@ -47,7 +47,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
 
     def interrupt() -> None:
         if signals.pending and not task.done:
-            signals.pending = False
+            signals.acted_upon()
             if not wake(task, KeyboardInterrupt()):
                 task.interrupt = KeyboardInterrupt()
 

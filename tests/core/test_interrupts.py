@@ -56,7 +56,8 @@ def test_in_the_loop_the_first_one_is_noted_and_the_second_strikes(noted):
 
 def test_once_acted_upon_the_next_one_is_a_first_one(noted):
     in_the_loop()
-    noted.interrupts.pending = False
+    noted.interrupts.acted_upon()
+    assert not noted.interrupts._looks.wanted
     in_the_loop()
     assert noted == ["noted", "noted"]
 
@@ -156,7 +157,7 @@ def test_once_that_is_over_nobody_is_traced_any_more(noted, monkeypatch, how):
     all_in_ours = eval("lambda steps: [step() for step in steps]", {"__name__": "dangagreen.core.sock"})
     ends = [noted.interrupts.restore]
     if how == "acted upon":  # as by the loop
-        ends = [partial(setattr, noted.interrupts, "pending", False), look]
+        ends = [noted.interrupts.acted_upon]
     all_in_ours([partial(signal.raise_signal, signal.SIGINT), look, *ends])
     assert sys.gettrace() is None
     assert sys._getframe().f_trace is None
