@@ -118,7 +118,7 @@ def use():
 
 d.run(d.sleep, 0)
 before, done, measured = pages(), threading.Barrier(9), threading.Barrier(9)
-threads = [threading.Thread(target=use) for _ in range(8)]
+threads = [threading.Thread(target=use, daemon=True) for _ in range(8)]
 for thread in threads:
     thread.start()
 done.wait()
