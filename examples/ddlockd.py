@@ -288,6 +288,15 @@ class Client(Socket):
     def described(self) -> str:
         return f"DDLockd::Client::{locks.kind}(R): open to {self.peer()}"
 
+    def has_unread(self) -> bool:
+        """Has it sent anything that was not read, or not answered, yet?"""
+        if self.buffered or b"\n" in self.rest:
+            return True
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def refuse(self, code: bytes, text: bytes) -> None:
         """Say why, and end it."""
         self.write(err(code, text))

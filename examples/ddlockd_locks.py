@@ -23,6 +23,7 @@ from dangagreen import Event, Future, Timer, current_loop, sleep, spawn
 Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.25  # how often a lock that another server holds is tried again
+LATE_SECONDS = 0.25  # for what a client has sent before its time was up, and nobody has read yet
 RETRY_SECONDS = 1.0  # how often a store that has failed is
 
 
@@ -63,6 +64,8 @@ class Holder(Protocol):
 
     def described(self) -> str: ...
 
+    def has_unread(self) -> bool: ...
+
 
 class Lease:
     """What `lock` grants beyond the lock itself: a fencing token, and perhaps an end, so many seconds after `noop`."""
@@ -71,6 +74,7 @@ class Lease:
         self.seconds = seconds
         self.token = 0
         self.timer: Timer | None = None
+        self.extended = False
 
 
 class Tokens:
@@ -174,8 +178,18 @@ class Locks:
     def _begin(self, client: Holder, name: bytes, lease: Lease) -> None:
         if lease.timer is not None:
             lease.timer.cancel()
+        lease.extended = False
         if lease.seconds is not None:
-            lease.timer = current_loop().add_timer(lease.seconds, partial(self._expire, client, name))
+            lease.timer = current_loop().add_timer(lease.seconds, partial(self._is_up, client, name, lease))
+
+    def _is_up(self, client: Holder, name: bytes, lease: Lease) -> None:
+        """Free it, unless there is something to be read first, once: the server may have been stopped, or busy, and the
+        `noop` have come in time."""
+        if not lease.extended and client.has_unread():
+            lease.extended = True
+            lease.timer = current_loop().add_timer(LATE_SECONDS, partial(self._expire, client, name))
+        else:
+            self._expire(client, name)
 
     def _expire(self, client: Holder, name: bytes) -> None:
         self.release(client, name)

@@ -250,10 +250,7 @@ class Lifetime(Outgoing):
     def _lingered(self, unsent: int) -> None:
         if self._born and self.lifetime is not None and self.loop.clock() >= self._born + self.lifetime:
             return self.close(f"its lifetime of {self.lifetime} s is over")
-        before = -1
-        while not self.closed and self._late != before:  # what lies in the kernel may have come in time
-            before = self._late
-            self._late_events(READ | WRITE)
+        self._hear_late()
         if self.closed:
             return None
         if self.unsent < unsent:  # slow, but reading
@@ -262,6 +259,13 @@ class Lifetime(Outgoing):
             did = "took no more" if self.unsent else "did not end its side"
             self.close(f"the peer {did} for {self.linger_seconds} s after finish()")
         return None
+
+    def _hear_late(self) -> None:
+        """While it lingers: take in what lies in the kernel, which may have come in time."""
+        before = -1
+        while not self.closed and self._late != before:
+            before = self._late
+            self._late_events(READ | WRITE)
 
     def _shut_down(self) -> None:
         if self._eof:

@@ -272,6 +272,9 @@ class Drain:
         if self._linger_until is None:
             self._linger_until = now + self._listener.linger_seconds
         if now >= self._linger_until:
+            for sock in self._left:  # after a stall their ends may lie in the kernel, and have come in time
+                if not sock.closed:
+                    self._loop.call(sock, sock._hear_late)
             self._close_all("the peer did not end its side")
 
     def _cut(self) -> None:

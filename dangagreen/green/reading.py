@@ -212,10 +212,12 @@ class ReadingSocket(WatchedSocket):
                 continue
             # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line, and one
             # line in so many; others may read in between, since the bytes stay in the buffer until they are handed out.
-            reader = BytesIO(buffer)
-            reader.seek(at)
-            next(islice(loop._budget, _LINES_AT_ONCE, None), None)
-            for line in islice(reader, _LINES_AT_ONCE):
+            more: Iterator[bytes] = BytesIO(buffer)
+            more.seek(at)  # type: ignore[attr-defined]
+            if len(buffer) - at > min(_LINES_AT_ONCE * len(line), _SHORT):  # else there are about so many, or fewer
+                next(islice(loop._budget, _LINES_AT_ONCE, None), None)
+                more = islice(more, _LINES_AT_ONCE)
+            for line in more:
                 task = loop.current
                 if task is None or task.interrupt is not None or self._reader is not None or line[-1] != _NEWLINE:
                     break

@@ -765,3 +765,28 @@ def test_a_port_that_cannot_be_is_told() -> None:
     done = run("--bind=127.0.0.1", "--port=70000")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error creating socket: the port of ")
+
+
+def test_a_lease_that_was_renewed_before_a_stall_of_the_server_goes_on(memory: Any) -> None:
+    """Of many events at once most are dispatched after timers have been looked at."""
+    holders = [Peer() for _ in range(40)]
+    for n, holder in enumerate(holders):
+        assert holder.says(b"lock lock=%d&ttl=10\n" % n).startswith(b"OK token=")
+    silent = Peer()
+    assert silent.says(b"lock lock=silent&ttl=10\n").startswith(b"OK token=")
+    for holder in holders:
+        holder.end.send(b"noop\n")
+    memory.clock.jump(20)
+    assert [holder.hears() for holder in holders] == [OK] * 40
+    assert [holder.says(b"releaselock lock=%d\n" % n) for n, holder in enumerate(holders)] == [OK] * 40
+    assert silent.says(b"releaselock lock=silent\n") == DIDNT_HAVE
+
+
+def test_what_is_sent_after_all_renews_no_lease(memory: Any) -> None:
+    holder, other = Peer(), Peer()
+    assert holder.says(b"lock lock=x&ttl=10\n").startswith(b"OK token=")
+    assert other.says(b"lock lock=x\n") == b""
+    for _ in range(11):
+        d.sleep(1)
+        holder.says(b"trylock lock=x\n")
+    assert other.hears().startswith(b"OK token=")

@@ -24,6 +24,9 @@ class Client:
         self.held: dict[bytes, None] = {}
         self.closed = False
 
+    def has_unread(self) -> bool:
+        return False
+
     def described(self) -> str:
         return f"client {self.number}"
 

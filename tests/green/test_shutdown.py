@@ -1740,3 +1740,31 @@ def test_the_programs_own_handlers_are_put_back(loop, signals, served):
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+def test_who_ended_before_a_stall_of_the_process_is_not_late(loop, run_until):
+    """The drain's own time for it may be over before the event of that end is dispatched."""
+    socks = []
+
+    class Quiet(d.Socket):
+        def __init__(self, sock):
+            super().__init__(sock)
+            socks.append(self)
+
+        def event_read(self):
+            if self.read(10) is None:
+                self.finish()
+
+    listener = d.serve(("127.0.0.1", 0), Quiet)
+    peers = [socket.create_connection(listener.address) for _ in range(3)]
+    run_until(lambda: listener.connections == 3)
+    task = d.spawn(listener.drain, 30)
+    run_until(lambda: listener.draining and listener._drain._linger_until is not None)
+    for peer in peers[:2]:
+        peer.close()
+    loop.clock.jump(60)
+    listener._drain._linger(loop.clock())
+    assert [sock.close_reason for sock in socks] == [None, None, "the peer did not end its side"]
+    peers[2].close()
+    run_until(lambda: task.done)
+    assert task.result() == []
