@@ -88,6 +88,9 @@ class ReadingSocket(WatchedSocket):
                 entering(self.loop, "read_line")
                 return b""
             buffer = self._buffer
+            if limit is None and not self._pos and 0 < buffer.find(b"\n") + 1 == len(buffer) <= self._line_limit:
+                self._buffer = b""  # one line came in one piece: it is the buffer
+                return buffer if type(buffer) is bytes else bytes(buffer)
         start = self._pos
         end = buffer.find(b"\n", start) + 1
         if limit is None:

@@ -68,7 +68,7 @@ class StreamSocket(ReadingSocket):
             self._wait_for_room(task, data)
         if data:
             if not self._watch_read:
-                self._sequential = True
+                self._sequential = 2
             self._enqueue(data)
         self._flush()
 

@@ -446,7 +446,7 @@ def test_ctrl_c_in_top_level_code_that_was_given_it(make, loop, advance):
 
     def give_and_interrupt():
         later.extend(waiters(kind, 1, log))
-        loop._run_queued(loop._runnable, len(loop._runnable))
+        loop._run_tasks()
         kind.give()
         raise KeyboardInterrupt
 

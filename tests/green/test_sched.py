@@ -1460,7 +1460,7 @@ def test_to_cancel_tasks_that_give_way_takes_nothing_out_of_the_queues(loop, run
             ended.append(number)
 
     tasks = [d.spawn(work, number) for number in range(50)]
-    loop._run_queued(loop._runnable, 50)
+    loop._run_tasks()
     waiting = len(loop._runnable) + len(loop._ready)
     for task in tasks[:40]:
         task.cancel()
