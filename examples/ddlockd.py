@@ -182,16 +182,17 @@ class Client(Socket):
     def converse(self, request: Request | None) -> None:
         """Answer this one, and what is behind it up to the last that has come; then go on in callback style."""
         try:
-            while request is not None and not self.closed:
-                command, arguments = request
-                try:
-                    reply = COMMANDS[command](self, arguments)
-                except StoreError as error:
-                    reply = err(b"store_failed", str(error).encode())
-                for start in range(0, len(reply), 16384):  # no more at once than its client reads
-                    self.write_all(reply[start : start + 16384])
-                request = self.answer_lines()  # right after write_all, which raises if the client has gone
-                sleep(0)  # others have their turn
+            with self.busy():  # at the end of the server it is waited for
+                while request is not None and not self.closed:
+                    command, arguments = request
+                    try:
+                        reply = COMMANDS[command](self, arguments)
+                    except StoreError as error:
+                        reply = err(b"store_failed", str(error).encode())
+                    for start in range(0, len(reply), 16384):  # no more at once than its client reads
+                        self.write_all(reply[start : start + 16384])
+                    request = self.answer_lines()  # right after write_all, which raises if the client has gone
+                    sleep(0)  # others have their turn
             self.watch_read(True)
         except LimitError as error:
             self.refuse(b"line_too_long", str(error).encode())

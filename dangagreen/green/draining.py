@@ -28,7 +28,7 @@ from dangagreen.green.tasks import Task
 
 log = logging.getLogger("dangagreen")
 
-_EACH_TURN = 8  # connections that a drain looks at in each turn at least,
+_EACH_TURN = 6  # connections that a drain looks at in each turn at least,
 _ROUND_SECONDS = 0.04  # and within how many seconds at all of them
 
 
@@ -356,7 +356,11 @@ class Drain:
             return False
         if type(sock).idle is CallbackSocket.idle:  # of which it is known that it raises nothing
             return bool(sock.idle)
-        return bool(self._loop.call(sock, partial(getattr, sock, "idle")))
+        try:  # `Loop.call`, in line: there may be very many
+            return bool(sock._context.run(getattr, sock, "idle"))
+        except Exception as error:
+            self._loop.failed(sock, error)
+            return False
 
     def _close_all(self, reason: object) -> None:
         for sock in self._left:
