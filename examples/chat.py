@@ -117,7 +117,7 @@ class Member(Socket):
             room.say(b"<%s> %s" % (self.name, line))
 
     def tell(self, words: bytes) -> None:
-        self.write(b"* " + words + b"\n")
+        self.write_soon(b"* " + words + b"\n")
 
     def finish(self) -> None:
         self.leave(None)
@@ -155,7 +155,7 @@ class Member(Socket):
         other = room.members.get(name.lower())
         if other is None or not message:
             return self.tell(b"Nobody of that name is here." if message else b"/msg NAME WORDS")
-        other.write(b"[%s] %s\n" % (self.name, message))
+        other.write_soon(b"[%s] %s\n" % (self.name, message))
         return self.tell(b"Told %s." % other.name)
 
     def quit(self, _words: bytes) -> None:
