@@ -115,9 +115,9 @@ def median_of_pings(name: str, kind: type[Peer]) -> float:
     with contextlib.ExitStack() as keep:
         keep.enter_context(d.Loop(clock=clock))
         loop = d.current_loop()
-        address = start().address
-        peers = [kind(address, request, end) for _ in range(BUSY)]
-        pinger = Peer(address, ping, pong)
+        listener = start()
+        peers = [kind(listener.address, request, end) for _ in range(BUSY)]
+        pinger = Peer(listener.address, ping, pong)
         for n, peer in enumerate([*peers, pinger]):
             keep.callback(peer.sock.close)
             if name == "chat":
@@ -140,6 +140,9 @@ def median_of_pings(name: str, kind: type[Peer]) -> float:
             return len(took) >= PINGS
 
         loop.run(until)
+        for peer in [*peers, pinger]:
+            peer.sock.close()
+        loop.run(lambda: not listener.connections)  # by their own `close`: the examples have lists of their clients
         loop.reset()
     return statistics.median(took[PINGS // 4 :])
 
