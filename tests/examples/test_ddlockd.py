@@ -367,7 +367,7 @@ def test_one_who_does_not_read_is_closed(memory: Any, monkeypatch: pytest.Monkey
     peer, other = Peer(), Peer()
     peer.client.sock.writes.extend([BLOCK] * 10_000)
     peer.says(b"trylock lock=x\n")
-    for _ in range(100):
+    for _ in range(300):
         if peer.client.closed:
             break
         peer.end.send(b"frob\n" * 1000)
