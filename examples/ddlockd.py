@@ -52,7 +52,7 @@ Arguments = dict[bytes, bytes]
 Request = tuple[bytes, Arguments]
 
 PLAIN = re.compile(rb"(trylock|releaselock) lock=([^%+&=\r]+)\r?")  # what nearly all lines look like
-LINES_AT_ONCE = 3  # of one client that are answered before others have their turn
+LINES_AT_ONCE = 2  # of one client that are answered before others have their turn
 LINE = re.compile(rb"(\w+)\s*(.*)", re.DOTALL)
 NOT_PLAIN = re.compile(rb"[^a-zA-Z0-9_,\-./\\: ]")
 SECONDS = re.compile(rb"\d{1,9}(\.\d{0,9})?|\.\d{1,9}")
