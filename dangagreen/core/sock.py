@@ -409,7 +409,7 @@ class CallbackSocket(DangaNames, InWords):
             return False
         if not (self._watch_read and (self._buffer or self._eof == 1)):
             return False
-        if self._deliver():
+        if self._deliver() or not self._buffer:  # without a buffer the end is still to be told
             return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
         self.loop.pushed.pop(self, None)  # from now on only what is new counts
         if self._eof and self._sending != BLOCKED and not self.closed:  # nor will a hang-up bring anything

@@ -558,6 +558,26 @@ def test_it_is_called_at_the_end_of_the_stream_and_a_second_read_says_so(loop, w
     one.close()
 
 
+def test_the_end_is_told_also_where_its_first_read_finds_nothing_yet(loop, wires, run_turns):
+    class Takes(Reader):
+        __slots__ = ("got",)
+
+        def event_read(self):
+            self.got.append(self.read(100))
+            if self.got[-1] is None:
+                self.close("the end")
+
+    sock, peer = wires()
+    one = Takes(sock)
+    one.got = []
+    one.push_back_read(b"x")
+    peer.close()
+    sock.reads.extend([10, BLOCK, BLOCK])
+    one.watch_read(True)
+    run_turns(6)
+    assert one.got == [b"x", b"", b"", None]
+
+
 def test_it_may_ask_for_another_call(loop, wires, run_turns):
     sock, peer = wires()
     one = Messages(sock)

@@ -82,8 +82,8 @@ class Both(d.Socket):
             self.calls, self.told = 0, True
         else:
             self.incoming.got(data)
-            if data and random.random() < 0.2:
-                back = data[-random.randrange(1, len(data) + 1) :]
+            if len(data) > 1 and random.random() < 0.2:  # not everything: who leaves that waits for what is new
+                back = data[-random.randrange(1, len(data)) :]
                 self.incoming.pushed_back(len(back))
                 self.push_back_read(back)
         if self.calls <= 0:
