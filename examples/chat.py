@@ -31,7 +31,7 @@ from output import tell
 from dangagreen import LimitError, Socket, SocketLike, serve, serve_forever, timeout
 
 LOGIN_SECONDS = 60.0
-TOLD_AT_ONCE = 24  # times that somebody is told something, before others have their turn
+TOLD_AT_ONCE = 8  # times that somebody is told something, before others have their turn
 TRIES = 5
 NAME = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 CONTROLS = bytes(range(32)) + b"\x7f"  # what could play tricks on the terminals of others

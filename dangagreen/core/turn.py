@@ -77,6 +77,8 @@ class Turning(Registry):
         wait, clock, heap = self.poller.wait, self.clock, self.timers.heap
         self._batch = batch = wait(self._patience())
         self.now = clock()
+        if batch and self.pushed:
+            batch[:] = self._without_pushed(batch)  # in place: `forget` strikes events out of it
         if batch:
             self._dispatch(batch) if len(batch) <= _EVENTS else self._dispatch_many()
         if heap and not heap[0][0] > self.now:  # so that one that is not a number is due, and does no harm
@@ -174,6 +176,16 @@ class Turning(Registry):
                 log.warning("nobody can run, and only %s might wake the loop:\n%s", outside, table)
         elif not self.poller.wait(0):  # somebody may have woken us, and gone, while we looked
             raise Deadlock("nobody can run, and nothing can wake the loop", table)
+
+    def _without_pushed(self, batch: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """The events but for input of those whose pushed-back input is delivered in this turn anyway, with what is new.
+
+        Who puts back what is for the next turn would have two shares of each turn, and what comes first in it.
+        """
+        for fd, mask in batch:
+            handler = self.handlers.get(fd)
+            if mask != READ or handler not in self.pushed or handler._reader is not None or not handler._watch_read:
+                yield fd, mask
 
     def _dispatch_many(self) -> None:
         """The same for a large batch, with the timers that come due meanwhile."""

@@ -38,12 +38,12 @@ Handler = Callable[[Any], object]
 
 _UNSET = object()
 _REQUESTS = 64  # of one connection that are served in one go, before others get their turn,
-_SHARE = 0.00002  # and seconds that are for them, beyond the first one, where there are others,
+_SHARE = 0.000005  # and seconds that are for them, beyond the first one, where there are others,
 _SHARE_OF_MANY = (
     0.0001  # and where these are many, so that a turn is long anyway: replies of one portion leave together
 )
 _MANY = 8
-_FIRST = 32768  # bytes that are received before the handler is started
+_FIRST = 16384  # bytes that are received before the handler is started
 
 
 class Socket(StreamSocket):

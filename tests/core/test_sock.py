@@ -332,6 +332,30 @@ def test_of_several_pieces_the_latest_comes_first(loop, wires):
     assert received == b"firstondthird"
 
 
+def test_who_puts_back_what_is_for_the_next_turn_has_one_share_of_each_turn(loop, wires, run_turns):
+    sock, peer = wires()
+    read = []
+
+    class Line(Reader):
+        __slots__ = ()
+
+        def event_read(self):
+            line, _, rest = self.read(4096).partition(b"\n")
+            read.append(line)
+            self.push_back_read(rest)
+
+    Line(sock).watch_read(True)
+    peer.send(b"0\n1\n2\n3\n4\n")
+    run_turns(1)  # its event, and once more for what it has put back
+    assert read == [b"0", b"1"]
+    for turn in range(2):
+        peer.send(b"more\n")
+        run_turns(1)
+        assert read == [b"0", b"1", b"2", b"3"][: turn + 3]
+    run_turns(3)
+    assert read == [b"0", b"1", b"2", b"3", b"4", b"more", b"more"]
+
+
 def test_a_pushed_back_buffer_that_changes_afterwards_is_read_as_it_was(loop, wires):
     one = Reader(wires()[0])
     buffer = bytearray(b"abc")
