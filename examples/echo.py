@@ -20,7 +20,7 @@ class Echo(Socket):
     __slots__ = ()
 
     def event_read(self) -> None:
-        data = self.read(32768)
+        data = self.read(8192)
         if data is None:
             self.finish()
         else:
@@ -28,12 +28,12 @@ class Echo(Socket):
 
 
 def echo(sock: Socket) -> None:
-    while data := sock.read_some(32768):
+    while data := sock.read_some(8192):
         sock.write_all(data)
 
 
 def echo_once(sock: Socket) -> None:
-    sock.write_all(sock.read_some(32768))
+    sock.write_all(sock.read_some(8192))
 
 
 def listen(style: str, address: tuple[str, int]) -> Listener:
