@@ -2,7 +2,9 @@
 
 from dangagreen.core.addresses import Address, SocketAddress
 from dangagreen.core.descriptor import Descriptor, SocketLike
-from dangagreen.core.errors import (
+from dangagreen.core.loop import Loop, current_loop
+from dangagreen.core.timers import Timer
+from dangagreen.errors import (
     BusyError,
     Cancelled,
     CannotParkError,
@@ -17,9 +19,6 @@ from dangagreen.core.errors import (
     ShutDown,
     TaskCancelledError,
 )
-from dangagreen.core.loop import Loop, current_loop
-from dangagreen.core.public import name_methods, publish
-from dangagreen.core.timers import Timer
 from dangagreen.green.channels import Channel, Future
 from dangagreen.green.connecting import connect
 from dangagreen.green.draining import Listener
@@ -35,6 +34,7 @@ from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after
 from dangagreen.green.several import Selectable, as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
+from dangagreen.public import name_methods, publish
 
 __all__ = [
     "Address",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import resource
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from dangagreen.core.errors import ErrorContext
+import dangagreen as d
 from dangagreen.core.loop import Loop, here
 from dangagreen.core.pollers import available_pollers
+from dangagreen.errors import ErrorContext
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
 
 PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails
@@ -264,3 +266,49 @@ def unix_pair(peers: list[Any]) -> Callable[[], tuple[socket.socket, socket.sock
 def real_pair(request: pytest.FixtureRequest) -> Any:
     """`tcp_pair` and `unix_pair` in turn."""
     return request.getfixturevalue(f"{request.param}_pair")
+
+
+@pytest.fixture
+def pair(wires):
+    """A function that makes a connection in memory: (socket, the peer's end). Both are closed after the test."""
+
+    def make(socket_class=d.Socket, capacity=65536):
+        near, far = wires(capacity)
+        return socket_class(near), far
+
+    return make
+
+
+@pytest.fixture
+def wait_for(run_until):
+    """`run_until`, that runs no turn if the condition is true already."""
+
+    def wait_for(condition):
+        if not condition():
+            run_until(condition)
+
+    return wait_for
+
+
+@pytest.fixture
+def in_thread():
+    """A function that runs another in a thread called "the other one": its result, or what it raised."""
+
+    def in_thread(function, *args):
+        answer = {}
+
+        def body():
+            try:
+                answer["result"] = function(*args)
+            except BaseException as error:
+                answer["error"] = error
+
+        thread = threading.Thread(target=body, name="the other one", daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        if "error" in answer:
+            raise answer["error"]
+        return answer["result"]
+
+    return in_thread

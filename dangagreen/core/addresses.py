@@ -15,7 +15,7 @@ import stat
 import sys
 from typing import Any, NamedTuple, TypeAlias
 
-from dangagreen.core.checks import count
+from dangagreen.checks import count
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 PeerAddress = tuple[str, int] | tuple[str, int, int, int] | Path

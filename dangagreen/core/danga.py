@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.profiling import Profile
 from dangagreen.core.timers import Timer

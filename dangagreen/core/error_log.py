@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
-from dangagreen.core.errors import ErrorContext
+from dangagreen.errors import ErrorContext
 
 MOST = 10  # of a kind that are told in full,
 SECONDS = 60.0  # in so many seconds since the first of them

@@ -11,7 +11,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Protocol
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.pollers import READ, WRITE, Poller
 
 UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, ClassVar
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.errors import BROKEN
 from dangagreen.core.handlers import PAUSED
 from dangagreen.core.loop import Loop
 from dangagreen.core.pollers import WRITE
 from dangagreen.core.settings import Setting, size, size_or_none
-from dangagreen.core.tracebacks import without_traceback
+from dangagreen.errors import BROKEN
+from dangagreen.tracebacks import without_traceback
 
 Buffer = bytes | bytearray | memoryview
 Writer = Callable[[Buffer], int]

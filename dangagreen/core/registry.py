@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.error_log import ErrorLog
-from dangagreen.core.errors import ErrorContext, connection
 from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Events, Poller
 from dangagreen.core.schedule import Schedule
+from dangagreen.errors import ErrorContext, connection
 
 log = logging.getLogger("dangagreen")
 

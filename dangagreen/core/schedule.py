@@ -20,12 +20,12 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from dangagreen.core import checks
-from dangagreen.core.checks import NOT_RUN
-from dangagreen.core.errors import ForeignThreadError
+from dangagreen import checks
+from dangagreen.checks import NOT_RUN
 from dangagreen.core.handlers import FdHandler, Handler
 from dangagreen.core.pollers import Poller
 from dangagreen.core.timers import Timer, Timers
+from dangagreen.errors import ForeignThreadError
 
 _ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
 _WAKES = 3  # attempts to wake the loop

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from dangagreen.core import checks
+from dangagreen import checks
 
 Value = TypeVar("Value")
 NOTED = ("_noted", "_usual_high_water", "_usual_line_limit", "_limited")  # in each class, of the settings that it has

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.danga import DangaNames
 from dangagreen.core.descriptor import SocketLike
-from dangagreen.core.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.core.pollers import ERR, HUP, READ, WRITE
 from dangagreen.core.settings import Setting, adopt_settings, size
-from dangagreen.core.tracebacks import without_traceback
 from dangagreen.core.words import InWords
+from dangagreen.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
+from dangagreen.tracebacks import without_traceback
 
 # Beside ERR and HUP, which say that their hooks were called:
 _AFTER_THE_END = 32  # event_hup was called after read() had returned None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FunctionType, MemberDescriptorType
 from typing import Any
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.settings import NOTED, Setting, adopt_settings, notes
 
 _LETTERS = 2  # by so many may a name differ from another one that was meant

@@ -13,7 +13,7 @@ from contextvars import Context
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
-from dangagreen.core import checks
+from dangagreen import checks
 
 _TOO_FEW_TO_SWEEP = 64
 _BEFORE_OTHERS = 1 << 60

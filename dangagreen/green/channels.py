@@ -15,9 +15,9 @@ from queue import Empty, Full
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from dangagreen.core import checks
-from dangagreen.core.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
+from dangagreen import checks
 from dangagreen.core.loop import Loop
+from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
 from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.passage import Item, Passage, Source, leave_getters, leave_putters
 from dangagreen.green.sched import Wait, Waiter

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.core.descriptor import Descriptor
 from dangagreen.core.loop import Loop, current_loop

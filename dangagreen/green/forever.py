@@ -11,14 +11,14 @@ import threading
 from types import FrameType
 from typing import Any
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.interrupts import Interrupts, Looks, callers, may_strike, piece_at_work
 from dangagreen.core.loop import current_loop
 from dangagreen.core.sock import CallbackSocket
-from dangagreen.core.tracebacks import without_traceback
 from dangagreen.green.draining import Listener
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
+from dangagreen.tracebacks import without_traceback
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HANGS = 0.25  # seconds for which a piece of the program's code may go on after Ctrl-C before it is struck

@@ -16,8 +16,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from dangagreen.core import checks
-from dangagreen.core.errors import Cancelled
+from dangagreen import checks
+from dangagreen.errors import Cancelled
 from dangagreen.green.parking import entering, park, parks, waiter
 from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
 from dangagreen.green.scopes import CancelScope, shield

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import TIMEOUT_MAX, get_ident
 from types import TracebackType
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.loop import Loop
 from dangagreen.green.line import Line
 from dangagreen.green.parking import check_present, current_waiter, entering, parks

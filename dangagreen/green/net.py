@@ -13,21 +13,21 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.addresses import Address
 from dangagreen.core.busy import HELD
-from dangagreen.core.errors import ClosedError, IncompleteReadError, connection
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
 from dangagreen.core.loop import Loop
 from dangagreen.core.settings import adopt_settings
 from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.subclassing import check_identity, check_initialised, check_subclass
-from dangagreen.core.tracebacks import is_like
+from dangagreen.errors import ClosedError, IncompleteReadError, connection
 from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.parking import GIVING_WAY, give_way
 from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import check_function
+from dangagreen.tracebacks import is_like
 
 log = logging.getLogger("dangagreen")
 Result = TypeVar("Result")

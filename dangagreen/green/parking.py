@@ -16,9 +16,9 @@ from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
-from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.core.turn import LONG_TURN
+from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
 

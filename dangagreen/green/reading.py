@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
 
-from dangagreen.core import checks
-from dangagreen.core.errors import ClosedError, IncompleteReadError, LimitError, peer_of
+from dangagreen import checks
 from dangagreen.core.outgoing import OBSERVED, OWES, as_bytes
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import BY_PEER, room_of
-from dangagreen.core.tracebacks import without_traceback
 from dangagreen.core.turn import LONG_TURN
+from dangagreen.errors import ClosedError, IncompleteReadError, LimitError, peer_of
 from dangagreen.green.parking import entering, park, parked_task, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.watched import WatchedSocket
+from dangagreen.tracebacks import without_traceback
 
 _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
 _LINES = 16384  # the same where many small things may come: they are read without a park, and others wait meanwhile

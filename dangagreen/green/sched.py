@@ -14,9 +14,9 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from dangagreen.core.errors import Cancelled, CannotParkError
 from dangagreen.core.loop import Loop
 from dangagreen.core.timers import Timer
+from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.report import table
 
 TaskEnded = GreenletExit  # what a reset of the loop raises in each task

@@ -14,9 +14,9 @@ from math import inf
 from types import TracebackType
 from typing import Self
 
-from dangagreen.core import checks
-from dangagreen.core.errors import Cancelled
+from dangagreen import checks
 from dangagreen.core.loop import current_loop, here
+from dangagreen.errors import Cancelled
 from dangagreen.green.parking import current_waiter, waiter
 from dangagreen.green.sched import TopLevel, Waiter, foreign, wake
 

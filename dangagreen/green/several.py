@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable
 from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.core.loop import Loop, current_loop
 from dangagreen.core.timers import Timer
 from dangagreen.green.parking import entering, park, parks

@@ -12,12 +12,12 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import Self
 
-from dangagreen.core.errors import ClosedError, LimitError
 from dangagreen.core.outgoing import MUTE, Buffer, as_bytes
-from dangagreen.core.tracebacks import without_traceback
+from dangagreen.errors import ClosedError, LimitError
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.reading import ReadingSocket
 from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.tracebacks import without_traceback
 
 
 class StreamSocket(ReadingSocket):

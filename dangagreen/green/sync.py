@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import BrokenBarrierError as BrokenBarrierError
 from types import TracebackType
 
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.green.line import Line
 from dangagreen.green.locks import Lock, Mutex, RLock, caller, words
 from dangagreen.green.parking import entering, parks

@@ -14,15 +14,15 @@ from functools import partial
 from types import CodeType, CoroutineType, FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from dangagreen.core import checks
-from dangagreen.core.checks import NOT_RUN
-from dangagreen.core.errors import Cancelled, ErrorContext, TaskCancelledError
+from dangagreen import checks
+from dangagreen.checks import NOT_RUN
 from dangagreen.core.loop import Loop, current_loop, here
-from dangagreen.core.tracebacks import forget_locals, without_traceback
+from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.green.parking import current_waiter, entering, give_way, park, park_for, parks, undo_giving_way
 from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
 from dangagreen.green.scopes import CancelScope, abandon, spread
+from dangagreen.tracebacks import forget_locals, without_traceback
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

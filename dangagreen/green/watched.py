@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 
-from dangagreen.core.errors import BusyError, connection
 from dangagreen.core.pollers import READ
 from dangagreen.core.sock import CallbackSocket
-from dangagreen.core.tracebacks import without_traceback
+from dangagreen.errors import BusyError, connection
 from dangagreen.green.parking import parked_task
 from dangagreen.green.sched import Waiter, wake
+from dangagreen.tracebacks import without_traceback
 
 
 class Watch:

@@ -1,6 +1,6 @@
 """For tests of programs that use dangagreen, and for its own: a clock, a wire and a leak check that you control."""
 
-from dangagreen.core.public import publish
+from dangagreen.public import publish
 from dangagreen.testing.clock import StalledError, VirtualClock, VirtualPoller, virtual_loop
 from dangagreen.testing.leaks import LeakCheck, no_leaks
 from dangagreen.testing.wire import BLOCK, WireEnd, wire

@@ -10,8 +10,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dangagreen.core.errors import ErrorContext
 from dangagreen.core.loop import Loop, current_loop
+from dangagreen.errors import ErrorContext
 from dangagreen.green.sched import scheduler
 
 _SETTLE_TURNS = 3

@@ -7,7 +7,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.core.error_log import KINDS, MOST, SECONDS, ErrorLog
-from dangagreen.core.errors import ErrorContext
+from dangagreen.errors import ErrorContext
 
 
 def failure(kind=ValueError, message="no"):

@@ -15,8 +15,8 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.core.errors import OUT_OF_RESOURCES
 from dangagreen.core.loop import Loop, here
+from dangagreen.errors import OUT_OF_RESOURCES
 from dangagreen.green.sched import scheduler
 
 LOCAL = ("127.0.0.1", 0)

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from dangagreen.core.tracebacks import forget_locals, is_like, without_traceback
+from dangagreen.tracebacks import forget_locals, is_like, without_traceback
 
 
 class Strict(Exception):

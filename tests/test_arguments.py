@@ -20,7 +20,7 @@ from queue import Empty
 import pytest
 
 import dangagreen as d
-from dangagreen.core import checks
+from dangagreen import checks
 from dangagreen.testing import VirtualClock, VirtualPoller
 
 LOCAL = ("127.0.0.1", 0)

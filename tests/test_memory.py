@@ -17,7 +17,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.core.error_log import ErrorLog
-from dangagreen.core.errors import ErrorContext
+from dangagreen.errors import ErrorContext
 from dangagreen.testing import BLOCK
 
 LOCAL = ("127.0.0.1", 0)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from dangagreen.core import errors
+from dangagreen import errors
 from dangagreen.testing.clock import StalledError
 
 
