@@ -2,8 +2,6 @@
 
 from dangagreen.core.addresses import Address, SocketAddress
 from dangagreen.core.descriptor import Descriptor, SocketLike
-from dangagreen.core.loop import Loop, current_loop
-from dangagreen.core.timers import Timer
 from dangagreen.errors import (
     BusyError,
     Cancelled,
@@ -34,6 +32,8 @@ from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after
 from dangagreen.green.several import Selectable, as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
+from dangagreen.loop.loop import Loop, current_loop
+from dangagreen.loop.timers import Timer
 from dangagreen.public import name_methods, publish
 
 __all__ = [

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import Loop, here
-from dangagreen.core.pollers import available_pollers
 from dangagreen.errors import ErrorContext
+from dangagreen.loop.loop import Loop, here
+from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
 
 PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 import pytest
 
 import dangagreen as d
-from dangagreen.core.pollers import available_pollers
+from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import virtual_loop
 
 TICK = 0.01

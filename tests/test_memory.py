@@ -16,8 +16,8 @@ from traceback import extract_tb
 import pytest
 
 import dangagreen as d
-from dangagreen.core.error_log import ErrorLog
 from dangagreen.errors import ErrorContext
+from dangagreen.loop.error_log import ErrorLog
 from dangagreen.testing import BLOCK
 
 LOCAL = ("127.0.0.1", 0)

@@ -12,14 +12,14 @@ import weakref
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import here
+from dangagreen.loop.loop import here
 
 PROGRAM_SECONDS = 60
 
 THREADS = """
 import gc, os, resource, sys, threading, weakref
 import dangagreen as d
-from dangagreen.core.loop import here
+from dangagreen.loop.loop import here
 
 gc.disable()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

@@ -10,7 +10,7 @@ import warnings
 from types import TracebackType
 from typing import Protocol, Self
 
-from dangagreen.core.loop import Loop
+from dangagreen.loop.loop import Loop
 
 HELD = 2  # what each adds to `Socket._at_work`, whose lowest bit is a handler's
 

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.core.loop import Loop, current_loop
-from dangagreen.core.profiling import Profile
-from dangagreen.core.timers import Timer
+from dangagreen.loop.loop import Loop, current_loop
+from dangagreen.loop.profiling import Profile
+from dangagreen.loop.timers import Timer
 
 PostLoopCallback = Callable[[dict[int, Any], dict[int, Callable[[int], object]]], object]
 

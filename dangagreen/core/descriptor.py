@@ -14,10 +14,10 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
-from dangagreen.core.handlers import PAUSED, UNTOLD
-from dangagreen.core.loop import Loop, current_loop, here, loop_or_current
-from dangagreen.core.pollers import READ, WRITE
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
+from dangagreen.loop.handlers import PAUSED, UNTOLD
+from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
+from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.tracebacks import without_traceback
 
 PAUSE_SECONDS = 0.02  # until the kernel is asked again for what it had no memory for

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 from dangagreen.core.busy import HELD, Busy
 from dangagreen.core.descriptor import PAUSE_SECONDS
-from dangagreen.core.loop import Loop
 from dangagreen.core.outgoing import BLOCKED, IDLE, MUTE, Outgoing
-from dangagreen.core.pollers import READ, WRITE
 from dangagreen.core.settings import Setting, seconds, seconds_or_none, size
-from dangagreen.core.timers import Timer
 from dangagreen.errors import BROKEN, OUT_OF_BUFFERS
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.loop.timers import Timer
 
 _CHUNK = 65536
 _SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)

@@ -20,10 +20,10 @@ from typing import Any, ClassVar, TypeVar
 from dangagreen import checks
 from dangagreen.core.addresses import Address, SocketAddress, of_listener, open_listener, remove_path
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.loop import Loop
-from dangagreen.core.pollers import ERR, HUP, READ
-from dangagreen.core.timers import Timer
 from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import ERR, HUP, READ
+from dangagreen.loop.timers import Timer
 
 log = logging.getLogger("dangagreen")
 

@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.handlers import PAUSED
-from dangagreen.core.loop import Loop
-from dangagreen.core.pollers import WRITE
 from dangagreen.core.settings import Setting, size, size_or_none
 from dangagreen.errors import BROKEN
+from dangagreen.loop.handlers import PAUSED
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import WRITE
 from dangagreen.tracebacks import without_traceback
 
 Buffer = bytes | bytearray | memoryview

@@ -12,7 +12,7 @@ from typing import Any
 
 from dangagreen.core.addresses import public
 from dangagreen.core.lifetime import Lifetime
-from dangagreen.core.pollers import WRITE
+from dangagreen.loop.pollers import WRITE
 
 log = logging.getLogger("dangagreen")
 

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from dangagreen import checks
-from dangagreen.core.loop import Loop
 from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
 from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.passage import Item, Passage, Source, leave_getters, leave_putters
 from dangagreen.green.sched import Wait, Waiter
+from dangagreen.loop.loop import Loop
 
 Value = TypeVar("Value")
 

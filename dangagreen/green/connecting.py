@@ -17,14 +17,14 @@ from typing import Any, TypeVar, overload
 from dangagreen import checks
 from dangagreen.core.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.loop import Loop, current_loop
-from dangagreen.core.pollers import WRITE
 from dangagreen.core.subclassing import check_initialised
 from dangagreen.green.net import Socket, check_socket_class
 from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import sleep
+from dangagreen.loop.loop import Loop, current_loop
+from dangagreen.loop.pollers import WRITE
 
 
 class _Connecting(Descriptor):

@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.error_log import InOneLine
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.outgoing import OBSERVED, OWES
 from dangagreen.core.sock import CallbackSocket
-from dangagreen.core.timers import Timer
 from dangagreen.errors import ErrorContext, connection
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
+from dangagreen.loop.error_log import InOneLine
+from dangagreen.loop.timers import Timer
 from dangagreen.tracebacks import forget_locals
 
 log = logging.getLogger("dangagreen")

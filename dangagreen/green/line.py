@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from dangagreen.core.loop import current_loop
 from dangagreen.green.parking import park_for
 from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.loop.loop import current_loop
 
 
 class Line:

@@ -18,7 +18,6 @@ from dangagreen.core.addresses import Address
 from dangagreen.core.busy import HELD
 from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.core.listener import listen
-from dangagreen.core.loop import Loop
 from dangagreen.core.settings import adopt_settings
 from dangagreen.core.sock import CallbackSocket
 from dangagreen.core.subclassing import check_identity, check_initialised, check_subclass
@@ -27,6 +26,7 @@ from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.parking import GIVING_WAY, give_way
 from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import check_function
+from dangagreen.loop.loop import Loop
 from dangagreen.tracebacks import is_like
 
 log = logging.getLogger("dangagreen")

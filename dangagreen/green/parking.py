@@ -16,11 +16,11 @@ from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
-from dangagreen.core.loop import Loop, current_loop, here
-from dangagreen.core.turn import LONG_TURN
 from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
+from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.loop.turn import LONG_TURN
 
 _CALLS = (True,) * 128  # that need not wait, before the clock is looked at,
 _FEW_CALLS = (True,) * 4  # and in a turn that is older than that
@@ -205,7 +205,7 @@ def _cannot_park(call: str, no_parking: Any) -> str:
             f"{call} may have to wait, and was called by {who} inside no_parking(), which {no_parking.caller} has"
             f" entered so that nothing else runs meanwhile. Do it before or after that block"
         )
-    while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.core.loop":
+    while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.loop.loop":
         if not module.startswith("dangagreen."):
             callback = frame.f_code.co_qualname
         frame = frame.f_back

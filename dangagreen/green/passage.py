@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Any, Generic, TypeVar
 
-from dangagreen.core.loop import Loop, loop_or_current
 from dangagreen.green.parking import park_for
 from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.loop.loop import Loop, loop_or_current
 
 Item = TypeVar("Item")
 

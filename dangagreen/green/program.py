@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, cast
 
 from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.handlers import FdHandler
-from dangagreen.core.interrupts import Interrupts
 from dangagreen.core.listener import Listener
-from dangagreen.core.loop import Loop, current_loop, here
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import end_forevers, scheduler, wake
 from dangagreen.green.tasks import Params, Result, Task, check_function
+from dangagreen.loop.handlers import FdHandler
+from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.loop.sigint import Interrupts
 
 _STOPPED = "the loop was stopped"
 

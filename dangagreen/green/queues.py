@@ -16,11 +16,11 @@ from queue import Empty, Full
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.core.loop import Loop
 from dangagreen.errors import ShutDown
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.passage import Item, Passage, leave_getters, leave_putters
 from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.loop.loop import Loop
 
 
 class Queue(Passage[Item]):

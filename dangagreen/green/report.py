@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dangagreen.core.loop import Loop, loop_or_current
+from dangagreen.loop.loop import Loop, loop_or_current
 
 _HEADINGS = ("task", "state", "waits for", "spawned at")
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from dangagreen.core.loop import Loop
-from dangagreen.core.timers import Timer
 from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.report import table
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.timers import Timer
 
 TaskEnded = GreenletExit  # what a reset of the loop raises in each task
 

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Self
 
 from dangagreen import checks
-from dangagreen.core.loop import current_loop, here
 from dangagreen.errors import Cancelled
 from dangagreen.green.parking import current_waiter, waiter
 from dangagreen.green.sched import TopLevel, Waiter, foreign, wake
+from dangagreen.loop.loop import current_loop, here
 
 
 class CancelScope:

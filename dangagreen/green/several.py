@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from dangagreen import checks
-from dangagreen.core.loop import Loop, current_loop
-from dangagreen.core.timers import Timer
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.green.tasks import Result, Task
+from dangagreen.loop.loop import Loop, current_loop
+from dangagreen.loop.timers import Timer
 
 
 class Source(Protocol):

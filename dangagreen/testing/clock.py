@@ -10,10 +10,10 @@ import weakref
 from random import Random
 
 from dangagreen import checks
-from dangagreen.core.loop import Loop
-from dangagreen.core.pollers import Events, Poller, available_pollers
 from dangagreen.errors import Deadlock
 from dangagreen.green.report import task_table
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import Events, Poller, available_pollers
 from dangagreen.testing.order import shuffle_tasks
 from dangagreen.testing.wire import WireEnd, end_of
 

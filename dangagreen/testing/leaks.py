@@ -10,9 +10,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dangagreen.core.loop import Loop, current_loop
 from dangagreen.errors import ErrorContext
 from dangagreen.green.sched import scheduler
+from dangagreen.loop.loop import Loop, current_loop
 
 _SETTLE_TURNS = 3
 

@@ -16,9 +16,9 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from dangagreen.core.loop import Loop
-from dangagreen.core.timers import Timer, Timers
 from dangagreen.green.sched import Worker
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.timers import Timer, Timers
 
 Call = Callable[[], object]
 

@@ -25,7 +25,7 @@ import weakref
 from collections import deque
 from typing import ClassVar, Final
 
-from dangagreen.core.pollers import ERR, HUP, READ, WRITE
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 
 _PEEK = int(socket.MSG_PEEK)
 _RDHUP = 0x2000  # POLLRDHUP, EPOLLRDHUP: reported to who asks for it, as READ and WRITE are

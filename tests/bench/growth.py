@@ -16,9 +16,9 @@ from queue import Empty
 from typing import Any
 
 import dangagreen as d
-from dangagreen.core.handlers import FdHandler
-from dangagreen.core.loop import Loop, here
-from dangagreen.core.pollers import READ
+from dangagreen.loop.handlers import FdHandler
+from dangagreen.loop.loop import Loop, here
+from dangagreen.loop.pollers import READ
 from dangagreen.testing import virtual_loop, wire
 
 SIZES = (1_000, 10_000, 100_000)

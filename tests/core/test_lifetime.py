@@ -4,7 +4,7 @@ import struct
 import pytest
 
 from dangagreen import Socket
-from dangagreen.core.pollers import ERR
+from dangagreen.loop.pollers import ERR
 
 
 class Server(Socket):

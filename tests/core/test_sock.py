@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from dangagreen import BusyError, ClosedError, Loop, Socket
-from dangagreen.core.pollers import ERR, HUP, READ, WRITE
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.testing import BLOCK
 
 

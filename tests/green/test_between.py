@@ -26,7 +26,7 @@ from dangagreen import (
     spawn,
 )
 from dangagreen.core.addresses import _remove_stale
-from dangagreen.core.pollers import SelectPoller
+from dangagreen.loop.pollers import SelectPoller
 from dangagreen.testing import BLOCK
 
 

@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 
 import dangagreen as d
-from dangagreen.core import turn as turn_module
-from dangagreen.core.pollers import READ
+from dangagreen.loop import turn as turn_module
+from dangagreen.loop.pollers import READ
 from dangagreen.testing import StalledError, VirtualClock, virtual_loop
 
 SOON = 0.02  # seconds after which a warning is due in these tests

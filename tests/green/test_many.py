@@ -7,9 +7,9 @@ import random
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import Loop, here
-from dangagreen.core.pollers import SelectPoller, available_pollers
 from dangagreen.green.sched import scheduler
+from dangagreen.loop.loop import Loop, here
+from dangagreen.loop.pollers import SelectPoller, available_pollers
 from dangagreen.testing import no_leaks
 
 CONNECTIONS = 5000

@@ -1054,7 +1054,7 @@ def test_run_serves_and_winds_up(real_loop, served):
 
 
 ctrl_c_in_the_loop = eval(  # as if it came while the loop itself is at it, or waits
-    "lambda: raise_signal(2)", {"__name__": "dangagreen.core.turn", "raise_signal": signal.raise_signal}
+    "lambda: raise_signal(2)", {"__name__": "dangagreen.loop.turn", "raise_signal": signal.raise_signal}
 )
 
 
@@ -1309,8 +1309,8 @@ run(main)
 FORK = """
 import os, socket, sys
 import dangagreen as d
-from dangagreen.core.loop import Loop, here
-from dangagreen.core.pollers import available_pollers
+from dangagreen.loop.loop import Loop, here
+from dangagreen.loop.pollers import available_pollers
 
 [poller] = [p for p in available_pollers() if p.__name__ == sys.argv[1]]
 loop = Loop(poller=poller())

@@ -12,8 +12,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.core.descriptor import PAUSE_SECONDS
-from dangagreen.core.loop import Loop
-from dangagreen.core.pollers import WRITE
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import WRITE
 
 SHORT_OF_MEMORY = pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get)
 

@@ -13,7 +13,7 @@ import greenlet
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import here
+from dangagreen.loop.loop import here
 from dangagreen.testing import StalledError, virtual_loop, wire
 
 var = contextvars.ContextVar("var", default="unset")

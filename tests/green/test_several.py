@@ -13,8 +13,8 @@ from contextvars import ContextVar
 import pytest
 
 import dangagreen as d
-from dangagreen.core.timers import Timers
 from dangagreen.green.sched import wake
+from dangagreen.loop.timers import Timers
 from dangagreen.testing import BLOCK, virtual_loop
 
 

@@ -15,9 +15,9 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import Loop, here
 from dangagreen.errors import OUT_OF_RESOURCES
 from dangagreen.green.sched import scheduler
+from dangagreen.loop.loop import Loop, here
 
 LOCAL = ("127.0.0.1", 0)
 LINGER = d.Listener.linger_seconds
@@ -1600,7 +1600,7 @@ def test_a_second_signal_before_the_first_was_acted_upon_raises(loop, signals, s
 
 
 in_the_loop = eval(  # Ctrl-C as if it came while the loop itself is at it, or waits
-    "lambda: raise_signal(2)", {"__name__": "dangagreen.core.turn", "raise_signal": signal.raise_signal}
+    "lambda: raise_signal(2)", {"__name__": "dangagreen.loop.turn", "raise_signal": signal.raise_signal}
 )
 
 

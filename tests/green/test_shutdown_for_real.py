@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import dangagreen as d
-from dangagreen.core.loop import Loop
+from dangagreen.loop.loop import Loop
 
 pytestmark = pytest.mark.slow
 

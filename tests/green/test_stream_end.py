@@ -16,8 +16,8 @@ import struct
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import Loop
 from dangagreen.green.sched import scheduler
+from dangagreen.loop.loop import Loop
 
 LOCAL = ("127.0.0.1", 0)
 SENT = b"one\ntwo\nhal"  # what the peer has sent before it resets the connection

@@ -14,7 +14,7 @@ import socket
 from collections import Counter
 from typing import Any
 
-from dangagreen.core.pollers import Events, Poller
+from dangagreen.loop.pollers import Events, Poller
 
 
 def _numbers(names: str) -> list[int]:

@@ -18,9 +18,9 @@ from unittest import mock
 
 import dangagreen as d
 from dangagreen.core.listener import Listener as CoreListener
-from dangagreen.core.pollers import available_pollers
 from dangagreen.green import connecting
 from dangagreen.green.sched import scheduler
+from dangagreen.loop.pollers import available_pollers
 from tests.soak import Budget
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets
 

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 import dangagreen as d
-from dangagreen.core.pollers import available_pollers
+from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import BLOCK, WireEnd, no_leaks, virtual_loop, wire
 from tests.soak import Budget, describe
 

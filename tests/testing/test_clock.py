@@ -8,7 +8,7 @@ import time
 import pytest
 
 import dangagreen as d
-from dangagreen.core.pollers import READ, WRITE
+from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.testing import StalledError, VirtualClock, VirtualPoller, wire
 
 

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from dangagreen.core.pollers import ERR, HUP, READ, WRITE, PollPoller
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE, PollPoller
 from dangagreen.testing import BLOCK, VirtualPoller, wire
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 import dangagreen as d
-from dangagreen.core.loop import here
+from dangagreen.loop.loop import here
 from dangagreen.testing import virtual_loop, wire
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.checks import RESUMED
-from dangagreen.core.handlers import Green, Handler
-from dangagreen.core.outside import who_might_wake
-from dangagreen.core.pollers import READ, Poller
-from dangagreen.core.profiling import Profile
-from dangagreen.core.registry import Registry, log
 from dangagreen.errors import Deadlock, ErrorContext
+from dangagreen.loop.deadlock import who_might_wake
+from dangagreen.loop.handlers import Green, Handler
+from dangagreen.loop.pollers import READ, Poller
+from dangagreen.loop.profiling import Profile
+from dangagreen.loop.registry import Registry, log
 
 _AT_ONCE = 64  # calls, tasks, timers, deliveries of pushed-back input in one turn: more would keep the others waiting
 _LOOKS = (*(False,) * 7, True) * (_AT_ONCE // 8)  # the clock is looked at before each eighth of these

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from dangagreen import Loop, Socket, serve
-from dangagreen.core.error_log import ErrorLog
-from dangagreen.core.loop import here
+from dangagreen.loop.error_log import ErrorLog
+from dangagreen.loop.loop import here
 
 
 class Collector(Socket):

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from typing import Protocol
 
 from dangagreen import checks
-from dangagreen.core.pollers import READ, WRITE, Poller
+from dangagreen.loop.pollers import READ, WRITE, Poller
 
 UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
 PAUSED = UNTOLD | READ | WRITE  # nor is it to be told for a while: what is asked for counts as told

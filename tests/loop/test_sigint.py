@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dangagreen.core import interrupts
-from dangagreen.core.interrupts import Interrupts, Looks
+from dangagreen.loop import sigint as interrupts
+from dangagreen.loop.sigint import Interrupts, Looks
 
 
 def code_of(module):
@@ -16,7 +16,7 @@ def code_of(module):
     return eval("lambda function, *args: function(*args)", {"__name__": module})
 
 
-loops = code_of("dangagreen.core.turn")
+loops = code_of("dangagreen.loop.turn")
 ours = code_of("dangagreen.core.sock")
 stdlib = code_of("contextlib")
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.checks import NOT_RUN
-from dangagreen.core.handlers import FdHandler, Handler
-from dangagreen.core.pollers import Poller
-from dangagreen.core.timers import Timer, Timers
 from dangagreen.errors import ForeignThreadError
+from dangagreen.loop.handlers import FdHandler, Handler
+from dangagreen.loop.pollers import Poller
+from dangagreen.loop.timers import Timer, Timers
 
 _ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
 _WAKES = 3  # attempts to wake the loop

@@ -6,8 +6,8 @@ import socket
 import pytest
 
 import dangagreen as d
-from dangagreen.core.error_log import KINDS, MOST, SECONDS, ErrorLog
 from dangagreen.errors import ErrorContext
+from dangagreen.loop.error_log import KINDS, MOST, SECONDS, ErrorLog
 
 
 def failure(kind=ValueError, message="no"):

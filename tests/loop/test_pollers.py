@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dangagreen.core.pollers import ERR, HUP, READ, WRITE, KqueuePoller, PollPoller, SelectPoller, available_pollers
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE, KqueuePoller, PollPoller, SelectPoller, available_pollers
 
 HANGS_UP = [cls for cls in available_pollers() if cls is not SelectPoller]
 

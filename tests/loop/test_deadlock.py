@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from dangagreen.core import outside
-from dangagreen.core.interrupts import Interrupts
-from dangagreen.core.outside import who_might_wake
+from dangagreen.loop import deadlock as outside
+from dangagreen.loop.deadlock import who_might_wake
+from dangagreen.loop.sigint import Interrupts
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from dangagreen import Socket
-from dangagreen.core.pollers import READ
+from dangagreen.loop.pollers import READ
 
 
 def test_an_fd_without_an_object_is_served_with_the_event_bits(real_loop, peers, run_turns):

@@ -17,13 +17,13 @@ from _thread import get_ident
 from collections.abc import Callable
 
 from dangagreen import checks
-from dangagreen.core.collecting import is_collecting, watch_collections
-from dangagreen.core.handlers import UNTOLD
-from dangagreen.core.interrupts import Interrupts
-from dangagreen.core.pollers import Poller, available_pollers
-from dangagreen.core.profiling import Profile
-from dangagreen.core.turn import LONGEST_WAIT, Turning
 from dangagreen.errors import CannotParkError
+from dangagreen.loop.collecting import is_collecting, watch_collections
+from dangagreen.loop.handlers import UNTOLD
+from dangagreen.loop.pollers import Poller, available_pollers
+from dangagreen.loop.profiling import Profile
+from dangagreen.loop.sigint import Interrupts
+from dangagreen.loop.turn import LONGEST_WAIT, Turning
 
 _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
 # Until a larger block has been freed, glibc asks the kernel for each one above 128 KiB and gives it back, with page

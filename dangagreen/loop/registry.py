@@ -15,11 +15,11 @@ from contextvars import Context
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.core.error_log import ErrorLog
-from dangagreen.core.handlers import FdHandler, Handler
-from dangagreen.core.pollers import Events, Poller
-from dangagreen.core.schedule import Schedule
 from dangagreen.errors import ErrorContext, connection
+from dangagreen.loop.error_log import ErrorLog
+from dangagreen.loop.handlers import FdHandler, Handler
+from dangagreen.loop.pollers import Events, Poller
+from dangagreen.loop.schedule import Schedule
 
 log = logging.getLogger("dangagreen")
 

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from dangagreen.core.interrupts import Interrupts
+from dangagreen.loop.sigint import Interrupts
 
 
 def who_might_wake() -> Iterator[str]:

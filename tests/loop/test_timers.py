@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dangagreen import Socket, Timer
-from dangagreen.core.timers import Timers
+from dangagreen.loop.timers import Timers
 
 # -- on the loop
 

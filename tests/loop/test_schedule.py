@@ -9,7 +9,7 @@ import pytest
 
 import dangagreen
 from dangagreen import ForeignThreadError, Loop, Socket, current_loop
-from dangagreen.core.loop import here
+from dangagreen.loop.loop import here
 
 
 class Collector(Socket):

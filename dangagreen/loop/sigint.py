@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 _OURS = "dangagreen"
-_LOOP = {"dangagreen.core.turn", "dangagreen.core.loop"}  # what waits for these to return waits for the loop
+_LOOP = {"dangagreen.loop.turn", "dangagreen.loop.loop"}  # what waits for these to return waits for the loop
 _JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
 # What is raised there, in a loop of one line, neither `except` nor `finally` around it would see (CPython 3.13).
 _LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned

@@ -1,0 +1,1 @@
+"""The event loop: pollers, timers, the turn. No greenlets here."""
