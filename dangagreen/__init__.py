@@ -1,7 +1,5 @@
 """Network servers in callback style and in sequential style, on one loop and on one and the same socket object."""
 
-from dangagreen.core.addresses import Address, SocketAddress
-from dangagreen.core.descriptor import Descriptor, SocketLike
 from dangagreen.errors import (
     BusyError,
     Cancelled,
@@ -35,6 +33,8 @@ from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.public import name_methods, publish
+from dangagreen.sockets.addresses import Address, SocketAddress
+from dangagreen.sockets.descriptor import Descriptor, SocketLike
 
 __all__ = [
     "Address",

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 SHAPE = [
     ("", "public errors tracebacks checks"),
     ("loop", "error_log pollers timers profiling sigint collecting deadlock | handlers schedule registry turn loop"),
-    ("core", "settings subclassing addresses | descriptor outgoing busy lifetime words danga sock listener"),
+    ("sockets", "settings subclassing addresses | descriptor write_queue busy lifetime endpoint danga sock listener"),
     (
         "green",
         "report | sched | parking | scopes | tasks | groups"
@@ -25,7 +25,7 @@ SHAPE = [
     ("", "__init__"),
     ("testing", "wire order clock leaks __init__"),
 ]
-BARE = {f"dangagreen.{folder}.__init__" for folder in ("loop", "core", "green")}  # a docstring and nothing else
+BARE = {f"dangagreen.{folder}.__init__" for folder in ("loop", "sockets", "green")}  # a docstring and nothing else
 THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}}
 SWITCHING = {"switch", "throw"}
 
@@ -99,11 +99,11 @@ def test_every_place_is_taken():
     [
         ("loop.pollers", "from dangagreen.loop.loop import Loop", "not below it"),
         ("loop.loop", "def f():\n    import dangagreen.green.sched", "not below it"),
-        ("core.sock", "from dangagreen.core import listener", "not below it"),
-        ("core.sock", "from dangagreen.core.sock import Socket", "not below it"),
-        ("core.sock", "from dangagreen import Socket", "not below it"),
-        ("core.sock", "from . import loop", "whole name"),
-        ("core.sock", "import dangagreen.core.colour", "no place"),
+        ("sockets.sock", "from dangagreen.sockets import listener", "not below it"),
+        ("sockets.sock", "from dangagreen.sockets.sock import Socket", "not below it"),
+        ("sockets.sock", "from dangagreen import Socket", "not below it"),
+        ("sockets.sock", "from . import loop", "whole name"),
+        ("sockets.sock", "import dangagreen.sockets.colour", "no place"),
         ("loop.loop", "from greenlet import getcurrent", "standard library"),
         ("green.streams", "import greenlet", "standard library"),
         ("green.net", "import requests", "standard library"),
@@ -111,8 +111,8 @@ def test_every_place_is_taken():
         ("green.net", "from dangagreen.testing.wire import wire", "not below it"),
         ("green.streams", "task.resume.__self__.switch()", "only green.sched"),
         ("loop.loop", "jump = worker.throw", "only green.sched"),
-        ("core.colour", "", "no place in SHAPE"),
-        ("core.__init__", "'''words'''\nfrom dangagreen.loop.loop import Loop", "nothing else"),
+        ("sockets.colour", "", "no place in SHAPE"),
+        ("sockets.__init__", "'''words'''\nfrom dangagreen.loop.loop import Loop", "nothing else"),
     ],
 )
 def test_a_bad_source_is_found(name, source, complaint):

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 import dangagreen as d
-from dangagreen.core.descriptor import Descriptor
+from dangagreen.sockets.descriptor import Descriptor
 
 LOCAL = ("127.0.0.1", 0)
 DEPTH = 3

@@ -71,5 +71,5 @@ def test_every_public_attribute_has_a_text_in_pydoc(owner):
 def test_pydoc_of_a_socket_reads_well():
     text = pydoc.render_doc(d.Socket, renderer=pydoc.plaintext)
     assert "class Socket in module dangagreen" in text
-    assert "dangagreen.core.sock.Socket" not in text
+    assert "dangagreen.sockets.sock.Socket" not in text
     assert "The number of the OS socket's file descriptor." in text

@@ -14,16 +14,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen import checks
-from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.listener import Listener as CoreListener
-from dangagreen.core.outgoing import OBSERVED, OWES
-from dangagreen.core.sock import CallbackSocket
 from dangagreen.errors import ErrorContext, connection
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.green.tasks import Task
 from dangagreen.loop.error_log import InOneLine
 from dangagreen.loop.timers import Timer
+from dangagreen.sockets.descriptor import Descriptor
+from dangagreen.sockets.listener import Listener as CoreListener
+from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.sockets.write_queue import OBSERVED, OWES
 from dangagreen.tracebacks import forget_locals
 
 log = logging.getLogger("dangagreen")

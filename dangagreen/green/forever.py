@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.core.sock import CallbackSocket
 from dangagreen.green.draining import Listener
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import Interrupts, Looks, callers, may_strike, piece_at_work
+from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

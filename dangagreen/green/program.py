@@ -13,14 +13,14 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
 
-from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.listener import Listener
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import end_forevers, scheduler, wake
 from dangagreen.green.tasks import Params, Result, Task, check_function
 from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.sigint import Interrupts
+from dangagreen.sockets.descriptor import Descriptor
+from dangagreen.sockets.listener import Listener
 
 _STOPPED = "the loop was stopped"
 

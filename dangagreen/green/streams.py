@@ -12,11 +12,11 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import Self
 
-from dangagreen.core.outgoing import MUTE, Buffer, as_bytes
 from dangagreen.errors import ClosedError, LimitError
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.reading import ReadingSocket
 from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.sockets.write_queue import MUTE, Buffer, as_bytes
 from dangagreen.tracebacks import without_traceback
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 
-from dangagreen.core.sock import CallbackSocket
 from dangagreen.errors import BusyError, connection
 from dangagreen.green.parking import parked_task
 from dangagreen.green.sched import Waiter, wake
 from dangagreen.loop.pollers import READ
+from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback
 
 

@@ -14,7 +14,7 @@ import miniredis
 import pytest
 
 import dangagreen as d
-from dangagreen.core.descriptor import Descriptor
+from dangagreen.sockets.descriptor import Descriptor
 
 LOCAL = ("127.0.0.1", 0)
 LINES = b"x" * 100_000

@@ -25,8 +25,8 @@ from dangagreen import (
     sleep,
     spawn,
 )
-from dangagreen.core.addresses import _remove_stale
 from dangagreen.loop.pollers import SelectPoller
+from dangagreen.sockets.addresses import _remove_stale
 from dangagreen.testing import BLOCK
 
 

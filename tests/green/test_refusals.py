@@ -11,9 +11,9 @@ import socket
 import pytest
 
 import dangagreen as d
-from dangagreen.core.descriptor import PAUSE_SECONDS
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import WRITE
+from dangagreen.sockets.descriptor import PAUSE_SECONDS
 
 SHORT_OF_MEMORY = pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get)
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.core.listener import Listener
+from dangagreen.sockets.listener import Listener
 
 
 class Refusing:

@@ -113,7 +113,7 @@ def test_spawn_is_refused_where_another_thread_has_closed_the_loop(in_thread):
 def test_a_look_up_that_ends_after_the_loop_was_closed_just_ends(monkeypatch, in_thread):
     import threading
 
-    from dangagreen.core import addresses
+    from dangagreen.sockets import addresses
 
     asked, answer, failed = threading.Event(), threading.Event(), []
     monkeypatch.setattr(threading, "excepthook", failed.append)

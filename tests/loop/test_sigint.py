@@ -17,7 +17,7 @@ def code_of(module):
 
 
 loops = code_of("dangagreen.loop.turn")
-ours = code_of("dangagreen.core.sock")
+ours = code_of("dangagreen.sockets.sock")
 stdlib = code_of("contextlib")
 
 
@@ -82,7 +82,7 @@ def test_in_ours_it_strikes_when_that_returns_to_the_program(noted, through):
 
     inner = eval(
         "lambda number: (raise_signal(number), steps.append('the rest of ours'))",
-        {"__name__": "dangagreen.core.sock", "raise_signal": signal.raise_signal, "steps": steps},
+        {"__name__": "dangagreen.sockets.sock", "raise_signal": signal.raise_signal, "steps": steps},
     )
 
     def program():
@@ -154,7 +154,7 @@ def program():
 @pytest.mark.parametrize("how", ["acted upon", "put back"])
 def test_once_that_is_over_nobody_is_traced_any_more(noted, monkeypatch, how):
     look = looks(noted, monkeypatch)
-    all_in_ours = eval("lambda steps: [step() for step in steps]", {"__name__": "dangagreen.core.sock"})
+    all_in_ours = eval("lambda steps: [step() for step in steps]", {"__name__": "dangagreen.sockets.sock"})
     ends = [noted.interrupts.restore]
     if how == "acted upon":  # as by the loop
         ends = [noted.interrupts.acted_upon]

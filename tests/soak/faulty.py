@@ -17,10 +17,10 @@ from typing import Any
 from unittest import mock
 
 import dangagreen as d
-from dangagreen.core.listener import Listener as CoreListener
 from dangagreen.green import connecting
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.pollers import available_pollers
+from dangagreen.sockets.listener import Listener as CoreListener
 from tests.soak import Budget
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets
 

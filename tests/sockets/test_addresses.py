@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from dangagreen import Socket, connect, serve
-from dangagreen.core import addresses
-from dangagreen.core.addresses import host_and_port, public, unix_path
+from dangagreen.sockets import addresses
+from dangagreen.sockets.addresses import host_and_port, public, unix_path
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="abstract Unix names are Linux's")
 

@@ -5,8 +5,8 @@ from itertools import islice
 import pytest
 
 from dangagreen import Socket, connect, serve, sleep, spawn, wait
-from dangagreen.core.settings import adopt_settings
 from dangagreen.errors import LimitError
+from dangagreen.sockets.settings import adopt_settings
 
 DEFAULTS = {
     "idle_timeout": None,

@@ -16,12 +16,12 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from dangagreen import checks
-from dangagreen.core.descriptor import Descriptor
-from dangagreen.core.settings import Setting, size, size_or_none
 from dangagreen.errors import BROKEN
 from dangagreen.loop.handlers import PAUSED
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import WRITE
+from dangagreen.sockets.descriptor import Descriptor
+from dangagreen.sockets.settings import Setting, size, size_or_none
 from dangagreen.tracebacks import without_traceback
 
 Buffer = bytes | bytearray | memoryview

@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen import checks
-from dangagreen.core.danga import DangaNames
-from dangagreen.core.descriptor import SocketLike
-from dangagreen.core.outgoing import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
-from dangagreen.core.settings import Setting, adopt_settings, size
-from dangagreen.core.words import InWords
 from dangagreen.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
+from dangagreen.sockets.danga import DangaNames
+from dangagreen.sockets.descriptor import SocketLike
+from dangagreen.sockets.endpoint import InWords
+from dangagreen.sockets.settings import Setting, adopt_settings, size
+from dangagreen.sockets.write_queue import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.tracebacks import without_traceback
 
 # Beside ERR and HUP, which say that their hooks were called:

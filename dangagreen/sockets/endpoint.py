@@ -10,9 +10,9 @@ import logging
 import os
 from typing import Any
 
-from dangagreen.core.addresses import public
-from dangagreen.core.lifetime import Lifetime
 from dangagreen.loop.pollers import WRITE
+from dangagreen.sockets.addresses import public
+from dangagreen.sockets.lifetime import Lifetime
 
 log = logging.getLogger("dangagreen")
 

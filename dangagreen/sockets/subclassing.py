@@ -13,7 +13,7 @@ from types import FunctionType, MemberDescriptorType
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.core.settings import NOTED, Setting, adopt_settings, notes
+from dangagreen.sockets.settings import NOTED, Setting, adopt_settings, notes
 
 _LETTERS = 2  # by so many may a name differ from another one that was meant
 

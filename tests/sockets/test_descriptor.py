@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from dangagreen import Socket
-from dangagreen.core.descriptor import Descriptor
+from dangagreen.sockets.descriptor import Descriptor
 
 
 class Reader(Socket):

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from dangagreen.core.busy import HELD, Busy
-from dangagreen.core.descriptor import PAUSE_SECONDS
-from dangagreen.core.outgoing import BLOCKED, IDLE, MUTE, Outgoing
-from dangagreen.core.settings import Setting, seconds, seconds_or_none, size
 from dangagreen.errors import BROKEN, OUT_OF_BUFFERS
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.loop.timers import Timer
+from dangagreen.sockets.busy import HELD, Busy
+from dangagreen.sockets.descriptor import PAUSE_SECONDS
+from dangagreen.sockets.settings import Setting, seconds, seconds_or_none, size
+from dangagreen.sockets.write_queue import BLOCKED, IDLE, MUTE, Outgoing
 
 _CHUNK = 65536
 _SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from dangagreen import checks
-from dangagreen.core.addresses import Address, SocketAddress, of_listener, open_listener, remove_path
-from dangagreen.core.descriptor import Descriptor
 from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import ERR, HUP, READ
 from dangagreen.loop.timers import Timer
+from dangagreen.sockets.addresses import Address, SocketAddress, of_listener, open_listener, remove_path
+from dangagreen.sockets.descriptor import Descriptor
 
 log = logging.getLogger("dangagreen")
 

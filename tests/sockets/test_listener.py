@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dangagreen import ForeignThreadError, Socket, serve
-from dangagreen.core.listener import Listener, listen
+from dangagreen.sockets.listener import Listener, listen
 
 
 class Echo(Socket):

@@ -10,8 +10,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen import Socket
-from dangagreen.core.settings import Setting
-from dangagreen.core.subclassing import _differ_little
+from dangagreen.sockets.settings import Setting
+from dangagreen.sockets.subclassing import _differ_little
 
 OURS = sorted(
     {

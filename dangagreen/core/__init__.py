@@ -1,1 +1,0 @@
-"""Callback style: the loop and what it serves. Never imports greenlet."""

@@ -1,0 +1,1 @@
+"""Sockets in callback style, and listeners. No greenlets here."""
