@@ -23,12 +23,12 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.locks import BoundedSemaphore, Lock, RLock, Semaphore
 from dangagreen.green.net import Socket, serve, serve_requests
 from dangagreen.green.parking import no_parking
-from dangagreen.green.program import run
 from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
-from dangagreen.green.report import task_table
+from dangagreen.green.run import run
 from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after, shield, timeout, timeout_at
 from dangagreen.green.several import Selectable, as_completed, select, wait
 from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
+from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer

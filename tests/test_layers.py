@@ -18,9 +18,9 @@ SHAPE = [
     ("sockets", "settings subclassing addresses | descriptor write_queue busy lifetime endpoint danga sock listener"),
     (
         "green",
-        "report | sched | parking | scopes | tasks | groups"
+        "task_table | sched | parking | scopes | tasks | groups"
         " | line locks sync passage queues channels several | watched reading streams"
-        " | draining net connecting forever | program",
+        " | draining net connecting forever | run",
     ),
     ("", "__init__"),
     ("testing", "wire order clock leaks __init__"),

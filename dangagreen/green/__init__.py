@@ -1,1 +1,1 @@
-"""Sequential style: everything that may park."""
+"""Tasks: greenlets that wait, scopes that bound their waits, groups that own them."""

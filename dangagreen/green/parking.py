@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from dangagreen.errors import Cancelled, CannotParkError
-from dangagreen.green.report import described
 from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
+from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.turn import LONG_TURN
 

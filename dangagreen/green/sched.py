@@ -15,7 +15,7 @@ from typing import Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from dangagreen.errors import Cancelled, CannotParkError
-from dangagreen.green.report import table
+from dangagreen.green.task_table import table
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
 

@@ -18,9 +18,9 @@ from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.green.parking import current_waiter, entering, give_way, park, park_for, parks, undo_giving_way
-from dangagreen.green.report import described
 from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
 from dangagreen.green.scopes import CancelScope, abandon, spread
+from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.tracebacks import forget_locals, without_traceback
 

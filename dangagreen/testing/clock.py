@@ -11,7 +11,7 @@ from random import Random
 
 from dangagreen import checks
 from dangagreen.errors import Deadlock
-from dangagreen.green.report import task_table
+from dangagreen.green.task_table import task_table
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import Events, Poller, available_pollers
 from dangagreen.testing.order import shuffle_tasks
