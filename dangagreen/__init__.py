@@ -15,19 +15,14 @@ from dangagreen.errors import (
     ShutDown,
     TaskCancelledError,
 )
-from dangagreen.green.channels import Channel, Future
 from dangagreen.green.connecting import connect
 from dangagreen.green.draining import Listener
 from dangagreen.green.forever import serve_forever
 from dangagreen.green.groups import TaskGroup
-from dangagreen.green.locks import BoundedSemaphore, Lock, RLock, Semaphore
 from dangagreen.green.net import Socket, serve, serve_requests
 from dangagreen.green.parking import no_parking
-from dangagreen.green.queues import LifoQueue, PriorityQueue, Queue
 from dangagreen.green.run import run
 from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after, shield, timeout, timeout_at
-from dangagreen.green.several import Selectable, as_completed, select, wait
-from dangagreen.green.sync import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 from dangagreen.loop.loop import Loop, current_loop
@@ -35,6 +30,11 @@ from dangagreen.loop.timers import Timer
 from dangagreen.public import name_methods, publish
 from dangagreen.sockets.addresses import Address, SocketAddress
 from dangagreen.sockets.descriptor import Descriptor, SocketLike
+from dangagreen.sync.channels import Channel, Future
+from dangagreen.sync.events import Barrier, BrokenBarrierError, Condition, Event
+from dangagreen.sync.locks import BoundedSemaphore, Lock, RLock, Semaphore
+from dangagreen.sync.multiwait import Selectable, as_completed, select, wait
+from dangagreen.sync.queues import LifoQueue, PriorityQueue, Queue
 
 __all__ = [
     "Address",

@@ -18,14 +18,16 @@ SHAPE = [
     ("sockets", "settings subclassing addresses | descriptor write_queue busy lifetime endpoint danga sock listener"),
     (
         "green",
-        "task_table | sched | parking | scopes | tasks | groups"
-        " | line locks sync passage queues channels several | watched reading streams"
+        "task_table | sched | parking | scopes | tasks | groups | watched reading streams"
         " | draining net connecting forever | run",
     ),
+    ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("", "__init__"),
     ("testing", "wire order clock leaks __init__"),
 ]
-BARE = {f"dangagreen.{folder}.__init__" for folder in ("loop", "sockets", "green")}  # a docstring and nothing else
+BARE = {
+    f"dangagreen.{folder}.__init__" for folder in ("loop", "sockets", "green", "sync")
+}  # a docstring and nothing else
 THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}}
 SWITCHING = {"switch", "throw"}
 

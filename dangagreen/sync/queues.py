@@ -18,9 +18,9 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.errors import ShutDown
 from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.passage import Item, Passage, leave_getters, leave_putters
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.loop.loop import Loop
+from dangagreen.sync.handoff import Item, Passage, leave_getters, leave_putters
 
 
 class Queue(Passage[Item]):

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 import dangagreen as d
-from dangagreen.green.line import Line
 from dangagreen.green.sched import Waiter
+from dangagreen.sync.wait_queue import Line
 
 pytestmark = pytest.mark.in_order  # of spawning: who waits first is served first
 

@@ -11,10 +11,10 @@ from threading import BrokenBarrierError as BrokenBarrierError
 from types import TracebackType
 
 from dangagreen import checks
-from dangagreen.green.line import Line
-from dangagreen.green.locks import Lock, Mutex, RLock, caller, words
 from dangagreen.green.parking import entering, parks
 from dangagreen.green.sched import Wait, wake
+from dangagreen.sync.locks import Lock, Mutex, RLock, caller, words
+from dangagreen.sync.wait_queue import Line
 
 
 class Event(Line):

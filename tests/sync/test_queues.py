@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.green.queues import _undo_pop, _undo_push
+from dangagreen.sync.queues import _undo_pop, _undo_push
 
 ALL = (d.Queue, d.LifoQueue, d.PriorityQueue)
 

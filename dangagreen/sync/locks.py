@@ -10,11 +10,11 @@ from _thread import TIMEOUT_MAX, get_ident
 from types import TracebackType
 
 from dangagreen import checks
-from dangagreen.green.line import Line
 from dangagreen.green.parking import check_present, current_waiter, entering, parks
 from dangagreen.green.sched import Wait, Waiter, top_level
 from dangagreen.green.scopes import shield
 from dangagreen.loop.loop import Loop
+from dangagreen.sync.wait_queue import Line
 
 _ONE = 1  # what `is not` compares: another object of that value is checked, and does no harm
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.green import channels, queues
 from dangagreen.green.parking import entering, park
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.loop.loop import here
+from dangagreen.sync import channels, queues
 from dangagreen.testing import no_leaks, virtual_loop
 
 # -- random interleavings

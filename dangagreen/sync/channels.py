@@ -18,9 +18,9 @@ from typing import Generic, TypeVar
 from dangagreen import checks
 from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
 from dangagreen.green.parking import entering, park_for, parks
-from dangagreen.green.passage import Item, Passage, Source, leave_getters, leave_putters
 from dangagreen.green.sched import Wait, Waiter
 from dangagreen.loop.loop import Loop
+from dangagreen.sync.handoff import Item, Passage, Source, leave_getters, leave_putters
 
 Value = TypeVar("Value")
 

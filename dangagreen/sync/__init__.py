@@ -1,0 +1,1 @@
+"""Between tasks: locks, events, queues, channels, and waiting for several of them."""
