@@ -15,11 +15,7 @@ from dangagreen.errors import (
     ShutDown,
     TaskCancelledError,
 )
-from dangagreen.green.connecting import connect
-from dangagreen.green.draining import Listener
-from dangagreen.green.forever import serve_forever
 from dangagreen.green.groups import TaskGroup
-from dangagreen.green.net import Socket, serve, serve_requests
 from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
 from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after, shield, timeout, timeout_at
@@ -27,6 +23,10 @@ from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
+from dangagreen.net.connecting import connect
+from dangagreen.net.draining import Listener
+from dangagreen.net.serve_forever import serve_forever
+from dangagreen.net.serving import Socket, serve, serve_requests
 from dangagreen.public import name_methods, publish
 from dangagreen.sockets.addresses import Address, SocketAddress
 from dangagreen.sockets.descriptor import Descriptor, SocketLike

@@ -1,7 +1,7 @@
 """The layers, read from the sources: no module imports one above it, and only `green.sched` knows of greenlets.
 
-A module may import the standard library and the modules to its left in SHAPE, where `|` parts the layers for the
-reader. A new module fails these tests until it has a place there.
+A module may import the standard library, the modules to its left in SHAPE and those of the folders before, where `|`
+parts the layers for the reader. A new module fails these tests until it has a place there.
 """
 
 import ast
@@ -12,22 +12,23 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
+# (folder, its modules), leftmost and uppermost the lowest
 SHAPE = [
     ("", "public errors tracebacks checks"),
     ("loop", "error_log pollers timers profiling sigint collecting deadlock | handlers schedule registry turn loop"),
     ("sockets", "settings subclassing addresses | descriptor write_queue busy lifetime endpoint danga sock listener"),
-    (
-        "green",
-        "task_table | sched | parking | scopes | tasks | groups | watched reading streams"
-        " | draining net connecting forever | run",
-    ),
+    ("green", "task_table | sched | parking | scopes | tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
+    ("streams", "readiness | reading | writing"),
+    ("net", "draining | serving | connecting serve_forever"),
     ("", "__init__"),
     ("testing", "wire order clock leaks __init__"),
 ]
-BARE = {
-    f"dangagreen.{folder}.__init__" for folder in ("loop", "sockets", "green", "sync")
-}  # a docstring and nothing else
+BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in ("", "testing")}  # a docstring, no more
+STRANGERS = {
+    "dangagreen.sync": "dangagreen.streams",
+    "dangagreen.streams": "dangagreen.sync",
+}  # know nothing of each other
 THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}}
 SWITCHING = {"switch", "throw"}
 
@@ -80,6 +81,8 @@ def faults(name, source):
             found.append(f"{name}:{line} imports {target}, which has no place in SHAPE")
         elif ORDER.index(full) >= place:
             found.append(f"{name}:{line} imports {target}, which is not below it")
+        elif (folder := name.rpartition(".")[0]) in STRANGERS and target.startswith(STRANGERS[folder]):
+            found.append(f"{name}:{line} imports {target}: sync and streams know nothing of each other")
     if "greenlet" not in THIRD_PARTY.get(name, ()):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in SWITCHING:
@@ -107,11 +110,12 @@ def test_every_place_is_taken():
         ("sockets.sock", "from . import loop", "whole name"),
         ("sockets.sock", "import dangagreen.sockets.colour", "no place"),
         ("loop.loop", "from greenlet import getcurrent", "standard library"),
-        ("green.streams", "import greenlet", "standard library"),
-        ("green.net", "import requests", "standard library"),
-        ("green.net", "from dangagreen.testing import wire", "not below it"),
-        ("green.net", "from dangagreen.testing.wire import wire", "not below it"),
-        ("green.streams", "task.resume.__self__.switch()", "only green.sched"),
+        ("streams.writing", "import greenlet", "standard library"),
+        ("streams.writing", "from dangagreen.sync import locks", "nothing of each other"),
+        ("net.serving", "import requests", "standard library"),
+        ("net.serving", "from dangagreen.testing import wire", "not below it"),
+        ("net.serving", "from dangagreen.testing.wire import wire", "not below it"),
+        ("streams.writing", "task.resume.__self__.switch()", "only green.sched"),
         ("loop.loop", "jump = worker.throw", "only green.sched"),
         ("sockets.colour", "", "no place in SHAPE"),
         ("sockets.__init__", "'''words'''\nfrom dangagreen.loop.loop import Loop", "nothing else"),

@@ -17,9 +17,9 @@ from typing import Any
 from unittest import mock
 
 import dangagreen as d
-from dangagreen.green import connecting
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.pollers import available_pollers
+from dangagreen.net import connecting
 from dangagreen.sockets.listener import Listener as CoreListener
 from tests.soak import Budget
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets

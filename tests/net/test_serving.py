@@ -17,8 +17,8 @@ from typing import ClassVar
 import pytest
 
 import dangagreen as d
-from dangagreen.green import connecting
 from dangagreen.green.sched import scheduler
+from dangagreen.net import connecting
 
 var = contextvars.ContextVar("var", default="unset")
 LOCAL = ("127.0.0.1", 0)

@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.green.draining import Listener
 from dangagreen.green.parking import entering, park, parks
 from dangagreen.green.sched import Wait, Waiter, scheduler, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import Interrupts, Looks, callers, may_strike, piece_at_work
+from dangagreen.net.draining import Listener
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback
 

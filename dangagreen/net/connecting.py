@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from dangagreen import checks
-from dangagreen.green.net import Socket, check_socket_class
 from dangagreen.green.parking import entering, park_for, parks
 from dangagreen.green.sched import Wait, Waiter, wake
-from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import sleep
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.pollers import WRITE
+from dangagreen.net.serving import Socket, check_socket_class
 from dangagreen.sockets.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.subclassing import check_initialised
+from dangagreen.streams.writing import StreamSocket
 
 
 class _Connecting(Descriptor):

@@ -15,11 +15,10 @@ from typing import Any, TypeVar, overload
 
 from dangagreen import checks
 from dangagreen.errors import ClosedError, IncompleteReadError, connection
-from dangagreen.green.draining import Handling, Listener
 from dangagreen.green.parking import GIVING_WAY, give_way
-from dangagreen.green.streams import StreamSocket
 from dangagreen.green.tasks import check_function
 from dangagreen.loop.loop import Loop
+from dangagreen.net.draining import Handling, Listener
 from dangagreen.sockets.addresses import Address
 from dangagreen.sockets.busy import HELD
 from dangagreen.sockets.listener import Listener as CoreListener
@@ -27,6 +26,7 @@ from dangagreen.sockets.listener import listen
 from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sockets.subclassing import check_identity, check_initialised, check_subclass
+from dangagreen.streams.writing import StreamSocket
 from dangagreen.tracebacks import is_like
 
 log = logging.getLogger("dangagreen")

@@ -14,9 +14,9 @@ from typing import Self
 
 from dangagreen.errors import ClosedError, LimitError
 from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.reading import ReadingSocket
 from dangagreen.green.sched import Wait, Waiter, wake
 from dangagreen.sockets.write_queue import MUTE, Buffer, as_bytes
+from dangagreen.streams.reading import ReadingSocket
 from dangagreen.tracebacks import without_traceback
 
 

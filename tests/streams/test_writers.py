@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 import dangagreen as d
-from dangagreen.green import streams
+from dangagreen.streams import writing as streams
 
 
 class Small(d.Socket):

@@ -17,11 +17,11 @@ from dangagreen import checks
 from dangagreen.errors import ClosedError, IncompleteReadError, LimitError, peer_of
 from dangagreen.green.parking import entering, park, parked_task, parks
 from dangagreen.green.sched import Wait, Waiter, wake
-from dangagreen.green.watched import WatchedSocket
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.sockets.sock import BY_PEER, room_of
 from dangagreen.sockets.write_queue import OBSERVED, OWES, as_bytes
+from dangagreen.streams.readiness import WatchedSocket
 from dangagreen.tracebacks import without_traceback
 
 _CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them

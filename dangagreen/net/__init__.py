@@ -1,0 +1,1 @@
+"""Servers and clients: serve, connect, graceful shutdown."""

@@ -1,0 +1,1 @@
+"""Sequential style: the calls of a socket that look blocking."""
