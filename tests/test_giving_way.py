@@ -140,7 +140,7 @@ SCENARIOS = {
     "connecting.connect": connect,
     "groups.TaskGroup.__exit__": lambda ready: enter(d.TaskGroup()),
     "draining.Listener.drain": lambda ready: ready.ended_listener().drain(),
-    "forever.serve_forever": end_forever,
+    "serve_forever.serve_forever": end_forever,
     "locks.Mutex.__enter__": lambda ready: enter(ready.lock),
     "locks.Mutex.acquire": lambda ready: take(ready.lock),
     "locks.Semaphore.__enter__": lambda ready: enter(ready.semaphore),
@@ -153,12 +153,12 @@ SCENARIOS = {
     "queues.Queue.get": lambda ready: put_and_get(ready.queue),
     "queues.Queue.put": lambda ready: put_and_get(ready.queue),
     "queues.Queue.join": lambda ready: d.Queue().join(),
-    "several.as_completed": lambda ready: next(d.as_completed([ready.ended])),
-    "several.select": lambda ready: d.select(ready.event),
-    "several.wait": lambda ready: d.wait([ready.ended]),
-    "streams.StreamSocket.__exit__": leave_socket,
-    "streams.StreamSocket.drain": lambda ready: ready.near.drain(),
-    "streams.StreamSocket.write_all": write,
+    "multiwait.as_completed": lambda ready: next(d.as_completed([ready.ended])),
+    "multiwait.select": lambda ready: d.select(ready.event),
+    "multiwait.wait": lambda ready: d.wait([ready.ended]),
+    "writing.StreamSocket.__exit__": leave_socket,
+    "writing.StreamSocket.drain": lambda ready: ready.near.drain(),
+    "writing.StreamSocket.write_all": write,
     "reading.ReadingSocket.__iter__": lines,
     "reading.ReadingSocket.read_exactly": lambda ready: ready.near.read_exactly(0),
     "reading.ReadingSocket.read_line": lambda ready: ready.at_end.read_line(),
@@ -166,12 +166,12 @@ SCENARIOS = {
     "reading.ReadingSocket.read_some_into": lambda ready: ready.at_end.read_some_into(bytearray(9)),
     "reading.ReadingSocket.read_to_end": lambda ready: ready.at_end.read_to_end(),
     "reading.ReadingSocket.read_until": lambda ready: ready.at_end.read_until(b"\n"),
-    "sync.Barrier.wait": lambda ready: d.Barrier(1).wait(),
-    "sync.Condition.__enter__": lambda ready: enter(ready.condition),
-    "sync.Condition.acquire": lambda ready: take(ready.condition),
-    "sync.Condition.wait": lambda ready: wait_of_condition(ready.condition),
-    "sync.Condition.wait_for": lambda ready: wait_for_of_condition(ready.condition),
-    "sync.Event.wait": lambda ready: ready.event.wait(),
+    "events.Barrier.wait": lambda ready: d.Barrier(1).wait(),
+    "events.Condition.__enter__": lambda ready: enter(ready.condition),
+    "events.Condition.acquire": lambda ready: take(ready.condition),
+    "events.Condition.wait": lambda ready: wait_of_condition(ready.condition),
+    "events.Condition.wait_for": lambda ready: wait_for_of_condition(ready.condition),
+    "events.Event.wait": lambda ready: ready.event.wait(),
     "tasks.Task.join": lambda ready: ready.ended.join(),
     "tasks.sleep": lambda ready: d.sleep(0),
     "tasks.sleep_until": lambda ready: d.sleep_until(0),
@@ -187,18 +187,18 @@ INNER = {"parking.park", "parking.park_for", "parking.give_way"}  # what all of 
 
 
 def parking_functions():
-    """The names of all public functions and methods of the greenlet layer that are marked as such that park."""
-    for found in pkgutil.iter_modules(d.green.__path__):
-        module = importlib.import_module(f"dangagreen.green.{found.name}")
+    """The names of all public functions and methods that are marked as such that park, from their module's name on."""
+    for found in pkgutil.walk_packages(d.__path__, "dangagreen."):
+        module = importlib.import_module(found.name)
         written = set(re.findall(r"^(?:def|class) (\w+)", inspect.getsource(module), re.MULTILINE))
         for name, thing in vars(module).items():
             if name not in written or name.startswith("_"):
                 continue
             if isinstance(thing, FunctionType) and getattr(thing, "__parks__", False):
-                yield f"{found.name}.{name}"
+                yield f"{module.__name__.rpartition('.')[2]}.{name}"
             for method, function in vars(thing).items() if isinstance(thing, type) else ():
                 if getattr(function, "__parks__", False):
-                    yield f"{found.name}.{name}.{method}"
+                    yield f"{module.__name__.rpartition('.')[2]}.{name}.{method}"
 
 
 def test_every_function_that_parks_has_a_scenario():
@@ -235,7 +235,7 @@ def test_a_ticker_lives_beside(ready_loop, scenario):
     assert ticker.result() >= 95
 
 
-STILL = ["sync.Event.wait", "queues.Queue.get", "reading.ReadingSocket.read_some", "streams.StreamSocket.write_all"]
+STILL = ["events.Event.wait", "queues.Queue.get", "reading.ReadingSocket.read_some", "writing.StreamSocket.write_all"]
 BLOCKS = [*((name, WORK) for name in SCENARIOS), *((name, 0.0) for name in STILL)]
 
 
@@ -262,7 +262,7 @@ def test_a_block_around_it_ends_in_time(ready_loop, name, work):
 
 
 @pytest.mark.parametrize(
-    "name", ["sync.Event.wait", "queues.Queue.put", "locks.Mutex.__enter__", "streams.StreamSocket.drain"]
+    "name", ["events.Event.wait", "queues.Queue.put", "locks.Mutex.__enter__", "writing.StreamSocket.drain"]
 )
 def test_in_top_level_code_the_loop_runs_meanwhile(ready_loop, name):
     loop, keep = ready_loop

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dangagreen.loop import deadlock as outside
+from dangagreen.loop import deadlock
 from dangagreen.loop.deadlock import who_might_wake
 from dangagreen.loop.sigint import Interrupts
 
@@ -28,7 +28,7 @@ def no_signals():
 @pytest.fixture
 def alone(monkeypatch):
     """No thread but this one, whatever the test runner has started."""
-    monkeypatch.setattr(outside, "_threads", lambda: 1)
+    monkeypatch.setattr(deadlock, "_threads", lambda: 1)
 
 
 def test_nobody(no_signals, alone):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dangagreen.loop import sigint as interrupts
+from dangagreen.loop import sigint
 from dangagreen.loop.sigint import Interrupts, Looks
 
 
@@ -99,7 +99,7 @@ def test_in_ours_it_strikes_when_that_returns_to_the_program(noted, through):
 
 def looks(noted, monkeypatch):
     """A function that is a look, in our code, whether that has returned."""
-    monkeypatch.setattr(interrupts, "_thread", SimpleNamespace(start_new_thread=lambda *_args: None))
+    monkeypatch.setattr(sigint, "_thread", SimpleNamespace(start_new_thread=lambda *_args: None))
 
     def look():
         noted.interrupts._looks.own = True
@@ -187,8 +187,8 @@ def test_the_looks_whether_ours_has_returned_stay_frequent(monkeypatch):
         slept.append(seconds)
         looks.wanted = len(slept) < 50
 
-    monkeypatch.setattr(interrupts, "time", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(interrupts, "_thread", SimpleNamespace(interrupt_main=list))
+    monkeypatch.setattr(sigint, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(sigint, "_thread", SimpleNamespace(interrupt_main=list))
     looks._look(0.25)
     assert slept[0] == 0.25
     assert sum(slept[1:]) < 0.5
@@ -198,7 +198,7 @@ def test_without_a_thread_for_the_looks_the_second_one_strikes(noted, monkeypatc
     def no_thread(*_args):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(interrupts, "_thread", SimpleNamespace(start_new_thread=no_thread))
+    monkeypatch.setattr(sigint, "_thread", SimpleNamespace(start_new_thread=no_thread))
     ours(signal.raise_signal, signal.SIGINT)
     assert noted == ["noted"]
     with pytest.raises(KeyboardInterrupt):
@@ -222,9 +222,9 @@ def test_in_a_del_it_is_noted(noted):
 def test_a_handler_of_the_programs_own_is_left_alone():
     old = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        interrupts = Interrupts(lambda: None)
+        sigint = Interrupts(lambda: None)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        interrupts.restore()
+        sigint.restore()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, old)
