@@ -40,7 +40,7 @@ def test_each_process_finds_the_same_tests_in_the_same_order():
 
 @pytest.mark.slow
 def test_cpythons_own_tests_are_skipped_where_python_comes_without():
-    names = [str(TESTS / "green" / name) for name in ("test_sync_stdlib.py", "test_queues_cpython.py")]
+    names = [str(TESTS / "sync" / name) for name in ("test_events_stdlib.py", "test_queues_cpython.py")]
     printed = run("-rs", *names, before="sys.modules['test'] = None")
     assert printed.count("libpython3") == 2
     assert re.search(r"^\d+ passed|^\d+ skipped", printed.splitlines()[-1])
@@ -48,7 +48,7 @@ def test_cpythons_own_tests_are_skipped_where_python_comes_without():
 
 @pytest.mark.slow
 def test_the_limit_of_open_files_is_raised_or_the_test_says_what_it_needs():
-    name = f"{TESTS / 'green' / 'test_shutdown.py'}::test_the_listening_socket_closes_as_soon_as_the_queue_is_empty"
+    name = f"{TESTS / 'net' / 'test_draining.py'}::test_the_listening_socket_closes_as_soon_as_the_queue_is_empty"
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, {}))"
     hard = "resource.getrlimit(resource.RLIMIT_NOFILE)[1]"
     assert "5 passed" in run(name, before=limit.format(hard))
