@@ -26,9 +26,8 @@ from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections import deque
 from collections.abc import Callable
 
-from output import tell
-
 from dangagreen import LimitError, Socket, SocketLike, serve, serve_forever, timeout
+from output import tell
 
 LOGIN_SECONDS = 60.0
 TOLD_AT_ONCE = 8  # times that somebody is told something, before others have their turn

@@ -30,8 +30,6 @@ from typing import TypeVar
 from urllib.parse import SplitResult, unquote_to_bytes, urldefrag, urlsplit
 
 from crawler_links import HTML, links, media_type, resolve, same_site
-from output import complain, tell
-
 from dangagreen import (
     IncompleteReadError,
     LimitError,
@@ -46,6 +44,7 @@ from dangagreen import (
     spawn,
     timeout,
 )
+from output import complain, tell
 
 LONGEST_HEAD = 64 * 1024  # bytes of status line and headers
 Number = TypeVar("Number", int, float)

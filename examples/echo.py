@@ -11,9 +11,8 @@ only while there is something to answer: an idle connection is as cheap as in ca
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 
-from output import tell
-
 from dangagreen import Listener, Socket, serve, serve_forever, serve_requests
+from output import tell
 
 
 class Echo(Socket):

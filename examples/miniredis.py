@@ -32,14 +32,13 @@ from typing import Any, cast
 
 import miniredis_clients
 import miniredis_keys
+from dangagreen import serve, serve_forever, serve_requests
 from miniredis_clients import Client, monitors, queue, show, take_queue
 from miniredis_glob import glob
 from miniredis_keys import Command
 from miniredis_protocol import MANY, NoArray, Refusal, Reply, Request, Work, in_portions, read_request
 from miniredis_status import StatusPage, status
 from output import tell
-
-from dangagreen import serve, serve_forever, serve_requests
 
 
 def talk(client: Client) -> None:

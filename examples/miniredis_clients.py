@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+from dangagreen import Socket, SocketLike
 from miniredis_glob import Glob, glob
 from miniredis_keys import Command, keys
 from miniredis_protocol import (
@@ -33,8 +34,6 @@ from miniredis_protocol import (
     pieces,
     simple,
 )
-
-from dangagreen import Socket, SocketLike
 
 MOST_NAMES = 10_000  # that a client watches, or has subscribed to: all are to be left when it goes
 MOST_QUEUED = 32 * 1024 * 1024  # bytes of requests in a transaction

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from dangagreen import Timer, current_loop
 from miniredis_glob import Glob, glob
 from miniredis_protocol import LONGEST_BULK, MANY, SYNTAX, Refusal, Reply, Work, batches, number
-
-from dangagreen import Timer, current_loop
 
 BUCKETS = 4096
 LARGE = 64 * 1024  # bytes: from here on what is appended grows in place

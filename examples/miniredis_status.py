@@ -7,11 +7,10 @@ import re
 import sys
 from resource import RUSAGE_SELF, getrusage
 
+from dangagreen import Socket, current_loop
 from miniredis_clients import everybody
 from miniredis_keys import keys
 from miniredis_protocol import Reply, Text
-
-from dangagreen import Socket, current_loop
 
 LONGEST_REQUEST = 64 * 1024
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">

@@ -152,7 +152,7 @@ CONTESTANTS = (
     Contestant("perl", "Danga::Socket (Perl)", "perl", "danga.pl", micro="danga.pl", micro_modes=TIMERS,
                imports="Danga::Socket", slowness=500),
     Contestant("ddlockd", "ddlockd on dangagreen", "greenlet", modes=("locks",),
-               program=("examples/ddlockd.py", "--port=0", "--bind=127.0.0.1")),
+               program=("examples/ddlockd", "--port=0", "--bind=127.0.0.1")),
     Contestant("ddlockd-perl", "ddlockd, the original (Perl)", "ddlockd", modes=("locks",),
                program=("-m", "tests.bench.servers.original")),
 )  # fmt: skip

@@ -106,7 +106,7 @@ WORKLOADS = (
     *(
         Workload(
             f"locks{count}", f"Locks, {count} connection{'s' if count > 1 else ''}",
-            "examples/ddlockd.py beside the original in Perl: on each connection a lock is taken, then freed.",
+            "examples/ddlockd beside the original in Perl: on each connection a lock is taken, then freed.",
             "pair", 50_000, mode="locks", load=_locks(count), smallest=500, reference="ddlockd-perl",
         )
         for count in (1, 50, 500)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from lock_clients import in_memory
 from programs import Program
 
 
@@ -22,6 +25,35 @@ def start(tmp_path: Path) -> Iterator[Callable[..., list[int]]]:
         yield start
         for program in programs:
             program.end()
+    finally:
+        for program in programs:
+            program.process.kill()
+            program.process.communicate()
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """ddlockd on a virtual clock, without a listener: the loop."""
+    with in_memory() as loop:
+        yield loop
+
+
+@pytest.fixture
+def ddlockd(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """`ddlockd(*options, port=0, freed=0)` starts ddlockd; `freed`: it says, on so many lines, what it has freed."""
+    programs: list[Program] = []
+
+    def start(*options: str, port: int = 0, freed: int = 0) -> Program:
+        arguments = (f"--port={port}", "--bind=127.0.0.1", *options)
+        program = Program("ddlockd", arguments, 1, tmp_path / f"stderr{len(programs)}", before=freed)
+        programs.append(program)
+        return program
+
+    try:
+        yield start
+        for program in programs:
+            if program.process.returncode is None:
+                program.end()
     finally:
         for program in programs:
             program.process.kill()

@@ -17,18 +17,19 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 SECONDS = 10.0  # what a program may take to start, to end, and to answer
 
 
+def command(name: str, *options: str) -> list[str]:
+    """What starts an example, which is a module or a package."""
+    package = EXAMPLES / name
+    return [sys.executable, "-W", "error", str(package if package.is_dir() else f"{package}.py"), *options]
+
+
 class Program:
     """A running example: the ports that it printed, one a line, and the other lines before them."""
 
     def __init__(self, name: str, options: tuple[str, ...], lines: int, errors: Path, before: int = 0) -> None:
         self.errors = errors
         with errors.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(EXAMPLES / name), *options],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
+            self.process = subprocess.Popen(command(name, *options), stdout=subprocess.PIPE, stderr=stderr, text=True)
         self.printed = [self.process.stdout.readline() for _ in range(before + lines)]
         self.ports = [int(port) for line in self.printed for port in re.findall(r":(\d+)/?$", line)]
         assert len(self.ports) == lines, [*self.printed, errors.read_text()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from programs import SECONDS, connected
 
 LONGEST_BULK = 32 * 1024 * 1024

@@ -6,21 +6,23 @@ import ast
 import importlib
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from programs import EXAMPLES, SECONDS
+
+from programs import EXAMPLES, SECONDS, command
 
 
 def test_every_example_has_tests() -> None:
-    here = Path(__file__).parent
-    missing = [path.name for path in EXAMPLES.glob("*.py") if not (here / f"test_{path.stem}.py").exists()]
-    assert missing == []
+    """A file for each module: `test_miniredis_keys.py` for `miniredis/keys.py`."""
+    modules = [path.relative_to(EXAMPLES).with_suffix("") for path in EXAMPLES.rglob("*.py") if path.name[0] != "_"]
+    names = {f"test_{'_'.join(module.parts)}.py" for module in modules}
+    assert len(names) > 15
+    assert {name for name in names if not (Path(__file__).parent / name).exists()} == set()
 
 
 def test_examples_import_what_is_public() -> None:
-    for path in EXAMPLES.glob("*.py"):
+    for path in EXAMPLES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -33,8 +35,7 @@ def test_examples_import_what_is_public() -> None:
 
 def run(name: str, *options: str) -> tuple[int, str, str]:
     """What becomes of a program that ends by itself: its status, its output, and its complaints."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(command(name, *options), capture_output=True, text=True, timeout=SECONDS)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -42,7 +43,7 @@ def run(name: str, *options: str) -> tuple[int, str, str]:
 def test_a_port_in_use_is_told_in_a_line(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        status, output, complaint = run(f"{name}.py", "--port", port)
+        status, output, complaint = run(name, "--port", port)
     assert (status, output) == (1, "")
     assert complaint.startswith(f"{name}: ")
     assert port in complaint
@@ -54,7 +55,7 @@ def test_a_port_in_use_is_told_in_a_line(name: str) -> None:
     [("echo", "how it is written"), ("chat", "time to log in"), ("crawler", "pages at a time"), ("miniredis", "picks")],
 )
 def test_help_tells_what_an_option_is_and_its_default(name: str, words: str) -> None:
-    status, output, complaint = run(f"{name}.py", "--help")
+    status, output, complaint = run(name, "--help")
     assert (status, complaint) == (0, "")
     assert words in output
     options = output.count("\n  --")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from programs import Program, connected
 
 
@@ -46,7 +47,7 @@ def member(port: int, name: str) -> Iterator[Terminal]:
 
 @pytest.fixture
 def port(start: Any) -> int:
-    return start("chat.py", "--port", "0")[0]
+    return start("chat", "--port", "0")[0]
 
 
 def test_members_talk(port: int) -> None:
@@ -101,7 +102,7 @@ def test_a_name_is_had_once(port: int) -> None:
 
 
 def test_one_who_does_not_log_in_is_sent_away(start: Any) -> None:
-    (port,) = start("chat.py", "--port", "0", "--login-seconds", "0.2")
+    (port,) = start("chat", "--port", "0", "--login-seconds", "0.2")
     with terminal(port) as user:
         user.sock.sendall(b"an")
         user.sees("* What is your name?", "* That took too long.", "* Goodbye.")
@@ -112,7 +113,7 @@ def test_one_who_does_not_log_in_is_sent_away(start: Any) -> None:
 
 
 def test_a_full_room(start: Any) -> None:
-    (port,) = start("chat.py", "--port", "0", "--most", "1")
+    (port,) = start("chat", "--port", "0", "--most", "1")
     with member(port, "ann"), terminal(port) as bob:
         bob.type("bob")
         bob.sees("* What is your name?", "* The room is full.", "* Goodbye.")
@@ -120,7 +121,7 @@ def test_a_full_room(start: Any) -> None:
 
 
 def test_a_silent_member_is_closed(start: Any) -> None:
-    (port,) = start("chat.py", "--port", "0", "--idle-seconds", "0.3")
+    (port,) = start("chat", "--port", "0", "--idle-seconds", "0.3")
     with member(port, "ann") as ann:
         assert ann.replies.read() == b""
 
@@ -171,7 +172,7 @@ def test_one_who_does_not_read_is_dropped_and_delays_nobody(port: int) -> None:
 
 
 def test_everybody_hears_the_end(tmp_path: Path) -> None:
-    program = Program("chat.py", ("--port", "0"), 1, tmp_path / "errors")
+    program = Program("chat", ("--port", "0"), 1, tmp_path / "errors")
     try:
         (port,) = program.ports
         with member(port, "ann") as ann, terminal(port) as unnamed:

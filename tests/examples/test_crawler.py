@@ -7,17 +7,17 @@ import http.server
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import crawler
 import pytest
-from programs import EXAMPLES, SECONDS
 
-CRAWLER = [sys.executable, "-W", "error", str(EXAMPLES / "crawler.py")]
+import crawler
+from programs import SECONDS, command
+
+CRAWLER = command("crawler")
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 
 

@@ -6,6 +6,7 @@ import random
 from urllib.parse import urlsplit
 
 import pytest
+
 from crawler_links import LONGEST_TAG, PIECE, Page, decoder, encoding, links, media_type, resolve, same_site
 
 HERE = "http://h/dir/page"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from programs import answer, connected
 
 
 @pytest.mark.parametrize("style", ["callback", "sequential", "requests"])
 def test_echo(start: Any, style: str) -> None:
-    (port,) = start("echo.py", "--style", style, "--port", "0")
+    (port,) = start("echo", "--style", style, "--port", "0")
     with connected(port) as (one, _), connected(port) as (other, _):
         for sock, word in (one, b"one\n"), (other, b"two, without an end of line"), (one, b"three\0\xff"):
             sock.sendall(word)

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import chat
-import ddlockd
-import echo
-import miniredis
 import pytest
 
+import chat
 import dangagreen as d
+import echo
+import miniredis
+from ddlockd.client import Client
 
 BUSY = 4
 PINGS = 60
@@ -103,7 +103,7 @@ SERVERS: dict[str, tuple[Callable[[], Any], bytes, bytes, bytes, bytes]] = {
         lambda: d.serve_requests(("127.0.0.1", 0), miniredis.talk, socket_class=miniredis.Client),
         *(b"PING\r\n", b"+PONG\r\n") * 2,
     ),
-    "ddlockd": (lambda: d.serve(("127.0.0.1", 0), ddlockd.Client), *(b"noop\n", b"OK \r\n") * 2),
+    "ddlockd": (lambda: d.serve(("127.0.0.1", 0), Client), *(b"noop\n", b"OK \r\n") * 2),
 }
 
 

@@ -6,15 +6,15 @@ import gc
 import socket
 import struct
 
-import chat
-import crawler
-import ddlockd
-import echo
-import miniredis
 import pytest
 
+import chat
+import crawler
 import dangagreen as d
+import echo
+import miniredis
 from dangagreen.sockets.descriptor import Descriptor
+from ddlockd.client import Client
 
 LOCAL = ("127.0.0.1", 0)
 LINES = b"x" * 100_000
@@ -43,7 +43,7 @@ SERVERS = {
         lambda: d.serve(LOCAL, miniredis.StatusPage), [b"GET / HTTP/1.1\r\n\r\n", b"GET /none HTTP/1.1\r\n\r\n", LINES]
     ),
     "ddlockd": (
-        lambda: d.serve(LOCAL, ddlockd.Client),
+        lambda: d.serve(LOCAL, Client),
         [b"trylock lock=a\r\nlock lock=b\r\nlocks\r\n", b"lock lock=a timeout=0.1\r\n", b"lock lock=", LINES],
     ),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from programs import SECONDS, answer, connected, expect
 
 # -- miniredis, by the redis package
@@ -21,7 +22,7 @@ from programs import SECONDS, answer, connected, expect
 @pytest.fixture
 def server(start: Any) -> list[int]:
     """A miniredis; its port, and that of its status page."""
-    ports: list[int] = start("miniredis.py", "--port", "0", "--status-port", "0", lines=2)
+    ports: list[int] = start("miniredis", "--port", "0", "--status-port", "0", lines=2)
     return ports
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from programs import Program, connected
 from redis_servers import Push, conversation, packed, read_reply, real_redis
 
@@ -23,7 +24,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]
     """That of a real Redis, and that of a miniredis."""
     directory: Path = tmp_path_factory.mktemp("redis")
     with real_redis(directory) as real:
-        program = Program("miniredis.py", ("--port", "0", "--status-port", "0"), 2, directory / "errors")
+        program = Program("miniredis", ("--port", "0", "--status-port", "0"), 2, directory / "errors")
         try:
             yield real, program.ports[0]
             program.end()

@@ -9,16 +9,16 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+import dangagreen as d
 import miniredis
 import miniredis_clients
-import pytest
 from miniredis_clients import MOST_NAMES, Client, everybody, monitors, topics
 from miniredis_keys import keys
 from miniredis_protocol import LONGEST_BULK, Refusal
 from programs import SECONDS
 from redis_servers import packed
-
-import dangagreen as d
 
 
 class Peer:

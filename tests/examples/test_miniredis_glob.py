@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from miniredis_glob import LONGEST, STEPS, Glob, runs
 from miniredis_protocol import Refusal
 

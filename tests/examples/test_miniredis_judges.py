@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 
 import pytest
+
 from programs import SECONDS
 
 NODE_REDIS = """
@@ -140,7 +141,7 @@ print "done\n";
 
 @pytest.fixture
 def port(start: Any) -> int:
-    ports: list[int] = start("miniredis.py", "--port", "0", "--status-port", "0", lines=2)
+    ports: list[int] = start("miniredis", "--port", "0", "--status-port", "0", lines=2)
     return ports[0]
 
 

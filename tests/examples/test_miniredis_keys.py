@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import miniredis_keys
 import pytest
-from miniredis_keys import BUCKETS, COMMANDS, Keys
-from miniredis_protocol import in_portions
 
 import dangagreen as d
+import miniredis_keys
 from dangagreen.testing import virtual_loop
+from miniredis_keys import BUCKETS, COMMANDS, Keys
+from miniredis_protocol import in_portions
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
 from programs import EXAMPLES, SECONDS, connected
 from redis_servers import packed, read_reply
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
+import dangagreen as d
+from dangagreen.testing import virtual_loop
 from miniredis_protocol import (
     PIECE,
     NoArray,
@@ -18,9 +21,6 @@ from miniredis_protocol import (
     pieces,
     split,
 )
-
-import dangagreen as d
-from dangagreen.testing import virtual_loop
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 
-from miniredis_protocol import Text
-from miniredis_status import Status, status
-
 import dangagreen as d
 from dangagreen.testing import virtual_loop
+from miniredis_protocol import Text
+from miniredis_status import Status, status
 
 
 def test_info_by_section() -> None:

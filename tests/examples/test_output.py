@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import EXAMPLES, SECONDS, connected
+
+from programs import EXAMPLES, SECONDS, command, connected
 
 SERVERS = {
     "echo": ["--port=0"],
@@ -19,16 +20,12 @@ SERVERS = {
 }
 
 
-def program(name: str, *options: str) -> list[str]:
-    return [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *options]
-
-
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_server_whose_reader_has_gone(name: str, tmp_path: Path) -> None:
     """As `server | head -1`: it goes on, and ends as it would have otherwise."""
     errors = tmp_path / "errors"
     with errors.open("wb") as stderr:
-        process = subprocess.Popen(program(name, *SERVERS[name]), stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(command(name, *SERVERS[name]), stdout=subprocess.PIPE, stderr=stderr, text=True)
     with process:
         try:
             assert process.stdout is not None
@@ -57,7 +54,7 @@ def test_a_server_that_nobody_has_ever_heard(name: str, redirection: str, tmp_pa
         "        time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "threading.Thread(target=end, daemon=True).start()\n"
-        f"sys.argv = {program(name, *SERVERS[name])[3:]!r}\n"
+        f"sys.argv = {command(name, *SERVERS[name])[3:]!r}\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     script = tmp_path / "script.py"
@@ -72,8 +69,8 @@ def test_a_server_that_nobody_has_ever_heard(name: str, redirection: str, tmp_pa
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "| true", "2>&1 | true"])
 def test_the_crawler_whose_reader_has_gone(redirection: str, tmp_path: Path) -> None:
     status = tmp_path / "status"
-    command = " ".join(program("crawler", "--seconds=0.5", "http://127.0.0.1:1/"))
-    shell = f'{{ {command}; echo $? >"{status}"; }} {redirection}'
+    words = " ".join(command("crawler", "--seconds=0.5", "http://127.0.0.1:1/"))
+    shell = f'{{ {words}; echo $? >"{status}"; }} {redirection}'
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=2 * SECONDS)
     assert status.read_text() == "0\n"
     assert "Traceback" not in done.stderr
@@ -84,6 +81,6 @@ def test_a_full_disk_is_a_failure() -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full here")
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(program("crawler", "http://127.0.0.1:1/"), stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command("crawler", "http://127.0.0.1:1/"), stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode != 0
     assert "No space left on device" in done.stderr

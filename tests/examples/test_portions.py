@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 
-import chat
-import ddlockd
 import pytest
 
+import chat
 import dangagreen as d
+from ddlockd.client import Client
+from ddlockd.commands import COMMANDS
+from ddlockd.protocol import OK
 
 LOCAL = ("127.0.0.1", 0)
 
@@ -66,14 +68,14 @@ def test_lines_of_the_chat_stay_whole_and_in_order(loop, run_until, run_turns, m
 
 
 def test_a_flood_of_commands_to_ddlockd(loop, run_until, run_turns, monkeypatch):
-    listener = d.serve(LOCAL, ddlockd.Client)
+    listener = d.serve(LOCAL, Client)
     called = []
 
     def noop(client, _arguments):
         called.append(client)
-        return ddlockd.OK
+        return OK
 
-    monkeypatch.setitem(ddlockd.COMMANDS, b"noop", noop)
+    monkeypatch.setitem(COMMANDS, b"noop", noop)
     with socket.create_connection(listener.address) as sock:
         sock.setblocking(False)
         run_until(lambda: listener.connections)

@@ -1,170 +1,21 @@
-"""Where ddlockd keeps locks that are to outlive it: in a database, or as files in a directory.
-
-What an earlier run of a server has left behind is freed at its start, since the connections that held it have ended.
-Several servers may share one database or directory; each frees only its own. All of this blocks: see `ddlockd_locks.py`
-for the thread that it is done in.
-"""
+"""ddlockd's store in a database: a row for each lock. What differs between databases is a `Dialect`."""
 
 from __future__ import annotations
 
-import argparse
-import fcntl
 import hashlib
 import importlib
-import json
 import os
 import re
-import socket
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote_from_bytes, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-LONGEST_FILE_NAME = 200
+from ddlockd.stores import StoreError
+
 LONGEST_ANSWER = 10  # seconds that a database has for anything: all locks wait for it
-
-
-class StoreError(Exception):
-    """The locks cannot be asked for. The argument says why."""
-
-
-class Keeper(Protocol):
-    """What keeps locks. It may block, and raises what it likes. There is one call at a time."""
-
-    kind: str
-
-    def open(self) -> int:
-        """Free what earlier runs of this server have left; how many these were."""
-
-    def take(self, name: bytes, connection: int, holder: str, numbered: bool) -> int | None:
-        """Take it for a connection: a fencing token, 0 unless `numbered`. None if somebody has it."""
-
-    def release(self, name: bytes, connection: int) -> bool:
-        """Free it. False if the connection does not hold it."""
-
-    def forget(self, connection: int) -> None:
-        """Free all that a connection holds."""
-
-    def holder(self, name: bytes) -> tuple[str, int] | None:
-        """Who holds it, on whatever server, and with which token."""
-
-    def everything(self) -> list[tuple[bytes, str]]:
-        """All locks, and who holds them."""
-
-    def close(self) -> None: ...
-
-
-# -- files
-
-
-class Files:
-    """A file for each lock. To link a finished file to its name is what only one can do."""
-
-    kind = "Dlmfs"
-
-    def __init__(self, directory: Path, server: str) -> None:
-        self.directory = directory
-        self.server = server
-        self.run = uuid.uuid4().hex
-        self.held: dict[int, set[bytes]] = {}  # by connection
-
-    def open(self) -> int:
-        if not self.directory.is_dir():
-            raise StoreError(f"{self.directory} is no directory")
-        stale = [path for path, lock in self._locks() if lock.get("server") == self.server]
-        for path in stale:
-            path.unlink()
-        return len(stale)
-
-    def take(self, name: bytes, connection: int, holder: str, numbered: bool) -> int | None:
-        path = self._path(name)
-        if path.exists():
-            return None
-        token = reserve(self.directory / ".token", 1) if numbered else 0
-        lock = {"name": quote_from_bytes(name), "server": self.server, "run": self.run, "connection": connection}
-        new = self.directory / f".new-{self.run}"
-        new.write_text(json.dumps({**lock, "holder": holder, "token": token}))
-        try:
-            os.link(new, path)
-        except FileExistsError:
-            return None
-        finally:
-            new.unlink()
-        self.held.setdefault(connection, set()).add(name)
-        return token
-
-    def release(self, name: bytes, connection: int) -> bool:
-        names = self.held.get(connection, set())
-        if name not in names:
-            return False
-        self._unlink(name)
-        names.remove(name)
-        return True
-
-    def forget(self, connection: int) -> None:
-        for name in self.held.get(connection, ()):
-            self._unlink(name)
-        self.held.pop(connection, None)  # only now: if that has failed, it is tried again
-
-    def holder(self, name: bytes) -> tuple[str, int] | None:
-        lock = _read(self._path(name))
-        return None if lock is None else (str(lock["holder"]), int(lock["token"]))
-
-    def everything(self) -> list[tuple[bytes, str]]:
-        return [(_unquoted(lock["name"]), str(lock["holder"])) for _, lock in self._locks()]
-
-    def close(self) -> None:
-        pass
-
-    def _unlink(self, name: bytes) -> None:
-        """It may have gone, but not with the directory, which may come back."""
-        try:
-            self._path(name).unlink()
-        except FileNotFoundError:
-            if not self.directory.is_dir():
-                raise
-
-    def _path(self, name: bytes) -> Path:
-        """A name of its own for each lock, which cannot leave the directory."""
-        quoted = quote_from_bytes(name, safe="")
-        short = f"={quoted}" if len(quoted) <= LONGEST_FILE_NAME else f"#{hashlib.sha256(name).hexdigest()}"
-        return self.directory / short
-
-    def _locks(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        for path in self.directory.iterdir():
-            if path.name[0] in "=#" and (lock := _read(path)) is not None:
-                yield path, lock
-
-
-def reserve(path: Path, count: int) -> int:
-    """Add to the number in a file, which begins at 0, and return what it is then: nobody else is given the same."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(descriptor, "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        number = int(file.read() or 0) + count
-        file.seek(0)
-        file.write(f"{number}\n")
-        file.flush()
-        os.fsync(file)
-    return number
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        lock = json.loads(path.read_text())
-    except (OSError, ValueError):  # it has just gone, or somebody else's
-        return None
-    return lock if isinstance(lock, dict) and {"name", "holder", "token"} <= lock.keys() else None
-
-
-def _unquoted(name: str) -> bytes:
-    return unquote(name, "latin-1").encode("latin-1")
-
-
-# -- databases
 
 
 class Dialect(Protocol):
@@ -236,6 +87,20 @@ def _driver(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise StoreError(f"this database needs a driver: pip install '{package}'") from None
+
+
+def find_dialect(dsn: str) -> Dialect:
+    scheme, colon, rest = dsn.partition(":")
+    match scheme:
+        case "sqlite" if rest:
+            return Sqlite(rest)
+        case "postgresql" | "postgres":
+            return Postgresql(dsn)
+        case "mysql":
+            return Mysql(dsn)
+        case _ if colon:
+            raise StoreError(f"{dsn} is none of sqlite:PATH, postgresql://…, mysql://… and a MySQL host")
+    return Mysql(f"mysql://{dsn}/ddlock")
 
 
 class Database:
@@ -346,34 +211,3 @@ class Database:
 
 def _digest(name: bytes) -> bytes:
     return hashlib.sha256(name).digest()
-
-
-def _dialect(dsn: str) -> Dialect:
-    scheme, colon, rest = dsn.partition(":")
-    match scheme:
-        case "sqlite" if rest:
-            return Sqlite(rest)
-        case "postgresql" | "postgres":
-            return Postgresql(dsn)
-        case "mysql":
-            return Mysql(dsn)
-        case _ if colon:
-            raise StoreError(f"{dsn} is none of sqlite:PATH, postgresql://…, mysql://… and a MySQL host")
-    return Mysql(f"mysql://{dsn}/ddlock")
-
-
-def find_keeper(options: argparse.Namespace, place: str) -> Keeper | None:
-    """What the options ask for; None for the server's own memory."""
-    server = f"{socket.gethostname()} {place}"
-    match options.type:
-        case "internal":
-            return None
-        case "dlmfs" if options.directory:
-            return Files(Path(options.directory).absolute(), server)
-        case "dbi" if options.hostname:
-            return Database(_dialect(options.hostname), options.table, server)
-        case "dlmfs":
-            raise StoreError("--type dlmfs needs --directory=PATH")
-        case "dbi":
-            raise StoreError("--type dbi needs --hostname=DSN")
-    raise StoreError(f"unknown type {options.type!r}: internal, dlmfs or dbi")
