@@ -142,11 +142,11 @@ class World:
         passages = (self.queue, self.channel, self.full_queue)
         return {
             "handlers": list(loop.handlers),
-            "interest": {fd: handler._told for fd, handler in loop.handlers.items()},
+            "interest": {fd: handler._registered_mask for fd, handler in loop.handlers.items()},
             "watched": [(handler._watch_read, handler._reader) for handler in loop.handlers.values()],
             "tasks": list(loop.green.tasks),
             "timers": len(loop.timers),
-            "queued": (len(loop._ready), len(loop._runnable), len(loop.pushed), len(loop.object_callbacks)),
+            "queued": (len(loop.ready), len(loop.runnable), len(loop.pending_reads), len(loop.object_callbacks)),
             "loop": (loop.loop_timeout, loop.post_loop_callback, loop.deadlock_seconds, loop.other_fds()),
             "joiners": dict(self.task._joiners or {}),
             "lines": [line._waiting for line in lines],
@@ -157,7 +157,7 @@ class World:
             "watchers": dict(self.result._watchers),
             "done": self.result.done,
             "sockets": [
-                (s.closed, s.unsent, s._queue, s.buffered, s._writer, s._writers) for s in (self.sock, self.full)
+                (s.closed, s.unsent, s._queue, s.buffered, s._writer, s._drain_waiters) for s in (self.sock, self.full)
             ],
             "listeners": [
                 (one.closed, one.max_connections, one._end, one._drain) for one in (self.listener, self.served)
@@ -312,26 +312,24 @@ CALLS = [
 # of these any value makes sense, or there is none to be given
 FREE = set(
     """
-    Loop.remove_other_fd Socket.remove_other_fd
-    Barrier.abort Barrier.reset Channel.close Channel.receive Channel.receive_nowait Channel.send
-    Channel.send_nowait Condition.acquire Condition.notify_all Condition.release Event.clear Event.is_set
-    Event.set Listener.adopt Listener.close Listener.event_read Listener.stop Lock.locked Lock.release
-    RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close Loop.descriptor_map
-    Loop.discard Loop.failed Loop.forget Loop.register Loop.report Loop.reset Loop.stop Loop.time Queue.empty
-    Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown Queue.task_done
+    Loop.remove_other_fd Socket.remove_other_fd Barrier.abort Barrier.reset Channel.close Channel.receive
+    Channel.receive_nowait Channel.send Channel.send_nowait Condition.acquire Condition.notify_all Condition.release
+    Event.clear Event.is_set Event.set Listener.adopt Listener.close Listener.event_read Listener.stop Lock.locked
+    Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close Loop.descriptor_map
+    Loop.close_later Loop.handler_failed Loop.register Loop.report Loop.reset Loop.stop Loop.time Loop.unregister
+    Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown Queue.task_done
     Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close Socket.debug_msg
-    Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain
-    Socket.dump_error Socket.enable_profiling
-    Socket.event_err Socket.event_hup Socket.event_loop Socket.event_read Socket.event_write Socket.finish
-    Socket.have_epoll Socket.local_addr_string Socket.local_ip_string Socket.on_high_water
+    Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain Socket.dump_error
+    Socket.enable_profiling Socket.event_err Socket.event_hup Socket.event_loop Socket.event_read Socket.event_write
+    Socket.finish Socket.have_epoll Socket.local_addr_string Socket.local_ip_string Socket.on_high_water
     Socket.on_incomplete_write Socket.on_low_water Socket.peer_addr_string Socket.peer_ip_string
     Socket.profiling_data Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read
-    Socket.watch_write Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.result Task.run
-    Task.scopes Task.see Task.start Task.throw TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
+    Socket.watch_write Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.result Task.run Task.scopes
+    Task.start Task.throw Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
     current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
-    ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown
-    TaskCancelledError BrokenBarrierError Event Lock RLock Task
-    """.split()  # noqa: SIM905
+    ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
+    BrokenBarrierError Event Lock RLock Task
+""".split()  # noqa: SIM905
 )
 
 
@@ -569,7 +567,7 @@ def test_max_connections_may_be_assigned(loop, run_turns):
 # -- sockets, classes and factories
 
 
-@pytest.mark.parametrize("name", ["rest_seconds", "newcomer_seconds", "linger_seconds", "clean_up_seconds"])
+@pytest.mark.parametrize("name", ["accept_backoff", "new_connection_grace", "linger_seconds", "clean_up_seconds"])
 def test_the_class_attributes_of_a_listener_are_checked_when_one_is_made(loop, monkeypatch, name):
     before = len(os.listdir("/dev/fd"))
     for bad, error in (("5", TypeError), (None, TypeError), (math.nan, ValueError), (HUGE, OverflowError)):

@@ -140,11 +140,12 @@ CLASSES = [
 ]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
-    dangagreen.Loop: "current green handlers object_callbacks profile pushed timers to_close unflushed unsettled"
-    " measurements abandon check_thread discard failed forget register report",
+    dangagreen.Loop: "batch budget current green handlers interest_changed measurements object_callbacks pending_reads"
+    " profile ready runnable timers to_close to_flush wakeup_pair abandon check_thread close_later handler_failed"
+    " register report unregister",
     dangagreen.Listener: "adopt event_read",
-    dangagreen.Task: "alarm cancelled context dirty end group interrupt owned resume run scope scopes see start subject"
-    " throw to_hub wait worker",
+    dangagreen.Task: "cancelled context deadline_timer end error_retrieved group interrupt resume run scope scopes"
+    " start subject throw to_hub unflushed_socket update_interrupt wait worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

@@ -380,12 +380,12 @@ def test_sleep_0_of_many_that_is_cancelled_leaves_nothing_behind(loop, run_turns
     task = d.spawn(parent)
     run_turns(1)
     assert task.waits_for == "sleep(0)"
-    assert loop._runnable
+    assert loop.runnable
     task.cancel()
     run_turns(40)
     assert task.done
-    assert not loop._runnable
-    assert not loop._ready
+    assert not loop.runnable
+    assert not loop.ready
 
 
 def test_timers_that_are_too_many_for_a_turn_fire_in_order(loop, run_until):

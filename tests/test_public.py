@@ -45,8 +45,10 @@ def test_users_see_one_class_socket():
 
 # Public to the library's own modules, as in test_docs.
 INNER = {
-    d.Loop: "current green handlers measurements object_callbacks profile pushed timers to_close unflushed unsettled",
-    d.Task: "alarm cancelled context dirty group interrupt owned resume scope subject to_hub wait worker",
+    d.Loop: "batch budget current green handlers interest_changed measurements object_callbacks pending_reads profile"
+    " ready runnable timers to_close to_flush wakeup_pair",
+    d.Task: "cancelled context deadline_timer error_retrieved group interrupt resume scope subject to_hub"
+    " unflushed_socket wait worker",
     d.Channel: "queue",
     d.Queue: "queue",
 }

@@ -18,12 +18,12 @@ from typing import Any, Self
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled
-from dangagreen.green.parking import entering, park, parks, waiter
-from dangagreen.green.sched import TaskEnded, Wait, Waiter, wake
+from dangagreen.green.parking import checkpoint, park, parks, require_waiter
+from dangagreen.green.sched import LoopReset, Waiter, WaitKind, wake
 from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.tasks import Params, Result, Task, check_function
 
-_BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, TaskEnded)  # no failures: what they end is more than a group
+_BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, LoopReset)  # no failures: what they end is more than a group
 
 
 class TaskGroup:
@@ -77,7 +77,7 @@ class TaskGroup:
         elif self._limit is not None and len(self._tasks) - len(self._deferred) > self._limit:
             self._defer(task)
             return task
-        loop._runnable.append(task.start)
+        loop.runnable.append(task.start)
         return task
 
     def cancel(self, reason: object = None) -> None:
@@ -104,7 +104,7 @@ class TaskGroup:
         A KeyboardInterrupt or SystemExit leaves as it is, and a second one, or the end of the loop, does not wait.
         """
         me = self.scope._task
-        if me is None or waiter(me.loop, "leaving a TaskGroup") is not me or self.scope._misplaced(me):
+        if me is None or require_waiter(me.loop, "leaving a TaskGroup") is not me or self.scope._misplaced(me):
             self.scope.cancel("its group was left in disorder")
             return self.scope._leave(error)  # raises RuntimeError, which says what is wrong
         if error is not None and not isinstance(error, Cancelled):
@@ -124,7 +124,7 @@ class TaskGroup:
         if failures:
             raise _together(failures) from None
         if error is None:
-            entering(me.loop, "leaving a TaskGroup")
+            checkpoint(me.loop, "leaving a TaskGroup")
         return caught
 
     def _wait(self, me: Waiter) -> None:
@@ -155,7 +155,7 @@ class TaskGroup:
         parent = self.scope._task
         if parent is None or parent.done:  # it did not wait
             return False
-        if error is not None and not isinstance(error, (Cancelled, TaskEnded)):
+        if error is not None and not isinstance(error, (Cancelled, LoopReset)):
             self._fail(error, f"task {task.name!r} of its group failed")
         if not self._tasks and parent.wait is _LEAVING and parent.subject is self:
             wake(parent)
@@ -187,7 +187,7 @@ class _GroupScope(CancelScope):
         super().__init__(None)
         self._tasks = tasks
 
-    def _below(self, pending: Cancelled) -> Iterator[Waiter]:
+    def _child_tasks(self, pending: Cancelled) -> Iterator[Waiter]:
         for task in self._tasks:
             if task.cancelled is None:
                 task.cancelled = Cancelled(pending.reason)
@@ -198,5 +198,5 @@ def _together(failures: list[BaseException]) -> BaseExceptionGroup[BaseException
     return BaseExceptionGroup(f"in a TaskGroup, {len(failures)} failed", failures)
 
 
-_LEAVING = Wait("leaving", lambda group, task: None)
-_PLACE = Wait("a place", lambda group, task: group._deferred.pop(task), "{0} in {1!r}")
+_LEAVING = WaitKind("leaving", lambda group, task: None)
+_PLACE = WaitKind("a place", lambda group, task: group._deferred.pop(task), "{0} in {1!r}")

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from dangagreen.errors import Cancelled, CannotParkError
-from dangagreen.green.sched import Wait, Waiter, foreign, scheduler, top_level, wake
+from dangagreen.green.sched import Waiter, WaitKind, foreign, scheduler, top_level, wake
 from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.turn import LONG_TURN
@@ -35,7 +35,7 @@ def parks(function: Function) -> Function:
     return function
 
 
-def entering(loop: Loop, call: str) -> Waiter:
+def checkpoint(loop: Loop, call: str) -> Waiter:
     """The task that makes this call, which may park. Every such call begins here, also when it need not wait; those
     that many programs make very often look in line at what this looks at, and come here if there is something to do.
 
@@ -44,10 +44,10 @@ def entering(loop: Loop, call: str) -> Waiter:
     """
     task: Waiter | None = loop.current
     if task is None or get_ident() != loop.thread:
-        task = waiter(loop, call)
+        task = require_waiter(loop, call)
     if task.interrupt is not None:
         raise interrupted(task)
-    for _ in loop._budget:
+    for _ in loop.budget:
         return task
     look_at_the_clock(task)
     return task
@@ -63,7 +63,7 @@ def look_at_the_clock(task: Waiter) -> None:
     began = loop.now if loop.current is not None else task.turned  # type: ignore[attr-defined]
     now = loop.clock()
     age = now - began
-    loop._budget = iter(_CALLS)
+    loop.budget = iter(_CALLS)
     if 0 < age < LONG_TURN:
         return
     sched, spender = scheduler(loop), (id(task), began)
@@ -77,20 +77,20 @@ def look_at_the_clock(task: Waiter) -> None:
         if sched.spent >= _MANY:
             park(task, _GIVING_WAY_FOR, loop.timers.add(now + LONG_TURN, task.resume))
         return
-    loop._budget = iter(_FEW_CALLS)
+    loop.budget = iter(_FEW_CALLS)
     if (now - sched.looked) * (1 + age / LONG_TURN) >= LONG_TURN:
         give_way(task, GIVING_WAY)
 
 
 @parks
-def give_way(task: Waiter, wait: Wait) -> None:
+def give_way(task: Waiter, wait: WaitKind) -> None:
     """Parks until everybody else has run once."""
     loop, then = task.loop, None
-    if loop._runnable:  # these first, should they be too many for one turn
-        then = partial(loop._ready.append, task.resume)
-        loop._runnable.append(then)
+    if loop.runnable:  # these first, should they be too many for one turn
+        then = partial(loop.ready.append, task.resume)
+        loop.runnable.append(then)
     else:
-        loop._ready.append(task.resume)
+        loop.ready.append(task.resume)
     park(task, wait, then)
     if task.interrupt is not None:  # meanwhile
         raise interrupted(task)
@@ -98,12 +98,12 @@ def give_way(task: Waiter, wait: Wait) -> None:
 
 def undo_giving_way(then: Any, task: Waiter) -> None:
     """Undo what `give_way` has arranged."""
-    for queue, call in ((task.loop._runnable, then), (task.loop._ready, task.resume)):
+    for queue, call in ((task.loop.runnable, then), (task.loop.ready, task.resume)):
         with contextlib.suppress(ValueError):
             queue.remove(call)
 
 
-def waiter(loop: Loop, call: str) -> Waiter:
+def require_waiter(loop: Loop, call: str) -> Waiter:
     """The same as `entering`, cancelled or not, and however long it has gone on."""
     if get_ident() != loop.thread:
         loop.check_thread(call)
@@ -132,24 +132,24 @@ def interrupted(task: Waiter) -> BaseException:
     if isinstance(error, Cancelled):
         return Cancelled(error.reason)
     task.interrupt = None
-    task.see()
+    task.update_interrupt()
     return error
 
 
 @parks
-def park(task: Waiter, wait: Wait, subject: Any) -> None:
+def park(task: Waiter, wait: WaitKind, subject: Any) -> None:
     """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
     task.wait = wait
     task.subject = subject
     loop = task.loop
     current, loop.current = loop.current, None
     try:
-        if task.dirty is not None:  # only now: sending may already wake the task
-            sock, task.dirty = task.dirty, None
+        if task.unflushed_socket is not None:  # only now: sending may already wake the task
+            sock, task.unflushed_socket = task.unflushed_socket, None
             try:
                 sock._flush()
             except Exception as error:  # the socket's affair, not that of what the task waits for
-                loop.failed(sock, error)
+                loop.handler_failed(sock, error)
         if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
             raise interrupted(task)
         worker = task.worker
@@ -168,7 +168,7 @@ def park(task: Waiter, wait: Wait, subject: Any) -> None:
 
 
 @parks
-def park_for(task: Waiter, wait: Wait, subject: Any, timeout: float | None) -> None:
+def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) -> None:
     """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit).
 
     The caller has checked them before it arranged anything.
@@ -265,5 +265,5 @@ def current_waiter(loop: Loop) -> Waiter | None:
     return task
 
 
-GIVING_WAY = Wait("giving way", undo_giving_way, "{0} to others", due=True)
-_GIVING_WAY_FOR = Wait("giving way", lambda timer, task: timer.cancel(), "{0} to others")
+GIVING_WAY = WaitKind("giving way", undo_giving_way, "{0} to others", due=True)
+_GIVING_WAY_FOR = WaitKind("giving way", lambda timer, task: timer.cancel(), "{0} to others")

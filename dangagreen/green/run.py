@@ -42,8 +42,8 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         )
     frame = sys._getframe(1)
     task = Task(loop, partial(main, *args, **kwargs), copy_context(), main, (frame.f_code, frame.f_lasti))
-    task.owned = True
-    loop._runnable.append(task.start)
+    task.error_retrieved = True
+    loop.runnable.append(task.start)
 
     def interrupt() -> None:
         if signals.pending and not task.done:
@@ -82,11 +82,7 @@ def _wind_up(loop: Loop, reason: str) -> None:
         if isinstance(handler, Listener):
             handler.close(reason)
     struck, loop._struck = loop._struck, None
-    if (
-        struck is not None
-        and struck is not loop._foreign_ends
-        and (isinstance(struck, FdHandler) or struck._watch_read)
-    ):
+    if struck is not None and struck is not loop.wakeup_pair and (isinstance(struck, FdHandler) or struck._watch_read):
         loop.call(struck, partial(struck.close, reason))  # or tasks might never come to their turn
     try:
         _end_tasks(loop, reason)

@@ -19,12 +19,12 @@ from dangagreen.green.task_table import table
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
 
-TaskEnded = GreenletExit  # what a reset of the loop raises in each task
+LoopReset = GreenletExit  # what a reset of the loop raises in each task
 
 _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about ten times a recycled one
 
 
-class Wait:
+class WaitKind:
     """One kind of waiting: its name, how its arrangement is undone, as a function of (subject, task), and its words.
 
     `due`: for its turn only. Nobody wakes it before that, and the task looks then for what interrupts it. To take
@@ -53,8 +53,8 @@ class Waiter:
 
     __slots__ = {
         **dict.fromkeys((
-            "alarm", "cancelled", "context", "dirty", "interrupt", "resume", "scope", "subject", "to_hub", "wait",
-            "worker",
+            "cancelled", "context", "deadline_timer", "interrupt", "resume", "scope", "subject", "to_hub",
+            "unflushed_socket", "wait", "worker",
         )),
         "done": "Whether it has ended.",
         "loop": "The loop that it runs on.",
@@ -68,12 +68,12 @@ class Waiter:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.wait: Wait | None = None  # None while it runs, and once it was woken
+        self.wait: WaitKind | None = None  # None while it runs, and once it was woken
         self.interrupt: BaseException | None = None
         self.cancelled: Cancelled | None = None
         self.scope: Any = None
-        self.alarm: Timer | None = None  # rings at the earliest deadline of its scopes, or before
-        self.dirty: Any = None  # the socket that it wrote to last: what is queued leaves when it parks or ends
+        self.deadline_timer: Timer | None = None  # rings at the earliest deadline of its scopes, or before
+        self.unflushed_socket: Any = None  # it wrote to that last: what is queued leaves when it parks or ends
         self.worker: Worker | None = None
         self.done = False
 
@@ -117,16 +117,16 @@ class Waiter:
             yield scope
             scope = scope._parent
 
-    def see(self) -> None:
+    def update_interrupt(self) -> None:
         """Work out what interrupts it now. What is raised only once, a KeyboardInterrupt, stays until it was."""
         if self.interrupt is None or isinstance(self.interrupt, Cancelled):
             self.interrupt = self.cancelled if self.scope is None else self.scope._pending
 
-    def _hear(self, task: Waiter) -> None:
+    def _on_task_end(self, task: Waiter) -> None:
         """A task that it joins, or watches, has ended."""
         if self.subject is task and self.wait is not None:  # `wake`, with nothing to undo: 3 percent of a spawn
             self.wait = None
-            self.loop._runnable.append(self.resume)
+            self.loop.runnable.append(self.resume)
         else:
             wake(self)
 
@@ -199,7 +199,7 @@ class TopLevel(Waiter):
 
     def _run_loop(self) -> bool:
         self._woken = self._thrown = False
-        ready = self.loop._runnable
+        ready = self.loop.runnable
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
@@ -243,12 +243,12 @@ class Collector(Waiter):
         if self._entered:
             self._entered = False
             self.loop.current, self._before = self._before, None
-            if self.dirty is not None:
-                self.loop.unflushed.append(self.dirty)
-                self.dirty = None
-            if self.alarm is not None:
-                self.alarm.cancel()
-                self.alarm = None
+            if self.unflushed_socket is not None:
+                self.loop.to_flush.append(self.unflushed_socket)
+                self.unflushed_socket = None
+            if self.deadline_timer is not None:
+                self.deadline_timer.cancel()
+                self.deadline_timer = None
 
     def _refuse(self) -> None:
         assert self.wait is not None
@@ -306,7 +306,7 @@ class Scheduler:
             worker.throw(GreenletExit)
         self.idle.clear()
         if self.top_level is not None:  # the loop cancels all timers
-            self.top_level.alarm = None
+            self.top_level.deadline_timer = None
             for scope in self.top_level.scopes():
                 scope._deadline = None
 
@@ -322,16 +322,15 @@ class Scheduler:
         while self.no_parking is not None and self.no_parking.task is task:
             self.no_parking = self.no_parking.outer
 
-    def anybody(self) -> bool:
+    def has_waiters(self) -> bool:
         """Is there a task, or top-level code that waits?"""
         return bool(self.tasks) or (self.top_level is not None and self.top_level.wait is not None)
 
-    def idle_alarms(self) -> int:
-        """How many waiters have an alarm, and no scope with a deadline any more."""
-        alarmed = [
-            waiter for waiter in (*self.tasks, self.top_level) if waiter is not None and waiter.alarm is not None
-        ]
-        return sum(all(scope._deadline is None for scope in waiter.scopes()) for waiter in alarmed)
+    def idle_deadline_timers(self) -> int:
+        """How many waiters have a timer for their scopes' deadlines, and no scope with a deadline any more."""
+        waiters = [waiter for waiter in (*self.tasks, self.top_level) if waiter is not None]
+        timed = [waiter for waiter in waiters if waiter.deadline_timer is not None]
+        return sum(all(scope._deadline is None for scope in waiter.scopes()) for waiter in timed)
 
     def table(self, most: int | None = None) -> str:
         """The tasks, and the top-level code if it waits, as text; `most` of them and how many more there are."""
@@ -395,5 +394,5 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
         return False
     wait.undo(task.subject, task)
     task.wait = None
-    task.loop._runnable.append(task.resume if error is None else partial(task.throw, error))
+    task.loop.runnable.append(task.resume if error is None else partial(task.throw, error))
     return True

@@ -16,7 +16,7 @@ from typing import Self
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled
-from dangagreen.green.parking import current_waiter, waiter
+from dangagreen.green.parking import current_waiter, require_waiter
 from dangagreen.green.sched import TopLevel, Waiter, foreign, wake
 from dangagreen.loop.loop import current_loop, here
 
@@ -55,7 +55,7 @@ class CancelScope:
         loop = here.loop or current_loop()
         task: Waiter | None = loop.current
         if task is None or self._entered:
-            task = self._entering()
+            task = self._checkpoint()
         worker = task.worker
         if worker is not None and worker.gr_frame is not None:  # suspended, so that we are in somebody else's
             raise foreign(task, f"with {self._what}(...)")
@@ -67,17 +67,17 @@ class CancelScope:
             except OverflowError:  # an int that is too large: so rare that it is not looked at before
                 checks.seconds(f"the time of {self._what}", seconds)
                 raise
-            alarm = task.alarm
+            alarm = task.deadline_timer
             if alarm is None or alarm.deadline > deadline or not seconds > 0:
-                self._is_due(task, deadline)
+                self._expire_or_arm(task, deadline)
         elif self._deadline is not None:
-            self._is_due(task, self._deadline)
+            self._expire_or_arm(task, self._deadline)
         self._entered = True
         self._task = task
         self._parent = task.scope
         task.scope = self
         if task.interrupt is not None or self._error is not None:
-            spread(task, self)
+            propagate_cancel(task, self)
         return self
 
     def __exit__(
@@ -90,10 +90,10 @@ class CancelScope:
         self._task = None
         return False
 
-    def _entering(self) -> Waiter:
+    def _checkpoint(self) -> Waiter:
         if self._entered:
             raise RuntimeError(f"{self!r} was entered before: a scope is used once, make another one")
-        return waiter(current_loop(), f"with {self._what}(...)")
+        return require_waiter(current_loop(), f"with {self._what}(...)")
 
     def _leave(self, error: BaseException | None) -> bool:
         """The same, if there is an interruption to be seen to, or if something is wrong."""
@@ -135,13 +135,13 @@ class CancelScope:
             return
         if inner is None:
             task.scope = self._parent
-            task.see()
+            task.update_interrupt()
         else:
             inner._parent = self._parent
-            spread(task, inner)
-        if task.scope is None and type(task) is TopLevel and task.alarm is not None:
-            task.alarm.cancel()  # there is no end of the task to do it
-            task.alarm = None
+            propagate_cancel(task, inner)
+        if task.scope is None and type(task) is TopLevel and task.deadline_timer is not None:
+            task.deadline_timer.cancel()  # there is no end of the task to do it
+            task.deadline_timer = None
 
     # -- for everybody
 
@@ -162,8 +162,8 @@ class CancelScope:
             task.loop.check_thread("CancelScope.deadline")
         self._seconds = None
         self._deadline = deadline
-        if task is not None and deadline is not None and self._error is None and self._is_due(task, deadline):
-            spread(task, self)
+        if task is not None and deadline is not None and self._error is None and self._expire_or_arm(task, deadline):
+            propagate_cancel(task, self)
 
     def reschedule(self, deadline: float | None) -> None:
         """Assign `deadline`."""
@@ -188,7 +188,7 @@ class CancelScope:
             else:
                 self._error = Cancelled(reason)
             if task is not None:
-                spread(task, self)
+                propagate_cancel(task, self)
 
     def __repr__(self) -> str:
         if self._seconds is not None:
@@ -211,7 +211,7 @@ class CancelScope:
         limit = f"the deadline {self._deadline}" if self._seconds is None else f"the limit of {self._seconds} s"
         self._error = Cancelled(f"{limit} has passed")
 
-    def _is_due(self, task: Waiter, deadline: float) -> bool:
+    def _expire_or_arm(self, task: Waiter, deadline: float) -> bool:
         """Expire it if it is late, otherwise see to it that it expires in time."""
         if deadline <= task.loop.clock():
             self._expire()
@@ -221,13 +221,13 @@ class CancelScope:
 
     # -- what is seen from inside
 
-    def _see(self, outer: Cancelled | None) -> Iterable[Waiter]:
+    def _recompute(self, outer: Cancelled | None) -> Iterable[Waiter]:
         """Take note of what is seen from outside. Answers tasks that are to be told that they are cancelled."""
         before = self._pending
         self._pending = self._error if outer is None or self._shields else outer
-        return () if before is not None or self._pending is None else self._below(self._pending)
+        return () if before is not None or self._pending is None else self._child_tasks(self._pending)
 
-    def _below(self, pending: Cancelled) -> Iterable[Waiter]:
+    def _child_tasks(self, pending: Cancelled) -> Iterable[Waiter]:
         """Those who are cancelled with it."""
         return ()
 
@@ -289,12 +289,12 @@ def current_deadline() -> float | None:
     task = current_waiter(current_loop())
     if task is None:
         return None
-    if _outer(task, task.scope) is not None:
+    if _inherited_cancel(task, task.scope) is not None:
         return -inf
     return min((scope._deadline for scope in _around(task) if scope._deadline is not None), default=None)
 
 
-def spread(task: Waiter, first: CancelScope | None = None) -> None:
+def propagate_cancel(task: Waiter, first: CancelScope | None = None) -> None:
     """Have a task and all below it see what was cancelled: from its scope `first` inwards, or with None all of it."""
     told: list[tuple[Waiter, CancelScope | None]] = [(task, first)]
     for task, first in told:
@@ -304,25 +304,25 @@ def spread(task: Waiter, first: CancelScope | None = None) -> None:
             inwards.append(scope)
             scope = None if scope is first else scope._parent
         for scope in reversed(inwards):
-            told.extend((child, None) for child in scope._see(_outer(task, scope._parent)))
-        task.see()
-        pending = _outer(task, task.scope)
+            told.extend((child, None) for child in scope._recompute(_inherited_cancel(task, scope._parent)))
+        task.update_interrupt()
+        pending = _inherited_cancel(task, task.scope)
         if pending is not None:
             wake(task, Cancelled(pending.reason))
 
 
-def abandon(task: Waiter) -> None:
+def close_scopes(task: Waiter) -> None:
     """The task ends: its alarm goes, and what it has left open, in a generator, is cancelled."""
-    if task.alarm is not None:
-        task.alarm.cancel()
-        task.alarm = None
+    if task.deadline_timer is not None:
+        task.deadline_timer.cancel()
+        task.deadline_timer = None
     if task.scope is not None:
         task.cancelled = task.cancelled or Cancelled("its task has ended")
-        spread(task)
+        propagate_cancel(task)
         task.scope = None
 
 
-def _outer(task: Waiter, scope: CancelScope | None) -> Cancelled | None:
+def _inherited_cancel(task: Waiter, scope: CancelScope | None) -> Cancelled | None:
     """What a wait directly inside this scope of the task sees; with None, outside of them all."""
     return task.cancelled if scope is None else scope._pending
 
@@ -344,17 +344,17 @@ def _around(task: Waiter) -> Iterator[CancelScope]:
 
 def _arm(task: Waiter, deadline: float) -> None:
     """Have the task's alarm ring at this time, or before."""
-    alarm = task.alarm
+    alarm = task.deadline_timer
     if deadline == inf or (alarm is not None and alarm.deadline <= deadline):
         return
     if alarm is not None:
         alarm.cancel()
-    task.alarm = task.loop.timers.add_first(deadline, partial(_ring, task))
+    task.deadline_timer = task.loop.timers.add_first(deadline, partial(_on_deadline, task))
 
 
-def _ring(task: Waiter) -> None:
+def _on_deadline(task: Waiter) -> None:
     """Expire every scope whose time has come, before the task is woken, and wait for the next deadline."""
-    task.alarm = None
+    task.deadline_timer = None
     now = task.loop.now
     expired, following = None, inf
     for scope in task.scopes():
@@ -366,4 +366,4 @@ def _ring(task: Waiter) -> None:
                 following = min(following, scope._deadline)
     _arm(task, following)
     if expired is not None:
-        spread(task, expired)
+        propagate_cancel(task, expired)

@@ -17,9 +17,9 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
-from dangagreen.green.parking import current_waiter, entering, give_way, park, park_for, parks, undo_giving_way
-from dangagreen.green.sched import Scheduler, Wait, Waiter, scheduler
-from dangagreen.green.scopes import CancelScope, abandon, spread
+from dangagreen.green.parking import checkpoint, current_waiter, give_way, park, park_for, parks, undo_giving_way
+from dangagreen.green.sched import Scheduler, Waiter, WaitKind, scheduler
+from dangagreen.green.scopes import CancelScope, close_scopes, propagate_cancel
 from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.tracebacks import forget_locals, without_traceback
@@ -41,7 +41,7 @@ class Group(Protocol):
 class Joiner(Protocol):
     """Who wants to know when a task ends: a waiter, or what waits for several."""
 
-    def _hear(self, task: Task[Any], /) -> object: ...
+    def _on_task_end(self, task: Task[Any], /) -> object: ...
 
 
 class Task(Waiter, Generic[Result]):
@@ -51,7 +51,18 @@ class Task(Waiter, Generic[Result]):
     """
 
     __slots__ = {
-        **dict.fromkeys(("__weakref__", "_call", "_error", "_joiners", "_origin", "_result", "group", "owned")),
+        **dict.fromkeys(
+            (
+                "__weakref__",
+                "_call",
+                "_error",
+                "_joiners",
+                "_origin",
+                "_result",
+                "error_retrieved",
+                "group",
+            )
+        ),
         "name": "What errors and tables call it: the function's name, unless another one was assigned.",
     }
 
@@ -67,8 +78,9 @@ class Task(Waiter, Generic[Result]):
         origin: tuple[CodeType, int] | None = None,
     ) -> None:
         self.loop = loop  # what Waiter.__init__ does, in line: a tenth of a spawn
-        self.wait = self.interrupt = self.cancelled = self.scope = self.alarm = self.dirty = self.worker = None
-        self.done = self.owned = False  # owned: somebody else takes care of its failure, or it was reported
+        self.wait = self.interrupt = self.cancelled = self.scope = self.worker = None
+        self.deadline_timer = self.unflushed_socket = None
+        self.done = self.error_retrieved = False  # or it was reported
         self.context = context
         self._call: Callable[[], Result] | None = call
         self.name: str = getattr(named_after, "__qualname__", None) or _name_of(named_after)
@@ -93,7 +105,7 @@ class Task(Waiter, Generic[Result]):
         loop = self.loop
         me: Waiter | None = loop.current
         if me is None or me.interrupt is not None or self.done or get_ident() != loop.thread:
-            me = entering(loop, "join")
+            me = checkpoint(loop, "join")
         if timeout is not None:
             timeout = checks.seconds("the timeout of join", timeout)
         if self.done:
@@ -149,7 +161,7 @@ class Task(Waiter, Generic[Result]):
             return False
         if self.cancelled is None:
             self.cancelled = Cancelled(reason)
-            spread(self)
+            propagate_cancel(self)
         return True
 
     def __repr__(self) -> str:
@@ -179,10 +191,10 @@ class Task(Waiter, Generic[Result]):
         if self._joiners is not None:
             self._joiners.pop(joiner, None)
 
-    def _unseen(self) -> None:
+    def _report_if_unretrieved(self) -> None:
         """Nobody has it handed back: report its failure, unless that was done, or somebody still looks at it."""
-        if self.done and isinstance(self._error, Exception) and not self.owned and not self._joiners:
-            self.owned = True
+        if self.done and isinstance(self._error, Exception) and not self.error_retrieved and not self._joiners:
+            self.error_retrieved = True
             failure = self._failure(self._error)
             context, self.context = self.context, None
             if context is None:
@@ -195,16 +207,16 @@ class Task(Waiter, Generic[Result]):
         where = f", spawned at {self.spawned_at}," if self._origin else ""
         return ErrorContext(f"task {self.name!r}{where} failed", error, self)
 
-    def _hand_back(self) -> None:
+    def _mark_retrieved(self) -> None:
         """It has ended, and somebody has it, who takes care of its failure."""
-        self.owned = True
+        self.error_retrieved = True
         self.context = None
 
     def _missed(self) -> None:
         """Ctrl-C has ended the loop under top-level code that joined it. If it has ended, nobody has seen that."""
         if self.done:
-            self.owned = False
-            self._unseen()
+            self.error_retrieved = False
+            self._report_if_unretrieved()
 
     # -- its life, on the hub and in its worker
 
@@ -220,15 +232,15 @@ class Task(Waiter, Generic[Result]):
         except BaseException as raised:
             error = raised
         del call  # what it holds goes when `end` lets go of it
-        if self.dirty is not None:
-            loop.unflushed.append(self.dirty)
-            self.dirty = None
+        if self.unflushed_socket is not None:
+            loop.to_flush.append(self.unflushed_socket)
+            self.unflushed_socket = None
         loop.current = None
         self.end(error)
         if error is not None:
             try:
                 self._forget_locals(error)
-                if not isinstance(error, (Exception, Cancelled)) and not self.owned:
+                if not isinstance(error, (Exception, Cancelled)) and not self.error_retrieved:
                     raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
             finally:
                 del self, error  # or the error's traceback would tie the task to itself by this frame
@@ -241,8 +253,8 @@ class Task(Waiter, Generic[Result]):
             forget_locals(error)
 
     def end(self, error: BaseException | None) -> None:
-        if self.alarm is not None or self.scope is not None:
-            abandon(self)
+        if self.deadline_timer is not None or self.scope is not None:
+            close_scopes(self)
         self.done = True
         self._error = error
         self.worker = self._call = None
@@ -253,16 +265,16 @@ class Task(Waiter, Generic[Result]):
         joiners, self._joiners = self._joiners, None
         if joiners is not None:
             for joiner in joiners:
-                joiner._hear(self)
+                joiner._on_task_end(self)
         if self.group is not None:
-            self.owned = self.group._ended(self, error)
-        if error is not None and isinstance(error, Exception) and not self.owned:
+            self.error_retrieved = self.group._ended(self, error)
+        if error is not None and isinstance(error, Exception) and not self.error_retrieved:
             if joiners and not any(joiners.values()):
                 self._joiners = joiners  # and its context, until the last who looks at it has let go
                 return
-            self.owned = bool(joiners)
+            self.error_retrieved = bool(joiners)
             self.context = None
-            self._unseen()
+            self._report_if_unretrieved()
         self.context = None
 
 
@@ -292,7 +304,7 @@ def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: P
     frame = sys._getframe(1)
     call = partial(function, *args, **kwargs) if args or kwargs else function
     task = Task(loop, call, copy_context(), named, (frame.f_code, frame.f_lasti))
-    loop._runnable.append(task.start)
+    loop.runnable.append(task.start)
     return task
 
 
@@ -302,7 +314,7 @@ def sleep(seconds: float) -> None:
     loop = current_loop()
     task: Waiter | None = loop.current
     if task is None or task.interrupt is not None:
-        task = entering(loop, "sleep")
+        task = checkpoint(loop, "sleep")
     if (kind := type(seconds)) is not float and kind is not int:  # what is usual is looked at no closer
         seconds = checks.seconds("the time of sleep", seconds)
     try:
@@ -320,7 +332,7 @@ def sleep(seconds: float) -> None:
 def sleep_until(deadline: float) -> None:
     """Parks until the loop's clock shows `deadline`; if it does already, lets everybody else run once."""
     loop = current_loop()
-    task = entering(loop, "sleep_until")
+    task = checkpoint(loop, "sleep_until")
     deadline = checks.seconds("the deadline of sleep_until", deadline)
     if deadline > loop.clock():
         park(task, _SLEEP, loop.timers.add(deadline, task.resume))
@@ -335,6 +347,6 @@ def current_task() -> Task[Any] | None:
     return task if isinstance(task, Task) else None
 
 
-_JOIN = Wait("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
-_SLEEP = Wait("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
-_YIELD = Wait("sleep(0)", undo_giving_way, "{0}", due=True)
+_JOIN = WaitKind("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
+_SLEEP = WaitKind("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
+_YIELD = WaitKind("sleep(0)", undo_giving_way, "{0}", due=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dangagreen.loop.sigint import Interrupts
 
 
-def who_might_wake() -> Iterator[str]:
+def external_wakers() -> Iterator[str]:
     """Each of them in words, what is looked up fastest first."""
     of_ctrl_c = signal.getsignal(signal.SIGINT)
     ends_all = of_ctrl_c is signal.default_int_handler or isinstance(getattr(of_ctrl_c, "__self__", None), Interrupts)

@@ -14,8 +14,8 @@ from typing import Protocol
 from dangagreen import checks
 from dangagreen.loop.pollers import READ, WRITE, Poller
 
-UNTOLD = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
-PAUSED = UNTOLD | READ | WRITE  # nor is it to be told for a while: what is asked for counts as told
+UNREGISTERED = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
+PAUSED = UNREGISTERED | READ | WRITE  # nor is it to be told for a while: what is asked for counts as told
 
 
 class Handler(Protocol):
@@ -26,7 +26,7 @@ class Handler(Protocol):
     _reader: Callable[[], object] | None  # wakes the task that is parked in a read
     _watch_read: bool
     _context: Context
-    _told: int
+    _registered_mask: int
 
     @property
     def _timer(self) -> object: ...  # what limits how long it may wait, or None
@@ -37,14 +37,14 @@ class Handler(Protocol):
     def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
     def _pushed_back(self, just_now: bool) -> bool: ...  # deliver what was pushed back; is there more?
     def _flush(self) -> None: ...
-    def _wanted(self) -> int: ...  # the bits for which it waits
+    def _interest(self) -> int: ...  # the bits for which it waits
     def _was_at_work(self) -> None: ...  # after event_read, where the time that it waits is limited
-    def _settle(self) -> None: ...  # make the kernel's interest what it should be
-    def _really_close(self) -> None: ...
+    def _update_registration(self) -> None: ...  # make the kernel's interest what it should be
+    def _close_fd(self) -> None: ...
     def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
 
 
-class Green(Protocol):
+class TaskLayer(Protocol):
     """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
 
     no_parking: object  # the block of that name that is open, or None
@@ -52,18 +52,18 @@ class Green(Protocol):
     def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
     def reset(self) -> None: ...  # every task ends now
     def collection(self, begins: bool) -> None: ...  # nobody may park in a garbage collection, which begins or is over
-    def anybody(self) -> bool: ...  # is there a task, or top-level code that waits?
-    def idle_alarms(self) -> int: ...  # how many timers of its own will find nothing to do
+    def has_waiters(self) -> bool: ...  # is there a task, or top-level code that waits?
+    def idle_deadline_timers(self) -> int: ...  # how many timers of its own will find nothing to do
     def table(self, most: int | None = None) -> str: ...  # the tasks, so many at most, and what they wait for
 
 
-class Home(Protocol):
+class Registrar(Protocol):
     """What a handler needs of the loop to come and to go."""
 
     poller: Poller
 
     def register(self, handler: Handler) -> None: ...
-    def forget(self, fd: int) -> None: ...
+    def unregister(self, fd: int) -> None: ...
 
 
 class FdHandler:
@@ -74,7 +74,7 @@ class FdHandler:
         "_loop",
         "_queue",
         "_reader",
-        "_told",
+        "_registered_mask",
         "_watch_read",
         "callback",
         "closed",
@@ -85,7 +85,7 @@ class FdHandler:
     _timer = None
 
     def __init__(
-        self, loop: Home, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
+        self, loop: Registrar, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
     ) -> None:
         self._loop = loop
         self.fd = fd
@@ -95,12 +95,12 @@ class FdHandler:
         self._reader: Callable[[], object] | None = None
         self._context = copy_context()
         self._queue = None
-        self._told = READ
+        self._registered_mask = READ
         loop.register(self)
         try:
             loop.poller.add(fd, READ)
         except BaseException:
-            loop.forget(fd)
+            loop.unregister(fd)
             raise
 
     def watch_anew(self) -> None:
@@ -116,22 +116,22 @@ class FdHandler:
         if not self.closed and (result := self.callback(mask)) is not None:
             checks.outcome(f"{self!r}", result)
 
-    def _wanted(self) -> int:
+    def _interest(self) -> int:
         return READ
 
     def close(self, reason: object = None) -> None:
         if not self.closed:
             self.closed = True
-            self._loop.forget(self.fd)
+            self._loop.unregister(self.fd)
             try:
                 self._loop.poller.remove(self.fd)
             except (OSError, KeyError):  # it was closed before it was taken out
                 pass
-            self._really_close()
+            self._close_fd()
 
     _abandon = close
 
-    def _really_close(self) -> None:
+    def _close_fd(self) -> None:
         for end in self.ends:
             end.close()
 
@@ -141,7 +141,7 @@ class FdHandler:
     def _flush(self) -> None:
         raise AssertionError("an fd without an object has nothing to flush")
 
-    _settle = _was_at_work = _flush
+    _update_registration = _was_at_work = _flush
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}: {self.callback!r}>"

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dangagreen import checks
 from dangagreen.errors import CannotParkError
 from dangagreen.loop.collecting import is_collecting, watch_collections
-from dangagreen.loop.handlers import UNTOLD
+from dangagreen.loop.handlers import UNREGISTERED
 from dangagreen.loop.pollers import Poller, available_pollers
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
@@ -86,7 +86,7 @@ class Loop(Turning):
             self.thread = get_ident()
             self.running = True
             here.loop = self
-            if self._foreign_ends is None:
+            if self.wakeup_pair is None:
                 self._listen_for_threads()
             if (woke_before := self._hear_signals()) is not None:
                 undo.callback(signal.set_wakeup_fd, woke_before)
@@ -118,13 +118,13 @@ class Loop(Turning):
             self._abandon_all()  # what tasks made while they ended
         self.timers.clear()
         for pending in (
-            self._ready,
-            self._runnable,
-            self.pushed,
-            self.unflushed,
-            self.unsettled,
+            self.ready,
+            self.runnable,
+            self.pending_reads,
+            self.to_flush,
+            self.interest_changed,
             self.object_callbacks,
-            self._batch,
+            self.batch,
         ):
             pending.clear()
         self.loop_timeout = self.post_loop_callback = self.profile = None
@@ -139,7 +139,7 @@ class Loop(Turning):
 
     def _close(self) -> None:
         self.reset()
-        ends, self._foreign_ends = self._foreign_ends, None
+        ends, self.wakeup_pair = self.wakeup_pair, None
         if ends is not None:
             ends.close()
         self.poller.close()
@@ -172,19 +172,19 @@ class Loop(Turning):
             self.poller.close()  # first: a kqueue is not inherited, and a new one may get the number of the old
         self.poller = type(self.poller)()
         self.thread = get_ident()
-        if self._foreign_ends is not None:
-            self.handlers.pop(self._foreign_ends.fd)
-            self._foreign_ends._really_close()
+        if self.wakeup_pair is not None:
+            self.handlers.pop(self.wakeup_pair.fd)
+            self.wakeup_pair._close_fd()
             self._listen_for_threads()
             if self.running:
                 self._hear_signals()
         for fd, handler in list(self.handlers.items()):
-            if not handler._told & UNTOLD and handler is not self._foreign_ends:
+            if not handler._registered_mask & UNREGISTERED and handler is not self.wakeup_pair:
                 try:
-                    self.poller.add(fd, handler._told)
+                    self.poller.add(fd, handler._registered_mask)
                 except Exception as error:
-                    handler._told = UNTOLD
-                    self.failed(handler, error)
+                    handler._registered_mask = UNREGISTERED
+                    self.handler_failed(handler, error)
 
 
 class _End:

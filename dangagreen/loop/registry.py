@@ -29,8 +29,8 @@ class Registry(Schedule):
 
     __slots__ = {
         **dict.fromkeys((
-            "_batch", "_error_log", "_maps", "_on_error", "_others", "_own_settings", "_places", "handlers",
-            "object_callbacks", "pushed", "to_close",
+            "batch", "_error_log", "_maps", "_on_error", "_others", "_own_settings", "_places", "handlers",
+            "object_callbacks", "pending_reads", "to_close",
         )),
         "running": "Whether `run` is at work.",
     }  # fmt: skip
@@ -39,7 +39,7 @@ class Registry(Schedule):
         super().__init__(clock, poller)
         self.running = False
         self.handlers: dict[int, Handler] = {}
-        self.pushed: dict[Handler, bool] = {}  # with input that no event announces; True: it was pushed back just now
+        self.pending_reads: dict[Handler, bool] = {}  # no event tells of it; True: just pushed back
         self.to_close: list[Handler] = []
         self.object_callbacks: dict[object, Callable[[], object]] = {}  # each with the object it goes with
         self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None  # of this turn
@@ -47,8 +47,8 @@ class Registry(Schedule):
         self._error_log = ErrorLog(clock)
         self._own_settings: dict[int, dict[str, Any]] = {}  # of sockets that were given some, by id, and by name
         self._on_error: Callable[[ErrorContext], object] = self._error_log
-        self._batch: Events = []
-        self._places: tuple[Events, dict[int, int]] = self._batch, {}  # where the fds of a batch are
+        self.batch: Events = []
+        self._places: tuple[Events, dict[int, int]] = self.batch, {}  # where the fds of a batch are
 
     # -- who is there
 
@@ -115,13 +115,13 @@ class Registry(Schedule):
             raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
         self.handlers[handler.fd] = handler
 
-    def forget(self, fd: int) -> None:
+    def unregister(self, fd: int) -> None:
         """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
         self.handlers.pop(fd, None)
         self._others.pop(fd, None)
         batch, places = self._places
-        if batch is not self._batch:  # looked up once for each batch, not for each fd that leaves
-            batch, places = self._places = self._batch, {event[0]: place for place, event in enumerate(self._batch)}
+        if batch is not self.batch:  # looked up once for each batch, not for each fd that leaves
+            batch, places = self._places = self.batch, {event[0]: place for place, event in enumerate(self.batch)}
         place = places.get(fd, len(batch))
         if place < len(batch) and batch[place][0] == fd:
             batch[place] = (-1, 0)
@@ -134,10 +134,10 @@ class Registry(Schedule):
         else:
             sock.close()
 
-    def discard(self, handler: Handler) -> None:
+    def close_later(self, handler: Handler) -> None:
         """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""
-        if self.pushed:
-            self.pushed.pop(handler, None)
+        if self.pending_reads:
+            self.pending_reads.pop(handler, None)
         if self.object_callbacks:
             self.object_callbacks.pop(handler, None)
         if self._own_settings:
@@ -152,7 +152,7 @@ class Registry(Schedule):
             if self.handlers.get(handler.fd) is handler:
                 del self.handlers[handler.fd]
             try:
-                handler._really_close()
+                handler._close_fd()
             except Exception as error:
                 self.report(ErrorContext(f"closing the OS socket of {_named(handler)} failed", error, handler))
             if len(handler._context):  # one of its variables may name the handler itself
@@ -165,10 +165,10 @@ class Registry(Schedule):
 
     def _abandon_all(self) -> None:
         for handler in list(self.handlers.values()):
-            if handler is not self._foreign_ends:
+            if handler is not self.wakeup_pair:
                 handler._abandon("the loop was reset")
 
-    def _stray(self, fd: int) -> None:
+    def _unknown_fd(self, fd: int) -> None:
         """An event for an fd that nobody owns: forgotten in this batch (then it is -1), or closed behind our back."""
         if fd >= 0:
             with contextlib.suppress(OSError, KeyError, ValueError):
@@ -183,10 +183,10 @@ class Registry(Schedule):
                 checks.outcome(f"{hook!r}", result)
             return result
         except Exception as error:
-            self.failed(handler, error)
+            self.handler_failed(handler, error)
             return None
 
-    def failed(self, handler: Handler, error: Exception) -> None:
+    def handler_failed(self, handler: Handler, error: Exception) -> None:
         """Report what a handler's callback raised, and close that handler with it as the reason.
 
         In a copy of its context, since the caller may be in that one already.

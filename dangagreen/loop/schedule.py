@@ -74,7 +74,7 @@ class Schedule:
     """The calls that wait for their turn, in order, and the timers."""
 
     __slots__ = {
-        **dict.fromkeys(("_awake", "_foreign_ends", "_ready", "_runnable", "timers")),
+        **dict.fromkeys(("_awake", "wakeup_pair", "ready", "runnable", "timers")),
         "clock": "The clock: a callable that answers seconds.",
         "closed": "Whether `close` was called.",
         "poller": "What waits for events.",
@@ -87,15 +87,15 @@ class Schedule:
         self.timers = Timers(self)
         self.thread = get_ident()
         self.closed = False
-        self._ready: deque[Callable[[], object]] = deque()
-        self._runnable: deque[Callable[[], object]] = deque()  # tasks to start or to resume
-        self._foreign_ends: FdHandler | None = None  # the socket by which other threads wake the loop
+        self.ready: deque[Callable[[], object]] = deque()
+        self.runnable: deque[Callable[[], object]] = deque()  # tasks to start or to resume
+        self.wakeup_pair: FdHandler | None = None  # the socket by which other threads wake the loop
         self._awake = False
 
     def register(self, handler: Handler) -> None:
         raise NotImplementedError
 
-    def forget(self, fd: int) -> None:
+    def unregister(self, fd: int) -> None:
         raise NotImplementedError
 
     def time(self) -> float:
@@ -111,13 +111,13 @@ class Schedule:
             self._check_open("call_soon")
         if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
             checks.function("call_soon", callback, ": write call_soon(f, x) for f(x)")
-        self._ready.append(partial(copy_context().run, callback, *args))
+        self.ready.append(partial(copy_context().run, callback, *args))
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """The same from any thread, or from a signal handler: the one way into a loop from outside."""
         checks.function("call_soon_threadsafe", callback, ": write call_soon_threadsafe(f, x) for f(x)")
-        self._ready.append(partial(copy_context().run, callback, *args))
-        handler = self._foreign_ends
+        self.ready.append(partial(copy_context().run, callback, *args))
+        handler = self.wakeup_pair
         if handler is not None and not self._awake:
             self._awake = True  # before the byte is on its way: it may be read at once
             self._wake(handler.ends[1])
@@ -169,7 +169,7 @@ class Schedule:
         """Refuse whatever comes from now on."""
         self.closed = True
         self.thread = _NO_THREAD
-        self._ready = self._runnable = _Closed()
+        self.ready = self.runnable = _Closed()
 
     def _listen_for_threads(self) -> None:
         ends = socket.socketpair()
@@ -178,7 +178,7 @@ class Schedule:
             weakref.finalize(self, end.close).atexit = False  # clean-up code may still wait, and a thread wake us
         self._awake = False
         try:
-            self._foreign_ends = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
+            self.wakeup_pair = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
         except BaseException:
             for end in ends:
                 end.close()
@@ -187,14 +187,14 @@ class Schedule:
     def _hear_signals(self) -> int | None:
         """Have signals wake the loop, so that their handlers run at once, also when one comes just before the wait or
         is delivered to another thread. Answers the fd that they woke before; None outside the main thread."""
-        assert self._foreign_ends is not None
+        assert self.wakeup_pair is not None
         try:
-            return signal.set_wakeup_fd(self._foreign_ends.ends[1].fileno(), warn_on_full_buffer=False)
+            return signal.set_wakeup_fd(self.wakeup_pair.ends[1].fileno(), warn_on_full_buffer=False)
         except ValueError:
             return None
 
     def _was_woken(self, _mask: int) -> None:
-        assert self._foreign_ends is not None
+        assert self.wakeup_pair is not None
         with contextlib.suppress(OSError):  # what could not be read now announces itself again
-            self._foreign_ends.ends[0].recv(4096)
+            self.wakeup_pair.ends[0].recv(4096)
         self._awake = False  # not before: else the byte of a thread that comes in between would be read with the others

@@ -15,14 +15,14 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.checks import RESUMED
 from dangagreen.errors import Deadlock, ErrorContext
-from dangagreen.loop.deadlock import who_might_wake
-from dangagreen.loop.handlers import Green, Handler
+from dangagreen.loop.deadlock import external_wakers
+from dangagreen.loop.handlers import Handler, TaskLayer
 from dangagreen.loop.pollers import READ, Poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.registry import Registry, log
 
-_AT_ONCE = 64  # calls, tasks, timers, deliveries of pushed-back input in one turn: more would keep the others waiting
-_LOOKS = (*(False,) * 7, True) * (_AT_ONCE // 8)  # the clock is looked at before each eighth of these
+_CALLS_PER_TURN = 64  # and tasks, timers, pending reads: more would keep the others waiting
+_LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is looked at before each eighth of these
 _EVENTS = 16  # that are dispatched before the timers are looked at again
 _FEW = 32  # descriptors that may be looked at before each wait
 _LOOK = 5e-6  # seconds for each that is to be looked at, ten times what that takes
@@ -36,8 +36,8 @@ class Turning(Registry):
 
     __slots__ = {
         **dict.fromkeys((
-            "_budget", "_deadlock_seconds", "_stop", "_struck", "_waited", "_warned", "current", "green",
-            "measurements", "profile", "unflushed", "unsettled",
+            "budget", "_deadlock_seconds", "_stop", "_struck", "_waited", "_warned", "current", "green",
+            "measurements", "profile", "to_flush", "interest_changed",
         )),
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
         "now": "The clock's time when this turn had waited.",
@@ -47,11 +47,11 @@ class Turning(Registry):
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)
         self.now = clock()
-        self.unflushed: list[Handler] = []
-        self.unsettled: list[Handler] = []
+        self.to_flush: list[Handler] = []
+        self.interest_changed: list[Handler] = []
         self.current: Any = None  # the task that runs now; None while the loop itself does
-        self._budget: Iterator[bool] = iter(())  # False for each call that may park, until the clock is to be looked at
-        self.green: Green | None = None
+        self.budget: Iterator[bool] = iter(())  # False for each call that may park, until the clock is to be looked at
+        self.green: TaskLayer | None = None
         self._stop = self._warned = False
         self._struck: Handler | None = None  # whose callback has raised what leaves `run`, and may do so again
         self._waited = False  # in vain, before a look for a stall
@@ -75,24 +75,24 @@ class Turning(Registry):
     def _turn(self) -> bool:
         # A slot that is called where it is read costs the interpreter twice as much.
         wait, clock, heap = self.poller.wait, self.clock, self.timers.heap
-        self._batch = batch = wait(self._patience())
+        self.batch = batch = wait(self._patience())
         self.now = clock()
-        if batch and self.pushed:
-            batch[:] = self._without_pushed(batch)  # in place: `forget` strikes events out of it
+        if batch and self.pending_reads:
+            batch[:] = self._without_pending_reads(batch)  # in place: `unregister` strikes events out of it
         if batch:
             self._dispatch(batch) if len(batch) <= _EVENTS else self._dispatch_many()
         if heap and not heap[0][0] > self.now:  # so that one that is not a number is due, and does no harm
             self._run_timers()
-        if self._ready:
-            self._run_calls(_LOOKS[: len(self._ready)])
-        if self._runnable:  # also those that tasks start or wake, without asking the kernel in between
+        if self.ready:
+            self._run_calls(_LOOKS[: len(self.ready)])
+        if self.runnable:  # also those that tasks start or wake, without asking the kernel in between
             self._run_tasks()
-        if self.pushed:
-            self._run_pushed()
-        if self.unflushed:
-            self._run_unflushed()
-        if self.unsettled:
-            self._settle_all()
+        if self.pending_reads:
+            self._run_pending_reads()
+        if self.to_flush:
+            self._flush_all()
+        if self.interest_changed:
+            self._update_registrations()
         if self.to_close:
             self._close_all()
         if self.post_loop_callback is not None or self.object_callbacks:
@@ -102,11 +102,11 @@ class Turning(Registry):
     def _patience(self) -> float | None:
         """How long this turn may wait for events, in seconds; None is for ever."""
         if (
-            self._ready
-            or self._runnable
-            or self.pushed
-            or self.unflushed
-            or self.unsettled
+            self.ready
+            or self.runnable
+            or self.pending_reads
+            or self.to_flush
+            or self.interest_changed
             or self.to_close
             or self._stop
         ):
@@ -117,19 +117,19 @@ class Turning(Registry):
             if not 0.0 < patience < LONGEST_WAIT:
                 patience = LONGEST_WAIT if patience > 0.0 else 0.0
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
-            if (patience is None or patience > 1) and self._seems_to_hear_of_nobody():
+            if (patience is None or patience > 1) and self._seems_that_no_fd_can_wake():
                 return self._look_for_a_stall(patience)
             return patience
         return self.loop_timeout
 
-    def _seems_to_hear_of_nobody(self) -> bool:
+    def _seems_that_no_fd_can_wake(self) -> bool:
         """Is nothing waited for from the first few descriptors, but for the pair of sockets by which others wake us?"""
         looked = 0
         for handler in self.handlers.values():  # one of the first, as a rule: a listener
-            if handler._watch_read and handler._told & READ:  # what `_wanted` would say, told more quickly
+            if handler._watch_read and handler._registered_mask & READ:  # what `_interest` would say, told more quickly
                 return False
-            if handler is not self._foreign_ends:
-                if handler._wanted() or self.green is None or not self.green.anybody():
+            if handler is not self.wakeup_pair:
+                if handler._interest() or self.green is None or not self.green.has_waiters():
                     return False  # somebody, or nobody is there to wonder about it
                 looked += 1
                 if looked == _FEW:
@@ -145,24 +145,24 @@ class Turning(Registry):
         if self.deadlock_seconds is None:
             return patience
         much = len(self.handlers) + len(self.timers)
-        if much > _FEW and (self._batch or not self._waited):
+        if much > _FEW and (self.batch or not self._waited):
             self._waited = True
             return much * _LOOK if patience is None else min(patience, much * _LOOK)
         self._waited = False
-        if not any(handler._wanted() for handler in self.handlers.values() if handler is not self._foreign_ends):
+        if not any(handler._interest() for handler in self.handlers.values() if handler is not self.wakeup_pair):
             if self._waits_for_nothing(patience):
                 self._stalled()
         return patience
 
     def _waits_for_nothing(self, patience: float | None) -> bool:
         """Are there no timers, or only such that nobody needs any more?"""
-        return patience is None or (self.green is not None and self.green.idle_alarms() == len(self.timers))
+        return patience is None or (self.green is not None and self.green.idle_deadline_timers() == len(self.timers))
 
     def _doubts(self) -> Iterator[str]:
         """Who might end a wait that has no limit, in words."""
         if len(self.handlers) > 1:
             yield "the end of a connection that nobody reads"
-        yield from who_might_wake()
+        yield from external_wakers()
 
     def _stalled(self) -> None:
         """The next wait has no limit, and nobody is waited for. A deadlock, unless somebody outside wakes us."""
@@ -177,20 +177,21 @@ class Turning(Registry):
         elif not self.poller.wait(0):  # somebody may have woken us, and gone, while we looked
             raise Deadlock("nobody can run, and nothing can wake the loop", table)
 
-    def _without_pushed(self, batch: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def _without_pending_reads(self, batch: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """The events but for input of those whose pushed-back input is delivered in this turn anyway, with what is new.
 
         Who puts back what is for the next turn would have two shares of each turn, and what comes first in it.
         """
         for fd, mask in batch:
             handler = self.handlers.get(fd)
-            if mask != READ or handler not in self.pushed or handler._reader is not None or not handler._watch_read:
-                yield fd, mask
+            if mask == READ and handler in self.pending_reads and handler._reader is None and handler._watch_read:
+                continue
+            yield fd, mask
 
     def _dispatch_many(self) -> None:
         """The same for a large batch, with the timers that come due meanwhile."""
-        events = iter(self._batch)  # of this very list: `forget` strikes events out of it
-        for _ in range(0, len(self._batch), _EVENTS):
+        events = iter(self.batch)  # of this very list: `unregister` strikes events out of it
+        for _ in range(0, len(self.batch), _EVENTS):
             self._dispatch(islice(events, _EVENTS))
             self.now = self.clock()
             self._run_timers()
@@ -200,7 +201,7 @@ class Turning(Registry):
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is None:
-                self._stray(fd)
+                self._unknown_fd(fd)
                 continue
             try:
                 if mask == READ and profile is None:
@@ -216,7 +217,7 @@ class Turning(Registry):
                         continue
                 handler._context.run(handler._events, mask)
             except Exception as error:
-                self.failed(handler, error)
+                self.handler_failed(handler, error)
             except BaseException:
                 self._struck = handler
                 raise
@@ -235,7 +236,7 @@ class Turning(Registry):
                 self._report_in(context, f"a timer's callback raised: {what!r}", error)
 
     def _run_calls(self, looks: Iterable[bool]) -> None:
-        calls, began = self._ready, None
+        calls, began = self.ready, None
         for look in looks:
             if not calls or (look and self._is_long_since(began := began or self.clock())):
                 return
@@ -248,7 +249,7 @@ class Turning(Registry):
 
     def _run_tasks(self) -> None:
         """Start or resume them, which answers nothing that could be looked at: 2 percent of a spawn."""
-        calls, began = self._runnable, None
+        calls, began = self.runnable, None
         for look in _LOOKS:
             if not calls or (look and self._is_long_since(began := began or self.clock())):
                 return
@@ -271,23 +272,23 @@ class Turning(Registry):
         context = context if isinstance(context, Context) else copy_context()
         context.run(self.report, ErrorContext(message, error))
 
-    def _run_pushed(self) -> None:
+    def _run_pending_reads(self) -> None:
         began = None
-        for handler, look in zip(list(islice(self.pushed, _AT_ONCE)), _LOOKS, strict=False):
+        for handler, look in zip(list(islice(self.pending_reads, _CALLS_PER_TURN)), _LOOKS, strict=False):
             if look and self._is_long_since(began := began or self.clock()):
                 return
-            just_now = self.pushed.pop(handler, False)
+            just_now = self.pending_reads.pop(handler, False)
             try:
                 if not handler.closed and handler._context.run(handler._pushed_back, just_now):
-                    self.pushed.setdefault(handler, False)
+                    self.pending_reads.setdefault(handler, False)
             except Exception as error:
-                self.failed(handler, error)
+                self.handler_failed(handler, error)
             except BaseException:
-                self.pushed[handler] = just_now
+                self.pending_reads[handler] = just_now
                 raise
 
-    def _run_unflushed(self) -> None:
-        due, self.unflushed = self.unflushed, []
+    def _flush_all(self) -> None:
+        due, self.to_flush = self.to_flush, []
         while due:
             handler = due.pop()
             if handler._queue is None:  # it was sent when the task parked, or dropped
@@ -295,23 +296,23 @@ class Turning(Registry):
             try:
                 handler._context.run(handler._flush)
             except Exception as error:
-                self.failed(handler, error)
+                self.handler_failed(handler, error)
             except BaseException:
-                self.unflushed += [handler, *due]
+                self.to_flush += [handler, *due]
                 raise
 
     def _forget_closed(self) -> None:
-        for pending in (self.unflushed, self.unsettled):
-            if 0 < len(pending) <= _AT_ONCE:  # not each time where there are very many
+        for pending in (self.to_flush, self.interest_changed):
+            if 0 < len(pending) <= _CALLS_PER_TURN:  # not each time where there are very many
                 pending[:] = [handler for handler in pending if not handler.closed]
 
-    def _settle_all(self) -> None:
-        while self.unsettled:
-            handler = self.unsettled.pop()
+    def _update_registrations(self) -> None:
+        while self.interest_changed:
+            handler = self.interest_changed.pop()
             try:
-                handler._settle()
+                handler._update_registration()
             except Exception as error:
-                self.failed(handler, error)
+                self.handler_failed(handler, error)
 
     def _run_post_loop_callbacks(self) -> None:
         self._maps = None

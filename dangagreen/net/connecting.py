@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from dangagreen import checks
-from dangagreen.green.parking import entering, park_for, parks
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.parking import checkpoint, park_for, parks
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.green.tasks import sleep
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.pollers import WRITE
@@ -37,7 +37,7 @@ class _Connecting(Descriptor):
         super().__init__(sock, loop)
         self._watch_write = True
         try:
-            self._need(WRITE)
+            self._add_interest(WRITE)
         except BaseException:
             self._release()
             raise
@@ -45,7 +45,7 @@ class _Connecting(Descriptor):
     def _events(self, mask: int) -> None:
         wake(self.task)
 
-    def _let_go(self) -> None:
+    def _on_close(self) -> None:
         reason = self.close_reason
         ours = ConnectionAbortedError(errno.ECONNABORTED, f"it was closed on this side: {reason}")
         wake(self.task, reason if isinstance(reason, OSError) else ours)
@@ -53,8 +53,8 @@ class _Connecting(Descriptor):
 
 _QUEUE_FULL_SECONDS = 0.01
 AnySocket = TypeVar("AnySocket", bound=Socket)
-_CONNECT = Wait("connect", lambda connecting, task: None)
-_LOOKUP = Wait("looking up", lambda host, task: None)
+_CONNECT = WaitKind("connect", lambda connecting, task: None)
+_LOOKUP = WaitKind("looking up", lambda host, task: None)
 
 
 @overload
@@ -88,7 +88,7 @@ def connect(
         timeout = checks.seconds("the timeout of connect", timeout)
     check_socket_class("connect", socket_class, StreamSocket)
     loop = current_loop()
-    task = entering(loop, "connect")
+    task = checkpoint(loop, "connect")
     deadline = None if timeout is None else loop.clock() + timeout
     failure: OSError | None = None
     for family, sockaddr in _addresses(task, address, timeout):

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext, connection
-from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.sched import Wait, Waiter, scheduler, wake
+from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
 from dangagreen.green.tasks import Task
 from dangagreen.loop.error_log import InOneLine
 from dangagreen.loop.timers import Timer
@@ -32,7 +32,7 @@ _EACH_TURN = 6  # connections that a drain looks at in each turn at least,
 _ROUND_SECONDS = 0.04  # and within how many seconds at all of them
 
 
-class Handling(Task[None]):
+class HandlerTask(Task[None]):
     """The task of a connection's handler: it calls `serve(sock, handler)`, in the connection's own context.
 
     Without a `partial`, by which the interpreter would call itself: a seventh of what a parked handler keeps of its
@@ -63,7 +63,7 @@ class Handling(Task[None]):
 
     def start(self) -> None:
         sock = self.sock
-        if sock._mute and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
+        if sock._write_closed and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
             self._result = None
             return self.end(None)
         unserved = sock if self.interrupt is not None else None
@@ -76,19 +76,19 @@ class Handling(Task[None]):
 class Listener(CoreListener):
     """Accepts connections, and can end in order: what `serve` and `serve_requests` return.
 
-    Class attributes, in seconds: `newcomer_seconds` (how long a drain waits for a request of a connection from which
-    one may be on its way), `linger_seconds` (how long for peers that it has told the end), `clean_up_seconds` (how
-    long for handlers that it has cancelled).
+    Class attributes, in seconds: `new_connection_grace` (how long a drain waits for a request of a connection from
+    which one may be on its way), `linger_seconds` (how long for peers that it has told the end), `clean_up_seconds`
+    (how long for handlers that it has cancelled).
     """
 
     __slots__ = ("_drain", "_end", "_on_failure", "_stops")
 
-    newcomer_seconds: ClassVar[float] = 0.25
+    new_connection_grace: ClassVar[float] = 0.25
     linger_seconds: ClassVar[float] = 1.0
     clean_up_seconds: ClassVar[float] = 5.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        for name in ("newcomer_seconds", "linger_seconds", "clean_up_seconds"):
+        for name in ("new_connection_grace", "linger_seconds", "clean_up_seconds"):
             checks.seconds(f"Listener.{name}", getattr(self, name))
         self._drain: Drain | None = None
         self._end: Callable[[], object] | None = None  # of the serve_forever that it is in
@@ -110,8 +110,8 @@ class Listener(CoreListener):
         and its clean-up waited for. Once begun it goes on, also if the caller is cancelled; several have the earliest
         of their deadlines and the same result. Raises RuntimeError in a handler of one of its own connections.
         """
-        me = entering(self.loop, "drain")
-        if isinstance(me, Handling) and me.sock._owner is self:
+        me = checkpoint(self.loop, "drain")
+        if isinstance(me, HandlerTask) and me.sock._listener is self:
             raise RuntimeError(f"{me!r} cannot drain {self!r}, which waits for its handlers: spawn(listener.drain)")
         drain = self._begin_drain(grace)
         if not drain.over:
@@ -129,10 +129,10 @@ class Listener(CoreListener):
         else:
             self._stops += 1
 
-    def _let_go(self) -> None:
-        super()._let_go()
+    def _on_close(self) -> None:
+        super()._on_close()
         if isinstance(self.close_reason, BaseException) and self._on_failure is not None:
-            self.loop._ready.append(self._on_failure)
+            self.loop.ready.append(self._on_failure)
 
     def _begin_drain(self, grace: float | None) -> Drain:
         if grace is not None:
@@ -140,7 +140,7 @@ class Listener(CoreListener):
         drain = self._drain
         if drain is None or not (drain.over or drain in self.loop.object_callbacks):  # a reset of the loop forgets it
             drain = self._drain = Drain(self)
-        drain.hurry(grace)
+        drain.tighten(grace)
         return drain
 
     def adopt(self, connection: Descriptor) -> None:
@@ -166,8 +166,8 @@ class Drain:
         self._spared: dict[CallbackSocket, float] = {}  # until when more of a request may be on its way
         self._deadline: float | None = None
         self._cut_at: float | None = None
-        self._cancelled: dict[CallbackSocket, Handling] = {}  # whose time was up
-        self._still_at_work: list[Handling] | None = None  # handlers, when all connections have closed
+        self._cancelled: dict[CallbackSocket, HandlerTask] = {}  # whose time was up
+        self._still_at_work: list[HandlerTask] | None = None  # handlers, when all connections have closed
         self._linger_until: float | None = None
         self._reason = f"the time of the drain of {listener!r} was up"
         self._timer: Timer | None = None
@@ -175,17 +175,17 @@ class Drain:
         self.over = False
         self.waiting: dict[Waiter, None] = {}
         loop.object_callbacks[self] = self._begin
-        loop._ready.append(_do_nothing)  # so that there is a turn, at whose end it begins
+        loop.ready.append(_do_nothing)  # so that there is a turn, at whose end it begins
 
     def __repr__(self) -> str:
         return repr(self._listener) if not self.over else "a server that has ended"
 
-    def hurry(self, grace: float | None) -> None:
+    def tighten(self, grace: float | None) -> None:
         """Let it take no longer than `grace` seconds from now."""
         if grace is not None and not self.over:
             deadline = self._loop.clock() + max(0.0, grace)
             self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
-            self._loop._ready.append(_do_nothing)
+            self._loop.ready.append(_do_nothing)
 
     def add(self, connection: Descriptor) -> None:
         """One that was accepted meanwhile."""
@@ -193,28 +193,28 @@ class Drain:
         self._left.append(connection)
         self._told = 0
         self._observe(connection)
-        self._spared[connection] = self._loop.clock() + self._listener.newcomer_seconds
+        self._spared[connection] = self._loop.clock() + self._listener.new_connection_grace
 
     def _observe(self, sock: CallbackSocket) -> None:
-        if not sock._mute:
-            sock._mute = OBSERVED
+        if not sock._write_closed:
+            sock._write_closed = OBSERVED
 
     # -- at the end of each turn
 
     def _begin(self, *maps: object) -> bool:
-        now, patience = self._loop.clock(), self._listener.newcomer_seconds
+        now, patience = self._loop.clock(), self._listener.new_connection_grace
         for sock in self._loop.handlers.values():
-            if isinstance(sock, CallbackSocket) and sock._owner is self._listener:
+            if isinstance(sock, CallbackSocket) and sock._listener is self._listener:
                 self._left.append(sock)
                 self._observe(sock)
         for sock in list(self._left):
-            if sock._heard > now - patience and self._is_idle(sock):
+            if sock._last_activity > now - patience and self._is_idle(sock):
                 self._spared[sock] = now + patience
-        self._loop.object_callbacks[self] = self._look
-        self._listener._retire()
-        return self._look(*maps)
+        self._loop.object_callbacks[self] = self._step
+        self._listener._stop_accepting()
+        return self._step(*maps)
 
-    def _look(self, *_maps: object) -> bool:
+    def _step(self, *_maps: object) -> bool:
         now = self._loop.clock()
         if self._cut_at is None and self._deadline is not None and now >= self._deadline:
             self._cut_at = now
@@ -248,13 +248,13 @@ class Drain:
                 self._spared.pop(sock, None)
                 continue
             left.append(sock)
-            self._told = self._told + 1 if _was_told(sock) else 0
+            self._told = self._told + 1 if _eof_sent(sock) else 0
 
     def _end_if_idle(self, sock: CallbackSocket, now: float) -> None:
         if now < self._spared.get(sock, now) or not self._is_idle(sock):
             return
-        if sock._mute & OWES and sock._sequential == 2:  # it has read, and may wait for more of the same request
-            until = sock._heard + self._listener.newcomer_seconds
+        if sock._write_closed & OWES and sock._sequential == 2:  # it may wait for more of its request
+            until = sock._last_activity + self._listener.new_connection_grace
             if now < until:
                 self._spared[sock] = until
                 return
@@ -284,7 +284,7 @@ class Drain:
         for sock in self._left:
             if sock.closed:
                 continue
-            if self._is_idle(sock) or (_was_told(sock) and sock not in handlers):
+            if self._is_idle(sock) or (_eof_sent(sock) and sock not in handlers):
                 self._loop.call(sock, partial(sock.close, self._reason))
                 handlers.pop(sock, None)
             else:
@@ -317,7 +317,7 @@ class Drain:
             for task in list(self.waiting):
                 wake(task)
             for sock in self.cut_off:  # they are kept for whoever asks, by this, and this by the listener
-                sock._owner = None
+                sock._listener = None
             del self._listener
 
     def _look_again(self, now: float) -> None:
@@ -338,10 +338,10 @@ class Drain:
 
     # -- one connection
 
-    def _handlers(self) -> dict[CallbackSocket, Handling]:
+    def _handlers(self) -> dict[CallbackSocket, HandlerTask]:
         """Those at work, also those of connections that are closed already."""
-        tasks = scheduler(self._loop).tasks
-        return {task.sock: task for task in tasks if isinstance(task, Handling) and task.sock._owner is self._listener}
+        tasks = [task for task in scheduler(self._loop).tasks if isinstance(task, HandlerTask)]
+        return {task.sock: task for task in tasks if task.sock._listener is self._listener}
 
     def _no_handler(self) -> bool:
         """Have the handlers ended? To be asked when there are no connections any more, so that none can begin."""
@@ -359,7 +359,7 @@ class Drain:
         try:  # `Loop.call`, in line: there may be very many
             return bool(sock._context.run(getattr, sock, "idle"))
         except Exception as error:
-            self._loop.failed(sock, error)
+            self._loop.handler_failed(sock, error)
             return False
 
     def _close_all(self, reason: object) -> None:
@@ -379,7 +379,7 @@ def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
     return call
 
 
-def _was_told(sock: CallbackSocket) -> bool:
+def _eof_sent(sock: CallbackSocket) -> bool:
     """Has it been sent everything, the end included?"""
     return sock.closed or (sock._finishing and sock._queue is None)
 
@@ -392,4 +392,4 @@ def _stop_waiting(drain: Drain, task: Waiter) -> None:
     drain.waiting.pop(task, None)
 
 
-_DRAIN = Wait("drain", _stop_waiting)
+_DRAIN = WaitKind("drain", _stop_waiting)

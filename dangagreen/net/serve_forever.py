@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.sched import Wait, Waiter, scheduler, wake
+from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import Interrupts, Looks, callers, may_strike, piece_at_work
 from dangagreen.net.draining import Listener
@@ -37,7 +37,7 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Call
     error of a listener that could accept no more, or was closed with an exception as the reason.
     """
     loop = current_loop()
-    me = entering(loop, "serve_forever")
+    me = checkpoint(loop, "serve_forever")
     if grace is not None:
         grace = checks.seconds("the grace of serve_forever", grace)
     if not listeners:
@@ -136,7 +136,7 @@ class _Forever:
         for listener in self._listeners:
             listener._end = self.ask
             listener._on_failure = self.listener_failed
-            self._task.loop._ready.extend([self.ask] * listener._stops)
+            self._task.loop.ready.extend([self.ask] * listener._stops)
             listener._stops = 0
         scheduler(self._task.loop).forevers.append(self)
         for number, before in heard.items():
@@ -164,4 +164,4 @@ class _Forever:
         return ", ".join(map(repr, self._listeners))
 
 
-_FOREVER = Wait("serve_forever", lambda forever, task: None, "{0} of {1}")
+_FOREVER = WaitKind("serve_forever", lambda forever, task: None, "{0} of {1}")

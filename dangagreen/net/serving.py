@@ -18,7 +18,7 @@ from dangagreen.errors import ClosedError, IncompleteReadError, connection
 from dangagreen.green.parking import GIVING_WAY, give_way
 from dangagreen.green.tasks import check_function
 from dangagreen.loop.loop import Loop
-from dangagreen.net.draining import Handling, Listener
+from dangagreen.net.draining import HandlerTask, Listener
 from dangagreen.sockets.addresses import Address
 from dangagreen.sockets.busy import HELD
 from dangagreen.sockets.listener import Listener as CoreListener
@@ -58,14 +58,14 @@ class Socket(StreamSocket):
     def event_read(self) -> object:
         """Called when there is input, while reading is watched. On a server made by `serve_requests` it starts the
         handler; elsewhere a subclass that watches reading must override it."""
-        handler = getattr(self._owner, "handler", None)
+        handler = getattr(self._listener, "handler", None)
         if handler is None:
             return super().event_read()
         if self._at_work and self._at_work & 1:  # its end watches again
             self._watch_read = False
             return None
         if not self._buffer:
-            if not self._eof and not (self._mute and (self.closed or self._finishing)):
+            if not self._eof and not (self._write_closed and (self.closed or self._finishing)):
                 try:
                     self._receive(_FIRST)
                 except OSError as error:
@@ -76,10 +76,10 @@ class Socket(StreamSocket):
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
         if type(self).event_read is Socket.event_read:
-            Handling(self, _serve_request, handler).start()
+            HandlerTask(self, _serve_request, handler).start()
         else:  # not within it: what it undoes at its end, a current span perhaps, would be undone amid the request
             serve = partial(_serve_request_of_override, copy_context())
-            self.loop._runnable.append(Handling(self, serve, handler).start)
+            self.loop.runnable.append(HandlerTask(self, serve, handler).start)
         return None
 
     def _has_no_request(self) -> None:
@@ -88,19 +88,19 @@ class Socket(StreamSocket):
         A reset, or a hang-up, is told to its hook first, as in callback style.
         """
         if self._eof and not self.closed and not self._finishing:  # or the event_read of a subclass has ended it
-            self._has_ended()
+            self._on_eof()
             self._end_idle()
 
     def _end_idle(self) -> None:
         """Finish in this turn still, when the hooks have been called."""
-        self.loop._ready.append(partial(self.loop.call, self, self._finish_idle))
+        self.loop.ready.append(partial(self.loop.call, self, self._finish_idle))
 
     def _finish_idle(self) -> None:
         if self._eof and not self._at_work and not self._buffer and self._reader is None:
             self.finish()
 
     def _was_released(self) -> None:
-        if self._eof and getattr(self._owner, "handler", None) is not None:
+        if self._eof and getattr(self._listener, "handler", None) is not None:
             self._end_idle()
 
 
@@ -281,7 +281,7 @@ def _connected_task(
 ) -> None:
     connection = _connection(socket_class, sock, listener)
     connection._sequential = 1
-    connection.loop._runnable.append(Handling(connection, _serve_connection, handler).start)
+    connection.loop.runnable.append(HandlerTask(connection, _serve_connection, handler).start)
 
 
 def _connection(socket_class: Callable[[Any], AnyCallback], sock: Any, listener: CoreListener) -> AnyCallback:
@@ -339,7 +339,7 @@ def _serve_request(sock: StreamSocket, handler: Handler) -> None:
 
 def _is_share(loop: Loop, seconds: float) -> bool:
     """Has a connection had its share of this turn?"""
-    events, others = len(loop._batch), len(loop._ready) + len(loop._runnable) + len(loop.pushed)
+    events, others = len(loop.batch), len(loop.ready) + len(loop.runnable) + len(loop.pending_reads)
     if events > _MANY or others > _MANY:
         return seconds > _SHARE_OF_MANY
     return events > 1 or others > 0

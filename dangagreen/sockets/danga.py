@@ -41,7 +41,7 @@ def _call_in_its_context(sock: Any, callback: PostLoopCallback) -> object:
     return sock._context.run(callback, *sock.loop._post_loop_maps())
 
 
-class DangaNames:
+class DangaAliases:
     """Mixed into Socket. See `Loop` for what each of them does."""
 
     __slots__ = ()

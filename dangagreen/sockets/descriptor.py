@@ -1,6 +1,6 @@
 """What listeners and connections share: an OS socket in a loop's map, its interest, its end.
 
-Rules: interest follows from state, in `_wanted()` and nowhere else; what is not wanted any more is told to the kernel
+Rules: interest follows from state, in `_interest()` and nowhere else; what is not wanted any more is told to the kernel
 lazily, when an unwanted event arrives; the OS socket stays open, and in the map, until the turn ends; while the kernel
 is short of memory it is asked for nothing. What does not belong here: reading, writing, what an event means.
 """
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
-from dangagreen.loop.handlers import PAUSED, UNTOLD
+from dangagreen.loop.handlers import PAUSED, UNREGISTERED
 from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.tracebacks import without_traceback
@@ -48,7 +48,16 @@ class Descriptor:
 
     __slots__ = {
         **dict.fromkeys(
-            ("__weakref__", "_context", "_owner", "_queue", "_reader", "_told", "_watch_read", "_watch_write")
+            (
+                "__weakref__",
+                "_context",
+                "_listener",
+                "_queue",
+                "_reader",
+                "_registered_mask",
+                "_watch_read",
+                "_watch_write",
+            )
         ),
         "close_reason": "What `close` was called with; of an exception an equal copy. None while it is open.",
         "closed": "Whether `close` was called, here or by the library.",
@@ -70,52 +79,52 @@ class Descriptor:
         self.closed = self._watch_read = self._watch_write = False
         self.close_reason: object = None
         self._reader: Callable[[], object] | None = None
-        self._owner: Any = None  # the listener that accepted it
+        self._listener: Any = None  # the listener that accepted it
         self._context: Context = copy_context()
         self._queue: Any = None  # what is to be sent: a list, or a deque where there is much of it
-        self._told = UNTOLD
+        self._registered_mask = UNREGISTERED
         loop.register(self)
-        loop.unsettled.append(self)  # so that one that watches nothing still learns of hang-ups
+        loop.interest_changed.append(self)  # so that one that watches nothing still learns of hang-ups
 
     # -- interest
 
-    def _wanted(self) -> int:
+    def _interest(self) -> int:
         """The bits that it needs now."""
         return (READ if self._watch_read else 0) | (WRITE if self._watch_write else 0)
 
-    def _need(self, bit: int) -> None:
+    def _add_interest(self, bit: int) -> None:
         """Make sure that the kernel watches for `bit`, which has just become wanted.
 
         Raises OSError where the poller refuses (ENOSPC, ENOMEM): then the caller takes back what made it wanted.
         """
-        told = self._told
+        told = self._registered_mask
         if not told & bit and not self.closed:
-            if told == UNTOLD:
-                want = self._wanted()
+            if told == UNREGISTERED:
+                want = self._interest()
                 self.loop.poller.add(self.fd, want)
-                self._told = want  # not before: the poller may refuse
-                unsettled = self.loop.unsettled
+                self._registered_mask = want  # not before: the poller may refuse
+                unsettled = self.loop.interest_changed
                 if unsettled and unsettled[-1] is self:  # it was made just now, and is settled
                     unsettled.pop()
             else:
-                self._settle()
+                self._update_registration()
 
-    def _settle(self) -> None:
+    def _update_registration(self) -> None:
         """Make what the kernel watches exactly what is wanted."""
-        if not self.closed and (want := self._wanted()) != self._told != PAUSED:
-            tell = self.loop.poller.add if self._told == UNTOLD else self.loop.poller.modify
+        if not self.closed and (want := self._interest()) != self._registered_mask != PAUSED:
+            tell = self.loop.poller.add if self._registered_mask == UNREGISTERED else self.loop.poller.modify
             try:
                 tell(self.fd, want)
             except OSError as error:
-                if self._told == UNTOLD or want & ~self._told or error.errno not in NO_ROOM:
+                if self._registered_mask == UNREGISTERED or want & ~self._registered_mask or error.errno not in NO_ROOM:
                     raise
                 return  # to hear of less does not matter so much: the next event asks for it again
-            self._told = want
+            self._registered_mask = want
 
-    def _detach(self) -> None:
+    def _unregister(self) -> None:
         """Hear nothing from the kernel, hang-ups included, until something is wanted again."""
-        if self._told != UNTOLD:
-            self._told = UNTOLD
+        if self._registered_mask != UNREGISTERED:
+            self._registered_mask = UNREGISTERED
             try:
                 self.loop.poller.remove(self.fd)
             except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
@@ -123,17 +132,17 @@ class Descriptor:
 
     def _release(self) -> None:
         """Leave the loop at once, and the OS socket as it is."""
-        self._detach()
-        self.loop.forget(self.fd)
+        self._unregister()
+        self.loop.unregister(self.fd)
         self.closed = True
 
     def _is_short_of_memory(self, error: OSError) -> bool:
         """Does the error mean that the kernel has no memory now? Then it is asked for nothing for a while."""
         if error.errno not in OUT_OF_BUFFERS:
             return False
-        if self._told != PAUSED and not self.closed:
-            self._detach()
-            self._told = PAUSED
+        if self._registered_mask != PAUSED and not self.closed:
+            self._unregister()
+            self._registered_mask = PAUSED
             deadline = self.loop.clock() + PAUSE_SECONDS
             self.loop.timers.add(deadline, partial(_end_pause, weakref.ref(self)), self._context)
         return True
@@ -172,22 +181,22 @@ class Descriptor:
         if reason is not None:
             self.close_reason = without_traceback(reason, self) if isinstance(reason, BaseException) else reason
         self._watch_read = self._watch_write = False
-        self._let_go()
-        self._detach()
-        loop.discard(self)
-        if self._owner is not None:
-            self._owner._one_left()
+        self._on_close()
+        self._unregister()
+        loop.close_later(self)
+        if self._listener is not None:
+            self._listener._connection_closed()
 
-    def _let_go(self) -> None:
+    def _on_close(self) -> None:
         """Drop what is held and wake who is parked; called once, when the object closes."""
 
-    def _really_close(self) -> None:
+    def _close_fd(self) -> None:
         self.sock.close()
 
 
 def _end_pause(reference: weakref.ref[Descriptor]) -> None:
     """Tell the poller what is wanted, if the descriptor is still there, and still paused."""
     paused = reference()
-    if paused is not None and paused._told == PAUSED:
-        paused._told = UNTOLD
-        paused.loop.unsettled.append(paused)
+    if paused is not None and paused._registered_mask == PAUSED:
+        paused._registered_mask = UNREGISTERED
+        paused.loop.interest_changed.append(paused)

@@ -17,7 +17,7 @@ from dangagreen.sockets.lifetime import Lifetime
 log = logging.getLogger("dangagreen")
 
 
-class InWords(Lifetime):
+class Endpoint(Lifetime):
     """What a socket says of itself."""
 
     __slots__ = ("_local", "_peer")
@@ -56,7 +56,7 @@ class InWords(Lifetime):
 
     def as_string(self) -> str:
         """ "Class(RW): open to 127.0.0.1:80", the letters telling what is watched."""
-        watched = ("R" if self._watch_read else "") + ("W" if self._wanted() & WRITE else "")
+        watched = ("R" if self._watch_read else "") + ("W" if self._interest() & WRITE else "")
         peer = self.peer_addr_string()
         state = "closed" if self.closed else "open"
         return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")

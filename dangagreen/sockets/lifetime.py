@@ -23,14 +23,14 @@ from dangagreen.loop.timers import Timer
 from dangagreen.sockets.busy import HELD, Busy
 from dangagreen.sockets.descriptor import PAUSE_SECONDS
 from dangagreen.sockets.settings import Setting, seconds, seconds_or_none, size
-from dangagreen.sockets.write_queue import BLOCKED, IDLE, MUTE, Outgoing
+from dangagreen.sockets.write_queue import BLOCKED, IDLE, MUTE, WriteQueue
 
 _CHUNK = 65536
 _SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
 _LINGER_TIME = struct.Struct("ii")  # socket(7): is it on, and for how many seconds
 
 
-class Lifetime(Outgoing):
+class Lifetime(WriteQueue):
     """A socket with an end.
 
     Settings, of the class or of one object: `idle_timeout` (seconds that it may wait for its peer, a handler's own work
@@ -38,7 +38,7 @@ class Lifetime(Outgoing):
     `linger_seconds` and `linger_bytes` (how long, and how much late input, `finish()` bears with).
     """
 
-    __slots__ = ("_at_work", "_born", "_eof", "_finishing", "_late", "_read_error", "_timer")
+    __slots__ = ("_at_work", "_created_at", "_eof", "_finishing", "_linger_budget", "_read_error", "_timer")
 
     _limited: ClassVar[bool | None] = None  # has the class a limit in time? None: look
     idle_timeout: Setting[float | None] = Setting(None, seconds_or_none)
@@ -47,14 +47,14 @@ class Lifetime(Outgoing):
     linger_bytes: Setting[int] = Setting(16 * 1024 * 1024, size)
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
-        Outgoing.__init__(self, sock, loop)
+        WriteQueue.__init__(self, sock, loop)
         self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
         self._read_error: OSError | None = None  # what has broken the connection: in place of a clean end
         self._finishing = False
         self._at_work = 0  # 1 while a handler of serve_requests runs, and HELD more for each busy() that is held
         self._timer: Timer | None = None
-        self._born = 0.0
-        self._late = 0
+        self._created_at = 0.0
+        self._linger_budget = 0
 
     # -- timeouts
 
@@ -63,23 +63,23 @@ class Lifetime(Outgoing):
         if name not in ("idle_timeout", "lifetime"):
             return
         now = self.loop.clock()
-        if not self._born:
-            self._born = now
+        if not self._created_at:
+            self._created_at = now
         if not self._finishing:  # then its timer is that of the lingering
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            elif self._heard > 0:
-                self._heard = now
+            elif self._last_activity > 0:
+                self._last_activity = now
             if self.idle_timeout is not None or self.lifetime is not None:
                 self._timer = self.loop.timers.add(max(now, self._limit(now)), self._check_limits, self._context)
 
     def _limit(self, now: float) -> float:
         """When the first of its limits will have passed, if it hears nothing more."""
-        deadline = math.inf if self.lifetime is None else self._born + self.lifetime
+        deadline = math.inf if self.lifetime is None else self._created_at + self.lifetime
         if self.idle_timeout is not None:
-            waits = self._heard > 0 and self._waits_for_peer()
-            deadline = min(deadline, (self._heard if waits else now) + self.idle_timeout)
+            waits = self._last_activity > 0 and self._waits_for_peer()
+            deadline = min(deadline, (self._last_activity if waits else now) + self.idle_timeout)
         return deadline
 
     def _check_limits(self) -> None:
@@ -87,18 +87,18 @@ class Lifetime(Outgoing):
         now = self.loop.clock()
         deadlines = []
         if self.lifetime is not None:
-            deadlines.append(self._born + self.lifetime)
+            deadlines.append(self._created_at + self.lifetime)
             if now >= deadlines[-1]:
                 return self.close(f"its lifetime of {self.lifetime} s is over")
         if self.idle_timeout is not None:
-            waits = self._heard > 0 and self._waits_for_peer()
-            deadlines.append((self._heard if waits else now) + self.idle_timeout)
+            waits = self._last_activity > 0 and self._waits_for_peer()
+            deadlines.append((self._last_activity if waits else now) + self.idle_timeout)
             if now >= deadlines[-1]:
                 if not self._peer_has_acted():
                     return self.close(f"the peer was idle for {self.idle_timeout} s")
                 if self.closed:
                     return None
-                self._heard, deadlines[-1] = now, now + self.idle_timeout
+                self._last_activity, deadlines[-1] = now, now + self.idle_timeout
         self._timer = None
         if deadlines:  # its class may have been given None meanwhile
             self._timer = self.loop.timers.add(min(deadlines), self._check_limits, self._context)
@@ -114,12 +114,12 @@ class Lifetime(Outgoing):
 
         To be called before what makes it wait.
         """
-        if self._heard > 0 and self._waits_for_peer():
+        if self._last_activity > 0 and self._waits_for_peer():
             return
-        waited, self._heard = min(0.0, self._heard), self.loop.clock()
+        waited, self._last_activity = min(0.0, self._last_activity), self.loop.clock()
         if waited and self._timer is not None and self.idle_timeout is not None and not self._finishing:
-            self._heard += waited
-            deadline = self._heard + self.idle_timeout
+            self._last_activity += waited
+            deadline = self._last_activity + self.idle_timeout
             if deadline < self._timer.deadline:
                 self._timer.cancel()
                 self._timer = self.loop.timers.add(deadline, self._check_limits, self._context)
@@ -127,11 +127,11 @@ class Lifetime(Outgoing):
     def _give_up_wait(self) -> None:
         """It has heard nothing. If it waits no more, the time that it has waited is kept, as a negative one."""
         if not self._waits_for_peer():
-            self._heard = min(0.0, self._heard - self.loop.clock())
+            self._last_activity = min(0.0, self._last_activity - self.loop.clock())
 
     def _was_at_work(self) -> None:
         """It has heard something, and what it did then was its own work. From now on it waits."""
-        self._heard = self.loop.clock()
+        self._last_activity = self.loop.clock()
 
     def _waits_for_peer(self) -> bool:
         waits = self._watch_read or self._reader is not None or self._queue is not None
@@ -155,12 +155,12 @@ class Lifetime(Outgoing):
 
         What is written after this goes nowhere.
         """
-        if not self._mute & MUTE:
+        if not self._write_closed & MUTE:
             self.loop.check_thread("write_eof")
             try:
                 self._after_the_queue(self._end_writing)
             finally:  # what was queued may raise
-                self._mute = MUTE
+                self._write_closed = MUTE
 
     def _end_writing(self) -> None:
         try:
@@ -220,7 +220,7 @@ class Lifetime(Outgoing):
         if self._eof and self._queue is None:  # there is nobody to wait for
             return self.close()
         self._finishing = True
-        self._late = 0
+        self._linger_budget = 0
         self._watch_read = self._watch_write = False
         self._no_more_reading()
         if self._timer is not None:
@@ -228,7 +228,7 @@ class Lifetime(Outgoing):
         try:
             self._after_the_queue(self._shut_down)
         finally:  # what was queued may raise
-            self._mute = MUTE
+            self._write_closed = MUTE
             if not self.closed:
                 self._linger()
                 self._hear_the_end()
@@ -236,19 +236,19 @@ class Lifetime(Outgoing):
 
     def _hear_the_end(self) -> None:
         try:
-            self._need(READ)
+            self._add_interest(READ)
         except BaseException as error:
             self.close(error)
             raise
 
     def _linger(self) -> None:
         deadline = self.loop.clock() + self.linger_seconds
-        if self._born and self.lifetime is not None:
-            deadline = min(deadline, self._born + self.lifetime)
+        if self._created_at and self.lifetime is not None:
+            deadline = min(deadline, self._created_at + self.lifetime)
         self._timer = self.loop.timers.add(deadline, partial(self._lingered, self.unsent), self._context)
 
     def _lingered(self, unsent: int) -> None:
-        if self._born and self.lifetime is not None and self.loop.clock() >= self._born + self.lifetime:
+        if self._created_at and self.lifetime is not None and self.loop.clock() >= self._created_at + self.lifetime:
             return self.close(f"its lifetime of {self.lifetime} s is over")
         self._hear_late()
         if self.closed:
@@ -263,8 +263,8 @@ class Lifetime(Outgoing):
     def _hear_late(self) -> None:
         """While it lingers: take in what lies in the kernel, which may have come in time."""
         before = -1
-        while not self.closed and self._late != before:
-            before = self._late
+        while not self.closed and self._linger_budget != before:
+            before = self._linger_budget
             self._late_events(READ | WRITE)
 
     def _shut_down(self) -> None:
@@ -276,8 +276,8 @@ class Lifetime(Outgoing):
             return self.close(self._cause(error))
         if done:
             self._drop_queue()
-            if self._writers:
-                self._room()
+            if self._drain_waiters:
+                self._wake_writers()
         return None
 
     def _late_events(self, mask: int) -> None:
@@ -292,21 +292,21 @@ class Lifetime(Outgoing):
             return None
         except OSError as error:
             return None if self._is_short_of_memory(error) else self.close(error)
-        self._late += len(late)
+        self._linger_budget += len(late)
         if not late:
             self._eof = 1
             if self._queue is None:
                 self.close()
             else:
-                self._settle()
-        elif self._late > self.linger_bytes:
+                self._update_registration()
+        elif self._linger_budget > self.linger_bytes:
             self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
         return None
 
     def _no_more_reading(self) -> None:
         """The buffer is dropped, and whoever is parked in a read is woken with ClosedError."""
 
-    def _really_close(self) -> None:
+    def _close_fd(self) -> None:
         sock = self.sock
         try:
             if sock.getsockopt(_SOCKET, _LINGER):  # is it on? One more argument, for the whole of it, would be dearer
@@ -315,14 +315,14 @@ class Lifetime(Outgoing):
             pass
         sock.close()
 
-    def _let_go(self) -> None:
-        Outgoing._let_go(self)
+    def _on_close(self) -> None:
+        WriteQueue._on_close(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._no_more_reading()
 
-    def _wanted(self) -> int:
+    def _interest(self) -> int:
         reads = (self._watch_read or self._reader is not None or self._finishing) and not self._eof
         return (READ if reads else 0) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
 

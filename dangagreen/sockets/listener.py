@@ -35,14 +35,14 @@ class Listener(Descriptor):
 
     `address` is (host, port), a path, or bytes for an abstract Unix name, and can be given to `connect`; `connections`
     counts those that are open. At `max_connections` no more are accepted until one closes; they wait in the kernel's
-    queue. Class attributes: `accepts_per_turn` (how many are accepted before others have their turn), `rest_seconds`
+    queue. Class attributes: `accepts_per_turn` (how many are accepted before others have their turn), `accept_backoff`
     (the pause in accepting after EMFILE, ENFILE, ENOBUFS or ENOMEM).
     """
 
     __slots__ = {
         **dict.fromkeys((
-            "_connected", "_inherited", "_max_connections", "_next", "_nodelay", "_path", "_refusals", "_rest",
-            "_still",
+            "_accept_budget", "_accept_one", "_backoff_timer", "_connected", "_inherited", "_max_connections",
+            "_nodelay", "_path", "_refusals",
         )),
         "address": "Where it listens: (host, port), for IPv6 with flow information and scope; a path; bytes, abstract.",
         "connections": "How many of its connections are open.",
@@ -50,7 +50,7 @@ class Listener(Descriptor):
     }  # fmt: skip
 
     accepts_per_turn: ClassVar[int] = 32
-    rest_seconds: ClassVar[float] = 0.5
+    accept_backoff: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class Listener(Descriptor):
             raise TypeError(f"a Listener is made of a listening socket, not of {checks.shown(sock)}")
         checks.function("Listener", connected)
         checks.count("Listener.accepts_per_turn", self.accepts_per_turn, 1)
-        checks.seconds("Listener.rest_seconds", self.rest_seconds)
+        checks.seconds("Listener.accept_backoff", self.accept_backoff)
         self._connected = connected
-        self._next = _accepting(sock)
-        self._rest: Timer | None = None
+        self._accept_one = _accepting(sock)
+        self._backoff_timer: Timer | None = None
         self._path: tuple[str, tuple[int, int, int]] | None = None
-        self._still: int | None = None  # how many it accepts at most before it retires
+        self._accept_budget: int | None = None  # how many it accepts at most before it retires
         self._refusals = 0  # how often accept has failed in this turn through no fault of the listener
         self.address: SocketAddress = of_listener(sock.getsockname())
         self._max_connections = max_connections
@@ -86,7 +86,7 @@ class Listener(Descriptor):
         super().__init__(sock, loop)
         self._watch_read = True
         try:
-            self._need(READ)
+            self._add_interest(READ)
         except BaseException:
             self._release()
             raise
@@ -96,30 +96,30 @@ class Listener(Descriptor):
         for accepted in range(self.accepts_per_turn):
             if self.closed or self._is_full():
                 return
-            if self._still == 0 or not self._accept():
-                if self._rest is None and not self.closed:
-                    if self._still is not None:
+            if self._accept_budget == 0 or not self._accept():
+                if self._backoff_timer is None and not self.closed:
+                    if self._accept_budget is not None:
                         self.close("it has retired")
                     elif not accepted and self._was_shut_down():  # there was an event, and nothing to accept
                         self._fail(OSError(errno.EINVAL, "it was shut down by other means than close()"))
                 return
-            if self._still is not None:
-                self._still -= 1
-        if self._still is not None:
-            self.loop._ready.append(self._accept_the_rest)  # no event tells that the queue is empty
+            if self._accept_budget is not None:
+                self._accept_budget -= 1
+        if self._accept_budget is not None:
+            self.loop.ready.append(self._accept_the_rest)  # no event tells that the queue is empty
 
     def _events(self, mask: int) -> None:
         if self._watch_read:
             self.event_read()
         else:
-            self._settle()
+            self._update_registration()
             if mask & (ERR | HUP):
-                self._detach()
+                self._unregister()
 
     def _accept(self) -> bool:
         """Accept one connection. Is it worth trying for another?"""
         try:
-            sock = self._next()
+            sock = self._accept_one()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -147,7 +147,7 @@ class Listener(Descriptor):
         elif error.errno not in OUT_OF_RESOURCES:
             self._fail(error)
             return False
-        self._take_a_rest(error)
+        self._back_off(error)
         return False
 
     def _was_shut_down(self) -> bool:
@@ -172,29 +172,29 @@ class Listener(Descriptor):
     @max_connections.setter
     def max_connections(self, most: int | None) -> None:
         self._max_connections = None if most is None else checks.count("max_connections", most, 1)
-        if not self.closed and not self._watch_read and self._rest is None:
+        if not self.closed and not self._watch_read and self._backoff_timer is None:
             self._go_on()
 
     def adopt(self, connection: Descriptor) -> None:
         """Count the connection until it closes, which its constructor may have done."""
-        connection._owner = self
+        connection._listener = self
         if not connection.closed:
             self.connections += 1
 
-    def _one_left(self) -> None:
+    def _connection_closed(self) -> None:
         self.connections -= 1
-        if not self.closed and not self._watch_read and self._rest is None:
+        if not self.closed and not self._watch_read and self._backoff_timer is None:
             self._go_on()
 
     def _go_on(self) -> None:
         self._watch_read = True
         try:
-            self._need(READ)
+            self._add_interest(READ)
         except OSError as error:  # of epoll_ctl: not the affair of whoever has made room
             self._watch_read = False
-            return self._take_a_rest(error) if error.errno in NO_ROOM else self.loop.failed(self, error)
-        if self._still is not None:
-            self.loop._ready.append(self._accept_the_rest)
+            return self._back_off(error) if error.errno in NO_ROOM else self.loop.handler_failed(self, error)
+        if self._accept_budget is not None:
+            self.loop.ready.append(self._accept_the_rest)
         return None
 
     def __enter__(self) -> Listener:
@@ -209,23 +209,23 @@ class Listener(Descriptor):
             self._watch_read = False
         return not self._watch_read
 
-    def _take_a_rest(self, error: OSError) -> None:
-        log.warning("%r pauses accepting for %s s: %s", self, self.rest_seconds, error)
-        self._rest = self.loop.timers.add(self.loop.clock() + self.rest_seconds, self._resume, self._context)
+    def _back_off(self, error: OSError) -> None:
+        log.warning("%r pauses accepting for %s s: %s", self, self.accept_backoff, error)
+        self._backoff_timer = self.loop.timers.add(self.loop.clock() + self.accept_backoff, self._resume, self._context)
         self._watch_read = False
-        if self._told & READ:
-            self._settle()
+        if self._registered_mask & READ:
+            self._update_registration()
 
     def _resume(self) -> None:
-        self._rest = None
+        self._backoff_timer = None
         self._go_on()
 
     # -- the end
 
-    def _retire(self) -> None:
+    def _stop_accepting(self) -> None:
         """Accept what is in the kernel's queue, some of it each turn, and close: its peers think they are connected."""
-        if not self.closed and self._still is None:
-            self._still = _LONGEST_QUEUE
+        if not self.closed and self._accept_budget is None:
+            self._accept_budget = _LONGEST_QUEUE
             self._remove_path()  # whoever comes from now on is to try elsewhere
             self._accept_the_rest()
 
@@ -234,22 +234,22 @@ class Listener(Descriptor):
             try:
                 self._context.run(self.event_read)
             except Exception as error:
-                self.loop.failed(self, error)
+                self.loop.handler_failed(self, error)
 
     def _abandon(self, reason: object) -> None:
         """The OS socket goes now, not at the end of the turn: its address is free for the next one, and nobody is made
         to think that he is connected."""
         if not self.closed:
             super()._abandon(reason)
-            self.loop.forget(self.fd)
-            self._really_close()
+            self.loop.unregister(self.fd)
+            self._close_fd()
 
-    def _let_go(self) -> None:
-        if self._rest is not None:
-            self._rest.cancel()
+    def _on_close(self) -> None:
+        if self._backoff_timer is not None:
+            self._backoff_timer.cancel()
 
-    def _really_close(self) -> None:
-        super()._really_close()
+    def _close_fd(self) -> None:
+        super()._close_fd()
         self._remove_path()
 
     def _remove_path(self) -> None:

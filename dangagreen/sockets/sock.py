@@ -17,9 +17,9 @@ from dangagreen import checks
 from dangagreen.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
-from dangagreen.sockets.danga import DangaNames
+from dangagreen.sockets.danga import DangaAliases
 from dangagreen.sockets.descriptor import SocketLike
-from dangagreen.sockets.endpoint import InWords
+from dangagreen.sockets.endpoint import Endpoint
 from dangagreen.sockets.settings import Setting, adopt_settings, size
 from dangagreen.sockets.write_queue import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
 from dangagreen.tracebacks import without_traceback
@@ -32,7 +32,7 @@ _STREAM = int(socket.SOCK_STREAM)
 BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
-class CallbackSocket(DangaNames, InWords):
+class CallbackSocket(DangaAliases, Endpoint):
     """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
 
     `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,
@@ -41,12 +41,12 @@ class CallbackSocket(DangaNames, InWords):
     """
 
     __slots__ = (
-        "_at_once",
+        "_bulk_credit",
         "_buffer",
-        "_hung",
+        "_hangup_state",
         "_line_limit",
         "_pos",
-        "_searched",
+        "_scan_from",
         "_sequential",
     )
 
@@ -61,29 +61,29 @@ class CallbackSocket(DangaNames, InWords):
             check_connection(sock)
         if self._limited is None:  # no server was given the class, which may have been given settings since it was made
             adopt_settings(type(self), fixed=False)
-        InWords.__init__(self, sock, loop)
+        Endpoint.__init__(self, sock, loop)
         self._line_limit = self._usual_line_limit
         self._buffer: bytes | bytearray = b""
         self._pos = 0
         # Below 0: how much of what is unread a parked reader has looked through. Above 0: the position up to which
         # `read_line` gives lines of the buffer without any more ado.
-        self._searched = 0
-        self._hung = 0
-        self._at_once = 0  # bytes of bulk that may be received without waiting first
+        self._scan_from = 0
+        self._hangup_state = 0
+        self._bulk_credit = 0  # bytes of bulk that may be received without waiting first
         self._sequential = 0  # whose style decides what a hang-up does: 0 callbacks; 1 sequential; 2 and has written
         self._peer: Any = None
         self._local: Any = None
         if (limited := self._limited) is None:
             limited = self.idle_timeout is not None or self.lifetime is not None
         if limited:
-            self._born = self._heard = self.loop.clock()
+            self._created_at = self._last_activity = self.loop.clock()
             self._check_limits()
 
     def _was_set(self, name: str) -> None:
         super()._was_set(name)
         if name == "line_limit":
             self._line_limit = self.line_limit
-            self._searched = 0
+            self._scan_from = 0
 
     # -- reading
 
@@ -92,8 +92,8 @@ class CallbackSocket(DangaNames, InWords):
         if self._buffer:
             if n > self.buffered:
                 self._add_input(n - self.buffered)
-            return self._take(n)
-        if self._mute and (self.closed or self._finishing):
+            return self._consume(n)
+        if self._write_closed and (self.closed or self._finishing):
             return None
         try:
             data: bytes = self.sock.recv(n)
@@ -105,11 +105,11 @@ class CallbackSocket(DangaNames, InWords):
             self._read_error = without_traceback(error)
         else:
             if data:
-                self._heard = self.loop.now
+                self._last_activity = self.loop.now
                 return data
             if n <= 0:
                 raise ValueError(f"read({n}): at least one byte must be asked for")
-        self._has_ended()
+        self._on_eof()
         return None
 
     def read_into(self, buffer: bytearray | memoryview) -> int | None:
@@ -121,9 +121,9 @@ class CallbackSocket(DangaNames, InWords):
             with memoryview(buffer).cast("B") as view:
                 size = min(len(view), self.buffered)
                 view[:size] = self._buffer[self._pos : self._pos + size]
-            self._take(size)
+            self._consume(size)
             return size
-        if self._mute and (self.closed or self._finishing):
+        if self._write_closed and (self.closed or self._finishing):
             return None
         try:
             size = self.sock.recv_into(buffer)
@@ -135,11 +135,11 @@ class CallbackSocket(DangaNames, InWords):
             self._read_error = without_traceback(error)
         else:
             if size:
-                self._heard = self.loop.now
+                self._last_activity = self.loop.now
                 return size  # type: ignore[no-any-return]
             if not len(buffer):
                 raise ValueError("read_into: the buffer has no room")
-        self._has_ended()
+        self._on_eof()
         return None
 
     def _add_input(self, size: int) -> None:
@@ -159,11 +159,11 @@ class CallbackSocket(DangaNames, InWords):
                 return
             self._read_error, data = without_traceback(error), b""
         if data:
-            self._heard = self.loop.now
+            self._last_activity = self.loop.now
             self._append(data)
         else:
             self._eof = 1
-            self.loop.unsettled.append(self)
+            self.loop.interest_changed.append(self)
 
     def _append(self, data: bytes) -> None:
         """Add to a buffer that is not empty."""
@@ -173,16 +173,16 @@ class CallbackSocket(DangaNames, InWords):
         else:
             joined = buffer[self._pos :] + data
             self._buffer = joined if len(joined) <= _LARGE else bytearray(joined)
-            self._pos, self._searched = 0, min(self._searched, 0)
+            self._pos, self._scan_from = 0, min(self._scan_from, 0)
 
-    def _has_ended(self) -> None:
+    def _on_eof(self) -> None:
         """There is nothing more to read, and `read` says so."""
         self._eof = 2
-        self.loop.unsettled.append(self)
+        self.loop.interest_changed.append(self)
         if self._read_error is not None:  # no event need tell of it any more
-            self.loop._ready.append(partial(self.loop.call, self, self._tell_error))
+            self.loop.ready.append(partial(self.loop.call, self, self._tell_error))
         if self._reader is not None:  # a task waits for what has come to its end
-            self.loop.pushed[self] = True
+            self.loop.pending_reads[self] = True
 
     def push_back_read(self, data: Buffer) -> None:
         """Put bytes before everything unread.
@@ -194,9 +194,9 @@ class CallbackSocket(DangaNames, InWords):
         data = as_bytes(data)
         if data and not self.closed and not self._finishing:
             self._put_before(data)
-            self._searched = 0
+            self._scan_from = 0
             if self._watch_read or self._reader is not None:
-                self.loop.pushed[self] = True
+                self.loop.pending_reads[self] = True
 
     def _put_before(self, data: bytes) -> None:
         """Put bytes before those in the buffer.
@@ -226,21 +226,21 @@ class CallbackSocket(DangaNames, InWords):
             self._watch_read = False
         elif not self.closed and not self._finishing:
             if self._timer is None and loop.running:
-                self._heard = loop.now
+                self._last_activity = loop.now
             else:
                 self._begin_wait()
-            if self._told & READ:
+            if self._registered_mask & READ:
                 self._watch_read, self._sequential = True, 0
             else:
                 self._begin_to_watch()
             if self._buffer or self._eof == 1:
-                loop.pushed.setdefault(self, False)
+                loop.pending_reads.setdefault(self, False)
 
     def _begin_to_watch(self) -> None:
         """`watch_read`, where the kernel has to be told."""
         before, self._watch_read = self._watch_read, True
         try:
-            self._need(READ)
+            self._add_interest(READ)
         except BaseException:
             self._watch_read = before
             raise
@@ -258,20 +258,20 @@ class CallbackSocket(DangaNames, InWords):
         Or hold `busy()` for as long as there is one.
         """
         waits = self._reader is not None if not self._watch_read else not self._watch_write
-        return waits and not self._at_work and self._queue is None and not self._unread()
+        return waits and not self._at_work and self._queue is None and not self._has_input()
 
     def _answers(self) -> None:
-        self._mute = OBSERVED | (OWES if self._buffer else 0)  # there is more to answer
+        self._write_closed = OBSERVED | (OWES if self._buffer else 0)  # there is more to answer
         if self._sequential:
             self._sequential = 2
 
-    def _take(self, n: int) -> bytes:
+    def _consume(self, n: int) -> bytes:
         """Take up to n bytes out of the buffer, which is not empty."""
         if n <= 0:
             raise ValueError(f"read({n}): at least one byte must be asked for")
         buffer, start = self._buffer, self._pos
         taken = buffer[start : start + n]
-        self._searched = 0
+        self._scan_from = 0
         if start + n >= len(buffer):
             self._buffer, self._pos = b"", 0
         elif isinstance(buffer, bytearray):
@@ -283,7 +283,7 @@ class CallbackSocket(DangaNames, InWords):
             self._pos = start + n
         return taken if isinstance(taken, bytes) else bytes(taken)
 
-    def _unread(self) -> bool:
+    def _has_input(self) -> bool:
         """Is there input that nobody has read, in the buffer or in the kernel?"""
         if self._buffer:
             return True
@@ -322,15 +322,15 @@ class CallbackSocket(DangaNames, InWords):
         It closes, with that error as the reason, unless there is input that nobody has read.
         """
         self._read_error = self._read_error or self._pending_error()
-        if not self._unread():
-            self._hung |= BY_PEER
+        if not self._has_input():
+            self._hangup_state |= BY_PEER
             self.close(self._read_error or "an error on the socket")
         return None
 
     def event_hup(self) -> object:
         """Called when the peer hung up and, where reading is watched, all its input was read. It closes if so."""
-        if not self._unread():
-            self._hung |= BY_PEER
+        if not self._has_input():
+            self._hangup_state |= BY_PEER
             self.close(self._read_error or "the peer hung up")
         return None
 
@@ -353,8 +353,8 @@ class CallbackSocket(DangaNames, InWords):
                 self._hook("write", self.event_write)
         if ended and not self.closed:
             self._hang_up(ended)
-        if mask & self._told and not self.closed:
-            self._settle()
+        if mask & self._registered_mask and not self.closed:
+            self._update_registration()
         return None
 
     def _readable(self) -> None:
@@ -370,22 +370,22 @@ class CallbackSocket(DangaNames, InWords):
         if self._reader is not None or self._finishing:
             return
         if self._watch_read or not self._sequential:
-            if self._watch_read and (self._eof < 2 or self._buffer) and (ended & HUP or self._unread()):
+            if self._watch_read and (self._eof < 2 or self._buffer) and (ended & HUP or self._has_input()):
                 return
             if ended & ERR or self._read_error is not None:
                 self._tell_error()
             stage = HUP if self._eof < 2 else _AFTER_THE_END
-            if ended & HUP and not self._hung & stage and not self.closed:
-                self._hung |= stage
+            if ended & HUP and not self._hangup_state & stage and not self.closed:
+                self._hangup_state |= stage
                 self._hook("hup", self.event_hup)
         if self._reader is None and self._sending != BLOCKED and not self.closed:
-            self._detach()
+            self._unregister()
 
     def _tell_error(self) -> None:
         """Call `event_err`, once, unless tasks read this socket: they find the error by reading."""
-        silent = self.closed or self._finishing or self._hung & ERR or self._reader is not None
+        silent = self.closed or self._finishing or self._hangup_state & ERR or self._reader is not None
         if not silent and (self._watch_read or not self._sequential):
-            self._hung |= ERR
+            self._hangup_state |= ERR
             self._hook("err", self.event_err)
 
     def _write_failed(self, error: OSError) -> None:
@@ -396,7 +396,7 @@ class CallbackSocket(DangaNames, InWords):
         was_closed = self.closed
         super()._write_failed(error)
         if broken and self.closed and not was_closed:  # there was nothing to read, and whoever tries finds out why
-            self._hung |= BY_PEER
+            self._hangup_state |= BY_PEER
 
     def _pushed_back(self, just_now: bool) -> bool:
         """Deliver what was pushed back or read ahead. Is there more for the next turn?
@@ -411,19 +411,19 @@ class CallbackSocket(DangaNames, InWords):
             return False
         if self._deliver() or not self._buffer:  # without a buffer the end is still to be told
             return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
-        self.loop.pushed.pop(self, None)  # from now on only what is new counts
+        self.loop.pending_reads.pop(self, None)  # from now on only what is new counts
         if self._eof and self._sending != BLOCKED and not self.closed:  # nor will a hang-up bring anything
-            self._detach()
+            self._unregister()
         return False
 
     def _deliver(self) -> bool:
         """Call `event_read` for what is in the buffer. Has it made progress, or seen something new?"""
         before, ended = self.buffered, self._eof
-        heard = self._heard = (
-            self._heard + 0.0
+        heard = self._last_activity = (
+            self._last_activity + 0.0
         )  # an object of its own, in whose place whatever is received puts another
         self._hook("read", self.event_read)
-        new = self._heard is not heard or self._eof != ended
+        new = self._last_activity is not heard or self._eof != ended
         if self._timer is not None:  # what it did meanwhile was its own work
             self._was_at_work()
         return new or self.buffered < before or self._reader is not None or not self._watch_read
@@ -446,8 +446,8 @@ class CallbackSocket(DangaNames, InWords):
         if self._read_error is not None:  # of which the OS socket would not tell its next owner
             raise without_traceback(self._read_error)
         sock, rest = self.sock, bytes(self._buffer[self._pos :])
-        self._detach()
-        self.loop.forget(self.fd)
+        self._unregister()
+        self.loop.unregister(self.fd)
         self.sock = _Stolen()
         self.close("its OS socket was handed over")
         return sock, rest
@@ -465,7 +465,7 @@ class CallbackSocket(DangaNames, InWords):
     def _may_be_read(self) -> bool:
         if self._finishing or self._eof:
             return bool(self._buffer)
-        return self._watch_read or self._reader is not None or bool(self._sequential) or self._unread()
+        return self._watch_read or self._reader is not None or bool(self._sequential) or self._has_input()
 
 
 def room_of(call: str, buffer: Any) -> int:

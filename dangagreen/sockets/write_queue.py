@@ -37,7 +37,7 @@ _CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their t
 _CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
 
 
-class Outgoing(Descriptor):
+class WriteQueue(Descriptor):
     """The writing half of a socket.
 
     Settings, of the class or of one object, in bytes: `high_water` and `low_water` (hooks `on_high_water`,
@@ -47,7 +47,8 @@ class Outgoing(Descriptor):
 
     __slots__ = {
         **dict.fromkeys((
-            "_above", "_calls", "_heard", "_high_water", "_mute", "_sending", "_write_error", "_writer", "_writers",
+            "_drain_waiters", "_high_water", "_last_activity", "_over_high_water", "_queued_callables", "_sending",
+            "_write_closed", "_write_error", "_writer",
         )),
         "unsent": "How many bytes are queued that the kernel has not taken.",
     }  # fmt: skip
@@ -60,14 +61,14 @@ class Outgoing(Descriptor):
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         Descriptor.__init__(self, sock, loop)  # by super() the life of a connection would take 4 percent more
-        self.unsent = self._calls = 0
+        self.unsent = self._queued_callables = 0
         self._sending = IDLE
         self._writer: Writer | None = None
-        self._heard = self.loop.now  # when the peer last sent something, or took what it had let wait; see lifetime
-        self._writers: Any = None  # tasks that wait for the queue to shrink
+        self._last_activity = self.loop.now  # when the peer last sent, or took what it had let wait
+        self._drain_waiters: Any = None  # tasks that wait for the queue to shrink
         self._high_water = self._usual_high_water  # a slot is read four times as fast as an attribute of the class
-        self._above = False  # over the high-water mark, and not yet under the low one again
-        self._mute = 0  # MUTE when closed, finished or broken; or OBSERVED, perhaps with OWES, while a drain is on
+        self._over_high_water = False  # over the high-water mark, and not yet under the low one again
+        self._write_closed = 0  # MUTE when closed, finished or broken; OBSERVED, OWES: a drain is on
         self._write_error: OSError | None = None
 
     @classmethod
@@ -97,7 +98,7 @@ class Outgoing(Descriptor):
         """
         if self._queue is not None or type(data) is not bytes or self._writer is not None:
             return self._write_later(data)
-        if self._mute and self._is_mute():
+        if self._write_closed and self._is_mute():
             return True
         try:
             sent: int = self.sock.send(data)
@@ -117,9 +118,9 @@ class Outgoing(Descriptor):
         """Queue bytes, and send all that is queued once at the end of the turn: one system call for many replies."""
         self.loop.check_thread("write_soon")
         data = as_bytes(data)
-        if data and not (self._mute and self._is_mute()):
+        if data and not (self._write_closed and self._is_mute()):
             if self._queue is None:
-                self.loop.unflushed.append(self)
+                self.loop.to_flush.append(self)
             self._enqueue(data)
 
     def _write_later(self, data: Buffer | Callable[[], object] | None) -> bool:
@@ -131,7 +132,7 @@ class Outgoing(Descriptor):
                 data = as_bytes(data)
                 if self._queue is None and (self._writer is None or not data):
                     return self.write(data) if data else True
-        if self._mute and self._is_mute():
+        if self._write_closed and self._is_mute():
             return True
         self.loop.check_thread("write")
         if data is not None:
@@ -139,7 +140,7 @@ class Outgoing(Descriptor):
                 self._enqueue(data)
             except BaseException:  # of `on_high_water`: it is queued all the same
                 if self._queue is not None and self._sending == IDLE:
-                    self.loop.unflushed.append(self)
+                    self.loop.to_flush.append(self)
                 raise
             self._flush()
         else:
@@ -148,14 +149,14 @@ class Outgoing(Descriptor):
 
     def _is_mute(self) -> bool:
         """Does what is written go nowhere? Otherwise a drain observes this connection, and this is its answer."""
-        if self._mute & MUTE:
+        if self._write_closed & MUTE:
             return True
         self._answers()
         return False
 
     def _answers(self) -> None:
         """Something is about to be written while a drain observes."""
-        self._mute = OBSERVED
+        self._write_closed = OBSERVED
 
     def _enqueue(self, data: Buffer | Callable[[], object]) -> None:
         if self._queue is None:
@@ -163,15 +164,15 @@ class Outgoing(Descriptor):
         else:
             self._queue.append(data)
         if callable(data):
-            self._calls += 1
+            self._queued_callables += 1
             return
         self.unsent += len(data)
         if self.unsent > self._high_water:
             self._is_over_high_water()
 
     def _is_over_high_water(self) -> None:
-        if not self._above:
-            self._above = True
+        if not self._over_high_water:
+            self._over_high_water = True
             self.on_high_water()
         most = self.max_unsent
         if most is not None and self.unsent > most:
@@ -188,7 +189,7 @@ class Outgoing(Descriptor):
         if queue is None or self._sending != IDLE:
             return
         refused = False
-        if not self._calls and self._writer is None and self.unsent <= _JOIN:
+        if not self._queued_callables and self._writer is None and self.unsent <= _JOIN:
             # The usual case, small replies and a willing kernel, without the machinery below.
             data = b"".join(queue)  # of a single piece that is the piece itself
             try:
@@ -197,7 +198,7 @@ class Outgoing(Descriptor):
                 sent = self._not_sent(error)
                 if sent < 0:
                     return
-            if sent == self.unsent and not self._above and not self._writers:
+            if sent == self.unsent and not self._over_high_water and not self._drain_waiters:
                 self._queue = None
                 self.unsent = 0
                 return
@@ -224,14 +225,14 @@ class Outgoing(Descriptor):
             if refused:
                 self.on_incomplete_write()
             while queue and not blocked and self._queue is queue:
-                if not (self._calls and callable(queue[0])):
+                if not (self._queued_callables and callable(queue[0])):
                     blocked = not self._send_some(queue)
                     if blocked and self._queue is queue:
                         self.on_incomplete_write()
                 elif calls < _CALLS_AT_ONCE and not (calls and self.loop._is_long_since(began)):
                     began = began or self.loop.clock()
                     calls += 1
-                    self._calls -= 1
+                    self._queued_callables -= 1
                     call = queue[0]
                     _take_off(queue, 1)
                     if (result := call()) is not None:
@@ -242,8 +243,8 @@ class Outgoing(Descriptor):
             self._sending = IDLE
             if self._queue is queue:
                 self._was_flushed(blocked)
-            elif self._told & WRITE:
-                self._settle()
+            elif self._registered_mask & WRITE:
+                self._update_registration()
 
     def _send_some(self, queue: Any) -> bool:
         """Send the bytes at the head of the queue with one call. Did the kernel take them all?"""
@@ -251,7 +252,7 @@ class Outgoing(Descriptor):
         if len(queue) > 1:
             size = count = 0
             for piece in queue:
-                if count and (size >= _JOIN or (self._calls and callable(piece))):
+                if count and (size >= _JOIN or (self._queued_callables and callable(piece))):
                     break
                 size += len(piece)
                 count += 1
@@ -266,7 +267,7 @@ class Outgoing(Descriptor):
         """Of `data`, which is the first `count` pieces of the queue put together, so many bytes were sent."""
         self.unsent -= sent
         if sent:
-            self._heard = self.loop.now if self._timer is None else self.loop.clock()
+            self._last_activity = self.loop.now if self._timer is None else self.loop.clock()
         if sent == len(data):
             _take_off(queue, count)
         elif sent or count > 1:
@@ -293,10 +294,10 @@ class Outgoing(Descriptor):
         Where it cannot (ENOSPC, ENOMEM of epoll_ctl), the rest would never leave: the connection is closed with that.
         """
         self._sending = BLOCKED
-        if not self._told & WRITE or self._told == PAUSED:
-            self._heard = self.loop.clock()
+        if not self._registered_mask & WRITE or self._registered_mask == PAUSED:
+            self._last_activity = self.loop.clock()
             try:
-                self._need(WRITE)
+                self._add_interest(WRITE)
             except BaseException as error:
                 self.close(error)
                 raise
@@ -307,16 +308,16 @@ class Outgoing(Descriptor):
             self._wait_for_kernel()
         else:
             if self._queue:  # a callable raised, or there were very many
-                self.loop.unflushed.append(self)
+                self.loop.to_flush.append(self)
             else:
                 self._queue = None
-        if self._writers:
-            self._room()
-        if self._above and self.unsent <= self.low_water:
-            self._above = False
+        if self._drain_waiters:
+            self._wake_writers()
+        if self._over_high_water and self.unsent <= self.low_water:
+            self._over_high_water = False
             self.on_low_water()
-        if not blocked and self._told & WRITE:
-            self._settle()
+        if not blocked and self._registered_mask & WRITE:
+            self._update_registration()
 
     def _write_failed(self, error: OSError) -> None:
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there.
@@ -329,16 +330,16 @@ class Outgoing(Descriptor):
             self.close(self._cause(error))
             return
         self._tell_the_end()
-        if self._writers:
-            self._room()
+        if self._drain_waiters:
+            self._wake_writers()
 
     def _tell_the_end(self) -> None:
         """Shut writing down. The connection may live all the same: EPIPE of a Unix peer that has shut down reading."""
 
     def _drop_queue(self) -> None:
-        self._mute = MUTE
+        self._write_closed = MUTE
         self._queue = None
-        self.unsent = self._calls = self._sending = 0
+        self.unsent = self._queued_callables = self._sending = 0
 
     def _may_be_read(self) -> bool:
         return False
@@ -347,13 +348,13 @@ class Outgoing(Descriptor):
         """What has broken the connection, where more is known of that than the error says."""
         return error
 
-    def _let_go(self) -> None:
+    def _on_close(self) -> None:
         self._drop_queue()
         self._writer = None
-        if self._writers:
-            self._room()
+        if self._drain_waiters:
+            self._wake_writers()
 
-    def _room(self) -> None:
+    def _wake_writers(self) -> None:
         """The queue is shorter than it was: the greenlet layer wakes who waits for that."""
 
     # -- hooks and settings
@@ -375,15 +376,15 @@ class Outgoing(Descriptor):
     def watch_write(self, on: bool) -> None:
         """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
         self.loop.check_thread("watch_write")
-        before, self._watch_write = self._watch_write, bool(on) and not self._mute & MUTE
+        before, self._watch_write = self._watch_write, bool(on) and not self._write_closed & MUTE
         if self._watch_write:
             try:
-                self._need(WRITE)
+                self._add_interest(WRITE)
             except BaseException:
                 self._watch_write = before
                 raise
-        elif self._told & WRITE:
-            self._settle()
+        elif self._registered_mask & WRITE:
+            self._update_registration()
 
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace the system call: `writer(data)` answers how many bytes it took, or raises BlockingIOError."""

@@ -16,7 +16,7 @@ from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback
 
 
-class Watch:
+class ReadyWaiter:
     """In the place of a parked reader: it wakes the task, which then looks for itself, instead of resuming it."""
 
     __slots__ = ("task",)
@@ -28,11 +28,11 @@ class Watch:
         wake(self.task)
 
     @property
-    def __self__(self) -> Watch:  # as of the bound method that a reader is
+    def __self__(self) -> ReadyWaiter:  # as of the bound method that a reader is
         return self
 
 
-class WatchedSocket(CallbackSocket):
+class SelectableSocket(CallbackSocket):
     """The part of a socket that `select` knows."""
 
     __slots__ = ()
@@ -57,14 +57,14 @@ class WatchedSocket(CallbackSocket):
             self._eof = 1
             self._read_error = without_traceback(error)  # which the OS tells but once: the next read finds it here
             if self._watch_read:  # event_read has to find the end, and no event need announce it any more
-                self.loop.pushed.setdefault(self, False)
+                self.loop.pending_reads.setdefault(self, False)
         return True
 
     def _watch(self, task: Waiter) -> None:
         if self._reader is not None:
             raise self._busy(task)
         self._begin_wait()
-        self._reader = Watch(task)
+        self._reader = ReadyWaiter(task)
         self._need_input()
         if not self._sequential and not self._watch_read:
             self._sequential = 1
@@ -72,7 +72,7 @@ class WatchedSocket(CallbackSocket):
     def _need_input(self) -> None:
         """Have the poller tell the reader, which was set just now; if it refuses, there is none."""
         try:
-            self._need(READ)
+            self._add_interest(READ)
         except BaseException:
             self._reader = None
             if self._timer is not None:
@@ -80,7 +80,7 @@ class WatchedSocket(CallbackSocket):
             raise
 
     def _unwatch(self, task: Waiter) -> None:
-        if isinstance(self._reader, Watch) and self._reader.task is task:
+        if isinstance(self._reader, ReadyWaiter) and self._reader.task is task:
             self._reader = None
             self._give_up_wait()
 
@@ -89,5 +89,5 @@ class WatchedSocket(CallbackSocket):
         return BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader.name!r} is reading from it")
 
     def _release_reader(self) -> None:
-        if isinstance(self._reader, Watch):  # it finds the end by reading
+        if isinstance(self._reader, ReadyWaiter):  # it finds the end by reading
             self._reader()

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from dangagreen.errors import ClosedError, LimitError
-from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.sockets.write_queue import MUTE, Buffer, as_bytes
 from dangagreen.streams.reading import ReadingSocket
 from dangagreen.tracebacks import without_traceback
@@ -37,17 +37,17 @@ class StreamSocket(ReadingSocket):
         loop = self.loop
         task: Waiter | None = loop.current
         if task is None or task.interrupt is not None or get_ident() != loop.thread:
-            task = entering(loop, "write_all")
+            task = checkpoint(loop, "write_all")
             if loop.current is None:
                 return self._write_at_once(task, as_bytes(data))
-        for _ in loop._budget:
+        for _ in loop.budget:
             break
         else:
-            entering(loop, "write_all")
+            checkpoint(loop, "write_all")
         if type(data) is not bytes:
             data = as_bytes(data)
         unsent = self.unsent + len(data)
-        if unsent > self._high_water or self._mute:
+        if unsent > self._high_water or self._write_closed:
             self._wait_for_room(task, data)
             unsent = self.unsent + len(data)
         self.unsent = unsent
@@ -57,14 +57,14 @@ class StreamSocket(ReadingSocket):
             if not self._watch_read:
                 self._sequential = 2
             self._queue = [data]
-            other, task.dirty = task.dirty, self
+            other, task.unflushed_socket = task.unflushed_socket, self
             if other is not None and other is not self:
-                loop.unflushed.append(other)
+                loop.to_flush.append(other)
         return None
 
     def _write_at_once(self, task: Waiter, data: bytes) -> None:
         """Write all for top-level code, which may not park for long."""
-        if self.unsent + len(data) > self._high_water or self._mute:
+        if self.unsent + len(data) > self._high_water or self._write_closed:
             self._wait_for_room(task, data)
         if data:
             if not self._watch_read:
@@ -74,7 +74,7 @@ class StreamSocket(ReadingSocket):
 
     def _wait_for_room(self, task: Waiter, data: bytes) -> None:
         """Park until `data` may be queued, or raise what forbids it."""
-        if self._mute and self._is_mute():
+        if self._write_closed and self._is_mute():
             raise self._cannot_write()
         most, hard = self._high_water, self.max_unsent
         if hard is not None:
@@ -83,39 +83,39 @@ class StreamSocket(ReadingSocket):
             most = min(most, hard - len(data))
         if self.unsent > most:
             self._wait_unsent(task, _WRITE_ALL, min(most, self.low_water), len(data))
-            if self._mute & MUTE:
+            if self._write_closed & MUTE:
                 raise self._cannot_write()
-        if self.unsent + len(data) > self._high_water and not self._above:
-            self._above = True
+        if self.unsent + len(data) > self._high_water and not self._over_high_water:
+            self._over_high_water = True
             try:
                 self.on_high_water()
             except BaseException:
-                self._room()  # it was perhaps woken to use it
+                self._wake_writers()  # it was perhaps woken to use it
                 raise
-            if self._mute & MUTE:
+            if self._write_closed & MUTE:
                 raise self._cannot_write()
 
     @parks
     def drain(self) -> None:
         """Parks until everything queued was taken by the kernel: a flush. Raises like `write_all`."""
-        task = entering(self.loop, "drain")
+        task = checkpoint(self.loop, "drain")
         self._wait_unsent(task, _DRAIN, 0)
 
-    def _wait_unsent(self, task: Waiter, wait: Wait, most: int, size: int = 0) -> None:
+    def _wait_unsent(self, task: Waiter, wait: WaitKind, most: int, size: int = 0) -> None:
         """Parks until no more than `most` bytes are queued. `size` is what the task is going to queue then."""
         self._flush()
         woken = False
         while not self._has_room(most):
-            if self._writers is None:
-                self._writers = _Writers()
-            line = self._writers.for_room if wait is _WRITE_ALL else self._writers.for_the_end
+            if self._drain_waiters is None:
+                self._drain_waiters = _Writers()
+            line = self._drain_waiters.for_room if wait is _WRITE_ALL else self._drain_waiters.for_the_end
             line[task] = most, size
             if woken:  # somebody else has come in between
                 line.move_to_end(task, last=False)
             try:
                 park(task, wait, self)
             except BaseException:
-                self._room()  # it may have been woken already: then that is for the next one
+                self._wake_writers()  # it may have been woken already: then that is for the next one
                 raise
             woken = True
         if self.closed or self._write_error is not None:
@@ -127,12 +127,12 @@ class StreamSocket(ReadingSocket):
             return True
         return self.unsent <= most and (most > 0 or self._queue is None)
 
-    def _room(self) -> None:
+    def _wake_writers(self) -> None:
         """Wake those who may go on: of those who write as many as there is room for, first come, first served."""
-        writers: _Writers | None = self._writers
+        writers: _Writers | None = self._drain_waiters
         if writers is None:
             return
-        everybody = self.closed or self._write_error is not None or (self._mute & MUTE and self._queue is None)
+        everybody = self.closed or self._write_error is not None or (self._write_closed & MUTE and self._queue is None)
         if everybody or self._has_room(0):
             for task in list(writers.for_the_end):
                 wake(task)
@@ -161,7 +161,7 @@ class StreamSocket(ReadingSocket):
         """Parks until everything queued was sent, and closes; after an exception it closes at once."""
         try:
             if error is None:
-                task = entering(self.loop, "leaving a Socket's block")
+                task = checkpoint(self.loop, "leaving a Socket's block")
                 if not self.closed and not self._finishing:
                     self._wait_unsent(task, _DRAIN, 0)
         finally:
@@ -181,13 +181,13 @@ class _Writers:
 
 
 def _stop_writing(sock: StreamSocket, task: Waiter) -> None:
-    writers: _Writers | None = sock._writers
+    writers: _Writers | None = sock._drain_waiters
     if writers is not None:
         writers.for_room.pop(task, None)
         writers.for_the_end.pop(task, None)
         if not writers.for_room and not writers.for_the_end:
-            sock._writers = None
+            sock._drain_waiters = None
 
 
-_WRITE_ALL = Wait("write_all", _stop_writing)
-_DRAIN = Wait("drain", _stop_writing)
+_WRITE_ALL = WaitKind("write_all", _stop_writing)
+_DRAIN = WaitKind("drain", _stop_writing)

@@ -17,15 +17,15 @@ from typing import Generic, TypeVar
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
-from dangagreen.green.parking import entering, park_for, parks
-from dangagreen.green.sched import Wait, Waiter
+from dangagreen.green.parking import checkpoint, park_for, parks
+from dangagreen.green.sched import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
-from dangagreen.sync.handoff import Item, Passage, Source, leave_getters, leave_putters
+from dangagreen.sync.handoff import Handoff, Item, Source, leave_getters, leave_putters
 
 Value = TypeVar("Value")
 
 
-class Channel(Passage[Item]):
+class Channel(Handoff[Item]):
     """Items go from senders to receivers, both of which are tasks or callbacks of one loop, until it is closed.
 
     `capacity` is how many items it holds that nobody has received yet; with 0 a sender waits for its receiver. Those
@@ -64,7 +64,7 @@ class Channel(Passage[Item]):
 
         Raises ClosedChannelError once the channel was closed, also while parked.
         """
-        task = entering(self.loop, "send")
+        task = checkpoint(self.loop, "send")
         if not self._pass_on(item):
             self._wait_to_put(task, _SEND, item)
 
@@ -78,7 +78,7 @@ class Channel(Passage[Item]):
     @parks
     def receive(self) -> Item:
         """Parks until there is an item, and takes it. Raises ChannelEnd if it is closed and nothing is left."""
-        task = entering(self.loop, "receive")
+        task = checkpoint(self.loop, "receive")
         return self._take() if self.ready else self._wait_to_get(task, _RECEIVE)
 
     def receive_nowait(self) -> Item:
@@ -162,7 +162,7 @@ class Future(Source, Generic[Value]):
         """Parks until it is set; returns the value, or raises the exception. TimeoutError after `timeout` seconds."""
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)
-        task = entering(self.loop, "wait")
+        task = checkpoint(self.loop, "wait")
         if not self.done:
             self._watch(task)
             park_for(task, _WAIT, self, timeout)
@@ -192,6 +192,6 @@ def _leave(result: Future[object], task: Waiter) -> None:
     result._unwatch(task)
 
 
-_SEND = Wait("send", leave_putters)
-_RECEIVE = Wait("receive", leave_getters)
-_WAIT = Wait("wait", _leave)
+_SEND = WaitKind("send", leave_putters)
+_RECEIVE = WaitKind("receive", leave_getters)
+_WAIT = WaitKind("wait", _leave)

@@ -11,13 +11,13 @@ from threading import BrokenBarrierError as BrokenBarrierError
 from types import TracebackType
 
 from dangagreen import checks
-from dangagreen.green.parking import entering, parks
-from dangagreen.green.sched import Wait, wake
+from dangagreen.green.parking import checkpoint, parks
+from dangagreen.green.sched import WaitKind, wake
 from dangagreen.sync.locks import Lock, Mutex, RLock, caller, words
-from dangagreen.sync.wait_queue import Line
+from dangagreen.sync.wait_queue import WaitQueue
 
 
-class Event(Line):
+class Event(WaitQueue):
     """A flag to wait for, not set at first."""
 
     __slots__ = ("_set",)
@@ -47,19 +47,19 @@ class Event(Line):
     @parks
     def wait(self, timeout: float | None = None) -> bool:
         """Parks until the flag is set, at most for `timeout` seconds. False if that time has passed."""
-        task = entering(self.loop, "Event.wait")
+        task = checkpoint(self.loop, "Event.wait")
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)
         return self._set or bool(self._wait_in_line(task, _WAIT, timeout))
 
-    _watch = Line._join
-    _unwatch = Line._leave
+    _watch = WaitQueue._join
+    _unwatch = WaitQueue._leave
 
     def __repr__(self) -> str:
         return f"<{self._name()} at {id(self):#x}: {'set' if self._set else 'unset'}>"
 
 
-class Condition(Line):
+class Condition(WaitQueue):
     """To wait for a change of what a lock guards: by default an RLock of its own."""
 
     __slots__ = ("_lock",)
@@ -87,7 +87,7 @@ class Condition(Line):
         False if the time has passed. However it ends, cancelled or not, the caller has the lock then. Raises
         RuntimeError unless the caller holds the lock.
         """
-        task = entering(self.loop, "Condition.wait")
+        task = checkpoint(self.loop, "Condition.wait")
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)
         self._check_owned("wait")
@@ -110,7 +110,7 @@ class Condition(Line):
 
         Answers whether it is true. Raises RuntimeError unless the caller holds the lock.
         """
-        entering(self.loop, "Condition.wait_for")
+        checkpoint(self.loop, "Condition.wait_for")
         checks.function("wait_for", predicate)
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait_for", timeout)
@@ -160,7 +160,7 @@ class Condition(Line):
         return f"<{self._name()} at {id(self):#x}: {self._lock!r}, {self._waiting} waiting>"
 
 
-class Barrier(Line):
+class Barrier(WaitQueue):
     """Where `parties` wait for each other, time and again."""
 
     __slots__ = ("_acting", "_action", "_broken", "_parties", "_timeout")
@@ -204,7 +204,7 @@ class Barrier(Line):
         Raises BrokenBarrierError, to all who wait, when one of them has waited for `timeout` seconds, or the action has
         raised, or by `abort()` and `reset()`. One that is cancelled has not come: the others go on waiting.
         """
-        task = entering(self.loop, "Barrier.wait")
+        task = checkpoint(self.loop, "Barrier.wait")
         timeout = self._timeout if timeout is None else checks.seconds("the timeout of wait", timeout)
         while self._acting is not None:  # this one belongs to the next round
             self._acting.wait()
@@ -265,4 +265,4 @@ def _is_true(predicate: Callable[[], object]) -> bool:
     return bool(answer)
 
 
-_WAIT = Wait("wait", Line._leave)
+_WAIT = WaitKind("wait", WaitQueue._leave)

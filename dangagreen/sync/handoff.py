@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from typing import Any, Generic, TypeVar
 
 from dangagreen.green.parking import park_for
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, loop_or_current
 
 Item = TypeVar("Item")
@@ -44,7 +44,7 @@ class Source:
             wake(task)
 
 
-class Passage(Source, Generic[Item]):
+class Handoff(Source, Generic[Item]):
     """Items in `queue`, at most `_room` of them, with tasks that are parked to take some, or to put some in.
 
     `_put` and `_get` are how `queue` is filled and emptied. `_attentive` is False only while nobody waits for an item
@@ -95,7 +95,7 @@ class Passage(Source, Generic[Item]):
         cancelled, or has taken something else, the next one is woken."""
         wake(next(iter(self._watchers)))
         if self._watchers:
-            self.loop._ready.append(self._tell_another)
+            self.loop.ready.append(self._tell_another)
 
     def _tell_another(self) -> None:
         if self._watchers and self.ready:
@@ -128,7 +128,7 @@ class Passage(Source, Generic[Item]):
             self._tell_one()
         self._attentive = bool(self._getters or self._watchers or self._ended)
 
-    def _wait_to_put(self, task: Waiter, wait: Wait, item: Item, timeout: float | None = None) -> None:
+    def _wait_to_put(self, task: Waiter, wait: WaitKind, item: Item, timeout: float | None = None) -> None:
         """Parks until the item was put in. TimeoutError if it was not."""
         self._putters[task] = item
         if self._watchers and self._room < 1:
@@ -161,7 +161,7 @@ class Passage(Source, Generic[Item]):
         else:
             wake(task)
 
-    def _wait_to_get(self, task: Waiter, wait: Wait, timeout: float | None = None) -> Item:
+    def _wait_to_get(self, task: Waiter, wait: WaitKind, timeout: float | None = None) -> Item:
         """Parks until there is an item. TimeoutError if there was none."""
         place: list[Item] = []
         self._getters[task] = place
@@ -193,11 +193,11 @@ class Passage(Source, Generic[Item]):
         self._tell()
 
 
-def leave_getters(passage: Passage[Any], task: Waiter) -> None:
+def leave_getters(passage: Handoff[Any], task: Waiter) -> None:
     """Undo what a parked taker has arranged."""
     passage._getters.pop(task, None)
 
 
-def leave_putters(passage: Passage[Any], task: Waiter) -> None:
+def leave_putters(passage: Handoff[Any], task: Waiter) -> None:
     """Undo what a parked putter has arranged."""
     passage._putters.pop(task, None)

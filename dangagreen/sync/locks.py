@@ -10,16 +10,16 @@ from _thread import TIMEOUT_MAX, get_ident
 from types import TracebackType
 
 from dangagreen import checks
-from dangagreen.green.parking import check_present, current_waiter, entering, parks
-from dangagreen.green.sched import Wait, Waiter, top_level
+from dangagreen.green.parking import check_present, checkpoint, current_waiter, parks
+from dangagreen.green.sched import Waiter, WaitKind, top_level
 from dangagreen.green.scopes import shield
 from dangagreen.loop.loop import Loop
-from dangagreen.sync.wait_queue import Line
+from dangagreen.sync.wait_queue import WaitQueue
 
 _ONE = 1  # what `is not` compares: another object of that value is checked, and does no harm
 
 
-class Gate(Line):
+class _Acquirable(WaitQueue):
     """What is acquired and released."""
 
     __slots__ = ()
@@ -27,7 +27,7 @@ class Gate(Line):
     def _acquire(self, blocking: bool, timeout: float | None) -> bool:
         """Parks, if it may, until it has been taken. False if it was not."""
         if blocking:
-            task = entering(self.loop, "acquire")
+            task = checkpoint(self.loop, "acquire")
             return self._take(task) or bool(self._wait_in_line(task, _ACQUIRE, timeout))
         if timeout is not None:
             raise ValueError("acquire(blocking=False) does not wait: a timeout makes no sense there")
@@ -39,7 +39,7 @@ class Gate(Line):
         raise NotImplementedError
 
 
-class Mutex(Gate):
+class Mutex(_Acquirable):
     """A lock and who holds it: with a line, the one who was served last."""
 
     __slots__ = ("_depth", "_owner")
@@ -66,7 +66,7 @@ class Mutex(Gate):
             and blocking
             and get_ident() == loop.thread
         ):
-            for _ in loop._budget:
+            for _ in loop.budget:
                 self._owner = task
                 return True
         return self._acquire(
@@ -100,7 +100,7 @@ class Mutex(Gate):
         loop = self.loop
         task: Waiter | None = loop.current
         if self._owner is None and task is not None and task.interrupt is None and get_ident() == loop.thread:
-            for _ in loop._budget:
+            for _ in loop.budget:
                 self._owner = task
                 return True
         return self._acquire(True, None)
@@ -191,7 +191,7 @@ class RLock(Mutex):
         return super()._take(taker)
 
 
-class Semaphore(Gate):
+class Semaphore(_Acquirable):
     """So many permits, `value` at first."""
 
     __slots__ = ("_value",)
@@ -218,7 +218,7 @@ class Semaphore(Gate):
             and blocking
             and get_ident() == loop.thread
         ):
-            for _ in loop._budget:
+            for _ in loop.budget:
                 self._value -= 1
                 return True
         return self._acquire(blocking, None if timeout is None else checks.seconds("the timeout of acquire", timeout))
@@ -301,5 +301,5 @@ def _in_range(timeout: float) -> float:
     return timeout
 
 
-_ACQUIRE = Wait("acquire", Line._leave)
-_REGAIN = Wait("wait", Line._leave, "{0}, to have {1!r} again")
+_ACQUIRE = WaitKind("acquire", WaitQueue._leave)
+_REGAIN = WaitKind("wait", WaitQueue._leave, "{0}, to have {1!r} again")

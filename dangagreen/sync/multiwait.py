@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from dangagreen import checks
-from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.green.tasks import Result, Task
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
@@ -49,7 +49,7 @@ def wait(
     counts once; with none of them it returns at once. The failure of a task in `done` is not reported.
     """
     loop = current_loop()
-    me = entering(loop, "wait")
+    me = checkpoint(loop, "wait")
     if until not in ("all", "first"):
         raise ValueError(f'wait: until is "all" or "first", not {until!r}')
     if timeout is not None:
@@ -82,7 +82,7 @@ def _as_completed(loop: Loop, tasks: dict[Task[Result], None]) -> Generator[Task
     gathering = _Gathering(loop, tasks)
     try:
         for _ in tasks:
-            me = entering(loop, "as_completed")
+            me = checkpoint(loop, "as_completed")
             if not gathering.ended:
                 gathering.park_for(me, _AS_COMPLETED, 1, None)
             yield gathering.take()
@@ -108,7 +108,7 @@ class _Gathering(Generic[Result]):
             task._watch(self)
 
     @parks
-    def park_for(self, me: Waiter, call: Wait, wanted: int, timeout: float | None) -> None:
+    def park_for(self, me: Waiter, call: WaitKind, wanted: int, timeout: float | None) -> None:
         """Parks until so many have ended, or the time is up."""
         if me in self.pending:
             raise RuntimeError(f"{me!r} cannot wait for itself")
@@ -122,7 +122,7 @@ class _Gathering(Generic[Result]):
             timer.cancel()
         return None
 
-    def _hear(self, task: Task[Result]) -> None:
+    def _on_task_end(self, task: Task[Result]) -> None:
         del self.pending[task]
         self.ended.append(task)
         if self.waiter is not None and len(self.ended) >= self.wanted:
@@ -132,7 +132,7 @@ class _Gathering(Generic[Result]):
         task = self.ended.popleft()
         if task._joiners is not None:  # it has failed, and others look at it as well
             task._unwatch(self)
-        task._hand_back()
+        task._mark_retrieved()
         return task
 
     def let_go(self) -> None:
@@ -168,7 +168,7 @@ def _report_unseen(loop: Loop, tasks: Iterable[Task[Any]]) -> None:
     current, loop.current = loop.current, None  # `on_error` may not park, here as elsewhere
     try:
         for task in tasks:
-            task._unseen()
+            task._report_if_unretrieved()
     finally:
         loop.current = current
 
@@ -202,7 +202,7 @@ def select(*sources: Any) -> Any:
     cancelled timers; BusyError when another task is parked in a read of a socket.
     """
     loop = current_loop()
-    me = entering(loop, "select")
+    me = checkpoint(loop, "select")
     selection = _Selection(loop, sources)
     chosen = None
     try:
@@ -266,7 +266,7 @@ class _Selection:
     def give_back(self, me: Waiter, chosen: object) -> None:
         """Of the tasks among the sources, one is handed back at most."""
         if isinstance(chosen, Task):
-            chosen._hand_back()
+            chosen._mark_retrieved()
         tasks = [task for task in self.given if isinstance(task, Task)]
         for task in tasks:
             task._unwatch(me)
@@ -300,6 +300,6 @@ class _TimerSource:
             self._behind = None
 
 
-_WAIT = Wait("wait", _forget_waiter, "{0} for {1!r}")
-_AS_COMPLETED = Wait("as_completed", _forget_waiter, "{0} of {1!r}")
-_SELECT = Wait("select", _Selection.undo, "{0} of {1!r}")
+_WAIT = WaitKind("wait", _forget_waiter, "{0} for {1!r}")
+_AS_COMPLETED = WaitKind("as_completed", _forget_waiter, "{0} of {1!r}")
+_SELECT = WaitKind("select", _Selection.undo, "{0} of {1!r}")

@@ -17,13 +17,13 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.errors import ShutDown
-from dangagreen.green.parking import entering, park, parks
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
-from dangagreen.sync.handoff import Item, Passage, leave_getters, leave_putters
+from dangagreen.sync.handoff import Handoff, Item, leave_getters, leave_putters
 
 
-class Queue(Passage[Item]):
+class Queue(Handoff[Item]):
     """Items go in at one end and come out at the other, between the tasks and callbacks of one loop.
 
     `maxsize` is how many it holds, 0 or less is no limit; it may be assigned. Those who wait are served in the order
@@ -87,7 +87,7 @@ class Queue(Passage[Item]):
         """
         if not block:
             return self.put_nowait(item)
-        task = entering(self.loop, "put")
+        task = checkpoint(self.loop, "put")
         if timeout is not None:
             timeout = _checked("put", timeout)
         if not self._pass_on(item):
@@ -117,7 +117,7 @@ class Queue(Passage[Item]):
         """
         if not block:
             return self.get_nowait()
-        task = entering(self.loop, "get")
+        task = checkpoint(self.loop, "get")
         if timeout is not None:
             timeout = _checked("get", timeout)
         if self.ready:
@@ -161,7 +161,7 @@ class Queue(Passage[Item]):
     @parks
     def join(self) -> None:
         """Parks until `task_done()` was called for every item that was put in."""
-        task = entering(self.loop, "join")
+        task = checkpoint(self.loop, "join")
         if self.unfinished_tasks:
             self._joiners[task] = None
             park(task, _JOIN, self)
@@ -273,6 +273,6 @@ def _checked(call: str, timeout: float | None) -> float | None:
     return timeout
 
 
-_PUT = Wait("put", leave_putters)
-_GET = Wait("get", leave_getters)
-_JOIN = Wait("join", lambda queue, task: queue._joiners.pop(task, None))
+_PUT = WaitKind("put", leave_putters)
+_GET = WaitKind("get", leave_getters)
+_JOIN = WaitKind("join", lambda queue, task: queue._joiners.pop(task, None))

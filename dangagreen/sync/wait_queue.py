@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dangagreen.green.parking import park_for
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.loop import current_loop
 
 
-class Line:
+class WaitQueue:
     """Those who wait for one thing, in order.
 
     Each has a place, a list, which is empty until something is put into it: then it is that waiter's turn.
@@ -38,7 +38,7 @@ class Line:
         if self._line:
             self._line.pop(task, None)
 
-    def _wait_in_line(self, task: Waiter, wait: Wait, timeout: float | None) -> list[int]:
+    def _wait_in_line(self, task: Waiter, wait: WaitKind, timeout: float | None) -> list[int]:
         """Parks until it is the task's turn, or `timeout` seconds, which the caller has checked, have passed: then its
         place is empty."""
         if timeout is not None and not timeout > 0:

@@ -25,7 +25,7 @@ class LeakCheck:
         self.loop = loop
         self.errors: list[ErrorContext] = []
         self._old_on_error = loop.on_error
-        if loop._foreign_ends is None:
+        if loop.wakeup_pair is None:
             loop._listen_for_threads()
         self._timers = len(loop.timers)
         self._handlers = dict(loop.handlers)
@@ -37,7 +37,7 @@ class LeakCheck:
         """Everything that was left behind, in words; first the loop gets a few turns to close what is closed."""
         loop = self.loop
         if not loop.running:
-            self._settle()
+            self._update_registration()
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
         found += [f"task: {task!r}" for task in scheduler(loop).tasks if task not in self._tasks]
         found += [f"socket: {sock!r}" for fd, sock in loop.handlers.items() if self._handlers.get(fd) is not sock]
@@ -50,7 +50,7 @@ class LeakCheck:
         """Put `on_error` back."""
         self.loop.on_error = self._old_on_error
 
-    def _settle(self) -> None:
+    def _update_registration(self) -> None:
         turns = iter(range(_SETTLE_TURNS))
         limit = self.loop.loop_timeout
         self.loop.loop_timeout = 0

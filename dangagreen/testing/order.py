@@ -81,8 +81,8 @@ class ShuffledTimers(Timers):
 
 def shuffle_tasks(loop: Loop, random: Random) -> None:
     """Have a fresh loop run its ready tasks in random order."""
-    loop._ready = ShuffledQueue(random)
-    loop._runnable = ShuffledQueue(random)
+    loop.ready = ShuffledQueue(random)
+    loop.runnable = ShuffledQueue(random)
     loop.timers = ShuffledTimers(loop, random)
 
 

@@ -64,7 +64,7 @@ def test_what_happens_between_the_wake_and_the_resumption_of_a_reader(loop, wire
             raise
 
     task = spawn(reader)
-    task.owned = True
+    task.error_retrieved = True
     run_turns(3)
 
     def both():
@@ -99,7 +99,7 @@ def test_a_high_water_hook_that_closes_ends_write_all(loop, wires, run_turns):
             sock.write_all(b"x" * 70000)
         log.append(1)
 
-    spawn(writer).owned = True
+    spawn(writer).error_retrieved = True
     run_turns(4)
     assert log
     assert sock.unsent == 0
@@ -305,12 +305,12 @@ def test_a_hang_up_while_a_handler_works_on_a_request_calls_no_hook(
             sleep(1)
             log.append(sock.closed)
 
-        def _one_left(self):
+        def _connection_closed(self):
             pass
 
     a, b = wires()
     sock = Hooked(a, loop)
-    sock._owner = Owner()
+    sock._listener = Owner()
     sock.watch_read(True)
     b.send(b"request\n")
     run_turns(3)
@@ -457,7 +457,7 @@ def test_a_task_that_ended_by_an_error_leaves_no_garbage(loop, run_turns):
     marked = Marked()
     alive = weakref.ref(marked)
     task = spawn(fails, marked)
-    task.owned = True
+    task.error_retrieved = True
     del marked
     gc.collect()
     gc.disable()
@@ -709,7 +709,7 @@ def test_a_second_reader_does_not_take_what_the_first_one_gathers(loop, wires, r
     b.send(b"ab\ncd")
     run_turns(3)
     second = spawn(read, sock)
-    second.owned = True
+    second.error_retrieved = True
     run_turns(3)
     with pytest.raises(BusyError, match="read_exactly"):
         second.result()
@@ -740,7 +740,7 @@ def test_a_parked_call_is_woken_once_over_real_sockets(real_loop, real_pair, run
             raise
 
     task = spawn(work)
-    task.owned = True
+    task.error_retrieved = True
     run_until(lambda: task.waits_for is not None and task.waits_for.startswith(call))
     if how == "close":
         sock.close("enough")

@@ -50,18 +50,18 @@ class Scripted:
 @pytest.fixture
 def alone(monkeypatch):
     """Nobody outside the loop might wake it, whatever the test runner has installed."""
-    monkeypatch.setattr(turn_module, "who_might_wake", lambda: iter(()))
+    monkeypatch.setattr(turn_module, "external_wakers", lambda: iter(()))
 
 
 @pytest.fixture
 def in_company(monkeypatch):
     """Somebody might."""
-    monkeypatch.setattr(turn_module, "who_might_wake", lambda: iter(["the neighbour"]))
+    monkeypatch.setattr(turn_module, "external_wakers", lambda: iter(["the neighbour"]))
 
 
 def woken():
     """The events of a loop that another thread has woken."""
-    return [(d.current_loop()._foreign_ends.fd, READ)]
+    return [(d.current_loop().wakeup_pair.fd, READ)]
 
 
 @pytest.fixture
@@ -211,13 +211,13 @@ def test_whoever_woke_the_loop_and_went_is_heard(real_loop, knot, monkeypatch):
     task = knot()[0]
     called = []
 
-    def who_might_wake():
+    def external_wakers():
         if not called:
             called.append(True)
             real_loop.call_soon_threadsafe(task.cancel)
         return iter(())
 
-    monkeypatch.setattr(turn_module, "who_might_wake", who_might_wake)
+    monkeypatch.setattr(turn_module, "external_wakers", external_wakers)
     task.join()
     assert task.done
 
@@ -310,7 +310,7 @@ def test_no_warning_where_no_task_waits(real_loop, in_company, caplog):
 def test_a_thread_that_dies_without_a_word_makes_it_certain(real_loop, knot, monkeypatch):
     real_loop.deadlock_seconds = SOON
     company = ["the neighbour"]
-    monkeypatch.setattr(turn_module, "who_might_wake", lambda: iter([company.pop()] if company else []))
+    monkeypatch.setattr(turn_module, "external_wakers", lambda: iter([company.pop()] if company else []))
     with pytest.raises(d.Deadlock):
         knot()[0].join()
 
@@ -454,8 +454,8 @@ def test_the_table_of_a_deadlock_is_bounded(alone):
 
 @pytest.mark.parametrize("number", [100, 1000])
 def test_idle_connections_that_nobody_reads_are_not_looked_at_in_each_turn(alone, number, monkeypatch):
-    looks, wanted = [], d.Socket._wanted
-    monkeypatch.setattr(d.Socket, "_wanted", lambda sock: looks.append(1) or wanted(sock))
+    looks, wanted = [], d.Socket._interest
+    monkeypatch.setattr(d.Socket, "_interest", lambda sock: looks.append(1) or wanted(sock))
     poller = Scripted()
     with d.Loop(poller=poller) as loop:
         for index in range(number):

@@ -1461,10 +1461,10 @@ def test_to_cancel_tasks_that_give_way_takes_nothing_out_of_the_queues(loop, run
 
     tasks = [d.spawn(work, number) for number in range(50)]
     loop._run_tasks()
-    waiting = len(loop._runnable) + len(loop._ready)
+    waiting = len(loop.runnable) + len(loop.ready)
     for task in tasks[:40]:
         task.cancel()
-    assert len(loop._runnable) + len(loop._ready) == waiting
+    assert len(loop.runnable) + len(loop.ready) == waiting
     run_turns(3)
     assert sorted(ended) == sorted(begun)
     for task in tasks[:40]:
@@ -1512,5 +1512,5 @@ def test_what_ends_a_task_that_gives_way(loop, run_turns, how):
     assert task.done
     assert set(seen) == {"Cancelled"} or how == "reset"
     assert len(seen) == (3 if how == "group" else 1)
-    assert not loop._ready
-    assert not loop._runnable
+    assert not loop.ready
+    assert not loop.runnable

@@ -667,7 +667,7 @@ def test_any_nesting_does_what_the_rules_say(specs):
         task = d.spawn(nested, loop, specs)
         task.join()
         assert task.result() == expected(specs)
-        assert task.alarm is None
+        assert task.deadline_timer is None
         assert nested(loop, []) == expected([])
 
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from dangagreen.loop import deadlock
-from dangagreen.loop.deadlock import who_might_wake
+from dangagreen.loop.deadlock import external_wakers
 from dangagreen.loop.sigint import Interrupts
 
 
@@ -32,34 +32,34 @@ def alone(monkeypatch):
 
 
 def test_nobody(no_signals, alone):
-    assert list(who_might_wake()) == []
+    assert list(external_wakers()) == []
 
 
 def test_a_handler_of_ctrl_c_that_ends_the_program_does_not_count(no_signals, alone):
     """The interpreter's own, and that which stands in for it while a loop runs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert list(who_might_wake()) == []
+    assert list(external_wakers()) == []
     interrupts = Interrupts(lambda: None)
     assert interrupts.installed
-    assert list(who_might_wake()) == []
+    assert list(external_wakers()) == []
     interrupts.restore()
 
 
 def test_the_programs_own_handler_of_ctrl_c_counts(no_signals, alone):
     signal.signal(signal.SIGINT, lambda *_: None)
-    assert list(who_might_wake()) == ["the handler of SIGINT"]
+    assert list(external_wakers()) == ["the handler of SIGINT"]
 
 
 @pytest.mark.parametrize("disposition", [signal.SIG_IGN, signal.SIG_DFL])
 def test_a_signal_that_python_does_not_handle_does_not_count(no_signals, alone, disposition):
     signal.signal(signal.SIGUSR1, disposition)
-    assert list(who_might_wake()) == []
+    assert list(external_wakers()) == []
 
 
 def test_a_handler_of_the_program_counts(no_signals, alone):
     signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
-        assert list(who_might_wake()) == ["the handler of SIGUSR1"]
+        assert list(external_wakers()) == ["the handler of SIGUSR1"]
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
@@ -69,7 +69,7 @@ def test_a_real_time_signal_counts_too(no_signals, alone):
     assert number in signal.valid_signals()
     signal.signal(number, lambda *_: None)
     try:
-        assert list(who_might_wake()) == ["the handler of 40"]
+        assert list(external_wakers()) == ["the handler of 40"]
     finally:
         signal.signal(number, signal.SIG_DFL)
 
@@ -85,7 +85,7 @@ def test_a_thread_counts_be_it_idle_and_a_daemon(no_signals, monkeypatch, proc):
     thread = threading.Thread(target=over.wait, name="idle one", daemon=True)
     thread.start()
     try:
-        (words,) = who_might_wake()
+        (words,) = external_wakers()
         assert "'idle one'" in words
         assert "MainThread" not in words
     finally:
@@ -104,7 +104,7 @@ def test_a_thread_that_the_threading_module_knows_nothing_of_counts(no_signals):
 
     _thread.start_new_thread(body, ())
     try:
-        assert len(list(who_might_wake())) == 1
+        assert len(list(external_wakers())) == 1
     finally:
         lock.release()
         ended.wait()

@@ -21,7 +21,7 @@ from dangagreen.loop.loop import Loop, here
 
 LOCAL = ("127.0.0.1", 0)
 LINGER = d.Listener.linger_seconds
-NEWCOMER = d.Listener.newcomer_seconds
+NEWCOMER = d.Listener.new_connection_grace
 CLEAN_UP = d.Listener.clean_up_seconds
 
 
@@ -892,7 +892,7 @@ class Scarce:
 def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplog, calls):
     listener = served(Echo)
     listener.sock = Scarce(listener.sock, calls)
-    listener._next = lambda: listener.sock.accept()[0]
+    listener._accept_one = lambda: listener.sock.accept()[0]
     with socket.create_connection(listener.address, 5) as peer:
         peer.sendall(b"x\n")
         done = d.spawn(listener.drain)
@@ -901,7 +901,7 @@ def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplo
         assert not listener.closed
         with socket.create_connection(listener.address, 5) as other:
             other.sendall(b"y\n")
-            d.sleep(listener.rest_seconds)
+            d.sleep(listener.accept_backoff)
             assert listener.closed
             assert (peer.recv(10), other.recv(10)) == (b"x\n", b"y\n")
     done.join()
@@ -909,10 +909,10 @@ def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplo
 
 def test_a_listener_that_rests_for_nothing_ends_all_the_same(loop, served):
     listener = served(Echo)
-    listener._take_a_rest(OSError("for nothing"))
+    listener._back_off(OSError("for nothing"))
     start = loop.clock()
     assert listener.drain(None) == []
-    assert loop.clock() == start + listener.rest_seconds
+    assert loop.clock() == start + listener.accept_backoff
 
 
 @styles
@@ -1354,7 +1354,7 @@ def test_interrupted_at_the_top_level_it_goes_on(loop, served, attach):
 
 
 def fail(listener):
-    listener.loop.failed(listener, OSError(22, "Invalid argument"))
+    listener.loop.handler_failed(listener, OSError(22, "Invalid argument"))
 
 
 def test_serve_forever_ends_with_the_error_of_a_listener_that_can_accept_no_more(real_loop, served, take_errors):

@@ -283,7 +283,7 @@ def _is_fault(error: BaseException) -> bool:
 def once(poller: Callable[[], Any], faults: Faults) -> list[str]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        mock.patch.object(CoreListener, "rest_seconds", 0.02),
+        mock.patch.object(CoreListener, "accept_backoff", 0.02),
         mock.patch.object(d.Listener, "linger_seconds", 0.1),
     ):
         return Program(poller, faults, directory).run()

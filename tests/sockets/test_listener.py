@@ -401,14 +401,14 @@ def test_out_of_descriptors_it_rests_says_so_in_one_line_does_not_spin_and_resum
     first, second = wires()[0], wires()[0]
     listener, sock, accepted = scripted(first, number, second)
     waits = loop.poller.waits
-    advance(Listener.rest_seconds * 0.9)
+    advance(Listener.accept_backoff * 0.9)
     assert accepted == [first]
     assert sock.accepts == 2
     assert loop.poller.waits - waits <= 3
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert os.strerror(number) in record.getMessage()
-    advance(Listener.rest_seconds * 0.2)
+    advance(Listener.accept_backoff * 0.2)
     assert accepted == [first, second]
     assert len(caplog.records) == 1
     assert not listener.closed
@@ -436,7 +436,7 @@ def test_an_error_that_is_its_own_fault_is_reported_and_closes_it(loop, scripted
 
 def test_an_error_that_passes_but_comes_without_end_does_not_make_the_loop_spin(scripted, advance, caplog):
     listener, sock, _ = scripted(*[errno.EPERM] * 1000)  # as of a filter that forbids accept as such
-    advance(Listener.rest_seconds * 5.5)
+    advance(Listener.accept_backoff * 5.5)
     assert sock.accepts == 6 * Listener.accepts_per_turn
     assert "Operation not permitted" in caplog.records[0].getMessage()
     assert not listener.closed
@@ -556,7 +556,7 @@ def test_out_of_real_descriptors_it_rests_and_serves_again(loop, server, client,
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert listener.connections == 2
     assert len(caplog.records) == 1
-    advance(Listener.rest_seconds * 1.1)
+    advance(Listener.accept_backoff * 1.1)
     assert listener.connections == 3
     assert late.recv(1) == b"x"
 

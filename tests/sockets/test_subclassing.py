@@ -33,7 +33,7 @@ def subclass(bases=(Socket,), **names):
 
 
 def test_there_are_such_names():
-    assert {"_buffer", "_timer", "_queue", "_flush", "_settle"} <= set(OURS)
+    assert {"_buffer", "_timer", "_queue", "_flush", "_update_registration"} <= set(OURS)
     assert {"sock", "fd", "loop", "closed", "unsent", "_buffer"} <= set(SLOTS)
 
 

@@ -845,7 +845,7 @@ def test_a_long_queue_of_pieces_and_callables_leaves_in_order(loop, wires, run_t
     read += peer.recv(400)
     assert read == written
     assert [number for number, _ in left] == sorted(number for number, _ in left)
-    assert one.unsent == one._calls == 0
+    assert one.unsent == one._queued_callables == 0
 
 
 @pytest.mark.parametrize("name", ["EINVAL", "EACCES", "EMSGSIZE", "EOPNOTSUPP", "ENOTSOCK", "EBADF"])

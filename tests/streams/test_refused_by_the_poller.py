@@ -87,7 +87,7 @@ def test_a_refused_watch_read_is_taken_back(real_loop, tcp_pair, refuse, style):
     refuse(errno.ENOSPC, sock.fd)
     with pytest.raises(OSError):
         sock.watch_read(True)
-    assert (sock._watch_read, sock._sequential, sock._told) == (False, style == "sequential", 32)
+    assert (sock._watch_read, sock._sequential, sock._registered_mask) == (False, style == "sequential", 32)
     sock.watch_read(True)
     assert sock._watch_read
     refuse(errno.ENOMEM, sock.fd)
@@ -149,7 +149,7 @@ def test_to_watch_less_is_asked_for_again_at_the_next_event(real_loop, tcp_pair,
     far.send(b"x")
     run_turns(3)
     assert not sock.closed
-    assert sock._told == 0
+    assert sock._registered_mask == 0
     sock.close()
 
 
@@ -188,7 +188,7 @@ def test_a_connecting_socket_that_is_closed_from_elsewhere_ends_the_wait(real_lo
 def test_a_request_served_whose_connection_cannot_be_watched_again_is_closed(real_loop, refuse, take_errors):
     def handler(sock):
         sock.write_all(sock.read_line())
-        sock._told = 0  # as if the kernel had been told, while the handler was at work, that it need not watch
+        sock._registered_mask = 0  # as if the kernel had been told meanwhile that it need not watch
         refuse(errno.ENOSPC, sock.fd)
 
     def program():
@@ -221,7 +221,7 @@ def test_a_listener_that_is_refused_is_in_no_map_and_its_address_is_free(real_lo
 def test_a_full_listener_that_cannot_watch_again_rests_and_the_close_that_made_room_is_none_the_worse(
     real_loop, refuse, run_until, caplog, monkeypatch
 ):
-    monkeypatch.setattr(Listener, "rest_seconds", 0.02)
+    monkeypatch.setattr(Listener, "accept_backoff", 0.02)
     taken = []
     listener = d.serve(("127.0.0.1", 0), type("Taken", (d.Socket,), {"__init__": lambda s, k: taking(s, k)}))
 
@@ -231,7 +231,7 @@ def test_a_full_listener_that_cannot_watch_again_rests_and_the_close_that_made_r
 
     listener.max_connections = 1
     clients = [socket.create_connection(listener.address) for _ in range(2)]
-    run_until(lambda: len(taken) == 1 and not listener._told & 1)
+    run_until(lambda: len(taken) == 1 and not listener._registered_mask & 1)
     refuse(errno.ENOMEM, listener.fd)
     taken[0].close()
     assert "pauses accepting" in caplog.text
@@ -275,7 +275,7 @@ def test_a_loop_that_cannot_be_woken_by_threads_does_not_run_and_leaves_nothing(
     loop.poller.refuse.append(({"add"}, errno.ENOSPC, None))
     with pytest.raises(OSError):
         loop.run(lambda: True)
-    assert loop._foreign_ends is None
+    assert loop.wakeup_pair is None
     loop.run(lambda: True)
     loop.close()
     assert len(os.listdir("/dev/fd")) == before
@@ -365,7 +365,7 @@ def test_a_thread_s_wake_up_that_fails_is_tried_again_and_at_the_latest_by_the_n
     called = []
     real_loop.call_soon(print)
     run_until(lambda: True)
-    ours = real_loop._foreign_ends
+    ours = real_loop.wakeup_pair
     ours.ends = (ours.ends[0], Mute(ours.ends[1], [errno.ENOBUFS] * failures))
     calls = 1 if failures < 3 else 2
     threads = [threading.Thread(target=real_loop.call_soon_threadsafe, args=(called.append, n)) for n in range(calls)]

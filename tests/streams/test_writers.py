@@ -51,7 +51,7 @@ def test_as_many_are_woken_as_there_is_room_for(loop, full, run_turns, monkeypat
     received += peer.recv(100)
     assert [int(received[at : at + 3]) for at in range(1101, len(received), 100)] == list(range(200))
     assert len(woken) <= 2 * 200  # rather than 200 times each time there is room
-    assert one._writers is None
+    assert one._drain_waiters is None
 
 
 @pytest.mark.parametrize("how", ["cancelled", "hook"])

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.green.parking import entering, park
-from dangagreen.green.sched import Wait, Waiter
+from dangagreen.green.parking import checkpoint, park
+from dangagreen.green.sched import Waiter, WaitKind
 
 
 def in_callback(loop, function, *args):
@@ -25,7 +25,7 @@ def work(loop):
 
     def work(function, *args):
         task = d.spawn(function, *args)
-        task.owned = True
+        task.error_retrieved = True
         d.sleep(0)
         return task
 
@@ -89,12 +89,12 @@ def test_an_event_in_words(loop):
     assert repr(event) == f"<dangagreen.Event at {id(event):#x}: set>"
 
 
-SELECT = Wait("select", lambda events, task: [event._unwatch(task) for event in events])
+SELECT = WaitKind("select", lambda events, task: [event._unwatch(task) for event in events])
 
 
 def select(*events):
     """Park until one of them is set, as `select` will."""
-    task = entering(events[0].loop, "select")
+    task = checkpoint(events[0].loop, "select")
     for event in events:
         event._watch(task)
     park(task, SELECT, events)

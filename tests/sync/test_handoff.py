@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.green.parking import entering, park
-from dangagreen.green.sched import Wait, Waiter, wake
+from dangagreen.green.parking import checkpoint, park
+from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.loop import here
 from dangagreen.sync import channels, queues
 from dangagreen.testing import no_leaks, virtual_loop
@@ -305,8 +305,8 @@ def seconds_each(loop, kind, way, n):
         spent = time.process_time() - began
         gc.enable()
     assert [task for task in tasks if task.wait is not None] == []
-    assert len(loop._runnable) == n
-    loop._runnable.clear()
+    assert len(loop.runnable) == n
+    loop.runnable.clear()
     return spent / n
 
 
@@ -345,12 +345,12 @@ def _unwatch_all(sources, task):
         source._unwatch(task)
 
 
-WATCH = Wait("watch", _unwatch_all)
+WATCH = WaitKind("watch", _unwatch_all)
 
 
 def watch(*sources):
     """Park until one of them wakes us. The answer: which are ready."""
-    task = entering(sources[0].loop, "watch")
+    task = checkpoint(sources[0].loop, "watch")
     for source in sources:
         source._watch(task)
     park(task, WATCH, sources)

@@ -734,7 +734,7 @@ def test_what_one_iteration_has_yielded_is_not_reported_by_another(loop):
 
 def test_owned_tasks_are_not_reported_by_anybody(loop):
     task = d.spawn(fail_after, 1)
-    task.owned = True
+    task.error_retrieved = True
     waiting = d.spawn(d.wait, [task, napper(5)])
     d.sleep(2)
     waiting.cancel()

@@ -10,7 +10,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.green.sched import Waiter
-from dangagreen.sync.wait_queue import Line
+from dangagreen.sync.wait_queue import WaitQueue
 
 pytestmark = pytest.mark.in_order  # of spawning: who waits first is served first
 
@@ -399,7 +399,7 @@ def test_a_place_costs_the_same_in_any_line(loop):
         tasks = [Waiter(loop) for _ in range(number)]
         best = 1e9
         for _ in range(3):
-            line = Line()
+            line = WaitQueue()
             before = time.process_time()
             for task in tasks:
                 line._join(task)
@@ -581,14 +581,14 @@ def test_who_waits_says_for_what(make, loop, advance):
 
 
 def test_a_name_of_a_subclass_is_its_own(loop):
-    class Gate(d.Semaphore):
+    class _Acquirable(d.Semaphore):
         pass
 
-    assert "Gate at" in repr(Gate())
+    assert "_Acquirable at" in repr(_Acquirable())
 
 
 def test_the_one_who_is_served_is_answered(loop):
-    line, task = Line(), Waiter(loop)
+    line, task = WaitQueue(), Waiter(loop)
     place = line._join(task)
     assert line._serve(7) is task
     assert place == [7]
