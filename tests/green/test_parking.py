@@ -1,4 +1,4 @@
-"""no_parking, and the mark: every function that may park has it, says so, and is refused where nothing may wait."""
+"""Where a call may park: every one that may is marked, says so, and is refused in callbacks and in no_parking."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import FunctionType
 import pytest
 
 import dangagreen as d
+from tests.helpers import end_of
 
 
 def functions():
@@ -136,8 +137,10 @@ def test_a_call_that_may_park_is_refused_also_where_it_need_not_wait(loop, pair,
             CALLS[call](sock, ended)
 
     def work():
+        turns = loop.poller.waits
         with pytest.raises(d.CannotParkError) as caught:
             my_function()
+        assert loop.poller.waits == turns
         d.sleep(0)  # it may wait again
         return str(caught.value)
 
@@ -151,6 +154,8 @@ def test_a_call_that_may_park_is_refused_also_where_it_need_not_wait(loop, pair,
     assert "my_function" in message
     if call != "writing.StreamSocket.__exit__":  # that one has closed it
         assert sock.read_line() == b"all there\n"
+        assert sock.unsent == 0
+        assert far.events(1) == 0
 
 
 def test_what_does_not_park_works_inside(loop, pair):
@@ -312,6 +317,52 @@ def test_not_from_another_thread(loop, in_thread):
         in_thread(d.no_parking().__enter__)
 
 
+def test_a_block_that_a_generator_holds_open_ends_with_its_task(loop, take_errors):
+    def generator():
+        with d.no_parking():
+            yield
+
+    held, seen = generator(), []
+    d.spawn(next, held)
+    loop.add_timer(1, lambda: seen.append(d.current_task()))
+    loop.add_timer(1, lambda: d.sleep(1))
+    d.sleep(2)
+    assert seen == [None]
+    (context,) = take_errors()
+    assert "no_parking" not in str(context.exception)
+    held.close()
+
+
+def test_no_parking_says_which_call_it_was(loop):
+    def work():
+        with d.no_parking(), pytest.raises(d.CannotParkError, match="sleep"):
+            d.sleep(1)
+
+    work()
+
+
+def test_after_no_parking_a_cancelled_task_is_still_cancelled(loop):
+    def work():
+        d.current_task().cancel()
+        with d.no_parking():
+            pass
+        d.sleep(1)
+
+    assert end_of(d.spawn(work)) is d.TaskCancelledError
+
+
+def test_the_loop_does_not_run_inside_no_parking(loop):
+    with d.no_parking():
+        with pytest.raises(RuntimeError, match="no_parking"):
+            d.run(int)
+        with pytest.raises(RuntimeError, match="no_parking"):
+            d.Socket.event_loop()
+    loop.reset()
+
+
+# -- times that are none
+
+
 NAN = float("nan")
 
 
@@ -367,17 +418,100 @@ def test_a_time_that_is_not_a_number_is_refused(loop, call):
     assert len(loop.timers) == 0
 
 
-def test_a_block_that_a_generator_holds_open_ends_with_its_task(loop, take_errors):
-    def generator():
-        with d.no_parking():
-            yield
+# -- calls that wait, made in a callback
 
-    held, seen = generator(), []
-    d.spawn(next, held)
-    loop.add_timer(1, lambda: seen.append(d.current_task()))
-    loop.add_timer(1, lambda: d.sleep(1))
+
+class Reader(d.Socket):
+    """Calls what it is told from `event_read`, and keeps what that raised."""
+
+    __slots__ = ("call", "raised")
+
+    def event_read(self):
+        self.read(100)
+        try:
+            self.call(self)
+        except BaseException as error:
+            self.raised = error
+
+
+ended_tasks = []
+
+
+WAITS = {
+    "sleep": lambda sock: d.sleep(1),
+    "join": lambda sock: ended_tasks[0].join(),
+    "read_exactly": lambda sock: sock.read_exactly(1),
+    "read_line": lambda sock: sock.read_line(),
+    "read_until": lambda sock: sock.read_until(b";"),
+    "read_some": lambda sock: sock.read_some(),
+    "read_to_end": lambda sock: sock.read_to_end(),
+    "write_all": lambda sock: sock.write_all(b"x"),
+    "drain": lambda sock: sock.drain(),
+    "connect": lambda sock: d.connect(("127.0.0.1", 1)),
+}
+
+
+@pytest.mark.parametrize("call", WAITS)
+def test_a_parking_call_in_a_callback_names_callback_call_and_cure(loop, pair, call):
+    ended = d.spawn(int)
+    ended.join()
+    ended_tasks[:] = [ended]
+    sock, far = pair(Reader)
+    sock.call, sock.raised = WAITS[call], None
+    sock.watch_read(True)
+    far.send(b"input")
+    d.sleep(1)
+    assert isinstance(sock.raised, d.CannotParkError)
+    message = str(sock.raised)
+    assert call in message
+    assert "Reader.event_read" in message
+    assert "spawn(" in message
+    ended_tasks.clear()
+
+
+def test_a_parking_call_that_need_not_wait_raises_in_a_callback_too(loop, pair):
+    sock, _ = pair(Reader)
+    sock.call, sock.raised = lambda sock: sock.read_exactly(0), None
+    sock.push_back_read(b"buffered")
+    sock.watch_read(True)
+    d.sleep(1)
+    assert isinstance(sock.raised, d.CannotParkError)
+
+
+def test_a_parking_call_in_a_timer_names_the_timers_callback(loop, take_errors):
+    def my_timer_callback():
+        d.sleep(1)
+
+    loop.add_timer(1, my_timer_callback)
     d.sleep(2)
-    assert seen == [None]
     (context,) = take_errors()
-    assert "no_parking" not in str(context.exception)
-    held.close()
+    assert isinstance(context.exception, d.CannotParkError)
+    assert "my_timer_callback" in str(context.exception)
+
+
+def test_a_parking_call_in_a_call_soon_or_post_loop_callback_raises(loop, take_errors):
+    def my_soon_callback():
+        d.sleep(1)
+
+    def my_post_loop_callback(handlers, other_fds):
+        loop.post_loop_callback = None
+        d.sleep(1)
+
+    loop.call_soon(my_soon_callback)
+    loop.post_loop_callback = my_post_loop_callback
+    d.sleep(2)
+    errors = take_errors()
+    assert [type(context.exception) for context in errors] == [d.CannotParkError] * 2
+    assert "my_soon_callback" in str(errors[0].exception)
+    assert "my_post_loop_callback" in str(errors[1].exception)
+
+
+def test_a_callback_may_spawn_what_waits(loop, pair):
+    sock, far = pair(Reader)
+    got = []
+    sock.call = lambda sock: d.spawn(lambda: got.append((d.sleep(1), loop.clock())[1]))
+    sock.watch_read(True)
+    far.send(b"input")
+    d.sleep(5)
+    assert len(got) == 1
+    assert 1001 <= got[0] < 1002

@@ -1,95 +1,103 @@
-"""Scopes: timeout, timeout_at, move_on_after, shield, current_deadline, and how they nest; sleep_until."""
+"""Scopes: who is interrupted, when, and at the edge of whose block it ends. Shields are in test_shields."""
+
+# ruff: noqa: PT012  what is raised at the edge of a block has that block inside
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import math
-import sys
 import traceback
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.green.sched import scheduler
 from dangagreen.testing import virtual_loop
+from tests.helpers import SCOPES, any_scope, end_of
 
 
-@pytest.fixture
-def in_task(loop):
-    """A function that runs another in a task, and answers its result or raises what it raised."""
-
-    def in_task(function, *args):
-        task = d.spawn(function, *args)
-        task.join()
-        return task.result()
-
-    return in_task
+def start(function, *args):
+    """Spawn it, and have it run to its first wait."""
+    task = d.spawn(function, *args)
+    d.sleep(0)
+    return task
 
 
-@pytest.fixture(params=["task", "top level"])
-def anywhere(request, in_task):
-    """The same, in a task and in plain top-level code."""
-    return in_task if request.param == "task" else lambda function, *args: function(*args)
-
-
-KINDS = {
-    "timeout": lambda loop, seconds: d.timeout(seconds),
-    "timeout_at": lambda loop, seconds: d.timeout_at(loop.clock() + seconds),
-    "move_on_after": lambda loop, seconds: d.move_on_after(seconds),
-}
-
-
-@contextlib.contextmanager
-def times_out():
-    with pytest.raises(TimeoutError):
-        yield
-
-
-def expires(kind):
-    """What a scope of this kind does at the edge of its block when it has expired."""
-    return times_out() if kind.startswith("timeout") else contextlib.nullcontext()
+def edge(scope):
+    """The block, where what comes out at its edge is no concern of the test."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(contextlib.suppress(TimeoutError))
+    stack.enter_context(scope)
+    return stack
 
 
 # -- one scope
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_wait_that_takes_too_long_ends_the_block(loop, anywhere, kind):
+@pytest.mark.parametrize("scope_of", [SCOPES["timeout"], SCOPES["timeout_at"]], ids=["timeout", "timeout_at"])
+def test_a_timeout_raises_at_the_edge_of_its_block_when_it_expires(loop, call, scope_of):
     seen = []
 
     def work():
-        with expires(kind), KINDS[kind](loop, 2) as scope:
-            assert scope.deadline == 1002
-            assert not scope.cancelled
+        with pytest.raises(TimeoutError, match="2") as raised, scope_of(2) as scope:
+            assert (scope.deadline, scope.cancelled) == (1002, False)
             try:
-                d.sleep(100)
-            except d.Cancelled as error:
-                seen.append((loop.clock(), error.reason))
-                raise
+                d.sleep(10)
+            except Exception:
+                seen.append("no Exception inside")
+            finally:
+                seen.append(loop.clock())
+        seen.append(scope.cancelled_caught)
         assert scope.cancelled
-        assert scope.cancelled_caught
-
-    anywhere(work)
-    assert [time for time, _ in seen] == [1002]
-    assert "2" in seen[0][1]
-    assert len(loop.timers) == 0
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_block_that_is_quick_enough_ends_as_it_would(loop, anywhere, kind):
-    def work():
-        with KINDS[kind](loop, 2) as scope:
-            d.sleep(1)
-        assert not scope.cancelled
-        assert not scope.cancelled_caught
-        d.sleep(5)
+        assert not isinstance(raised.value, d.Cancelled)
+        d.sleep(1)
         return loop.clock()
 
-    assert anywhere(work) == 1006
+    assert call(work) == 1003
+    assert seen == [1002, True]
     assert len(loop.timers) == 0
+
+
+def test_inside_the_block_the_interruption_is_cancelled(loop, call):
+    def work():
+        with d.move_on_after(2), pytest.raises(d.Cancelled, match="2"):
+            d.sleep(10)
+        return loop.clock()
+
+    assert call(work) == 1002
+
+
+def test_move_on_after_just_ends_its_block(loop, call):
+    def work():
+        steps = []
+        with d.move_on_after(2) as scope:
+            assert (scope.deadline, scope.cancelled) == (1002, False)
+            d.sleep(1)
+            steps.append("one second")
+            d.sleep(2)
+            steps.append("never")
+        assert scope.cancelled
+        assert len(loop.timers) == 0
+        return steps, loop.clock(), scope.cancelled_caught
+
+    assert call(work) == (["one second"], 1002, True)
+
+
+@any_scope
+def test_a_block_that_ends_in_time_is_left_alone(loop, call, scope_of):
+    def work():
+        with scope_of(5) as scope:
+            d.sleep(1)
+        assert (scope.cancelled, scope.cancelled_caught) == (False, False)
+        d.sleep(10)
+        assert len(loop.timers) == 0
+        assert scope.cancelled_caught is False
+        return loop.clock()
+
+    assert call(work) == 1011
 
 
 def test_the_error_names_the_limit_and_where_the_wait_was(loop):
@@ -100,15 +108,34 @@ def test_the_error_names_the_limit_and_where_the_wait_was(loop):
     assert "sleep" in frames
 
 
-@pytest.mark.parametrize("make", [d.timeout, d.timeout_at, d.move_on_after], ids=lambda make: make.__name__)
-def test_none_is_no_limit(loop, in_task, make):
+def test_a_deadline_is_known_and_is_a_time_of_the_loops_clock(loop, call):
     def work():
-        with make(None) as scope:
-            assert scope.deadline is None
-            d.sleep(1e6)
-        return scope.cancelled
+        with d.timeout(5) as one, d.move_on_after(7) as two, d.timeout_at(1003) as three, d.timeout(None) as four:
+            return one.deadline, two.deadline, three.deadline, four.deadline
 
-    assert in_task(work) is False
+    assert call(work) == (1005, 1007, 1003, None)
+
+
+def test_the_time_begins_with_the_block(loop, in_task):
+    def work():
+        scope = d.timeout(2)
+        assert scope.deadline is None
+        d.sleep(10)
+        with scope:
+            assert scope.deadline == 1012
+            d.sleep(1)
+
+    in_task(work)
+
+
+@pytest.mark.parametrize("scope_of", [d.timeout, d.timeout_at, d.move_on_after], ids=lambda scope_of: scope_of.__name__)
+def test_none_is_no_limit(loop, call, scope_of):
+    def work():
+        with scope_of(None) as scope:
+            d.sleep(1_000_000)
+        return scope.deadline, scope.cancelled, scope.cancelled_caught
+
+    assert call(work) == (None, False, False)
 
 
 def test_an_infinite_limit_is_none(loop, in_task):
@@ -138,35 +165,60 @@ def test_a_limit_that_is_no_number_is_refused(loop, in_task):
     in_task(work)
 
 
-def test_the_time_begins_with_the_block(loop, in_task):
+@any_scope
+def test_the_block_may_end_late_if_no_wait_was_interrupted(loop, call, scope_of):
     def work():
-        scope = d.timeout(2)
-        assert scope.deadline is None
-        d.sleep(10)
-        with scope:
-            assert scope.deadline == 1012
+        with scope_of(2) as scope:
             d.sleep(1)
+            loop.clock.jump(5)
+            assert scope.cancelled
+        assert scope.cancelled_caught is False
+        d.sleep(1)
+        return loop.clock()
 
-    in_task(work)
+    assert call(work) == 1007
 
 
-@pytest.mark.parametrize("seconds", [0, -1])
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_expired_scope_raises_at_the_first_wait_and_not_at_entry(loop, anywhere, pair, kind, seconds):
+@any_scope
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_an_expired_scope_is_entered_quietly_and_raises_at_the_first_wait(loop, call, scope_of, seconds):
+    def work():
+        steps = []
+        with edge(scope := scope_of(seconds)):
+            steps.append("inside")
+            d.sleep(3)
+            steps.append("never")
+        return steps, scope.cancelled_caught, loop.clock()
+
+    assert call(work) == (["inside"], True, 1000)
+
+
+@any_scope
+def test_an_expired_scope_without_a_wait_raises_nothing(loop, call, scope_of):
+    def work():
+        with scope_of(0) as scope:
+            pass
+        return scope.cancelled_caught
+
+    assert call(work) is False
+
+
+def test_an_expired_scope_raises_also_at_a_wait_that_need_not_wait(loop, call, pair):
     sock, far = pair()
-    far.send(b"input\n")
-    reached = []
+    sock.push_back_read(b"there\n")
+    ended = d.spawn(int)
+    ended.join()
 
     def work():
-        with expires(kind), KINDS[kind](loop, seconds) as scope:
-            reached.append(True)
-            sock.read_exactly(0)  # need not wait
-            reached.append("never")
-        assert scope.cancelled_caught
+        reads, writes = (sock.read_line, lambda: sock.read_exactly(0)), (lambda: sock.write_all(b"x"), sock.drain)
+        for wait in (*reads, ended.join, lambda: d.sleep(0), *writes):
+            with pytest.raises(TimeoutError), d.timeout(0):
+                wait()
+        return sock.read_line()
 
-    anywhere(work)
-    assert reached == [True]
-    assert sock.read_line() == b"input\n"
+    assert call(work) == b"there\n"
+    assert sock.unsent == 0
+    assert far.events(1) == 0
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
@@ -185,18 +237,6 @@ def test_an_expired_scope_in_one_that_is_late(loop, in_task, seconds):
     assert in_task(work) == (True, False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_block_without_an_interrupted_wait_raises_nothing_though_late(loop, anywhere, kind):
-    def work():
-        with KINDS[kind](loop, 1) as scope:
-            loop.clock.jump(5)
-            assert scope.cancelled
-        assert not scope.cancelled_caught
-
-    anywhere(work)
-    d.sleep(1)
-
-
 def test_an_expired_block_that_swallows_its_interruption_raises_nothing(loop, in_task):
     def work():
         with d.timeout(1) as scope, contextlib.suppress(d.Cancelled):
@@ -206,36 +246,269 @@ def test_an_expired_block_that_swallows_its_interruption_raises_nothing(loop, in
     assert in_task(work) == (True, False)
 
 
-def test_other_exceptions_pass_unchanged_also_from_an_expired_scope(loop, in_task):
-    def work(error):
-        with d.timeout(1) as scope:
+@any_scope
+def test_other_exceptions_pass_through_unchanged(loop, call, scope_of):
+    error = KeyError("mine")
+
+    def fail():
+        with scope_of(5) as scope:
+            scopes.append(scope)
+            d.sleep(1)
+            raise error
+
+    def fail_after_the_interruption():
+        with scope_of(5) as scope:
+            scopes.append(scope)
+            try:
+                d.sleep(10)
+            except d.Cancelled:
+                raise error from None
+
+    scopes = []
+    for work in (fail, fail_after_the_interruption):
+        with pytest.raises(KeyError) as raised:
+            call(work)
+        assert raised.value is error
+    assert [scope.cancelled_caught for scope in scopes] == [False, False]
+
+
+def test_a_timeout_error_of_the_block_itself_is_not_mistaken_for_expiry(loop, call):
+    error = TimeoutError("the kernel's own")
+
+    def work():
+        with d.move_on_after(5) as scope:
+            raise error
+        return scope
+
+    with pytest.raises(TimeoutError) as raised:
+        call(work)
+    assert raised.value is error
+
+
+@any_scope
+def test_a_cancelled_that_nobody_sent_is_no_interruption_of_the_scope(loop, call, scope_of):
+    mine = d.Cancelled("made by hand")
+
+    def work():
+        with pytest.raises(d.Cancelled) as raised, scope_of(5) as scope:
+            raise mine
+        return raised.value is mine, scope.cancelled_caught
+
+    assert call(work) == (True, False)
+
+
+def test_an_interrupt_of_the_program_passes_through_an_expired_scope(loop):
+    def work():
+        with d.move_on_after(1):
             try:
                 d.sleep(5)
             except d.Cancelled:
-                raise error from None
-        return scope
+                raise KeyboardInterrupt from None
 
-    for error in (KeyError("mine"), SystemError()):
-        with pytest.raises(type(error)) as caught:
-            in_task(work, error)
-        assert caught.value is error
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    d.sleep(1)
+    assert loop.clock() == 1002
 
 
-def test_code_that_swallows_cancelled_is_interrupted_again_at_each_wait(loop, in_task):
-    interruptions = []
+def test_the_next_block_begins_afresh(loop, call):
+    def work():
+        ends = []
+        for _ in range(5):
+            with d.move_on_after(1):
+                d.sleep(10)
+            ends.append(loop.clock())
+        with d.timeout(3):
+            d.sleep(2)
+        return ends
+
+    assert call(work) == [1001, 1002, 1003, 1004, 1005]
+
+
+def test_a_deadline_at_the_very_time_of_the_wake_comes_first(loop, in_task):
+    def work():
+        outcomes = []
+        for _ in range(3):  # with and without an alarm that is older
+            try:
+                with d.timeout(0.5):
+                    d.sleep(0.25)
+                with d.timeout(0.5):
+                    d.sleep(0.5)
+                outcomes.append("slept")
+            except TimeoutError:
+                outcomes.append("expired")
+        return outcomes
+
+    assert in_task(work) == ["expired"] * 3
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 1.5])
+def test_a_wait_that_ends_at_the_very_deadline_is_woken_once(loop, seconds):
+    """Which of the two comes first at 1 is left open, but not that one of them does."""
 
     def work():
-        with d.timeout(1):
-            for _ in range(5):
-                try:
-                    d.sleep(10)
-                except d.Cancelled:
-                    interruptions.append(loop.clock())
-            d.sleep(0)
+        with d.move_on_after(1) as scope:
+            d.sleep(seconds)
+        ended = loop.clock()
+        d.sleep(10)
+        return scope.cancelled_caught, ended, loop.clock()
 
-    with pytest.raises(TimeoutError):
-        in_task(work)
-    assert interruptions == [1001] * 5
+    caught, ended, after = end_of(d.spawn(work))
+    assert ended == 1000 + min(seconds, 1)
+    assert after == ended + 10
+    if seconds != 1:
+        assert caught == (seconds > 1)
+
+
+def test_a_task_woken_before_its_deadline_keeps_what_it_waited_for(loop, in_task):
+    work = d.spawn(d.sleep, 1)
+
+    def waiter():
+        with d.timeout(5) as scope:
+            work.join()
+            loop.clock.jump(10)  # it was late only after it had been woken
+        return scope.cancelled_caught
+
+    assert in_task(waiter) is False
+
+
+def test_scopes_of_two_tasks_know_nothing_of_each_other(loop):
+    def work(seconds):
+        with d.move_on_after(seconds) as scope:
+            d.sleep(5)
+        return scope.cancelled_caught, loop.clock()
+
+    tasks = [d.spawn(work, seconds) for seconds in (1, 9, 3)]
+    assert [end_of(task) for task in tasks] == [(True, 1001), (False, 1005), (True, 1003)]
+
+
+def test_what_a_task_spawns_is_not_in_its_scope(loop):
+    def work():
+        with d.move_on_after(1):
+            other = d.spawn(lambda: (d.sleep(5), loop.clock(), d.current_deadline())[1:])
+            d.sleep(10)
+        return other
+
+    task = d.spawn(work)
+    task.join()
+    assert end_of(task.result()) == (1005, None)
+
+
+def test_a_scope_of_top_level_code_is_not_that_of_the_tasks_that_run_underneath(loop):
+    with d.move_on_after(1):
+        task = d.spawn(lambda: (d.sleep(5), d.current_deadline())[1])
+        d.sleep(10)
+    assert loop.clock() == 1001
+    assert end_of(task) is None
+    assert loop.clock() == 1005
+
+
+def test_scopes_work_in_main(loop):
+    def main():
+        with pytest.raises(TimeoutError), d.timeout(1):
+            d.sleep(10)
+        return loop.clock()
+
+    assert d.run(main) == 1001
+
+
+def test_a_scope_on_an_exit_stack(loop, call):
+    def work():
+        with contextlib.suppress(TimeoutError), contextlib.ExitStack() as stack:
+            stack.enter_context(d.timeout(1))
+            stack.enter_context(d.move_on_after(2))
+            d.sleep(10)
+        return loop.clock()
+
+    assert call(work) == 1001
+
+
+def test_join_may_time_out_within_a_scope_and_the_scope_within_a_join(loop, call):
+    def work():
+        other = d.spawn(d.sleep, 100)
+        with d.timeout(5) as scope, pytest.raises(TimeoutError):
+            other.join(1)
+        assert scope.cancelled_caught is False
+        with pytest.raises(TimeoutError), d.timeout(1) as scope:
+            other.join(5)
+        assert scope.cancelled_caught is True
+        assert loop.clock() == 1002
+        other.cancel()
+        other.join()
+
+    call(work)
+
+
+def test_scopes_say_what_they_are(loop):
+    scopes = d.timeout(5), d.timeout_at(1007.0), d.move_on_after(), d.shield()
+    assert [repr(scope) for scope in scopes] == [
+        "<timeout(5), not open>",
+        "<timeout_at(1007.000), not open>",
+        "<move_on_after(), not open>",
+        "<shield(), not open>",
+    ]
+    with scopes[0]:
+        assert repr(scopes[0]) == "<timeout(5), open>"
+        scopes[0].cancel()
+        assert repr(scopes[0]) == "<timeout(5), cancelled>"
+    with d.move_on_after(0) as scope:
+        assert repr(scope) == "<move_on_after(0), expired>"
+
+
+# -- again and again
+
+
+@any_scope
+def test_code_that_swallows_the_interruption_is_interrupted_at_its_next_wait(loop, call, pair, scope_of):
+    sock, far = pair()
+    sock.push_back_read(b"there is input, and still\n")
+    ended = d.spawn(int)
+    ended.join()
+    waits = [
+        lambda: d.sleep(5),
+        lambda: d.sleep(5),
+        lambda: d.sleep(0),
+        ended.join,
+        lambda: sock.read_exactly(1),
+        lambda: sock.read_exactly(0),
+        sock.read_line,
+        lambda: sock.read_until(b";"),
+        sock.read_some,
+        sock.read_to_end,
+        lambda: next(iter(sock)),
+        lambda: sock.write_all(b"x"),
+        sock.drain,
+        lambda: d.connect(("127.0.0.1", 1)),
+    ]
+    raised = []
+
+    def work():
+        with edge(scope_of(1)):
+            for wait in waits:
+                try:
+                    wait()
+                except d.Cancelled:
+                    raised.append(loop.clock())
+        return sock.read_line()
+
+    assert call(work) == b"there is input, and still\n"
+    assert raised == [1001] * len(waits)
+    assert far.events(1) == 0
+
+
+def test_a_finally_that_waits_is_interrupted_as_well(loop, call):
+    def work():
+        steps = []
+        with d.move_on_after(1):
+            try:
+                d.sleep(10)
+            finally:
+                steps.append("before")
+                d.sleep(10)
+                steps.append("never")
+        return steps, loop.clock()
+
+    assert call(work) == (["before"], 1001)
 
 
 def test_expiry_while_the_block_cleans_up(loop, in_task):
@@ -260,306 +533,19 @@ def test_expiry_while_the_block_cleans_up(loop, in_task):
     assert steps == [1002, 1002]
 
 
-def test_a_deadline_at_the_very_time_of_the_wake_comes_first(loop, in_task):
+def test_a_retry_loop_that_swallows_everything_still_ends_with_its_scope(loop, call):
     def work():
-        outcomes = []
-        for _ in range(3):  # with and without an alarm that is older
-            try:
-                with d.timeout(0.5):
-                    d.sleep(0.25)
-                with d.timeout(0.5):
-                    d.sleep(0.5)
-                outcomes.append("slept")
-            except TimeoutError:
-                outcomes.append("expired")
-        return outcomes
-
-    assert in_task(work) == ["expired"] * 3
-
-
-def test_a_task_woken_before_its_deadline_keeps_what_it_waited_for(loop, in_task):
-    work = d.spawn(d.sleep, 1)
-
-    def waiter():
-        with d.timeout(5) as scope:
-            work.join()
-            loop.clock.jump(10)  # it was late only after it had been woken
-        return scope.cancelled_caught
-
-    assert in_task(waiter) is False
-
-
-# -- by hand
-
-
-def test_cancel_by_a_callback_ends_the_block_quietly(loop, anywhere):
-    def work():
-        with d.timeout(50) as scope:
-            loop.add_timer(1, lambda: scope.cancel("enough"))
-            with pytest.raises(d.Cancelled, match="enough"):
-                d.sleep(100)
-            d.sleep(100)
-        assert scope.cancelled
-        assert scope.cancelled_caught
-        return loop.clock()
-
-    assert anywhere(work) == 1001
-    assert len(loop.timers) == 0
-
-
-def test_cancel_by_another_task_and_by_itself(loop, in_task):
-    def work():
-        with d.move_on_after(None) as scope:
-            d.spawn(scope.cancel)
-            d.sleep(100)
-        with d.move_on_after() as other:
-            other.cancel("me")
-            assert other.cancelled
-            with pytest.raises(d.Cancelled, match="me"):
-                d.sleep(0)
-            d.sleep(0)
-        return loop.clock(), scope.cancelled_caught, other.cancelled_caught
-
-    assert in_task(work) == (1000, True, True)
-
-
-def test_cancel_from_a_thread(real_loop, in_thread):
-    loop = d.current_loop()
-
-    def work():
-        with d.move_on_after(5) as scope:
-            with pytest.raises(d.ForeignThreadError, match="the other one"):
-                in_thread(scope.cancel)
-            with pytest.raises(d.ForeignThreadError):
-                in_thread(scope.reschedule, 5)
-            assert not scope.cancelled
-            in_thread(loop.call_soon_threadsafe, scope.cancel)
-            d.sleep(5)
-        assert scope.cancelled_caught
-
-    task = d.spawn(work)
-    task.join(10)
-    task.result()
-
-
-def test_cancelling_twice_keeps_the_first_reason(loop, in_task):
-    def work():
-        with d.timeout(5) as scope:
-            scope.cancel("first")
-            scope.cancel("second")
-            with pytest.raises(d.Cancelled, match="first"):
-                d.sleep(1)
-
-    in_task(work)
-
-
-def test_expired_first_and_cancelled_then_is_still_a_timeout(loop, in_task):
-    def work(seconds):
-        with d.timeout(seconds) as scope:
-            with contextlib.suppress(d.Cancelled):
-                d.sleep(5)
-            scope.cancel()
-            d.sleep(5)
-
-    with pytest.raises(TimeoutError):
-        in_task(work, 1)
-
-    def busy():
-        with d.timeout(1) as scope:
-            loop.clock.jump(2)  # nobody has noticed yet
-            scope.cancel()
-            d.sleep(5)
-
-    with pytest.raises(TimeoutError):
-        in_task(busy)
-
-
-def test_cancelled_first_and_late_then_is_no_timeout(loop, in_task):
-    def work():
-        with d.timeout(1) as scope:
-            scope.cancel()
-            loop.clock.jump(2)
-            d.sleep(5)
-        return scope.cancelled_caught
-
-    assert in_task(work) is True
-
-
-def test_a_scope_that_is_cancelled_before_it_is_entered(loop, in_task):
-    def work():
-        for scope in (d.timeout(5), d.timeout(0)):
-            scope.cancel("early")
-            with scope, pytest.raises(d.Cancelled, match="early"):
-                d.sleep(1)
-            with d.move_on_after(0):
-                d.sleep(1)
-
-    in_task(work)
-
-
-def test_cancel_after_the_block_does_nothing(loop, in_task):
-    def work():
-        with d.timeout(5) as scope:
-            pass
-        scope.cancel()
-        scope.deadline = 0
-        d.sleep(1)
-
-    in_task(work)
-
-
-# -- deadlines that change
-
-
-def test_a_deadline_may_be_put_off(loop, anywhere):
-    def work():
-        with d.timeout(2) as scope:
-            d.sleep(1)
-            scope.deadline = loop.clock() + 10
-            assert scope.deadline == 1011
-            d.sleep(9)
-            scope.reschedule(None)
-            d.sleep(100)
-
-    anywhere(work)
-    assert loop.clock() == 1110
-    assert len(loop.timers) == 0
-
-
-def test_a_deadline_may_be_brought_forward_by_a_callback(loop, anywhere):
-    def work():
-        with times_out(), d.timeout(50) as scope:
-            loop.add_timer(1, lambda: scope.reschedule(1002))
-            d.sleep(100)
-        return loop.clock()
-
-    assert anywhere(work) == 1002
-    assert len(loop.timers) == 0
-
-
-def test_a_deadline_in_the_past_expires_at_once(loop, in_task):
-    def work():
-        with times_out(), d.timeout(None) as scope:
-            loop.add_timer(1, lambda: scope.reschedule(900))
-            d.sleep(100)
-        with times_out(), d.timeout(5) as scope:
-            scope.deadline = loop.clock()
-            assert scope.cancelled
-            d.sleep(0)
-        return loop.clock()
-
-    assert in_task(work) == 1001
-
-
-def test_no_deadline_takes_back_that_a_scope_has_expired(loop, in_task):
-    def work():
-        with times_out(), d.timeout(0) as scope:
-            scope.deadline = None
-            d.sleep(1)
-
-    in_task(work)
-
-
-def test_a_deadline_given_before_the_block_counts(loop, in_task):
-    def work():
-        scope = d.timeout(5)
-        scope.deadline = 1001
-        with pytest.raises(TimeoutError), scope:
-            d.sleep(50)
-        return loop.clock()
-
-    assert in_task(work) == 1001
-
-
-def test_an_idle_limit_by_rescheduling(loop, in_task, pair):
-    sock, far = pair()
-    for second in (1, 2, 3, 8):
-        loop.add_timer(second, lambda: far.send(b"x"))
-
-    def work():
-        got = 0
-        with d.move_on_after(2) as scope:
-            while True:
-                got += len(sock.read_some())
-                scope.deadline = loop.clock() + 2
-        return got, loop.clock()
-
-    assert in_task(work) == (3, 1005)
-    d.sleep(5)
-    assert sock.read_some() == b"x"
-
-
-# -- nesting
-
-
-@pytest.mark.parametrize("inner", [1, 2, 3])
-@pytest.mark.parametrize("outer", [1, 2, 3])
-@pytest.mark.parametrize("middle", [1, 2, 3])
-def test_the_earliest_of_three_converts_and_of_equals_the_outermost(loop, anywhere, outer, middle, inner):
-    limits = {"outer": outer, "middle": middle, "inner": inner}
-    scopes = [d.timeout(limit) for limit in limits.values()]
-
-    def work():
-        try:
-            with scopes[0]:
+        attempts = 0
+        with d.move_on_after(10):
+            while attempts < 100:
+                attempts += 1
                 try:
-                    with scopes[1]:
-                        try:
-                            with scopes[2]:
-                                d.sleep(100)
-                        except TimeoutError:
-                            return "inner"
-                except TimeoutError:
-                    return "middle"
-        except TimeoutError:
-            return "outer"
+                    d.sleep(3)
+                except BaseException:
+                    d.sleep(0)
+        return attempts, loop.clock()
 
-    assert anywhere(work) == min(limits, key=lambda name: limits[name])
-    assert loop.clock() == 1000 + min(limits.values())
-    assert sum(scope.cancelled_caught for scope in scopes) == 1
-
-
-def test_after_the_inner_one_has_expired_the_outer_one_still_does(loop, anywhere):
-    def work():
-        with times_out(), d.timeout(5) as outer:
-            with times_out(), d.timeout(1):
-                d.sleep(100)
-            assert loop.clock() == 1001
-            with d.move_on_after(1):
-                d.sleep(100)
-            assert loop.clock() == 1002
-            d.sleep(100)
-        assert outer.cancelled_caught
-        return loop.clock()
-
-    assert anywhere(work) == 1005
-
-
-def test_the_outer_one_that_is_cancelled_while_the_inner_one_unwinds_takes_it(loop, in_task):
-    def work():
-        with d.move_on_after() as outer:
-            with d.timeout(1) as inner:
-                try:
-                    d.sleep(100)
-                finally:
-                    outer.cancel()
-            raise AssertionError("the inner one must not convert")
-        return outer.cancelled_caught, inner.cancelled_caught, inner.cancelled
-
-    assert in_task(work) == (True, False, True)
-
-
-def test_an_inner_scope_of_a_cancelled_one_raises_at_its_first_wait(loop, in_task):
-    def work():
-        with d.move_on_after() as outer:
-            outer.cancel("outer")
-            with d.timeout(0) as inner:
-                with pytest.raises(d.Cancelled, match="outer"):
-                    d.sleep(1)
-                d.sleep(1)
-        return outer.cancelled_caught, inner.cancelled_caught
-
-    assert in_task(work) == (True, False)
+    assert call(work) == (4, 1010)
 
 
 def test_a_caught_timeout_does_not_end_the_loop_around_it(loop, in_task, pair):
@@ -577,6 +563,133 @@ def test_a_caught_timeout_does_not_end_the_loop_around_it(loop, in_task, pair):
         return ticks
 
     assert in_task(work) == 9
+
+
+# -- nested
+
+
+def test_an_inner_expiry_is_none_of_the_outer_ones_business(loop, call):
+    def work():
+        with d.timeout(5) as outer:
+            with pytest.raises(TimeoutError), d.timeout(1):
+                d.sleep(10)
+            d.sleep(1)
+        return outer.cancelled_caught, loop.clock()
+
+    assert call(work) == (False, 1002)
+
+
+def test_after_the_inner_one_has_expired_the_outer_one_still_does(loop, call):
+    def work():
+        with pytest.raises(TimeoutError), d.timeout(5) as outer:
+            with pytest.raises(TimeoutError), d.timeout(1):
+                d.sleep(100)
+            assert loop.clock() == 1001
+            with d.move_on_after(1):
+                d.sleep(100)
+            assert loop.clock() == 1002
+            d.sleep(100)
+        assert outer.cancelled_caught
+        return loop.clock()
+
+    assert call(work) == 1005
+
+
+@pytest.mark.parametrize("inner_of", SCOPES.values(), ids=SCOPES)
+@any_scope
+def test_an_outer_expiry_passes_the_inner_scope(loop, call, scope_of, inner_of):
+    def work():
+        steps = []
+        with edge(scope_of(1)):
+            with inner_of(5) as inner:
+                d.sleep(10)
+            steps.append("never")
+        return steps, inner.cancelled_caught, loop.clock()
+
+    assert call(work) == ([], False, 1001)
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(["timeout", "move_on_after"], repeat=3)), ids="-".join)
+@pytest.mark.parametrize("in_order", [True, False], ids=["outer timer first", "inner timer first"])
+def test_of_equal_deadlines_the_outermost_converts(loop, call, kinds, in_order):
+    scopes = [SCOPES[kind](5 if in_order else 5 + 5 * (3 - depth)) for depth, kind in enumerate(kinds)]
+
+    def work():
+        with contextlib.ExitStack() as stack:
+            for scope in scopes:
+                stack.enter_context(scope)
+            for scope in reversed(scopes):
+                scope.deadline = 1005
+            d.sleep(10)
+
+    try:
+        call(work)
+        raised = False
+    except TimeoutError:
+        raised = True
+    assert raised == (kinds[0] == "timeout")
+    assert [scope.cancelled_caught for scope in scopes] == [True, False, False]
+    assert loop.clock() == 1005
+
+
+def test_an_outer_scope_that_expires_while_the_inner_one_cleans_up_gets_the_interruption(loop, call):
+    def work():
+        steps = []
+        with pytest.raises(TimeoutError), d.timeout(3) as outer:
+            with d.move_on_after(1) as inner:
+                try:
+                    d.sleep(10)
+                finally:
+                    with d.shield():
+                        d.sleep(5)
+            steps.append("never")
+        return steps, inner.cancelled_caught, outer.cancelled_caught, loop.clock()
+
+    assert call(work) == ([], False, True, 1006)
+
+
+def test_an_outer_scope_that_is_cancelled_while_an_inner_timeout_unwinds_ends_quietly(loop, call):
+    def work():
+        with d.timeout(100) as outer:
+            with d.timeout(1) as inner:
+                try:
+                    d.sleep(10)
+                finally:
+                    outer.cancel("all of it")
+            raise AssertionError("the outer scope was cancelled too")
+        return inner.cancelled, inner.cancelled_caught, outer.cancelled_caught
+
+    assert call(work) == (True, False, True)
+
+
+def test_an_inner_scope_of_a_cancelled_one_raises_at_its_first_wait(loop, in_task):
+    def work():
+        with d.move_on_after() as outer:
+            outer.cancel("outer")
+            with d.timeout(0) as inner:
+                with pytest.raises(d.Cancelled, match="outer"):
+                    d.sleep(1)
+                d.sleep(1)
+        return outer.cancelled_caught, inner.cancelled_caught
+
+    assert in_task(work) == (True, False)
+
+
+def test_between_two_expired_scopes_code_runs_but_cannot_wait(loop, call):
+    def work():
+        steps = []
+        with d.move_on_after(3):
+            with d.move_on_after(1):
+                try:
+                    d.sleep(10)
+                except d.Cancelled:
+                    loop.clock.jump(5)
+            steps.append("after the inner block")
+            d.sleep(10)
+            steps.append("never")
+        return steps
+
+    assert call(work) == ["after the inner block"]
 
 
 def test_a_thousand_scopes(loop, in_task):
@@ -599,6 +712,8 @@ NESTED = st.tuples(
     st.none() | st.integers(min_value=0, max_value=500),  # the deadline
     st.none() | st.integers(min_value=0, max_value=500),  # cancelled by hand half a second later
 )
+
+
 EVERY_WAIT = 100
 
 
@@ -661,6 +776,8 @@ def nested(loop, specs):
 
 
 @settings(deadline=None, max_examples=300)
+@example([("timeout_at", 2, None), ("shield", None, None), ("move_on_after", 1, None)])
+@example([("move_on_after", 1, None), ("move_on_after", 1, None), ("timeout_at", 1, None)])
 @given(st.lists(NESTED, max_size=6))
 def test_any_nesting_does_what_the_rules_say(specs):
     with virtual_loop() as loop:
@@ -671,195 +788,298 @@ def test_any_nesting_does_what_the_rules_say(specs):
         assert nested(loop, []) == expected([])
 
 
-# -- tasks
+# -- cancelled by hand
 
 
-def test_cancelling_the_task_is_caught_by_none_of_its_scopes(loop):
-    scopes = [d.move_on_after(50), d.timeout(60)]
-
+@any_scope
+def test_a_scope_cancelled_by_hand_ends_its_block_quietly(loop, call, scope_of):
     def work():
-        with scopes[0], scopes[1]:
-            d.sleep(100)
+        with scope_of(50) as scope:
+            d.sleep(1)
+            scope.cancel("enough")
+            assert scope.cancelled is True
+            with pytest.raises(d.Cancelled) as raised:
+                d.sleep(10)
+            assert raised.value.reason == "enough"
+            d.sleep(10)
+        assert scope.cancelled_caught is True
+        d.sleep(1)
+        return loop.clock()
 
-    task = d.spawn(work)
-    d.sleep(1)
-    assert task.cancel("by hand") is True
-    task.join()
-    with pytest.raises(d.TaskCancelledError, match="by hand"):
-        task.result()
-    assert [scope.cancelled_caught for scope in scopes] == [False, False]
+    assert call(work) == 1002
     assert len(loop.timers) == 0
 
 
-def test_a_task_cancelled_and_expired_at_once_is_cancelled(loop):
+@any_scope
+def test_a_scope_cancelled_by_hand_whose_block_waits_no_more_has_caught_nothing(loop, call, scope_of):
     def work():
-        with d.move_on_after(1):
-            d.sleep(100)
+        with scope_of(50) as scope:
+            scope.cancel()
+        return scope.cancelled, scope.cancelled_caught
 
-    task = d.spawn(work)
-    loop.add_timer(1, task.cancel)
-    task.join()
-    with pytest.raises(d.TaskCancelledError):
-        task.result()
+    assert call(work) == (True, False)
 
 
-def test_cancelling_in_finally_and_twice(loop):
-    steps = []
+@any_scope
+@pytest.mark.parametrize("by", ["another task", "call_soon", "a timer", "call_soon_threadsafe"])
+def test_a_scope_can_be_cancelled_from_elsewhere(loop, scope_of, by):
+    scopes = []
 
     def work():
-        try:
-            d.sleep(100)
-        finally:
-            assert d.current_task().cancel("again") is True
-            with contextlib.suppress(d.Cancelled):
-                d.sleep(1)
-            steps.append(loop.clock())
+        with scope_of(50) as scope:
+            scopes.append(scope)
+            d.sleep(40)
+        return scope.cancelled_caught, loop.clock()
 
     task = d.spawn(work)
     d.sleep(1)
-    task.cancel("first")
-    task.cancel("second")
-    task.join()
-    assert steps == [1001]
-    with pytest.raises(d.TaskCancelledError, match="first"):
-        task.result()
-    assert task.cancel() is False
+    (scope,) = scopes
+    if by == "another task":
+        d.spawn(scope.cancel)
+    elif by == "call_soon":
+        loop.call_soon(scope.cancel)
+    elif by == "a timer":
+        loop.add_timer(0, scope.cancel)
+    else:
+        loop.call_soon_threadsafe(scope.cancel)
+    assert end_of(task) == (True, 1001)
 
 
-# -- shield
-
-
-def test_a_shield_holds_off_scopes_and_the_task_until_its_end(loop, anywhere):
-    steps = []
+def test_from_a_real_thread(real_loop, in_thread):
+    scopes = []
 
     def work():
-        with times_out(), d.timeout(1):
+        with d.move_on_after(60) as scope:
+            scopes.append(scope)
+            d.sleep(50)
+        return scope.cancelled_caught
+
+    task = start(work)
+    for call in ((scopes[0].cancel,), (scopes[0].reschedule, 0.0), (scopes[0].reschedule, 5)):
+        with pytest.raises(d.ForeignThreadError, match="the other one"):
+            in_thread(*call)
+    assert not scopes[0].cancelled
+    in_thread(real_loop.call_soon_threadsafe, scopes[0].cancel)
+    task.join(10)
+    assert end_of(task) is True
+
+
+def test_expired_first_and_then_cancelled_is_still_a_timeout(loop, call):
+    def work():
+        with pytest.raises(TimeoutError), d.timeout(1) as scope:
+            try:
+                d.sleep(10)
+            finally:
+                scope.cancel("late")
+
+    call(work)
+
+
+def test_expired_before_anybody_has_noticed_and_then_cancelled_is_a_timeout_as_well(loop, call):
+    def work():
+        with pytest.raises(TimeoutError), d.timeout(1) as scope:
+            loop.clock.jump(2)
+            scope.cancel("late")
+            d.sleep(1)
+        return loop.clock()
+
+    assert call(work) == 1002
+
+
+def test_cancelled_first_and_then_expired_is_still_quiet(loop, call):
+    def work():
+        with d.timeout(1) as scope:
+            scope.cancel()
+            try:
+                d.sleep(10)
+            except d.Cancelled:
+                with d.shield():
+                    d.sleep(5)
+            d.sleep(10)
+        return scope.cancelled_caught, loop.clock()
+
+    assert call(work) == (True, 1005)
+
+
+def test_cancelling_twice_and_after_the_block_is_harmless(loop, call):
+    def work():
+        with d.move_on_after(None) as scope:
+            scope.cancel("first")
+            scope.cancel("second")
+            with pytest.raises(d.Cancelled) as raised:
+                d.sleep(1)
+        scope.cancel("third")
+        scope.deadline = 0
+        d.sleep(1)
+        return raised.value.reason, loop.clock()
+
+    assert call(work) == ("first", 1001)
+
+
+@pytest.mark.parametrize("seconds", [5, 0])
+@any_scope
+def test_a_scope_may_be_cancelled_before_it_is_entered(loop, call, scope_of, seconds):
+    def work():
+        scope = scope_of(seconds)
+        scope.cancel("early")
+        steps = []
+        with scope:
+            steps.append("inside")
+            with pytest.raises(d.Cancelled, match="early"):
+                d.sleep(1)
+            d.sleep(1)
+            steps.append("never")
+        with d.move_on_after(0):  # which is not cancelled
+            d.sleep(1)
+        return steps, scope.cancelled_caught, loop.clock()
+
+    assert call(work) == (["inside"], True, 1000)
+
+
+def test_cancelling_an_outer_scope_from_the_inner_block_leaves_both(loop, call):
+    def work():
+        with d.move_on_after(50) as outer:
+            with d.timeout(50) as inner:
+                outer.cancel()
+                d.sleep(1)
+            raise AssertionError("not here")
+        return outer.cancelled_caught, inner.cancelled_caught
+
+    assert call(work) == (True, False)
+
+
+def test_cancelling_an_inner_scope_leaves_the_outer_one_alone(loop, call):
+    def work():
+        with d.timeout(50) as outer:
+            with d.timeout(50) as inner:
+                inner.cancel()
+                d.sleep(1)
+            d.sleep(1)
+        return outer.cancelled_caught, inner.cancelled_caught
+
+    assert call(work) == (False, True)
+
+
+def test_whoever_cancels_his_own_outer_scope_while_parked_elsewhere_is_woken_once(loop):
+    seen = []
+
+    def work():
+        with d.move_on_after(5) as outer, d.move_on_after(5) as inner:
+            loop.add_timer(1, inner.cancel)
+            loop.add_timer(1, outer.cancel)
+            loop.add_timer(1, inner.cancel)
+            d.sleep(10)
+        seen.append(loop.clock())
+        d.sleep(10)
+        seen.append(loop.clock())
+
+    d.spawn(work).join()
+    assert seen == [1001, 1011]
+
+
+# -- cancelled with their task
+
+
+@any_scope
+def test_task_cancel_is_caught_by_no_scope(loop, scope_of):
+    scopes = []
+
+    def work():
+        with scope_of(10) as outer, scope_of(20) as inner:
+            scopes.extend([outer, inner])
+            d.sleep(100)
+
+    task = d.spawn(work)
+    d.sleep(1)
+    task.cancel("my reason")
+    task.join()
+    with pytest.raises(d.TaskCancelledError, match="my reason"):
+        task.result()
+    assert [scope.cancelled_caught for scope in scopes] == [False, False]
+    assert loop.clock() == 1001
+    assert len(loop.timers) == 0
+
+
+@any_scope
+@pytest.mark.parametrize("expires", [True, False])
+def test_task_cancel_goes_before_every_scope_that_is_cancelled_as_well(loop, scope_of, expires):
+    def work():
+        with scope_of(1 if expires else 100) as scope:
+            loop.add_timer(1, d.current_task().cancel)
+            if not expires:
+                loop.add_timer(1, scope.cancel)
             try:
                 d.sleep(100)
             finally:
                 with d.shield():
-                    d.sleep(5)
-                steps.append(loop.clock())
-                d.sleep(1)
-        steps.append(loop.clock())
+                    d.sleep(1)
+        raise AssertionError("the task was cancelled too")
 
-    anywhere(work)
-    assert steps == [1006, 1006]
-    assert len(loop.timers) == 0
+    assert end_of(d.spawn(work)) is d.TaskCancelledError
+    assert loop.clock() == 1002
 
 
-def test_a_shielded_task_is_cancelled_after_the_shield(loop):
-    steps = []
-
-    def work():
-        with d.shield():
-            d.sleep(10)
-            steps.append(loop.clock())
-        d.sleep(10)
-        steps.append("never")
-
-    task = d.spawn(work)
-    d.sleep(1)
-    assert task.cancel("outside") is True
-    task.join()
-    assert steps == [1010]
-    with pytest.raises(d.TaskCancelledError, match="outside"):
-        task.result()
-
-
-def test_a_shield_may_be_entered_when_it_is_too_late_outside(loop, in_task):
-    def work():
-        with times_out(), d.timeout(0):
-            with d.shield():
-                d.sleep(3)
-            assert loop.clock() == 1003
-            d.sleep(1)
-
-    in_task(work)
-
-
-def test_scopes_inside_a_shield_work_and_convert_their_own(loop, in_task):
-    def work():
-        with d.move_on_after(1) as outer:
-            with d.shield():
-                with times_out(), d.timeout(3):
-                    d.sleep(100)
-                assert loop.clock() == 1003
-            d.sleep(1)
-        return outer.cancelled_caught
-
-    assert in_task(work) is True
-
-
-def test_a_shield_has_a_deadline_and_a_cancel_of_its_own(loop, in_task):
-    def work():
-        with d.timeout(0):
-            with d.shield() as shield:
-                shield.deadline = loop.clock() + 2
-                d.sleep(100)
-            assert shield.cancelled_caught
-            assert loop.clock() == 1002
-            with d.shield() as shield:
-                shield.cancel()
-                d.sleep(100)
-        return loop.clock()
-
-    assert in_task(work) == 1002
-
-
-def test_an_exception_leaves_a_shield_as_it_is(loop, in_task):
-    def work():
-        with d.shield():
-            raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        in_task(work)
-
-
-# -- current_deadline
-
-
-def test_current_deadline_is_the_earliest_up_to_a_shield(loop, anywhere):
-    def work():
-        seen = [d.current_deadline()]
-        with d.timeout(5):
-            seen.append(d.current_deadline())
-            with d.timeout(9):
-                seen.append(d.current_deadline())
-                with d.timeout(2):
-                    seen.append(d.current_deadline())
-                with d.shield() as shield:
-                    seen.append(d.current_deadline())
-                    shield.deadline = 1050
-                    seen.append(d.current_deadline())
-                    with d.move_on_after(70):
-                        seen.append(d.current_deadline())
-            with d.move_on_after() as cancelled:
-                cancelled.cancel()
-                seen.append(d.current_deadline())
-                with d.shield():
-                    seen.append(d.current_deadline())
-        return seen
-
-    assert anywhere(work) == [None, 1005, 1005, 1002, None, 1050, 1050, -math.inf, None]
-
-
-def test_current_deadline_of_a_cancelled_task_and_of_a_callback(loop):
-    seen = []
-
+@any_scope
+def test_a_scope_entered_after_task_cancel_catches_nothing(loop, scope_of):
     def work():
         d.current_task().cancel()
-        seen.append(d.current_deadline())
-        with d.shield():
-            seen.append(d.current_deadline())
+        with scope_of(0) as scope:
+            scopes.append(scope)
+            d.sleep(1)
+        raise AssertionError("the task was cancelled")
 
-    d.spawn(work)
-    loop.call_soon(lambda: seen.append(d.current_deadline()))
-    d.sleep(1)
-    assert seen == [None, -math.inf, None]
+    scopes = []
+    assert end_of(d.spawn(work)) is d.TaskCancelledError
+    assert scopes[0].cancelled_caught is False
 
 
-# -- sockets
+@pytest.mark.in_order
+@any_scope
+def test_a_scope_that_is_cancelled_between_the_wake_and_the_run_ends_at_its_next_wait(loop, scope_of):
+    steps, scopes = [], []
+
+    def work():
+        with scope_of(100) as scope:
+            scopes.append(scope)
+            other.join()
+            steps.append("joined")
+            d.sleep(1)
+            steps.append("never")
+        return scope.cancelled_caught
+
+    def cancel():
+        other.join()
+        steps.append(task.waits_for)
+        scopes[0].cancel()
+
+    other = d.spawn(d.sleep, 1)
+    canceller = d.spawn(cancel)
+    task = d.spawn(work)
+    assert end_of(task) is True
+    assert steps == [None, "joined"]
+    canceller.join()
+
+
+def test_a_scope_that_was_left_between_the_wake_and_the_run_interrupts_nobody(loop):
+    scopes = []
+
+    def work():
+        with d.timeout(100) as scope:
+            scopes.append(scope)
+            other.join()
+        d.sleep(5)
+        return loop.clock()
+
+    def cancel():
+        other.join()
+        scopes[0].cancel()
+
+    other = d.spawn(d.sleep, 1)
+    d.spawn(cancel)
+    assert end_of(d.spawn(work)) == 1006
+
+
+# -- with sockets
 
 
 def test_a_read_that_times_out_loses_no_byte(loop, in_task, pair):
@@ -894,7 +1114,7 @@ def test_a_write_that_times_out_has_queued_none_of_its_data(loop, in_task, pair)
 
     def work():
         sock.write_all(b"x" * 11)
-        with times_out(), d.timeout(1):
+        with pytest.raises(TimeoutError), d.timeout(1):
             sock.write_all(b"y" * 10)
         sock.close()
 
@@ -920,7 +1140,7 @@ def test_a_callback_that_closes_the_socket_before_the_deadline_and_at_it(loop, i
 
 def test_a_handler_with_a_timeout_around_each_read(loop):
     def handler(sock):
-        with times_out():
+        with pytest.raises(TimeoutError):
             while True:
                 with d.timeout(2):
                     sock.write_all(sock.read_line().upper())
@@ -938,45 +1158,51 @@ def test_a_handler_with_a_timeout_around_each_read(loop):
 
 def test_connect_that_times_out_leaves_nothing_behind(real_loop):
     listening = d.serve(("127.0.0.1", 0), lambda sock: None, backlog=1)
-    with times_out(), d.timeout(0):
+    with pytest.raises(TimeoutError), d.timeout(0):
         d.connect(listening.address)
     listening.close()
 
 
-# -- where scopes may not be, and disorder
+# -- used wrongly
 
 
-def test_a_scope_is_used_once(loop, anywhere):
+@any_scope
+def test_a_scope_is_used_once(loop, call, scope_of):
     def work():
-        scope = d.timeout(1)
-        with scope, pytest.raises(RuntimeError, match="used once"):
-            scope.__enter__()
+        scope = scope_of(5)
+        with scope:
+            with pytest.raises(RuntimeError, match="used once"), scope:
+                pass
+            d.sleep(1)
         with pytest.raises(RuntimeError, match="used once"), scope:
-            raise AssertionError
+            pass
         with pytest.raises(RuntimeError, match="not open"):
             scope.__exit__(None, None, None)
+        d.sleep(10)
+        return loop.clock()
 
-    anywhere(work)
+    assert call(work) == 1011
 
 
-@pytest.mark.parametrize("make", [d.timeout, d.shield, d.TaskGroup], ids=lambda make: make.__name__)
-def test_no_scope_in_a_callback(loop, make):
-    raised = []
+@pytest.mark.parametrize("enter", [*SCOPES.values(), lambda _: d.shield()], ids=[*SCOPES, "shield"])
+def test_a_scope_cannot_be_entered_in_a_callback(loop, enter):
+    seen = []
 
     def my_callback():
         try:
-            with make(*[5] * (make is d.timeout)):
-                raise AssertionError
+            with enter(1):
+                seen.append("inside")
         except d.CannotParkError as error:
-            raised.append(str(error))
+            seen.append(str(error))
 
     loop.call_soon(my_callback)
     d.sleep(1)
-    assert len(raised) == 1
-    assert "my_callback" in raised[0]
+    assert len(seen) == 1
+    assert seen != ["inside"]
+    assert "my_callback" in seen[0]
 
 
-def test_scopes_left_in_another_order_say_so_and_do_no_harm(loop, anywhere):
+def test_scopes_left_in_another_order_say_so_and_do_no_harm(loop, call):
     def work():
         first, second, third = d.timeout(5), d.move_on_after(7), d.timeout(9)
         for scope in (first, second, third):
@@ -991,7 +1217,7 @@ def test_scopes_left_in_another_order_say_so_and_do_no_harm(loop, anywhere):
         assert second.__exit__(d.Cancelled, error, None) is True
         d.sleep(100)
 
-    anywhere(work)
+    call(work)
     assert len(loop.timers) == 0
 
 
@@ -1072,7 +1298,7 @@ def test_a_generator_used_in_one_task_and_closed_in_order_is_fine(loop, in_task)
         generator.close()
         generator = held()
         next(generator)
-        with times_out():
+        with pytest.raises(TimeoutError):
             try:
                 d.sleep(10)
             except d.Cancelled as error:
@@ -1116,76 +1342,6 @@ def test_a_task_that_ends_with_an_open_scope_leaves_no_alarm(loop):
         scope.__exit__(None, None, None)
 
 
-# -- the alarm
-
-
-def test_one_timer_does_for_all_scopes_of_a_task(loop, in_task):
-    def work():
-        counts = set()
-        for _ in range(1000):
-            with d.timeout(50), d.timeout(5), d.move_on_after(500):
-                counts.add(len(loop.timers))
-        return counts
-
-    assert in_task(work) == {1}
-    assert len(loop.timers) == 0
-
-
-def test_a_server_that_reads_with_a_timeout_makes_one_timer_in_all_that_time(loop, in_task, pair):
-    sock, far = pair()
-
-    def work():
-        with d.timeout(5):
-            sock.read_line()
-        before = loop.timers._added
-        for _ in range(1000):
-            with d.timeout(5):
-                sock.read_line()
-        return loop.timers._added - before
-
-    far.send(b"x\n" * 1001)
-    assert in_task(work) == 0
-
-
-def test_the_alarm_is_set_anew_as_often_as_it_rings_and_no_more(loop, in_task):
-    def work():
-        before = loop.timers._added
-        for _ in range(1000):
-            with d.timeout(5):
-                d.sleep(0.01)
-        return loop.timers._added - before - 1000
-
-    assert in_task(work) in (2, 3)
-
-
-def test_top_level_code_leaves_no_alarm(loop):
-    with d.timeout(50):
-        with d.timeout(5):
-            assert len(loop.timers) == 1
-        d.sleep(1)
-        assert len(loop.timers) == 1
-    assert len(loop.timers) == 0
-
-
-def test_a_million_timeouts_take_no_memory(loop, in_task):
-    def work():
-        sizes = []
-        for _ in range(4):
-            for _ in range(250):
-                for _ in range(1000):
-                    with d.timeout(5):
-                        pass
-                loop.clock.jump(1)
-                d.sleep(0)
-            gc.collect()
-            sizes.append(sys.getallocatedblocks())
-        return sizes
-
-    sizes = in_task(work)
-    assert sizes[-1] - sizes[0] < 100
-    assert len(loop.timers.heap) < 100
-
-
 # -- the end of the loop, Ctrl-C
 
 
@@ -1220,7 +1376,7 @@ def test_reset_inside_a_scope_of_top_level_code(loop):
         loop.reset()
         assert len(loop.timers) == 0
         d.sleep(1)
-        with times_out(), d.timeout(50):
+        with pytest.raises(TimeoutError), d.timeout(50):
             d.sleep(100)
     assert not scope.cancelled_caught
     assert loop.clock() == 1051
@@ -1270,52 +1426,3 @@ def test_an_exception_that_leaves_the_loop_passes_a_top_level_scope(loop):
     with pytest.raises(KeyboardInterrupt), d.timeout(50):
         d.sleep(100)
     assert len(loop.timers) == 0
-
-
-def test_scopes_say_what_they_are(loop):
-    scopes = d.timeout(5), d.timeout_at(1007.0), d.move_on_after(), d.shield()
-    assert [repr(scope) for scope in scopes] == [
-        "<timeout(5), not open>",
-        "<timeout_at(1007.000), not open>",
-        "<move_on_after(), not open>",
-        "<shield(), not open>",
-    ]
-    with scopes[0]:
-        assert repr(scopes[0]) == "<timeout(5), open>"
-        scopes[0].cancel()
-        assert repr(scopes[0]) == "<timeout(5), cancelled>"
-    with d.move_on_after(0) as scope:
-        assert repr(scope) == "<move_on_after(0), expired>"
-
-
-# -- sleep_until
-
-
-def test_sleep_until_takes_a_time_of_the_clock(loop, anywhere):
-    def work():
-        d.sleep_until(1002.5)
-        first = loop.clock()
-        d.sleep_until(0)
-        return first, loop.clock()
-
-    assert anywhere(work) == (1002.5, 1002.5)
-
-
-def test_a_ticker_on_absolute_deadlines_does_not_drift(loop, in_task):
-    def work():
-        start, ticks = loop.clock(), []
-        for number in range(1, 101):
-            d.sleep_until(start + number * 0.01)
-            ticks.append(loop.clock() - start)
-            loop.clock.jump(0.004)
-        return ticks
-
-    ticks = in_task(work)
-    assert all(math.isclose(tick, (number + 1) * 0.01, abs_tol=1e-6) for number, tick in enumerate(ticks))
-
-
-def test_no_scope_is_left_behind_in_top_level_code(loop):
-    with contextlib.suppress(TimeoutError), d.timeout(0):
-        d.sleep(1)
-    assert scheduler(loop).top_level.scope is None
-    assert scheduler(loop).top_level.interrupt is None
