@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 
 import pytest
 
 import dangagreen as d
+from dangagreen.green.sched import wake
 
 # -- work
 
@@ -42,6 +44,17 @@ def stays(seconds, log):
 
 
 # -- how it ended
+
+
+def joined(task):
+    """Wait for the task's end, and hand back its result or raise what it raised."""
+    task.join()
+    return task.result()
+
+
+def result_of(function, *args):
+    """Call the function in a task of its own, and hand back what it returns or raises."""
+    return joined(d.spawn(function, *args))
 
 
 def outcome(task):
@@ -81,3 +94,80 @@ SCOPES = {
     "move_on_after": lambda seconds: d.move_on_after(seconds),
 }
 any_scope = pytest.mark.parametrize("scope_of", SCOPES.values(), ids=SCOPES)
+
+
+# -- the other end
+
+
+def take(far, most=1 << 20):
+    """What the peer finds now."""
+    try:
+        return far.recv(most)
+    except BlockingIOError:
+        return b""
+
+
+class Small(d.Socket):
+    """A socket whose queue is soon full."""
+
+    __slots__ = ()
+    high_water = 100
+    low_water = 20
+
+
+def blocked(pair, socket_class=Small):
+    """A socket whose peer reads nothing, with more queued than the high-water mark; and the peer's end."""
+    sock, far = pair(socket_class, capacity=0)
+    sock.sock.capacity = 65536
+    sock.write_all(b"x" * 101)
+    return sock, far
+
+
+READS = {
+    "read_exactly": lambda sock: sock.read_exactly(8),
+    "read_line": lambda sock: sock.read_line(),
+    "read_until": lambda sock: sock.read_until(b"\r\n"),
+    "read_some": lambda sock: sock.read_some(),
+    "read_to_end": lambda sock: sock.read_to_end(),
+    "iteration": lambda sock: next(iter(sock)),
+}
+WRITES = {
+    "write_all": lambda sock: sock.write_all(b"more"),
+    "drain": lambda sock: sock.drain(),
+}
+any_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
+any_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+
+
+# -- what may be selected
+
+
+class Box:
+    """A source: items go in and are taken out. It counts how often it was watched and unwatched."""
+
+    def __init__(self, *items):
+        self.items = deque(items)
+        self.watchers = []
+        self.watched = self.unwatched = 0
+
+    @property
+    def ready(self):
+        return bool(self.items)
+
+    def _watch(self, task):
+        self.watched += 1
+        self.watchers.append(task)
+
+    def _unwatch(self, task):
+        self.unwatched += 1
+        if task in self.watchers:
+            self.watchers.remove(task)
+
+    def put(self, item):
+        self.items.append(item)
+        for task in list(self.watchers):
+            wake(task)
+
+    def undone(self):
+        """Is nobody left, and was each arrangement undone once?"""
+        return not self.watchers and self.watched == self.unwatched

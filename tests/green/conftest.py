@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-import dangagreen as d
+from tests.helpers import result_of
 
 
 @pytest.fixture
 def in_task(loop):
-    """A function that runs another in a task, and hands back what it returns or raises."""
-
-    def in_task(function, *args):
-        task = d.spawn(function, *args)
-        task.join()
-        return task.result()
-
-    return in_task
+    """A function that calls another in a task, and hands back what it returns or raises."""
+    return result_of
 
 
 @pytest.fixture(params=["task", "top-level code"])

@@ -14,6 +14,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import no_leaks, wire
+from tests.helpers import joined
 
 INTERRUPTED = "interrupted"
 LOCAL = ("127.0.0.1", 0)
@@ -108,11 +109,6 @@ def interrupting(request, loop):
     return interrupting
 
 
-def result_of(task):
-    task.join(1000)
-    return task.result()
-
-
 # -- reading
 
 READS = {
@@ -136,7 +132,7 @@ def test_an_interrupted_read_leaves_every_byte_in_the_buffer(loop, pair, interru
             if piece:
                 far.send(piece)
             d.sleep(0.25)
-        got = result_of(task)
+        got = joined(task)
         if got == INTERRUPTED:
             assert sock.buffered == split
             got = b""
@@ -167,7 +163,7 @@ def test_bytes_and_the_interruption_at_the_same_moment(loop, pair, interrupting,
     d.sleep(0)
     if not bytes_first:
         loop.add_timer(1, arrive)
-    got = result_of(task)
+    got = joined(task)
     assert loop.clock() == 1001
     if not ended:
         far.shutdown(1)
@@ -179,7 +175,7 @@ def test_bytes_that_were_pushed_back_at_the_moment_of_the_interruption(loop, pai
     sock, far = pair()
     loop.add_timer(1, lambda: sock.push_back_read(LINE))
     task = interrupting(partial(read, sock))
-    got = result_of(task)
+    got = joined(task)
     far.shutdown(1)
     assert (b"" if got == INTERRUPTED else got) + sock.read_to_end() == LINE
 
@@ -195,7 +191,7 @@ def test_an_interrupted_read_consumes_nothing_that_is_there_already(loop, pair, 
             d.sleep(100)
         return read(sock)
 
-    assert result_of(interrupting(read_at_once)) == INTERRUPTED
+    assert joined(interrupting(read_at_once)) == INTERRUPTED
     assert sock.buffered == len(LINE)
     assert read(sock) == LINE
 
@@ -214,10 +210,10 @@ def test_after_an_interrupted_read_another_task_may_read_at_once(loop, pair, int
             others.append(d.spawn(read, sock))
 
     others = []
-    assert result_of(interrupting(first)) == INTERRUPTED
+    assert joined(interrupting(first)) == INTERRUPTED
     far.send(b"five\r\n" if read is not READS["read_exactly"] else b"five")
     far.shutdown(1)
-    got = result_of(others[0])
+    got = joined(others[0])
     assert got == {"read_some": b"five\r\n", "read_exactly": b"halffive"}.get(
         next(name for name, function in READS.items() if function is read), b"halffive\r\n"
     )
@@ -232,7 +228,7 @@ def test_an_interrupted_iteration_goes_on_with_the_next_one(loop, pair, interrup
         for line in sock:
             seen.append(line)
 
-    assert result_of(interrupting(lines)) == INTERRUPTED
+    assert joined(interrupting(lines)) == INTERRUPTED
     assert seen == [b"one\n", b"two\n"]
     far.send(b"ee\nfour\n")
     far.shutdown(1)
@@ -246,7 +242,7 @@ def test_a_large_read_that_is_interrupted_again_and_again(loop, pair, interrupti
     for start in range(0, len(data), 50_000):
         far.send(data[start : start + 50_000])
         last = start + 50_000 >= len(data)
-        got = result_of(interrupting(lambda: sock.read_exactly(len(data))))
+        got = joined(interrupting(lambda: sock.read_exactly(len(data))))
         assert (got == data) == last
     assert sock.buffered == 0
 
@@ -282,7 +278,7 @@ def test_the_partial_bytes_of_an_incomplete_read_are_handed_over_once(loop, pair
             except d.IncompleteReadError as error:
                 return error.partial
 
-        got = result_of(interrupting(read, seconds))
+        got = joined(interrupting(read, seconds))
         if got == INTERRUPTED:
             got = read()
         assert got == b"half"
@@ -316,7 +312,7 @@ def blocked(pair):
 @pytest.mark.parametrize("size", [1, 50, 1000])
 def test_an_interrupted_write_all_has_queued_nothing(loop, blocked, interrupting, size):
     sock, far = blocked()
-    assert result_of(interrupting(lambda: sock.write_all(b"y" * size))) == INTERRUPTED
+    assert joined(interrupting(lambda: sock.write_all(b"y" * size))) == INTERRUPTED
     assert sock.unsent == 101
     sock.write(b"z")
     far.capacity = 65536
@@ -338,7 +334,7 @@ def test_room_and_the_interruption_at_the_same_moment(loop, blocked, interruptin
     d.sleep(0)
     if not room_first:
         loop.add_timer(1, room)
-    wrote = result_of(task) != INTERRUPTED
+    wrote = joined(task) != INTERRUPTED
     far.capacity = 65536
     sock.write(b"z")
     sock.drain()
@@ -352,7 +348,7 @@ def test_several_writers_of_which_some_are_interrupted(loop, blocked, interrupti
         far.capacity += 37
         d.sleep(0.1)
     far.capacity = 65536
-    written = {n for n, task in enumerate(tasks) if result_of(task) != INTERRUPTED}
+    written = {n for n, task in enumerate(tasks) if joined(task) != INTERRUPTED}
     sock.drain()
     got = take(far).removeprefix(b"x" * 101)
     assert {n: got.count(b"%d" % n) for n in range(9)} == {n: 300 * (n in written) for n in range(9)}
@@ -369,14 +365,14 @@ def test_what_was_queued_before_the_interruption_is_sent(loop, pair, interruptin
         sock.write_all(b"two")
         d.sleep(100)
 
-    assert result_of(interrupting(write_and_wait)) == INTERRUPTED
+    assert joined(interrupting(write_and_wait)) == INTERRUPTED
     d.sleep(0)
     assert take(far) == b"onetwo"
 
 
 def test_an_interrupted_drain_drops_nothing(loop, blocked, interrupting):
     sock, far = blocked()
-    assert result_of(interrupting(sock.drain)) == INTERRUPTED
+    assert joined(interrupting(sock.drain)) == INTERRUPTED
     assert sock.unsent == 101
     later = d.spawn(sock.drain)
     d.sleep(1)
@@ -434,10 +430,10 @@ def deaf_address():
 
 def test_an_interrupted_connect_leaks_no_descriptor(deaf_address, interrupting, loop):
     with no_leaks(loop):
-        assert result_of(interrupting(lambda: d.connect(deaf_address))) == INTERRUPTED
+        assert joined(interrupting(lambda: d.connect(deaf_address))) == INTERRUPTED
     assert loop.clock() == 1001
     with no_leaks(loop):
-        assert result_of(interrupting(lambda: d.connect(deaf_address, 50))) == INTERRUPTED
+        assert joined(interrupting(lambda: d.connect(deaf_address, 50))) == INTERRUPTED
 
 
 def test_an_interrupted_connect_to_a_full_unix_socket_leaks_no_descriptor(interrupting, loop, tmp_path):
@@ -446,7 +442,7 @@ def test_an_interrupted_connect_to_a_full_unix_socket_leaks_no_descriptor(interr
         full.listen(0)
         filler.connect(str(tmp_path / "full"))
         with no_leaks(loop):
-            assert result_of(interrupting(lambda: d.connect(tmp_path / "full"))) == INTERRUPTED
+            assert joined(interrupting(lambda: d.connect(tmp_path / "full"))) == INTERRUPTED
 
 
 def test_an_interrupted_look_up_leaks_no_descriptor(interrupting, loop, monkeypatch):
@@ -462,7 +458,7 @@ def test_an_interrupted_look_up_leaks_no_descriptor(interrupting, loop, monkeypa
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with no_leaks(loop):
-        assert result_of(interrupting(lambda: d.connect(("some.host", 1)))) == INTERRUPTED
+        assert joined(interrupting(lambda: d.connect(("some.host", 1)))) == INTERRUPTED
         gate.set()
         for thread in threads:
             thread.join(10)
@@ -473,7 +469,7 @@ def test_an_interrupted_look_up_leaks_no_descriptor(interrupting, loop, monkeypa
 def test_a_connect_interrupted_at_the_moment_it_succeeds_leaks_no_descriptor(interrupting, loop, seconds):
     with socket.create_server(LOCAL) as server, no_leaks(loop):
         task = interrupting(lambda: d.connect(server.getsockname()[:2]), seconds)
-        sock = result_of(task)
+        sock = joined(task)
         if sock != INTERRUPTED:
             sock.close()
 
@@ -483,9 +479,9 @@ def test_a_connect_interrupted_at_the_moment_it_succeeds_leaks_no_descriptor(int
 
 def test_an_interrupted_join_leaves_the_task_alone(loop, interrupting):
     task = d.spawn(lambda: (d.sleep(5), "done")[1])
-    assert result_of(interrupting(task.join)) == INTERRUPTED
+    assert joined(interrupting(task.join)) == INTERRUPTED
     assert not task.done
-    assert result_of(task) == "done"
+    assert joined(task) == "done"
     assert loop.clock() == 1005
 
 
@@ -497,7 +493,7 @@ def test_the_failure_of_a_task_whose_only_join_was_interrupted_is_reported_once(
         raise error
 
     task = d.spawn(fail)
-    assert result_of(interrupting(task.join)) == INTERRUPTED
+    assert joined(interrupting(task.join)) == INTERRUPTED
     d.sleep(10)
     assert [context.exception for context in take_errors()] == [error]
 
@@ -517,8 +513,8 @@ def test_an_interrupted_join_wakes_no_later_wait(loop, interrupting):
         return loop.clock() - begun
 
     naps = []
-    result_of(interrupting(join_and_sleep))
-    assert result_of(naps[0]) == 5
+    joined(interrupting(join_and_sleep))
+    assert joined(naps[0]) == 5
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 1, 50])
@@ -529,7 +525,7 @@ def test_an_interrupted_sleep_leaves_no_timer_and_wakes_no_later_wait(loop, inte
         d.sleep(100)
 
     before = len(loop.timers)
-    assert result_of(interrupting(nap)) == INTERRUPTED
+    assert joined(interrupting(nap)) == INTERRUPTED
     assert loop.clock() == 1001
     assert len(loop.timers) == before
     d.sleep(3)

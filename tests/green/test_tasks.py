@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import math
 import weakref
 
 import pytest
 
 import dangagreen as d
-from tests.helpers import end_of
+from tests.helpers import end_of, result_of
 
 
 class Thing:
@@ -447,17 +446,53 @@ def test_sleep_until_takes_a_time_of_the_clock(loop, call):
     assert call(work) == (1002.5, 1002.5)
 
 
-def test_a_ticker_on_absolute_deadlines_does_not_drift(loop, in_task):
-    def work():
-        start, ticks = loop.clock(), []
-        for number in range(1, 101):
-            d.sleep_until(start + number * 0.01)
-            ticks.append(loop.clock() - start)
-            loop.clock.jump(0.004)
-        return ticks
+@pytest.mark.in_order
+@pytest.mark.parametrize("before", [0, 1, 1000])
+def test_sleeping_until_a_time_that_has_passed_lets_everybody_else_run_once(loop, before):
+    steps = []
 
-    ticks = in_task(work)
-    assert all(math.isclose(tick, (number + 1) * 0.01, abs_tol=1e-6) for number, tick in enumerate(ticks))
+    def ticker(name):
+        for step in range(3):
+            steps.append((name, step))
+            d.sleep_until(loop.clock() - before)
+
+    tasks = [d.spawn(ticker, name) for name in "ab"]
+    d.wait(tasks)
+    assert steps == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert loop.clock() == 1000
+
+
+def test_sleep_until_does_not_drift(loop):
+    ticks = []
+
+    def ticker():
+        deadline = loop.time()
+        for _ in range(100):
+            deadline += 0.01
+            d.sleep_until(deadline)
+            ticks.append(loop.time())
+            loop.clock.jump(0.004)  # its own work
+
+    result_of(ticker)
+    assert ticks == pytest.approx([1000 + 0.01 * n for n in range(1, 101)])
+
+
+def test_a_cancelled_sleep_until_leaves_no_timer(loop):
+    task = d.spawn(d.sleep_until, 5000.0)
+    d.sleep(1)
+    assert "until 5000" in task.waits_for
+    task.cancel()
+    task.join()
+    assert loop.clock() == 1001
+    assert len(loop.timers) == 0
+
+
+def test_sleep_until_cannot_be_called_in_a_callback(loop, take_errors):
+    loop.call_soon(d.sleep_until, 1001.0)
+    d.sleep(0.1)
+    (context,) = take_errors()
+    assert isinstance(context.exception, d.CannotParkError)
+    assert "sleep_until" in str(context.exception)
 
 
 # -- cancel

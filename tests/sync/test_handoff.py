@@ -19,6 +19,7 @@ from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.loop import here
 from dangagreen.sync import channels, queues
 from dangagreen.testing import no_leaks, virtual_loop
+from tests.helpers import joined
 
 # -- random interleavings
 
@@ -364,11 +365,6 @@ def watching(*sources):
     return task
 
 
-def result_of(task):
-    task.join(1)
-    return task.result()
-
-
 def empty_queue():
     q = d.Queue(1)
     return q, [lambda: q.put_nowait(1), lambda: q.put(1), q.shutdown]
@@ -403,7 +399,7 @@ def test_whoever_watches_is_woken_when_it_becomes_ready(loop, make, number):
     tasks = [watching(other, source), watching(source)]
     assert not source.ready
     changes[number]()
-    assert [result_of(task) for task in tasks] == [[source], [source]]
+    assert [joined(task) for task in tasks] == [[source], [source]]
     assert not source._watchers
     assert not other._watchers
     if make is handover_channel and number == 0:
@@ -441,10 +437,10 @@ def test_an_item_goes_to_who_waits_for_it_rather_than_to_who_watches(loop):
     getter = d.spawn(q.get)
     d.sleep(0)
     q.put(1)
-    assert result_of(getter) == 1
+    assert joined(getter) == 1
     assert not watcher.done
     q.put(2)
-    assert result_of(watcher) == [q]
+    assert joined(watcher) == [q]
     assert q.get_nowait() == 2
 
 
@@ -452,4 +448,4 @@ def test_watching_the_same_twice_is_harmless(loop):
     q = d.Queue()
     task = watching(q, q)
     q.put(1)
-    assert result_of(task) == [q, q]
+    assert joined(task) == [q, q]

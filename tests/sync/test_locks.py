@@ -9,16 +9,10 @@ import pytest
 
 import dangagreen as d
 import dangagreen.testing
+from tests.helpers import result_of
 
 LOCKS = [d.Lock, d.RLock]
 SEMAPHORES = [d.Semaphore, d.BoundedSemaphore]
-
-
-def in_task(function, *args):
-    """Its result, or what it raised, in a task of its own."""
-    task = d.spawn(function, *args)
-    task.join(1000)
-    return task.result()
 
 
 def in_callback(loop, function, *args):
@@ -35,7 +29,7 @@ def anywhere(request, loop):
 
     def call(function, *args):
         if request.param == "task":
-            return in_task(function, *args)
+            return result_of(function, *args)
         if request.param == "callback":
             return in_callback(loop, function, *args)
         return function(*args)
@@ -61,10 +55,10 @@ def test_as_a_context_manager(kind, loop):
     for _ in range(2):
         with thing as taken:
             assert taken is True
-            assert in_task(thing.acquire, False) is False
+            assert result_of(thing.acquire, False) is False
     with pytest.raises(KeyError), thing:
         raise KeyError
-    assert in_task(thing.acquire, False) is True
+    assert result_of(thing.acquire, False) is True
 
 
 @pytest.mark.parametrize("kind", [*LOCKS, *SEMAPHORES])
@@ -78,7 +72,7 @@ def test_a_cancelled_holder_gives_it_back_on_its_way_out(kind, loop):
     holder = d.spawn(hold)
     d.sleep(1)
     holder.cancel()
-    assert in_task(thing.acquire) is True
+    assert result_of(thing.acquire) is True
     assert loop.clock() == 1001
 
 
@@ -93,7 +87,7 @@ def test_what_is_free_is_taken_without_a_switch(kind, loop):
             with thing:
                 log.append("work")
 
-    in_task(work)
+    result_of(work)
     assert log == ["work"] * 10 + ["other"]
 
 
@@ -101,7 +95,7 @@ def test_what_is_free_is_taken_without_a_switch(kind, loop):
 def test_a_timeout_beside_not_blocking_is_refused(kind, anywhere):
     thing = kind()
     with pytest.raises(ValueError, match="timeout"):
-        in_task(thing.acquire, False, 1)
+        result_of(thing.acquire, False, 1)
     with pytest.raises(ValueError, match="timeout"):
         thing.acquire(blocking=False, timeout=0)
     assert anywhere(thing.acquire, False) is True
@@ -138,13 +132,13 @@ def test_a_lock_is_not_for_its_own_holder(loop):
         lock.acquire()
         return lock.acquire(False), lock.acquire(timeout=3)
 
-    assert in_task(work) == (False, False)
+    assert result_of(work) == (False, False)
     assert loop.clock() == 1003
 
 
 def test_anybody_may_release_a_lock(anywhere):
     lock = d.Lock()
-    in_task(lock.acquire)
+    result_of(lock.acquire)
     anywhere(lock.release)
     assert not lock.locked()
 
@@ -231,7 +225,7 @@ def test_only_its_holder_may_release_an_rlock(loop):
         with pytest.raises(RuntimeError, match="a callback cannot release"):
             lock.release()
 
-    in_task(other)
+    result_of(other)
     in_callback(loop, callback)
     assert lock.locked()
     lock.release()
