@@ -1,0 +1,29 @@
+"""How far it is from one end of the library to the other, as `tests/trips.py` counts it: it does not grow."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.trips import WAYS, measure
+
+MOST = {  # calls, files, changes of file
+    "line": (2, 3, 2),
+    "write": (31, 9, 25),
+    "timeout": (30, 8, 27),
+    "accept": (26, 11, 27),
+    "close": (22, 13, 24),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_is_longer_than_it_was(way):
+    trip = measure(WAYS[way])
+    assert all(one <= most for one, most in zip(trip[:3], MOST[way], strict=True)), trip
+
+
+def test_what_is_counted_is_the_same_each_time():
+    assert measure(WAYS["write"]) == measure(WAYS["write"])
+
+
+def test_the_way_of_a_line_is_known():
+    assert measure(WAYS["line"]).steps == ("loop.turn._dispatch", "streams.reading._receive")
