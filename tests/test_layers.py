@@ -16,7 +16,10 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 SHAPE = [
     ("", "public errors tracebacks checks"),
     ("loop", "error_log pollers timers profiling sigint collecting deadlock | handlers schedule registry turn loop"),
-    ("sockets", "settings subclassing addresses | descriptor write_queue busy lifetime endpoint danga sock listener"),
+    (
+        "sockets",
+        "settings subclassing addresses states | descriptor write_queue busy lifetime endpoint danga sock listener",
+    ),
     ("green", "task_table | sched | parking | scopes | tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),

@@ -23,7 +23,7 @@ from dangagreen.loop.timers import Timer
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.listener import Listener as CoreListener
 from dangagreen.sockets.sock import CallbackSocket
-from dangagreen.sockets.write_queue import OBSERVED, OWES
+from dangagreen.sockets.states import OBSERVED, OWES
 from dangagreen.tracebacks import forget_locals
 
 log = logging.getLogger("dangagreen")

@@ -23,7 +23,8 @@ from dangagreen.loop.timers import Timer
 from dangagreen.sockets.busy import HELD, Busy
 from dangagreen.sockets.descriptor import PAUSE_SECONDS
 from dangagreen.sockets.settings import Setting, seconds, seconds_or_none, size
-from dangagreen.sockets.write_queue import BLOCKED, IDLE, MUTE, WriteQueue
+from dangagreen.sockets.states import BLOCKED, EOF_MET, IDLE, MUTE
+from dangagreen.sockets.write_queue import WriteQueue
 
 _CHUNK = 65536
 _SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
@@ -48,7 +49,7 @@ class Lifetime(WriteQueue):
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         WriteQueue.__init__(self, sock, loop)
-        self._eof = 0  # 1: the peer's stream has ended; 2: and read() has said so
+        self._eof = 0  # see `states`
         self._read_error: OSError | None = None  # what has broken the connection: in place of a clean end
         self._finishing = False
         self._at_work = 0  # 1 while a handler of serve_requests runs, and HELD more for each busy() that is held
@@ -294,7 +295,7 @@ class Lifetime(WriteQueue):
             return None if self._is_short_of_memory(error) else self.close(error)
         self._linger_budget += len(late)
         if not late:
-            self._eof = 1
+            self._eof = EOF_MET
             if self._queue is None:
                 self.close()
             else:

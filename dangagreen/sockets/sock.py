@@ -21,15 +21,23 @@ from dangagreen.sockets.danga import DangaAliases
 from dangagreen.sockets.descriptor import SocketLike
 from dangagreen.sockets.endpoint import Endpoint
 from dangagreen.sockets.settings import Setting, adopt_settings, size
-from dangagreen.sockets.write_queue import BLOCKED, OBSERVED, OWES, Buffer, as_bytes
+from dangagreen.sockets.states import (
+    BLOCKED,
+    BY_PEER,
+    EOF_MET,
+    EOF_TOLD,
+    ERR_TOLD,
+    HUP_TOLD,
+    HUP_TOLD_AT_END,
+    OBSERVED,
+    OWES,
+)
+from dangagreen.sockets.write_queue import Buffer, as_bytes
 from dangagreen.tracebacks import without_traceback
 
-# Beside ERR and HUP, which say that their hooks were called:
-_AFTER_THE_END = 32  # event_hup was called after read() had returned None
 _LARGE = 65536  # bytes in a buffer: to copy so many takes no longer than a system call or two
 _kind = _socket.socket.type.__get__  # not by the property of socket.socket, which makes an enumeration member
 _STREAM = int(socket.SOCK_STREAM)
-BY_PEER = 64  # the socket was closed because the peer had ended: who reads later finds that end
 
 
 class CallbackSocket(DangaAliases, Endpoint):
@@ -162,7 +170,7 @@ class CallbackSocket(DangaAliases, Endpoint):
             self._last_activity = self.loop.now
             self._append(data)
         else:
-            self._eof = 1
+            self._eof = EOF_MET
             self.loop.interest_changed.append(self)
 
     def _append(self, data: bytes) -> None:
@@ -177,7 +185,7 @@ class CallbackSocket(DangaAliases, Endpoint):
 
     def _on_eof(self) -> None:
         """There is nothing more to read, and `read` says so."""
-        self._eof = 2
+        self._eof = EOF_TOLD
         self.loop.interest_changed.append(self)
         if self._read_error is not None:  # no event need tell of it any more
             self.loop.ready.append(partial(self.loop.call, self, self._tell_error))
@@ -233,7 +241,7 @@ class CallbackSocket(DangaAliases, Endpoint):
                 self._watch_read, self._sequential = True, 0
             else:
                 self._begin_to_watch()
-            if self._buffer or self._eof == 1:
+            if self._buffer or self._eof == EOF_MET:
                 loop.pending_reads.setdefault(self, False)
 
     def _begin_to_watch(self) -> None:
@@ -360,7 +368,7 @@ class CallbackSocket(DangaAliases, Endpoint):
     def _readable(self) -> None:
         if self._reader is not None:
             self._hook("read", self._reader)
-        elif self._watch_read and (self._eof < 2 or self._buffer):
+        elif self._watch_read and (self._eof < EOF_TOLD or self._buffer):
             self._hook("read", self.event_read)
             if self._timer is not None:  # what it did meanwhile was its own work
                 self._was_at_work()
@@ -370,11 +378,11 @@ class CallbackSocket(DangaAliases, Endpoint):
         if self._reader is not None or self._finishing:
             return
         if self._watch_read or not self._sequential:
-            if self._watch_read and (self._eof < 2 or self._buffer) and (ended & HUP or self._has_input()):
+            if self._watch_read and (self._eof < EOF_TOLD or self._buffer) and (ended & HUP or self._has_input()):
                 return
             if ended & ERR or self._read_error is not None:
                 self._tell_error()
-            stage = HUP if self._eof < 2 else _AFTER_THE_END
+            stage = HUP_TOLD if self._eof < EOF_TOLD else HUP_TOLD_AT_END
             if ended & HUP and not self._hangup_state & stage and not self.closed:
                 self._hangup_state |= stage
                 self._hook("hup", self.event_hup)
@@ -383,9 +391,9 @@ class CallbackSocket(DangaAliases, Endpoint):
 
     def _tell_error(self) -> None:
         """Call `event_err`, once, unless tasks read this socket: they find the error by reading."""
-        silent = self.closed or self._finishing or self._hangup_state & ERR or self._reader is not None
+        silent = self.closed or self._finishing or self._hangup_state & ERR_TOLD or self._reader is not None
         if not silent and (self._watch_read or not self._sequential):
-            self._hangup_state |= ERR
+            self._hangup_state |= ERR_TOLD
             self._hook("err", self.event_err)
 
     def _write_failed(self, error: OSError) -> None:
@@ -407,10 +415,10 @@ class CallbackSocket(DangaAliases, Endpoint):
             if just_now:
                 self._readable()
             return False
-        if not (self._watch_read and (self._buffer or self._eof == 1)):
+        if not (self._watch_read and (self._buffer or self._eof == EOF_MET)):
             return False
         if self._deliver() or not self._buffer:  # without a buffer the end is still to be told
-            return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == 1)
+            return self._watch_read and self._reader is None and (bool(self._buffer) or self._eof == EOF_MET)
         self.loop.pending_reads.pop(self, None)  # from now on only what is new counts
         if self._eof and self._sending != BLOCKED and not self.closed:  # nor will a hang-up bring anything
             self._unregister()

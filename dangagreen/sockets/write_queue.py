@@ -22,14 +22,13 @@ from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.settings import Setting, size, size_or_none
+from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE, OBSERVED
 from dangagreen.tracebacks import without_traceback
 
 Buffer = bytes | bytearray | memoryview
 Writer = Callable[[Buffer], int]
 
 _JOIN = 131072  # bytes put together for one send; what glibc still allocates without a system call
-MUTE, OBSERVED, OWES = 1, 2, 4  # what is written goes nowhere; a drain wants to know who has answered; it has not
-IDLE, BLOCKED, FLUSHING = 0, 1, 2  # nobody sends the queue; the kernel took no more; it is being sent right now
 _MANY = 64  # pieces in a queue: beyond it a deque, which costs more memory, and nothing to take from its head
 _CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their turn
 
@@ -68,7 +67,7 @@ class WriteQueue(Descriptor):
         self._drain_waiters: Any = None  # tasks that wait for the queue to shrink
         self._high_water = self._usual_high_water  # a slot is read four times as fast as an attribute of the class
         self._over_high_water = False  # over the high-water mark, and not yet under the low one again
-        self._write_closed = 0  # MUTE when closed, finished or broken; OBSERVED, OWES: a drain is on
+        self._write_closed = 0  # see `states`, as for `_sending`
         self._write_error: OSError | None = None
 
     @classmethod
@@ -339,7 +338,8 @@ class WriteQueue(Descriptor):
     def _drop_queue(self) -> None:
         self._write_closed = MUTE
         self._queue = None
-        self.unsent = self._queued_callables = self._sending = 0
+        self.unsent = self._queued_callables = 0
+        self._sending = IDLE
 
     def _may_be_read(self) -> bool:
         return False

@@ -13,6 +13,7 @@ from dangagreen.green.parking import parked_task
 from dangagreen.green.sched import Waiter, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.sockets.states import EOF_MET
 from dangagreen.tracebacks import without_traceback
 
 
@@ -54,7 +55,7 @@ class SelectableSocket(CallbackSocket):
         except OSError as error:
             if self._is_short_of_memory(error):
                 return False
-            self._eof = 1
+            self._eof = EOF_MET
             self._read_error = without_traceback(error)  # which the OS tells but once: the next read finds it here
             if self._watch_read:  # event_read has to find the end, and no event need announce it any more
                 self.loop.pending_reads.setdefault(self, False)

@@ -19,8 +19,9 @@ from dangagreen.green.parking import checkpoint, park, parked_task, parks
 from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
-from dangagreen.sockets.sock import BY_PEER, room_of
-from dangagreen.sockets.write_queue import OBSERVED, OWES, as_bytes
+from dangagreen.sockets.sock import room_of
+from dangagreen.sockets.states import BY_PEER, EOF_MET, OBSERVED, OWES
+from dangagreen.sockets.write_queue import as_bytes
 from dangagreen.streams.readiness import SelectableSocket
 from dangagreen.tracebacks import without_traceback
 
@@ -185,7 +186,7 @@ class ReadingSocket(SelectableSocket):
             if size:
                 return size
             if size is None:
-                self._eof = 1  # a callback has not heard of it
+                self._eof = EOF_MET  # a callback has not heard of it
                 if self._read_error is not None:
                     raise without_traceback(self._read_error)
 
@@ -323,11 +324,11 @@ class ReadingSocket(SelectableSocket):
         except OSError as error:
             if self._is_short_of_memory(error):
                 return True
-            self._eof, self._read_error = 1, without_traceback(error)
+            self._eof, self._read_error = EOF_MET, without_traceback(error)
             self.loop.interest_changed.append(self)
             raise
         if not chunk:
-            self._eof = 1
+            self._eof = EOF_MET
             self.loop.interest_changed.append(self)
             if self._read_error is not None:  # which somebody else has met
                 raise without_traceback(self._read_error)
@@ -348,7 +349,7 @@ class ReadingSocket(SelectableSocket):
         if self._reader is not None:
             raise self._busy(task)
         if self.closed:
-            self._eof = 1
+            self._eof = EOF_MET
         if self._eof and self._read_error is not None:  # before that there may be input that came before it
             raise without_traceback(self._read_error)
 

@@ -15,7 +15,8 @@ from typing import Self
 from dangagreen.errors import ClosedError, LimitError
 from dangagreen.green.parking import checkpoint, park, parks
 from dangagreen.green.sched import Waiter, WaitKind, wake
-from dangagreen.sockets.write_queue import MUTE, Buffer, as_bytes
+from dangagreen.sockets.states import MUTE
+from dangagreen.sockets.write_queue import Buffer, as_bytes
 from dangagreen.streams.reading import ReadingSocket
 from dangagreen.tracebacks import without_traceback
 
