@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+import dangagreen as d
+from dangagreen.testing import virtual_loop
 from lock_clients import in_memory
-from programs import Program
+from miniredis import keys as keys_module
+from miniredis.clients import everybody, monitors, topics
+from miniredis.commands import keys as key_commands
+from miniredis.commands import strings
+from miniredis.portions import in_portions
+from programs import SECONDS, Program
 
 
 @pytest.fixture
@@ -58,3 +67,40 @@ def ddlockd(tmp_path: Path) -> Iterator[Callable[..., Program]]:
         for program in programs:
             program.process.kill()
             program.process.communicate()
+
+
+# -- miniredis
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    """The clients of miniredis that are entered here are gone at its end, and have left nothing behind."""
+    d.Socket.reset()
+    with contextlib.ExitStack() as stack:
+        yield stack
+    d.Socket.reset()
+    assert (topics, everybody, monitors, keys_module.keys.watchers) == ({b"": {}, b"p": {}}, {}, {}, {})
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[keys_module.Keys]:
+    """The keys that the commands are about, on a virtual clock."""
+    with virtual_loop():
+        keys = keys_module.Keys()
+        for module in key_commands, strings:
+            monkeypatch.setattr(module, "keys", keys)
+        yield keys
+        in_portions(keys.clear())
+
+
+@pytest.fixture
+def miniredis(start: Callable[..., list[int]]) -> list[int]:
+    """A miniredis; its port, and that of its status page."""
+    return start("miniredis", "--port", "0", "--status-port", "0", lines=2)
+
+
+@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
+def client(miniredis: list[int], request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    """The redis package's, of a miniredis of its own, by either protocol."""
+    with redis.Redis(port=miniredis[0], protocol=request.param, socket_timeout=SECONDS, client_name="test") as client:
+        yield client

@@ -19,8 +19,9 @@ import pytest
 import chat
 import dangagreen as d
 import echo
-import miniredis
 from ddlockd.client import Client
+from miniredis.clients import Client as RedisClient
+from miniredis.server import talk
 
 BUSY = 4
 PINGS = 60
@@ -100,7 +101,7 @@ SERVERS: dict[str, tuple[Callable[[], Any], bytes, bytes, bytes, bytes]] = {
     "echo requests": (lambda: echo.listen("requests", ("127.0.0.1", 0)), b"x", b"x", b"!", b"!"),
     "chat": (serve_chat, b"x\n", b"> x\n", b"!\n", b"> !\n"),
     "miniredis": (
-        lambda: d.serve_requests(("127.0.0.1", 0), miniredis.talk, socket_class=miniredis.Client),
+        lambda: d.serve_requests(("127.0.0.1", 0), talk, socket_class=RedisClient),
         *(b"PING\r\n", b"+PONG\r\n") * 2,
     ),
     "ddlockd": (lambda: d.serve(("127.0.0.1", 0), Client), *(b"noop\n", b"OK \r\n") * 2),

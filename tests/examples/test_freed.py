@@ -12,9 +12,11 @@ import chat
 import crawler
 import dangagreen as d
 import echo
-import miniredis
 from dangagreen.sockets.descriptor import Descriptor
 from ddlockd.client import Client
+from miniredis.clients import Client as RedisClient
+from miniredis.server import talk
+from miniredis.status import StatusPage
 
 LOCAL = ("127.0.0.1", 0)
 LINES = b"x" * 100_000
@@ -36,11 +38,11 @@ SERVERS = {
         [b"", b"ann\nhello\n/who\n", b"ann\n" + LINES],
     ),
     "miniredis": (
-        lambda: d.serve_requests(LOCAL, miniredis.talk, socket_class=miniredis.Client),
+        lambda: d.serve_requests(LOCAL, talk, socket_class=RedisClient),
         [b"ping\r\n", b"*3\r\n$3", b"*1\r\n$x\r\n", SET + GET * 30, SUBSCRIBE, b"quit\r\n", LINES],
     ),
     "status page": (
-        lambda: d.serve(LOCAL, miniredis.StatusPage), [b"GET / HTTP/1.1\r\n\r\n", b"GET /none HTTP/1.1\r\n\r\n", LINES]
+        lambda: d.serve(LOCAL, StatusPage), [b"GET / HTTP/1.1\r\n\r\n", b"GET /none HTTP/1.1\r\n\r\n", LINES]
     ),
     "ddlockd": (
         lambda: d.serve(LOCAL, Client),

@@ -1,4 +1,4 @@
-"""examples/miniredis_clients.py: who is told what, what is encoded how often, and what a client leaves behind."""
+"""Clients of miniredis: how they are answered, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -6,92 +6,17 @@ import contextlib
 import gc
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 import dangagreen as d
-import miniredis
-import miniredis_clients
-from miniredis_clients import MOST_NAMES, Client, everybody, monitors, topics
-from miniredis_keys import keys
-from miniredis_protocol import LONGEST_BULK, Refusal
+from miniredis.clients import MOST_NAMES, Client, everybody
+from miniredis.keys import keys
+from miniredis.protocol import LONGEST_BULK, Refusal
+from miniredis.server import talk
 from programs import SECONDS
+from redis_peers import Peer
 from redis_servers import packed
-
-
-class Peer:
-    """The two ends of a connection: a client of miniredis, and the socket of whoever it is."""
-
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        ours, self.sock = socket.socketpair()
-        self.client = Client(ours)
-        stack.enter_context(self.sock)
-        stack.callback(self.client.close)
-
-    def do(self, *words: bytes) -> Any:
-        return miniredis.execute(self.client, list(words))
-
-    def heard(self) -> bytes:
-        d.sleep(0)
-        self.sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            return self.sock.recv(1_000_000)
-        return b""
-
-
-@pytest.fixture
-def stack() -> Iterator[contextlib.ExitStack]:
-    d.Socket.reset()
-    with contextlib.ExitStack() as stack:
-        yield stack
-    d.Socket.reset()
-    assert (topics, everybody, monitors, keys.watchers) == ({b"": {}, b"p": {}}, {}, {}, {})
-
-
-def test_a_message_is_encoded_once_for_each_protocol(
-    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoded: list[tuple[Any, int]] = []
-    usual = miniredis_clients.encode
-
-    def encode(reply: Any, protocol: int) -> bytes:
-        encoded.append((reply, protocol))
-        return usual(reply, protocol)
-
-    monkeypatch.setattr(miniredis_clients, "encode", encode)
-    peers = [Peer(stack) for _ in range(40)]
-    for number, peer in enumerate(peers[1:]):
-        peer.do(b"HELLO", b"%d" % (number % 2 + 2))
-        peer.do(b"SUBSCRIBE", b"c")
-    peers[1].do(b"PSUBSCRIBE", b"*")
-    peers[2].do(b"PSUBSCRIBE", b"*")
-    encoded.clear()
-    assert peers[0].do(b"PUBLISH", b"c", b"x") == 41
-    assert sorted(protocol for _, protocol in encoded) == [2, 2, 3, 3]
-    for number, peer in enumerate(peers[3:]):
-        assert peer.heard() == b"%b3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n" % (b">" if number % 2 else b"*")
-
-
-def test_who_leaves_amid_a_message_is_told_nothing(stack: contextlib.ExitStack) -> None:
-    one, other = Peer(stack), Peer(stack)
-    for peer in one, other:
-        peer.do(b"SUBSCRIBE", b"c")
-    work = miniredis_clients.publish(one.client, b"c", b"x" * 300_000)
-    next(work)
-    other.client.finish()
-    with pytest.raises(StopIteration) as end:
-        next(work)
-    assert end.value.value == 1
-
-
-def test_who_does_not_read_is_cut_off(stack: contextlib.ExitStack) -> None:
-    slow, other = Peer(stack), Peer(stack)
-    slow.do(b"SUBSCRIBE", b"c")
-    message = b"x" * LONGEST_BULK
-    assert [other.do(b"PUBLISH", b"c", message) for _ in range(4)] == [1, 1, 1, 0]
-    assert slow.client.closed
 
 
 def test_a_reply_does_not_get_between_the_parts_of_another(stack: contextlib.ExitStack) -> None:
@@ -139,15 +64,6 @@ def test_a_client_watches_and_hears_so_much(stack: contextlib.ExitStack) -> None
         assert isinstance(one.do(*request, b"one more"), Refusal)
 
 
-def test_a_transaction_has_a_limit(stack: contextlib.ExitStack) -> None:
-    one = Peer(stack)
-    one.do(b"MULTI")
-    assert [one.do(b"SET", b"k", b"x" * 10_000_000) for _ in range(3)] == ["QUEUED"] * 3
-    assert isinstance(one.do(b"SET", b"k", b"x" * 10_000_000), Refusal)
-    assert one.do(b"EXEC").args[0].startswith(b"EXECABORT")
-    assert one.client.queued == 0
-
-
 LIFE = [
     [b"HELLO", b"3", b"SETNAME", b"me"], [b"WATCH", b"a", b"b"], [b"SUBSCRIBE", b"a", b"b"], [b"PSUBSCRIBE", b"*"],
     [b"PUBLISH", b"a", b"x" * 1_000_000], [b"GET"], [b"MGET", *[b"big"] * 100], [b"MONITOR"], [b"PING"],
@@ -164,7 +80,7 @@ ENDS = {
 def test_a_client_leaves_nothing_behind(stack: contextlib.ExitStack, end: str, reads: bool) -> None:
     """Its last reference frees it, whatever it has done and asked for: the collector has nothing to do."""
     keys.put(b"big", b"x" * 1_000_000)
-    listener = d.serve_requests(("127.0.0.1", 0), miniredis.talk, socket_class=Client)
+    listener = d.serve_requests(("127.0.0.1", 0), talk, socket_class=Client)
     gc.collect()
     gc.disable()
     stack.callback(gc.enable)

@@ -1,35 +1,12 @@
-"""examples/miniredis_keys.py, by the clock: what expires, who watches. Commands: test_miniredis_against_redis.py."""
+"""The keys of miniredis, by the clock: what expires, who watches. Commands: test_miniredis_against_redis.py."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 import dangagreen as d
-import miniredis_keys
-from dangagreen.testing import virtual_loop
-from miniredis_keys import BUCKETS, COMMANDS, Keys
-from miniredis_protocol import in_portions
-
-
-@pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
-    with virtual_loop():
-        keys = Keys()
-        monkeypatch.setattr(miniredis_keys, "keys", keys)
-        yield keys
-        in_portions(keys.clear())
-
-
-def do(*words: bytes) -> Any:
-    reply = COMMANDS[words[0]][2](None, *words[1:])
-    return in_portions(reply) if hasattr(reply, "send") else reply
-
-
-class Watcher:
-    changed = False
+from miniredis.keys import BUCKETS, Keys
+from redis_peers import Watcher, do
 
 
 def test_keys_go_when_their_time_is_up(keys: Keys) -> None:
@@ -42,31 +19,6 @@ def test_keys_go_when_their_time_is_up(keys: Keys) -> None:
     d.sleep(0.2)
     assert (keys.count, do(b"DBSIZE"), do(b"GET", b"k")) == (1, 1, None)
     assert (len(keys.timers), len(keys.deadlines)) == (0, 1)
-
-
-def test_times_are_compared(keys: Keys) -> None:
-    do(b"SET", b"k", b"v")
-    replies = [
-        do(b"EXPIRE", b"k", seconds, *options)
-        for seconds, *options in (
-            (b"10", b"XX"), (b"10", b"GT"), (b"10", b"LT"), (b"10", b"NX"), (b"5", b"GT"), (b"20", b"GT"),
-            (b"30", b"LT"), (b"5", b"LT", b"XX"), (b"-1", b"GT"),
-        )
-    ]  # fmt: skip
-    assert replies == [0, 0, 1, 0, 0, 1, 0, 1, 0]
-    assert do(b"TTL", b"k") == 5
-
-
-def test_a_date_is_that_of_the_wall_clock(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniredis_keys, "wall_clock", lambda: 1_000_000)
-    do(b"SET", b"k", b"v", b"EXAT", b"1010")
-    assert do(b"TTL", b"k") == 10
-    assert do(b"PEXPIREAT", b"k", b"1003000") == 1
-    assert do(b"TTL", b"k") == 3
-    monkeypatch.setattr(miniredis_keys, "wall_clock", lambda: 0)  # it is put back, and nothing follows from that
-    assert do(b"TTL", b"k") == 3
-    assert do(b"EXPIREAT", b"k", b"-1") == 1
-    assert do(b"EXISTS", b"k") == 0
 
 
 @pytest.mark.parametrize(
@@ -98,17 +50,6 @@ def test_who_watches_a_key_is_told_that_its_time_is_up(keys: Keys) -> None:
     keys.watch(watcher, b"k")
     d.sleep(0.2)
     assert watcher.changed
-
-
-def test_what_is_appended_grows_in_place(keys: Keys) -> None:
-    do(b"SET", b"k", b"x" * 100_000)
-    do(b"APPEND", b"k", b"y")
-    value = keys.value(b"k")
-    for _ in range(100):
-        assert do(b"APPEND", b"k", b"z")
-        assert do(b"STRLEN", b"k") == len(value)
-    assert keys.value(b"k") is value  # no copy of it was made
-    assert do(b"GET", b"k") == b"x" * 100_000 + b"y" + b"z" * 100
 
 
 def test_to_flush_is_at_once_and_takes_its_time_to_give_back(keys: Keys) -> None:

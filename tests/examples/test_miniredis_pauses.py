@@ -22,7 +22,8 @@ TRIES = 3
 SERVER = f"""
 import sys, time
 sys.path.insert(0, {str(EXAMPLES)!r})
-import dangagreen, miniredis
+import dangagreen
+from miniredis import dispatch, server
 longest = 0.0
 def watch():
     global longest
@@ -36,10 +37,10 @@ def tell(*_words):
     global longest
     told, longest = longest, 0.0
     return b"%f" % told
-miniredis.COMMANDS[b"LONGEST"] = (1, 1, tell)
+dispatch.COMMANDS[b"LONGEST"] = (1, 1, tell)
 dangagreen.spawn(watch)
 sys.argv = ["miniredis", "--port", "0", "--status-port", "0"]
-miniredis.main()
+server.main()
 """
 
 

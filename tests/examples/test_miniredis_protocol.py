@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-import dangagreen as d
-from dangagreen.testing import virtual_loop
-from miniredis_protocol import (
+from miniredis.protocol import (
     PIECE,
     NoArray,
     Refusal,
     Reply,
     Several,
     Text,
-    Work,
     encode,
-    in_portions,
     length,
     number,
     pieces,
@@ -93,31 +89,3 @@ def test_a_long_reply_comes_in_pieces() -> None:
     assert b"".join(cut) == encode(reply, 2)
     assert max(map(len, cut)) <= 2 * PIECE
     assert len(cut) > 10
-
-
-def test_others_have_their_turn_between_portions() -> None:
-    with virtual_loop() as loop:
-        told: list[str] = []
-
-        def work(large: bool) -> Work[str]:
-            for _ in range(3):
-                told.append("work")
-                yield large
-            return "done"
-
-        def other() -> None:
-            for _ in range(3):
-                told.append("other")
-                d.sleep(0)
-
-        d.spawn(other)
-        assert in_portions(work(True)) == "done"
-        assert [who for who in told if who == "work"] == ["work"] * 3
-        assert told.index("other") < len(told) - 1 - told[::-1].index("work")
-        d.sleep(0.1)
-        told.clear()
-        d.spawn(other)
-        assert in_portions(work(False)) == "done"  # it has not taken long
-        assert told == ["work"] * 3
-        d.sleep(0.1)
-        assert loop.time() > 0

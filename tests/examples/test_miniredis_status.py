@@ -1,4 +1,4 @@
-"""examples/miniredis_status.py. The page itself: test_miniredis.py."""
+"""What miniredis tells about itself. The page: test_miniredis_server.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import gc
 
 import dangagreen as d
 from dangagreen.testing import virtual_loop
-from miniredis_protocol import Text
-from miniredis_status import Status, status
+from miniredis.protocol import Text
+from miniredis.status import Status, status
 
 
 def test_info_by_section() -> None:

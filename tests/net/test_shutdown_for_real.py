@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from functools import partial
-from pathlib import Path
 
 import pytest
 import redis
@@ -20,12 +18,15 @@ from redis.retry import Retry
 
 import dangagreen as d
 from dangagreen.loop.loop import Loop
+from miniredis.clients import Client
+from miniredis.commands import strings
+from miniredis.keys import Keys
+from miniredis.server import talk
 
 pytestmark = pytest.mark.slow
 
 LOCAL = ("127.0.0.1", 0)
 SECONDS = 10.0
-MINIREDIS = Path(__file__).parent.parent.parent / "examples" / "miniredis.py"
 
 
 class Server:
@@ -191,23 +192,17 @@ def test_http_clients_lose_no_request_that_was_accepted(style):
 
 
 @pytest.fixture
-def miniredis():
-    """The example, as a module of its own, with keys of its own."""
-    for name in [name for name in sys.modules if name.startswith("miniredis_")]:
-        del sys.modules[name]
-    spec = importlib.util.spec_from_file_location("miniredis", MINIREDIS)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["miniredis"] = module  # while the annotations are looked at
-    spec.loader.exec_module(module)
-    del sys.modules["miniredis"]
-    return module
+def keys(monkeypatch):
+    """What INCR counts up, of the test's own."""
+    keys = Keys()
+    monkeypatch.setattr(strings, "keys", keys)
+    return keys
 
 
 @pytest.mark.parametrize("several", [1, 10])
-def test_redis_clients_lose_no_request_that_was_accepted(miniredis, several):
-    keys = miniredis.miniredis_keys.keys
+def test_redis_clients_lose_no_request_that_was_accepted(keys, several):
     for round in range(5):
-        server = Server(lambda: d.serve_requests(LOCAL, miniredis.talk, socket_class=miniredis.Client))
+        server = Server(lambda: d.serve_requests(LOCAL, talk, socket_class=Client))
         answered = [0] * 6
         ends = []
 

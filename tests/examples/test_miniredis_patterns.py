@@ -1,4 +1,4 @@
-"""examples/miniredis_glob.py. That patterns are Redis's: test_miniredis_against_redis.py."""
+"""examples/miniredis.patterns.py. That patterns are Redis's: test_miniredis_against_redis.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from miniredis_glob import LONGEST, STEPS, Glob, runs
-from miniredis_protocol import Refusal
+from miniredis.patterns import LONGEST, STEPS, Glob, runs
+from miniredis.protocol import Refusal
 
 
 def matched(pattern: bytes, text: bytes) -> tuple[bool, int]:

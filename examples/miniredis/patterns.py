@@ -1,4 +1,4 @@
-r"""Redis's patterns for miniredis: `*`, `?`, `[a-c]`, `[^a]` and `\` before what stands for itself.
+r"""Redis's patterns: `*`, `?`, `[a-c]`, `[^a]` and `\` before what stands for itself.
 
 A pattern is cut at its stars into runs of a fixed length, and the leftmost place of each is looked for behind the one
 before: no choice is ever taken back. So a match costs no more than pattern times text, however many stars there are,
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from miniredis_protocol import Refusal, Work
+from miniredis.portions import Work
+from miniredis.protocol import Refusal
 
 LONGEST = 4096  # bytes of a pattern
 STEPS = 1_000_000  # bytes compared with bytes in one go, some milliseconds

@@ -1,29 +1,31 @@
-"""Redis's protocol for miniredis: requests as they are read, replies as they are sent, portions of long work.
+"""Redis's protocol: requests as they are read, replies as they are sent.
 
 A request is a line, then so many times a line and a block of bytes; or a line as humans type it. Replies are ordinary
-Python values, which `encode` turns into bytes. What takes long is a generator, which yields between portions.
+Python values, which `encode` turns into bytes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
-from dangagreen import LimitError, Socket, current_loop, sleep
+from dangagreen import LimitError, Socket
+from miniredis.portions import Work
 
 LONGEST_BULK = 32 * 1024 * 1024  # bytes; Redis takes 512 MB, of which a copy would stop the others for half a second
 LONGEST_LINE = 64 * 1024  # as Redis's own
 MANY = 1024 * 1024  # words in a request
 USUAL = 32  # bytes of a line that says a length; what is longer is not kept in a cache
 PIECE = 64 * 1024  # bytes that are sent in one go
-AT_ONCE = 0.005  # seconds for which long work goes on before others have their turn
+SYNTAX = b"ERR syntax error"
 
 Request = list[bytes]
-Result = TypeVar("Result")
-Work = Generator[Any, None, Result]
 Reply: TypeAlias = "int | str | bytes | Text | Refusal | Sequence[Reply] | Mapping[bytes, Reply] | None"
+
+# of a command: the fewest words of a request, its name included, the most, and what to call
+Command: TypeAlias = "tuple[int, int, Callable[..., Reply | Work[Reply]]]"
 
 
 class Refusal(Exception):
@@ -95,6 +97,12 @@ def odd_length(client: Socket, line: bytes, mark: bytes = b"$", what: bytes = b"
     else:
         client.push_back_read(line[end + 2 :])
     return length(line[: line.index(b"\r")] + b"\r\n", mark, what, most) or 0
+
+
+def number(text: bytes) -> int:
+    if re.fullmatch(rb"0|-?[1-9]\d{0,18}", text) and -(2**63) <= int(text) < 2**63:
+        return int(text)
+    raise Refusal(b"ERR value is not an integer or out of range")
 
 
 PLAIN = re.compile(rb"[^\"'\0\v\f]*")
@@ -195,35 +203,3 @@ def pieces(reply: Reply, protocol: int) -> Iterator[bytes]:
                 yield b"".join(piece)
                 piece, size = [], 0
     yield b"".join(piece)
-
-
-# -- portions
-
-
-def in_portions(work: Work[Result]) -> Result:
-    """Do it to its end, and return its result. Parks after each portion that it calls large by yielding True, and
-    when it has gone on for long: then others have their turn."""
-    clock = current_loop().time
-    since = clock()
-    while True:
-        try:
-            large = next(work)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        if large or clock() - since > AT_ONCE:
-            sleep(0)
-            since = clock()
-
-
-def batches(items: Sequence[bytes], size: int = 256) -> Iterator[Sequence[bytes]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def number(text: bytes) -> int:
-    if re.fullmatch(rb"0|-?[1-9]\d{0,18}", text) and -(2**63) <= int(text) < 2**63:
-        return int(text)
-    raise Refusal(b"ERR value is not an integer or out of range")
-
-
-SYNTAX = b"ERR syntax error"

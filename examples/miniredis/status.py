@@ -8,9 +8,9 @@ import sys
 from resource import RUSAGE_SELF, getrusage
 
 from dangagreen import Socket, current_loop
-from miniredis_clients import everybody
-from miniredis_keys import keys
-from miniredis_protocol import Reply, Text
+from miniredis.clients import everybody
+from miniredis.keys import keys
+from miniredis.protocol import Reply, Text
 
 LONGEST_REQUEST = 64 * 1024
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
@@ -46,7 +46,7 @@ class Status:
     commands = counted = per_second = 0
 
     def tick(self) -> None:
-        gc.collect(1)  # what is new and in a cycle, such as an error; see `main` in miniredis.py
+        gc.collect(1)  # what is new and in a cycle, such as an error; see `main` in `server`
         self.per_second, self.counted = self.commands - self.counted, self.commands
         current_loop().add_timer(1, self.tick)
 

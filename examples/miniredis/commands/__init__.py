@@ -1,0 +1,1 @@
+"""The commands, by subject: what each module has in `COMMANDS` is put together in `dispatch`."""
