@@ -161,7 +161,7 @@ def test_a_time_that_is_up_in_the_moment_of_the_answer(stored: Any) -> None:
 
     def time_is_up(scope: d.CancelScope) -> None:
         keeper.gate.set()
-        while b"x" not in keeper.rows or not loop._ready:  # until the answer is on its way
+        while b"x" not in keeper.rows or not loop.ready:  # until the answer is on its way
             pass
         scope.cancel()
 
