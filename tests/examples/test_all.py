@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import socket
 import subprocess
 from pathlib import Path
@@ -19,18 +17,6 @@ def test_every_example_has_tests() -> None:
     names = {f"test_{'_'.join(module.parts)}.py" for module in modules}
     assert len(names) > 15
     assert {name for name in names if not (Path(__file__).parent / name).exists()} == set()
-
-
-def test_examples_import_what_is_public() -> None:
-    for path in EXAMPLES.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for module in modules:
-                ours = module.split(".")[0] == "dangagreen"
-                assert module in ("dangagreen", "dangagreen.testing") if ours else True, f"{path.name}: {module}"
-                if ours and isinstance(node, ast.ImportFrom):
-                    assert {alias.name for alias in node.names} <= set(importlib.import_module(module).__all__)
 
 
 def run(name: str, *options: str) -> tuple[int, str, str]:
