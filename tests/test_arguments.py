@@ -151,7 +151,7 @@ class World:
             "joiners": dict(self.task._joiners or {}),
             "lines": [line._waiting for line in lines],
             "passages": [
-                (p._getters.copy(), p._putters.copy(), dict(p._watchers), list(p.queue), p._room) for p in passages
+                (p._getters.copy(), p._putters.copy(), dict(p._watchers), list(p.queue), p._max_items) for p in passages
             ],
             "permits": (self.semaphore._value, self.bounded._value),
             "watchers": dict(self.result._watchers),

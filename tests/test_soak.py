@@ -29,7 +29,7 @@ def test_a_short_soak_with_a_fresh_seed_finds_nothing() -> None:
 def test_it_ends_with_1_when_something_is_wrong(tmp_path: Path) -> None:
     """Here an in-memory recv loses what is beyond a thousand bytes."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from dangagreen.testing.wire import WireEnd\n"
+        "from dangagreen.testing.wire_end import WireEnd\n"
         "recv = WireEnd.recv\n"
         "WireEnd.recv = lambda end, n, flags=0: recv(end, n, flags)[:1000]\n"
     )

@@ -1,7 +1,7 @@
-"""What tasks tell each other: Channel, for many things, and Future, for one.
+"""Channel, for a stream of items between tasks, and Future, for one value.
 
-Rules: closing a channel loses nothing that `send` has returned for; a result is set once and can be had any number of
-times. What does not belong here: how items find those who wait for them (that is passage).
+Rules: closing a channel loses nothing for which `send` has returned; a future is set once, and its value can be asked
+for any number of times. What does not belong here: wait queues and fairness (handoff).
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCan
 from dangagreen.green.parking import checkpoint, park_for, parks
 from dangagreen.green.sched import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
-from dangagreen.sync.handoff import Handoff, Item, Source, leave_getters, leave_putters
+from dangagreen.sync.handoff import Handoff, Item, Watchable, leave_getters, leave_putters
 
 Value = TypeVar("Value")
 
 
 class Channel(Handoff[Item]):
-    """Items go from senders to receivers, both of which are tasks or callbacks of one loop, until it is closed.
+    """A FIFO channel from senders to receivers, tasks or callbacks of one loop, that can be closed.
 
-    `capacity` is how many items it holds that nobody has received yet; with 0 a sender waits for its receiver. Those
-    who wait are served in the order in which they came. A `receive` that raises has taken nothing, a `send` that
-    raises has sent nothing. What changes it raises ForeignThreadError in another thread.
+    `capacity` is how many items may be sent ahead of their receivers; with 0 `send` waits for a `receive` (rendezvous).
+    Tasks that wait are served first come, first served. A `receive` that raises has taken nothing, a `send` that raises
+    has sent nothing. Calls that change it raise ForeignThreadError in another thread.
     """
 
     __slots__ = ()
 
     def __init__(self, capacity: float = 0, *, loop: Loop | None = None) -> None:
-        """`capacity` is a whole number, or `math.inf`. Raises ValueError if it is negative, TypeError otherwise."""
+        """`capacity`: an int, or `math.inf`. Raises ValueError for a negative one, TypeError for anything else."""
         if capacity != inf:
             capacity = checks.count("the capacity of a Channel", capacity)
         super().__init__(loop)
-        self._room = capacity
+        self._max_items = capacity
         self.queue = deque()
 
     @property
     def capacity(self) -> float:
-        """How many items it holds beside those that are handed over."""
-        return self._room
+        """How many items may be sent ahead of their receivers."""
+        return self._max_items
 
     @property
     def closed(self) -> bool:
@@ -55,59 +55,59 @@ class Channel(Handoff[Item]):
 
     @property
     def buffered(self) -> int:
-        """How many items were sent that nobody has received."""
+        """How many items were sent and not received yet."""
         return len(self.queue)
 
     @parks
     def send(self, item: Item) -> None:
-        """Parks until there is room for the item; without any capacity, until somebody receives it.
+        """Parks until there is room for the item; with capacity 0, until it is received.
 
-        Raises ClosedChannelError once the channel was closed, also while parked.
+        Raises ClosedChannelError if the channel was, or is meanwhile, closed: then the item was not sent.
         """
         task = checkpoint(self.loop, "send")
-        if not self._pass_on(item):
+        if not self._put_or_hand_over(item):
             self._wait_to_put(task, _SEND, item)
 
     def send_nowait(self, item: Item) -> None:
-        """Send, or raise `queue.Full` if that would have to wait. Never parks. Raises like `send`."""
+        """Send the item. Never parks. Raises `queue.Full` where `send` would wait, ClosedChannelError as it does."""
         if get_ident() != self.loop.thread:
             self.loop.check_thread("send_nowait")
-        if not self._pass_on(item):
+        if not self._put_or_hand_over(item):
             raise Full
 
     @parks
     def receive(self) -> Item:
-        """Parks until there is an item, and takes it. Raises ChannelEnd if it is closed and nothing is left."""
+        """Parks until there is an item, and returns it. Raises ChannelEnd when the channel is closed and empty."""
         task = checkpoint(self.loop, "receive")
-        return self._take() if self.ready else self._wait_to_get(task, _RECEIVE)
+        return self._get_and_refill() if self.ready else self._wait_to_get(task, _RECEIVE)
 
     def receive_nowait(self) -> Item:
-        """Take an item, or raise `queue.Empty` if none is there. Never parks. Raises like `receive`."""
+        """Take the next item. Never parks. Raises `queue.Empty` if there is none, ChannelEnd as `receive` does."""
         if get_ident() != self.loop.thread:
             self.loop.check_thread("receive_nowait")
         if not self.ready:
             raise Empty
-        return self._take()
+        return self._get_and_refill()
 
     def close(self) -> None:
-        """Let nothing in any more. Never parks; a second time it does nothing.
+        """Close it: a `send`, parked or later, raises ClosedChannelError; receivers get what was sent, then ChannelEnd.
 
-        Who is parked in a `send` gets ClosedChannelError. Receivers get what was sent before, then ChannelEnd.
+        Never parks. A second call does nothing.
         """
         self.loop.check_thread("close")
         self._end()
 
     @parks
     def __iter__(self) -> Iterator[Item]:
-        """Parks until there is an item, time and again, as `receive()` does, until it is closed and empty."""
+        """Parks until there is an item, in each step, as `receive()` does; ends where that raises ChannelEnd."""
         with suppress(ChannelEnd):
             while True:
                 yield self.receive()
 
-    def _refusal(self) -> Exception:
+    def _closed_error(self) -> Exception:
         return ClosedChannelError(f"{self!r}: nothing can be sent any more")
 
-    def _nothing_more(self) -> Exception:
+    def _exhausted_error(self) -> Exception:
         return ChannelEnd(f"{self!r}: everything that was sent has been received")
 
     def __repr__(self) -> str:
@@ -115,14 +115,17 @@ class Channel(Handoff[Item]):
         return f"<Channel, {size}{', closed' if self._ended else ''}>"
 
 
-class Future(Source, Generic[Value]):
-    """A value, or an exception, that somebody will set, once; any number of tasks wait for it. `done` once it is set.
+class Future(Watchable, Generic[Value]):
+    """A value, or an exception, that is set once, later; any number of tasks wait for it.
 
-    What changes it raises ForeignThreadError in another thread: that uses `loop.call_soon_threadsafe(r.set_result, x)`.
+    Calls that change it raise ForeignThreadError in another thread, which is to use
+    `loop.call_soon_threadsafe(future.set_result, value)`.
     """
 
     __slots__ = {
-        **dict.fromkeys(("_error", "_traceback", "_value")),
+        "_error": "The exception that was set, or None.",
+        "_traceback": "The traceback that the exception had when it was set.",
+        "_value": "The value that was set.",
         "done": "Whether the result, or an exception, was set.",
     }
 
@@ -135,31 +138,31 @@ class Future(Source, Generic[Value]):
 
     @property
     def ready(self) -> bool:
-        """Whether it is set."""
+        """Whether it is set, so that `wait` returns at once."""
         return self.done
 
     def set_result(self, value: Value) -> None:
-        """Set the value. Never parks. Raises RuntimeError if it was set before."""
+        """Set the value, and wake the tasks that wait. Never parks. Raises RuntimeError if it was set before."""
         self._set("set_result")
         self._value = value
-        self._tell()
+        self._wake_watchers()
 
     def set_exception(self, error: BaseException) -> None:
-        """Set an exception to be raised where the value is asked for. Never parks. Raises RuntimeError if it was set.
+        """Set an exception for `wait` and `result` to raise. Never parks. Raises RuntimeError if it is set already.
 
-        Cancelled stands for the cancellation of one task alone: it is raised as TaskCancelledError.
+        A Cancelled is raised as TaskCancelledError: it must not cancel the tasks that wait.
         """
         if not isinstance(error, BaseException):
             raise TypeError(f"set_exception needs an exception, not {error!r}")
         self._set("set_exception")
         if isinstance(error, Cancelled):
-            error = TaskCancelledError("what was to set this result was cancelled", error.reason)
+            error = TaskCancelledError("the task that was to set this future was cancelled", error.reason)
         self._error, self._traceback = error, error.__traceback__
-        self._tell()
+        self._wake_watchers()
 
     @parks
     def wait(self, timeout: float | None = None) -> Value:
-        """Parks until it is set; returns the value, or raises the exception. TimeoutError after `timeout` seconds."""
+        """Parks until it is set. Returns the value, or raises the exception; TimeoutError after `timeout` seconds."""
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)
         task = checkpoint(self.loop, "wait")
@@ -169,14 +172,15 @@ class Future(Source, Generic[Value]):
         return self.result()
 
     def result(self) -> Value:
-        """The value, or raise the exception. Never parks. Raises RuntimeError if it is not set."""
+        """Return the value, or raise the exception. Never parks. Raises RuntimeError if it is not set."""
         if not self.done:
             raise RuntimeError(f"{self!r}: wait() for it first")
         if self._error is None:
             return self._value  # type: ignore[return-value]
-        raise self._error.with_traceback(self._traceback)  # not with that of everybody who has asked before
+        raise self._error.with_traceback(self._traceback)  # without the frames of earlier calls
 
     def _set(self, call: str) -> None:
+        """Note that it is set. Raises RuntimeError if it was set before, ForeignThreadError in another thread."""
         self.loop.check_thread(call)
         if self.done:
             raise RuntimeError(f"{self!r}: it is set only once")
@@ -188,8 +192,9 @@ class Future(Source, Generic[Value]):
         return f"<Future: {self._value!r}>" if self._error is None else f"<Future: {self._error!r}>"
 
 
-def _leave(result: Future[object], task: Waiter) -> None:
-    result._unwatch(task)
+def _leave(future: Future[object], task: Waiter) -> None:
+    """Undo what a parked `wait` has arranged."""
+    future._unwatch(task)
 
 
 _SEND = WaitKind("send", leave_putters)

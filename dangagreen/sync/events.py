@@ -1,7 +1,8 @@
 """Event, Condition, Barrier: what is waited for, in the shape of `threading`'s.
 
-Rules: those who wait go on in the order in which they came; one that was told to go on does, whatever happens
-meanwhile. `set`, `notify`, `abort` and the like never park. What does not belong here: what is taken (that is locks).
+Rules: waiters are woken in FIFO order, by a wait queue; one that was woken goes on, whatever happens before it runs: a
+`clear()` right after `set()` loses nobody. `set`, `notify`, `abort` and `reset` never park. What does not belong here:
+what is acquired (locks).
 """
 
 from __future__ import annotations
@@ -13,44 +14,44 @@ from types import TracebackType
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, parks
 from dangagreen.green.sched import WaitKind, wake
-from dangagreen.sync.locks import Lock, Mutex, RLock, caller, words
+from dangagreen.sync.locks import Lock, Mutex, RLock, caller, owner_name
 from dangagreen.sync.wait_queue import WaitQueue
 
 
 class Event(WaitQueue):
-    """A flag to wait for, not set at first."""
+    """A flag that tasks wait for; not set at first."""
 
-    __slots__ = ("_set",)
+    __slots__ = {"_set": "Whether the flag is set."}
 
     def __init__(self) -> None:
         super().__init__()
         self._set = False
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """Whether the flag is set."""
         return self._set
 
     ready = property(is_set)
 
     def set(self) -> None:
-        """Set the flag, and have everybody who waits for it go on."""
+        """Set the flag and wake every task that waits for it. Never parks."""
         self.loop.check_thread("Event.set")
         self._set = True
-        while self._line:
-            self._serve()
+        while self._waiters:
+            self._grant()
 
     def clear(self) -> None:
-        """Take the flag back. Those who were waiting when it was set go on nevertheless."""
+        """Clear the flag. Tasks that were woken by a `set()` before go on nevertheless. Never parks."""
         self.loop.check_thread("Event.clear")
         self._set = False
 
     @parks
     def wait(self, timeout: float | None = None) -> bool:
-        """Parks until the flag is set, at most for `timeout` seconds. False if that time has passed."""
+        """Parks until the flag is set. Returns True; False after `timeout` seconds (None is no limit)."""
         task = checkpoint(self.loop, "Event.wait")
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)
-        return self._set or bool(self._wait_in_line(task, _WAIT, timeout))
+        return self._set or bool(self._wait_turn(task, _WAIT, timeout))
 
     _watch = WaitQueue._join
     _unwatch = WaitQueue._leave
@@ -60,12 +61,12 @@ class Event(WaitQueue):
 
 
 class Condition(WaitQueue):
-    """To wait for a change of what a lock guards: by default an RLock of its own."""
+    """A condition variable: tasks wait for a change of what a lock guards, by default an RLock of its own."""
 
-    __slots__ = ("_lock",)
+    __slots__ = {"_lock": "The lock, which `wait` releases and acquires again."}
 
     def __init__(self, lock: Lock | RLock | None = None) -> None:
-        """Raises TypeError for a lock of another kind, such as threading's, which would stop the loop."""
+        """Raises TypeError for another kind of lock, such as one of `threading`, which would block the loop."""
         if not (lock is None or isinstance(lock, Mutex)):
             raise TypeError(f"Condition needs a Lock or an RLock of dangagreen's, not {lock!r}")
         super().__init__()
@@ -73,19 +74,19 @@ class Condition(WaitQueue):
 
     @parks
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Parks until the lock is the caller's: see there."""
+        """Parks until its lock is acquired: see `Lock.acquire`."""
         return self._lock.acquire(blocking, timeout)
 
     def release(self) -> None:
-        """Release the lock."""
+        """Release its lock: see `Lock.release`."""
         self._lock.release()
 
     @parks
     def wait(self, timeout: float | None = None) -> bool:
-        """Parks until it is notified, at most for `timeout` seconds, the lock released, and until it has that again.
+        """Parks until notified, with the lock released, and then until the lock is acquired again.
 
-        False if the time has passed. However it ends, cancelled or not, the caller has the lock then. Raises
-        RuntimeError unless the caller holds the lock.
+        Returns True if it was notified, False after `timeout` seconds (None is no limit). The caller holds the lock
+        again however the wait ends, by a cancellation too. Raises RuntimeError unless the caller holds the lock.
         """
         task = checkpoint(self.loop, "Condition.wait")
         if timeout is not None:
@@ -94,21 +95,21 @@ class Condition(WaitQueue):
         depth = self._lock._release_save()
         notified: list[int] = []
         try:
-            notified = self._wait_in_line(task, _WAIT, timeout)
+            notified = self._wait_turn(task, _WAIT, timeout)
         finally:
             try:
                 self._lock._acquire_restore(task, depth)
             except BaseException:
                 if notified:
-                    self._pass_on()
+                    self._grant_next()
                 raise
         return bool(notified)
 
     @parks
     def wait_for(self, predicate: Callable[[], object], timeout: float | None = None) -> bool:
-        """Parks until `predicate()` is true, asking at each notification, at most for `timeout` seconds.
+        """Parks until `predicate()` is true, calling it after each notification, at most for `timeout` seconds.
 
-        Answers whether it is true. Raises RuntimeError unless the caller holds the lock.
+        Returns the last answer, as a bool. Raises RuntimeError unless the caller holds the lock.
         """
         checkpoint(self.loop, "Condition.wait_for")
         checks.function("wait_for", predicate)
@@ -125,35 +126,39 @@ class Condition(WaitQueue):
         return answer
 
     def notify(self, n: int = 1) -> None:
-        """Have the first n who wait go on, once they get the lock. Raises RuntimeError unless the caller holds it."""
+        """Wake the first n waiters; each goes on when it has acquired the lock. Never parks.
+
+        Raises RuntimeError unless the caller holds the lock.
+        """
         n = checks.count("the n of notify", n, None)
         self._check_owned("notify")
         for _ in range(min(n, self._waiting)):
-            self._serve()
+            self._grant()
 
     def notify_all(self) -> None:
-        """Have all who wait go on, one after the other. Raises RuntimeError unless the caller holds the lock."""
+        """Wake all waiters; each goes on when it has acquired the lock. Raises like `notify`."""
         self.notify(self._waiting)
 
     @parks
     def __enter__(self) -> bool:
-        """Parks until the lock is the caller's."""
+        """Parks until the lock is acquired."""
         return self._lock.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None or self._lock._is_owned():  # reset() of the loop may have ended a wait without the lock
+        if error is None or self._lock._is_owned():  # reset() of the loop may end a wait() that has no lock again
             self._lock.release()
 
-    def _pass_on(self) -> None:
-        if self._line:
-            self._serve()
+    def _grant_next(self) -> None:
+        if self._waiters:
+            self._grant()
 
     def _check_owned(self, call: str) -> None:
+        """Raise RuntimeError unless the caller holds the lock."""
         self.loop.check_thread(f"Condition.{call}")
         if not self._lock._is_owned():
-            who = words(caller(self.loop))
+            who = owner_name(caller(self.loop))
             raise RuntimeError(f"{who} called {call} of {self!r} without holding the lock")
 
     def __repr__(self) -> str:
@@ -161,12 +166,18 @@ class Condition(WaitQueue):
 
 
 class Barrier(WaitQueue):
-    """Where `parties` wait for each other, time and again."""
+    """A point at which `parties` tasks wait for each other, round after round."""
 
-    __slots__ = ("_acting", "_action", "_broken", "_parties", "_timeout")
+    __slots__ = {
+        "_acting": "While the action runs: an Event that is set at its end, for those of the next round; else None.",
+        "_action": "What the last one of a round calls, or None.",
+        "_broken": "Whether every `wait` raises BrokenBarrierError, until `reset()`.",
+        "_parties": "How many tasks a round has.",
+        "_timeout": "The default timeout of `wait`, in seconds; None is no limit.",
+    }
 
     def __init__(self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None) -> None:
-        """The last who comes calls `action()`, before the others go on. `timeout`, in seconds, is for each `wait`.
+        """The last task of a round calls `action()` before the others go on. `timeout`: default of `wait`, in seconds.
 
         Raises ValueError for less than one party.
         """
@@ -180,29 +191,29 @@ class Barrier(WaitQueue):
         self._action = action
         self._timeout = timeout
         self._broken = False
-        self._acting: Event | None = None  # while the action runs: set at its end
+        self._acting: Event | None = None
 
     @property
     def parties(self) -> int:
-        """How many have to come."""
+        """How many tasks a round has."""
         return self._parties
 
     @property
     def n_waiting(self) -> int:
-        """How many have come."""
+        """How many tasks wait in this round."""
         return self._waiting
 
     @property
     def broken(self) -> bool:
-        """Whether nobody can wait here until `reset()`."""
+        """Whether it is broken: every `wait` raises BrokenBarrierError until `reset()`."""
         return self._broken
 
     @parks
     def wait(self, timeout: float | None = None) -> int:
-        """Parks until all parties have come; the number of this one, 0 for the first.
+        """Parks until all parties wait. Returns the number of this one in its round, 0 for the first.
 
-        Raises BrokenBarrierError, to all who wait, when one of them has waited for `timeout` seconds, or the action has
-        raised, or by `abort()` and `reset()`. One that is cancelled has not come: the others go on waiting.
+        Raises BrokenBarrierError in all who wait when one of them has waited for `timeout` seconds, when the action
+        has raised, and by `abort()` and `reset()`. A task that is cancelled leaves: the others wait for another one.
         """
         task = checkpoint(self.loop, "Barrier.wait")
         timeout = self._timeout if timeout is None else checks.seconds("the timeout of wait", timeout)
@@ -211,30 +222,31 @@ class Barrier(WaitQueue):
         if self._broken:
             raise self._broken_error()
         if self._waiting + 1 < self._parties:
-            place = self._wait_in_line(task, _WAIT, timeout)
-            if not place:
+            slot = self._wait_turn(task, _WAIT, timeout)
+            if not slot:
                 self.abort()
                 raise self._broken_error()
-            return place[0]
+            return slot[0]
         if self._action is not None:
             self._act(self._action)
         for number in range(self._waiting):
-            self._serve(number)
+            self._grant(number)
         return self._parties - 1
 
     def abort(self) -> None:
-        """Break the barrier: everybody who waits, or comes later, gets BrokenBarrierError."""
+        """Break the barrier: `wait` raises BrokenBarrierError, now and later, until `reset()`. Never parks."""
         self.loop.check_thread("Barrier.abort")
         self._broken = True
-        self._turn_away()
+        self._break_waits()
 
     def reset(self) -> None:
-        """Begin anew: the barrier is whole; everybody who waits gets BrokenBarrierError."""
+        """Begin an empty round, with the barrier whole; tasks that wait get BrokenBarrierError. Never parks."""
         self.loop.check_thread("Barrier.reset")
-        self._turn_away()
+        self._break_waits()
         self._broken = False
 
     def _act(self, action: Callable[[], object]) -> None:
+        """Call the action. If it raises, or breaks the barrier, the barrier is broken, and this raises."""
         acting = self._acting = Event()
         try:
             checks.outcome("the action of a barrier", action())
@@ -247,12 +259,13 @@ class Barrier(WaitQueue):
         if self._broken:
             raise self._broken_error()
 
-    def _turn_away(self) -> None:
-        for task in list(self._line or ()):
+    def _break_waits(self) -> None:
+        """Have BrokenBarrierError raised in all who wait."""
+        for task in list(self._waiters or ()):
             wake(task, self._broken_error())
 
     def _broken_error(self) -> BrokenBarrierError:
-        return BrokenBarrierError(f"{self!r} was aborted, was reset, or took somebody too long")
+        return BrokenBarrierError(f"{self!r} was aborted or reset, or a wait timed out")
 
     def __repr__(self) -> str:
         state = "broken" if self._broken else f"waiters={self._waiting}/{self._parties}"
@@ -260,6 +273,7 @@ class Barrier(WaitQueue):
 
 
 def _is_true(predicate: Callable[[], object]) -> bool:
+    """What the predicate answers, as a bool. Raises TypeError for a coroutine or a generator."""
     answer = predicate()
     checks.outcome("the predicate of wait_for", answer)
     return bool(answer)

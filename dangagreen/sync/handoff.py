@@ -1,9 +1,9 @@
-"""Things on their way from task to task: what queues and channels have in common, and what `select` can wait for.
+"""Handing items from task to task: what queues and channels have in common, and what `select` can watch.
 
-Rules: first come, first served, and nobody overtakes. An item that comes while a task is parked for one belongs to
-that task from then on, before it has run again; a place that becomes free is taken at once by whoever is parked with
-an item. So tasks are parked to take only while nothing is there, and to put only while there is no room. What does not
-belong here: the names and the errors by which users know all this.
+Rules: FIFO on both sides, and nobody overtakes. An item that is put in while a task is parked for one is handed to that
+task, before it has run again; room that becomes free is filled at once by the first parked putter. So getters are
+parked only while there is no item, and putters only while there is no room. What does not belong here: the names and
+the errors of Queue and Channel.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from dangagreen.loop.loop import Loop, loop_or_current
 Item = TypeVar("Item")
 
 
-class Source:
-    """Something that may be ready, and that can be watched by tasks that wait for the first of several things."""
+class Watchable:
+    """Base class of what `select` can wait for: it has a state, `ready`, and wakes the tasks that watch it."""
 
-    __slots__ = {"__weakref__": None, "_watchers": None, "loop": "The loop whose tasks wait for it."}
+    __slots__ = {
+        "__weakref__": "Weak references to it work.",
+        "_watchers": "The tasks that are parked in a `select` with it, or in a `Future.wait`, in order.",
+        "loop": "The loop whose tasks wait for it.",
+    }
 
     def __init__(self, loop: Loop | None) -> None:
         self.loop = loop_or_current(loop)
@@ -29,175 +33,192 @@ class Source:
 
     @property
     def ready(self) -> bool:
-        """Whether whoever waits for this need not wait any longer."""
+        """Whether a wait for it would return at once."""
         raise NotImplementedError
 
     def _watch(self, task: Waiter) -> None:
-        """Wake the task when this becomes ready."""
+        """Have the task woken when this becomes ready."""
         self._watchers[task] = None
 
     def _unwatch(self, task: Waiter) -> None:
+        """Undo `_watch`; harmless when the task does not watch."""
         self._watchers.pop(task, None)
 
-    def _tell(self) -> None:
+    def _wake_watchers(self) -> None:
+        """Wake every task that watches."""
         for task in list(self._watchers):
             wake(task)
 
 
-class Handoff(Source, Generic[Item]):
-    """Items in `queue`, at most `_room` of them, with tasks that are parked to take some, or to put some in.
+class Handoff(Watchable, Generic[Item]):
+    """A bounded buffer of items, with a wait queue on each side: getters, and putters with their items.
 
-    `_put` and `_get` are how `queue` is filled and emptied. `_attentive` is False only while nobody waits for an item
-    and the passage is open: then there is nothing to do for an item but to put it in.
+    Subclasses give the buffer another order by `_put` and `_get`.
     """
 
-    __slots__ = ("_attentive", "_ended", "_getters", "_putters", "_room", "queue")
+    __slots__ = {
+        "_ended": "Whether the end has come: closed, or shut down. Nothing is put in any more.",
+        "_getters": "The tasks that are parked for an item, in order, each with a list to lay it in.",
+        "_max_items": "How many items the buffer holds at most.",
+        "_putters": "The tasks that are parked for room, in order, each with its item.",
+        "_slow_put": "False: no getter, no watcher, no end, so that a put is `_put` and nothing else.",
+        "queue": "The buffer, which has a length.",
+    }
 
     queue: Any
-    _room: float
+    _max_items: float
 
     def __init__(self, loop: Loop | None) -> None:
         super().__init__(loop)
-        self._watchers = OrderedDict()  # in a dict to find the first costs more and more
-        self._getters: OrderedDict[Waiter, list[Item]] = OrderedDict()  # with a place to lay the item in
+        self._watchers = OrderedDict()  # a dict's first key takes longer and longer to find
+        self._getters: OrderedDict[Waiter, list[Item]] = OrderedDict()
         self._putters: OrderedDict[Waiter, Item] = OrderedDict()
-        self._attentive = self._ended = False
+        self._slow_put = self._ended = False
 
     def _put(self, item: Item) -> None:
+        """Put the item into the buffer."""
         self.queue.append(item)
 
     def _get(self) -> Item:
+        """Take the next item out of the buffer, which is not empty."""
         return self.queue.popleft()  # type: ignore[no-any-return]
 
-    def _let_in(self, item: Item) -> None:
-        """One more item, for which there is room."""
+    def _put_counted(self, item: Item) -> None:
+        """Put the item into the buffer, which has room, and count it."""
         self._put(item)
 
-    def _refusal(self) -> Exception:
-        """What to raise when an item is put in after the end."""
+    def _closed_error(self) -> Exception:
+        """What a put raises after the end."""
         raise NotImplementedError
 
-    def _nothing_more(self) -> Exception:
-        """What to raise when nothing is left after the end."""
+    def _exhausted_error(self) -> Exception:
+        """What a get raises when nothing is left after the end."""
         raise NotImplementedError
 
     @property
     def ready(self) -> bool:
-        """Whether a call that takes an item would not have to wait: there is one, or there will never be one."""
+        """Whether a get would not wait: there is an item, or the end has come."""
         return bool(self.queue or self._putters or self._ended)
 
     def _watch(self, task: Waiter) -> None:
         super()._watch(task)
-        self._attentive = True
+        self._slow_put = True
 
-    def _tell_one(self) -> None:
-        """Wake the first of those who watch, for one item. If it is still there in the next turn, since that task was
-        cancelled, or has taken something else, the next one is woken."""
+    def _wake_watcher(self) -> None:
+        """Wake the first task that watches, for one item: all of them would be a thundering herd.
+
+        If the item is still there in the next turn (the task was cancelled, or took something else), wake the next one.
+        """
         wake(next(iter(self._watchers)))
         if self._watchers:
-            self.loop.ready.append(self._tell_another)
+            self.loop.ready.append(self._wake_next_watcher)
 
-    def _tell_another(self) -> None:
+    def _wake_next_watcher(self) -> None:
         if self._watchers and self.ready:
-            self._tell_one()
+            self._wake_watcher()
 
     # -- in
 
-    def _pass_on(self, item: Item) -> bool:
-        """Put it in, or give it to the first who is parked for one. False if there is no room."""
+    def _put_or_hand_over(self, item: Item) -> bool:
+        """Put the item in, or hand it to the first parked getter. Returns False, and does neither, without room."""
         if self._ended:
-            raise self._refusal()
-        if len(self.queue) >= self._room and not self._getters:
+            raise self._closed_error()
+        if len(self.queue) >= self._max_items and not self._getters:
             return False
-        self._let_in(item)
-        if self._attentive:
-            self._arrived()
+        self._put_counted(item)
+        if self._slow_put:
+            self._serve_getters()
         return True
 
-    def _arrived(self) -> None:
-        """Give what is there to those who are parked for it."""
+    def _serve_getters(self) -> None:
+        """Hand the items that are there to parked getters, then wake a watcher for what is left."""
         while self.queue and self._getters:
-            task, place = self._getters.popitem(last=False)
+            task, slot = self._getters.popitem(last=False)
             try:
-                place.append(self._get())
-            except Exception as error:  # the item cannot be had: that is the taker's affair, not the putter's
+                slot.append(self._get())
+            except Exception as error:  # raised in the getter: the putter has done nothing wrong
                 wake(task, error)
             else:
                 wake(task)
         if self._watchers and self.ready:
-            self._tell_one()
-        self._attentive = bool(self._getters or self._watchers or self._ended)
+            self._wake_watcher()
+        self._slow_put = bool(self._getters or self._watchers or self._ended)
 
     def _wait_to_put(self, task: Waiter, wait: WaitKind, item: Item, timeout: float | None = None) -> None:
-        """Parks until the item was put in. TimeoutError if it was not."""
+        """Parks until the item is put in. Raises TimeoutError after `timeout` seconds: then it was not."""
         self._putters[task] = item
-        if self._watchers and self._room < 1:
-            self._tell_one()
+        if self._watchers and self._max_items < 1:
+            self._wake_watcher()
         park_for(task, wait, self, timeout)
 
     # -- out
 
-    def _take(self) -> Item:
-        """The next item, whose place is filled at once; or raise that there will never be one. Only when `ready`."""
-        while not self.queue and self._putters:  # without any room items go straight from hand to hand
-            self._admit()
+    def _get_and_refill(self) -> Item:
+        """Take the next item, and fill its place from the first parked putter. Only when `ready`.
+
+        Raises what `_exhausted_error` answers when nothing is left after the end.
+        """
+        while not self.queue and self._putters:  # capacity 0: straight from the putter
+            self._admit_putter()
         if not self.queue:
-            raise self._nothing_more()
+            raise self._exhausted_error()
         item = self._get()
-        self._fill()
+        self._admit_putters()
         return item
 
-    def _fill(self) -> None:
-        """Let in as many of those who are parked with an item as there is room for."""
-        while self._putters and len(self.queue) < self._room:
-            self._admit()
+    def _admit_putters(self) -> None:
+        """Put in the items of parked putters, as many as there is room for, and wake those."""
+        while self._putters and len(self.queue) < self._max_items:
+            self._admit_putter()
 
-    def _admit(self) -> None:
+    def _admit_putter(self) -> None:
+        """Put in the item of the first parked putter, and wake it."""
         task, item = self._putters.popitem(last=False)
         try:
-            self._let_in(item)
-        except Exception as error:  # nor is an item that cannot be put in the taker's affair
+            self._put_counted(item)
+        except Exception as error:  # raised in the putter: the getter has done nothing wrong
             wake(task, error)
         else:
             wake(task)
 
     def _wait_to_get(self, task: Waiter, wait: WaitKind, timeout: float | None = None) -> Item:
-        """Parks until there is an item. TimeoutError if there was none."""
-        place: list[Item] = []
-        self._getters[task] = place
-        self._attentive = True
+        """Parks until an item is handed to the task, and returns it. Raises TimeoutError after `timeout` seconds."""
+        slot: list[Item] = []
+        self._getters[task] = slot
+        self._slow_put = True
         try:
             park_for(task, wait, self, timeout)
         except BaseException:
-            if place:  # top-level code was interrupted, or the loop reset, before it could take what it was given
-                self._give_back(place[0])
+            if slot:  # Ctrl-C in top-level code, or a reset of the loop, after the item was handed over
+                self._put_back(slot[0])
             raise
-        return place[0]
+        return slot[0]
 
-    def _give_back(self, item: Item) -> None:
+    def _put_back(self, item: Item) -> None:
+        """Undo a hand-over: the item is the next one again."""
         if isinstance(self.queue, deque):
             self.queue.appendleft(item)
         else:
             self._put(item)
-        self._arrived()
+        self._serve_getters()
 
     # -- the end
 
     def _end(self) -> None:
-        """From now on nothing is let in, and nobody waits."""
-        self._ended = self._attentive = True
+        """Close or shut down: wake every getter and putter with its error, and every watcher."""
+        self._ended = self._slow_put = True
         for task in list(self._getters):
-            wake(task, self._nothing_more())
+            wake(task, self._exhausted_error())
         for task in list(self._putters):
-            wake(task, self._refusal())
-        self._tell()
+            wake(task, self._closed_error())
+        self._wake_watchers()
 
 
-def leave_getters(passage: Handoff[Any], task: Waiter) -> None:
-    """Undo what a parked taker has arranged."""
-    passage._getters.pop(task, None)
+def leave_getters(handoff: Handoff[Any], task: Waiter) -> None:
+    """Take a parked getter out of its wait queue."""
+    handoff._getters.pop(task, None)
 
 
-def leave_putters(passage: Handoff[Any], task: Waiter) -> None:
-    """Undo what a parked putter has arranged."""
-    passage._putters.pop(task, None)
+def leave_putters(handoff: Handoff[Any], task: Waiter) -> None:
+    """Take a parked putter out of its wait queue."""
+    handoff._putters.pop(task, None)

@@ -1,7 +1,8 @@
 """Lock, RLock, Semaphore, BoundedSemaphore: what is taken and given back, in the shape of `threading`'s.
 
-Rules: while anybody waits there is nothing to be had; what is given back goes to the first who waits, so that nobody
-overtakes. `release` and `acquire(False)` never park. What does not belong here: what is waited for and not taken.
+Rules: fair, by a wait queue: while a task waits nothing can be acquired, and what is released is granted to the first
+waiter, so that nobody overtakes. `release` and `acquire(False)` never park. What does not belong here: what is waited
+for and not taken (events).
 """
 
 from __future__ import annotations
@@ -16,45 +17,48 @@ from dangagreen.green.scopes import shield
 from dangagreen.loop.loop import Loop
 from dangagreen.sync.wait_queue import WaitQueue
 
-_ONE = 1  # what `is not` compares: another object of that value is checked, and does no harm
+_ONE = 1  # the default of release(), told by identity: an equal int that is another object is merely checked as well
 
 
 class _Acquirable(WaitQueue):
-    """What is acquired and released."""
+    """Base class of what is acquired and released: a lock, or one of a semaphore's permits."""
 
     __slots__ = ()
 
     def _acquire(self, blocking: bool, timeout: float | None) -> bool:
-        """Parks, if it may, until it has been taken. False if it was not."""
+        """Parks until it is acquired, if `blocking`. Returns whether it was; False after `timeout` seconds."""
         if blocking:
             task = checkpoint(self.loop, "acquire")
-            return self._take(task) or bool(self._wait_in_line(task, _ACQUIRE, timeout))
+            return self._try_acquire(task) or bool(self._wait_turn(task, _ACQUIRE, timeout))
         if timeout is not None:
             raise ValueError("acquire(blocking=False) does not wait: a timeout makes no sense there")
         self.loop.check_thread("acquire")
-        return self._take(caller(self.loop))
+        return self._try_acquire(caller(self.loop))
 
-    def _take(self, taker: Waiter | Loop) -> bool:
-        """Take it, if it may be taken now."""
+    def _try_acquire(self, taker: Waiter | Loop) -> bool:
+        """Acquire it for the taker if it is free. Returns whether it was."""
         raise NotImplementedError
 
 
 class Mutex(_Acquirable):
-    """A lock and who holds it: with a line, the one who was served last."""
+    """Base class of locks: mutual exclusion, and who holds it."""
 
-    __slots__ = ("_depth", "_owner")
+    __slots__ = {
+        "_depth": "How many times its owner has acquired it beside the first; 0 for a plain Lock.",
+        "_owner": "The task, or top-level code, that holds it; the loop stands for all callbacks; None: it is free.",
+    }
 
     def __init__(self) -> None:
         super().__init__()
-        self._owner: Waiter | Loop | None = None  # the loop stands for its callbacks
-        self._depth = 0  # how many times the owner has acquired it besides the first
+        self._owner: Waiter | Loop | None = None
+        self._depth = 0
 
     @parks
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Parks until the lock is the caller's; True then. False after `timeout` seconds; -1 is no limit.
+        """Parks until the lock is acquired. Returns True; False after `timeout` seconds (-1 is no limit).
 
-        `acquire(False)` does not wait, and is for callbacks as well. Raises ValueError for another negative timeout, or
-        one beside `blocking=False`; OverflowError beyond `threading.TIMEOUT_MAX`.
+        `acquire(False)` never parks, works in callbacks too, and returns False if the lock is held. Raises ValueError
+        for another negative timeout, or a timeout with `blocking=False`; OverflowError above `threading.TIMEOUT_MAX`.
         """
         loop = self.loop
         task: Waiter | None = loop.current
@@ -74,15 +78,15 @@ class Mutex(_Acquirable):
         )
 
     def release(self) -> None:
-        """Release the lock: it goes to the first who waits for it.
+        """Release the lock, and grant it to the first waiter, if there is one. Never parks.
 
-        Raises RuntimeError if nobody holds it; that of an RLock, unless the caller does.
+        Raises RuntimeError if the lock is not held; an RLock also if the caller is not its owner.
         """
         owner = self._owner
         if (
             owner is not None
             and owner is self.loop.current
-            and not self._line
+            and not self._waiters
             and not self._depth
             and get_ident() == self.loop.thread
         ):
@@ -91,12 +95,12 @@ class Mutex(_Acquirable):
             self._release()
 
     def locked(self) -> bool:
-        """Whether anybody holds it."""
+        """Whether the lock is held."""
         return self._owner is not None
 
     @parks
     def __enter__(self) -> bool:
-        """Parks until the lock is the caller's."""
+        """Parks until the lock is acquired."""
         loop = self.loop
         task: Waiter | None = loop.current
         if self._owner is None and task is not None and task.interrupt is None and get_ident() == loop.thread:
@@ -112,28 +116,28 @@ class Mutex(_Acquirable):
         if (
             owner is not None
             and owner is self.loop.current
-            and not self._line
+            and not self._waiters
             and not self._depth
             and get_ident() == self.loop.thread
         ):
-            self._owner = None  # `release` once more: to call it would cost as much again
+            self._owner = None  # `release`, inlined: a call would cost as much again
         else:
             self._release()
 
     def _release(self) -> None:
         self.loop.check_thread("release")
         if self._owner is None:
-            raise RuntimeError(f"release of {self!r}, which nobody holds")
-        self._pass_on()
+            raise RuntimeError(f"release of {self!r}, which is not held")
+        self._grant_next()
 
-    def _take(self, taker: Waiter | Loop) -> bool:
+    def _try_acquire(self, taker: Waiter | Loop) -> bool:
         if self._owner is not None:
             return False
         self._owner = taker
         return True
 
-    def _pass_on(self) -> None:
-        self._owner = self._serve() if self._line else None
+    def _grant_next(self) -> None:
+        self._owner = self._grant() if self._waiters else None
 
     # -- for Condition
 
@@ -141,60 +145,69 @@ class Mutex(_Acquirable):
         return self._owner is not None and self._owner is caller(self.loop)
 
     def _release_save(self) -> int:
-        """Release it altogether; what it answers is for `_acquire_restore`."""
+        """Release it entirely, whatever its depth. Returns that, for `_acquire_restore`.
+
+        Raises RuntimeError unless the caller holds it.
+        """
         if not self._is_owned():
-            raise RuntimeError(f"{words(caller(self.loop))} does not hold {self!r}")
+            raise RuntimeError(f"{owner_name(caller(self.loop))} does not hold {self!r}")
         depth, self._depth = self._depth, 0
-        self._pass_on()
+        self._grant_next()
         return depth
 
     def _acquire_restore(self, task: Waiter, depth: int) -> None:
-        """Parks until the lock is the task's again, cancelled or not; only what ends the task itself comes through."""
-        if not self._take(task):
+        """Parks until the task has the lock again, at this depth; a cancellation does not interrupt that.
+
+        Only a reset of the loop, or Ctrl-C in top-level code, does.
+        """
+        if not self._try_acquire(task):
             with shield():
-                ctrl_c, task.interrupt = task.interrupt, None  # it came when the task was woken: for its next wait
+                ctrl_c, task.interrupt = task.interrupt, None  # it came with the wake: raised at the task's next wait
                 try:
-                    self._wait_in_line(task, _REGAIN, None)
+                    self._wait_turn(task, _REGAIN, None)
                 finally:
                     task.interrupt = task.interrupt or ctrl_c
         self._depth = depth
 
     def __repr__(self) -> str:
-        owner = f" owner={words(self._owner)}" if self._owner is not None else ""
+        owner = f" owner={owner_name(self._owner)}" if self._owner is not None else ""
         return f"<{'locked' if owner else 'unlocked'} {self._name()} object{owner} at {id(self):#x}>"
 
 
 class Lock(Mutex):
-    """Held by one at a time. Anybody may release it."""
+    """A mutual-exclusion lock for tasks, top-level code and callbacks of one loop. Anybody may release it."""
 
     __slots__ = ()
 
 
 class RLock(Mutex):
-    """Held by one at a time, who may acquire it again, and releases it as often. All callbacks count as one."""
+    """A re-entrant lock: its owner may acquire it again, and has to release it as many times.
+
+    All callbacks together count as one owner, top-level code as another.
+    """
 
     __slots__ = ()
 
     def _release(self) -> None:
         self.loop.check_thread("release")
         if not self._is_owned():
-            raise RuntimeError(f"{words(caller(self.loop))} cannot release {self!r}: it does not hold it")
+            raise RuntimeError(f"{owner_name(caller(self.loop))} cannot release {self!r}: it does not hold it")
         if self._depth:
             self._depth -= 1
         else:
-            self._pass_on()
+            self._grant_next()
 
-    def _take(self, taker: Waiter | Loop) -> bool:
+    def _try_acquire(self, taker: Waiter | Loop) -> bool:
         if self._owner is taker:
             self._depth += 1
             return True
-        return super()._take(taker)
+        return super()._try_acquire(taker)
 
 
 class Semaphore(_Acquirable):
-    """So many permits, `value` at first."""
+    """A counter of permits, `value` at first: `acquire` takes one, `release` gives back."""
 
-    __slots__ = ("_value",)
+    __slots__ = {"_value": "How many permits are free."}
 
     def __init__(self, value: int = 1) -> None:
         """Raises ValueError for a negative value."""
@@ -204,9 +217,10 @@ class Semaphore(_Acquirable):
 
     @parks
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Parks until there is a permit, and takes it; True then. False if `timeout` seconds have passed before.
+        """Parks until a permit is free, and takes it. Returns True; False after `timeout` seconds (None is no limit).
 
-        `acquire(False)` does not wait, and is for callbacks as well. Raises ValueError for a timeout beside it.
+        `acquire(False)` never parks, works in callbacks too, and returns False if none is free. Raises ValueError for a
+        timeout with `blocking=False`.
         """
         loop = self.loop
         task: Waiter | None = loop.current
@@ -224,14 +238,14 @@ class Semaphore(_Acquirable):
         return self._acquire(blocking, None if timeout is None else checks.seconds("the timeout of acquire", timeout))
 
     def release(self, n: int = _ONE) -> None:
-        """Give n permits back, to those who wait for one first. Raises ValueError for n below 1."""
+        """Give n permits back, to waiting tasks first. Never parks. Raises ValueError for n below 1."""
         loop = self.loop
         if get_ident() != loop.thread:
             loop.check_thread("Semaphore.release")
         if n is not _ONE:
             n = checks.count("the n of release", n, 1)
-        while n and self._line:
-            self._serve()
+        while n and self._waiters:
+            self._grant()
             n -= 1
         self._value += n
 
@@ -242,13 +256,13 @@ class Semaphore(_Acquirable):
     ) -> None:
         self.release()
 
-    def _take(self, taker: Waiter | Loop) -> bool:
+    def _try_acquire(self, taker: Waiter | Loop) -> bool:
         if not self._value:
             return False
         self._value -= 1
         return True
 
-    def _pass_on(self) -> None:
+    def _grant_next(self) -> None:
         self.release()
 
     def __repr__(self) -> str:
@@ -258,7 +272,7 @@ class Semaphore(_Acquirable):
 class BoundedSemaphore(Semaphore):
     """A semaphore that never has more permits than at first."""
 
-    __slots__ = ("_initial",)
+    __slots__ = {"_initial": "How many permits there were at first, and are at most."}
 
     def __init__(self, value: int = 1) -> None:
         """Raises ValueError for a negative value."""
@@ -266,7 +280,7 @@ class BoundedSemaphore(Semaphore):
         self._initial = self._value
 
     def release(self, n: int = _ONE) -> None:
-        """Give n permits back. Raises ValueError, and gives none, if that is more than were taken."""
+        """Give n permits back. Raises ValueError, and gives back none, if fewer than n are taken or n is below 1."""
         if n is not _ONE:
             n = checks.count("the n of release", n, 1)
         if self._value + n > self._initial:
@@ -278,7 +292,7 @@ class BoundedSemaphore(Semaphore):
 
 
 def caller(loop: Loop) -> Waiter | Loop:
-    """Who calls: a task, top-level code, or the loop for one of its callbacks."""
+    """Who makes this call: a task, top-level code, or the loop, which stands for its callbacks."""
     task: Waiter | None = loop.current
     if task is not None:
         return task
@@ -287,13 +301,15 @@ def caller(loop: Loop) -> Waiter | Loop:
     return current_waiter(loop) or (loop if loop.running else top_level(loop))
 
 
-def words(owner: Waiter | Loop | None) -> str:
+def owner_name(owner: Waiter | Loop | None) -> str:
+    """An owner in an error message or a `repr`."""
     if isinstance(owner, Waiter):
         return f"{owner.name!r}, which has ended," if owner.done else repr(owner.name)
     return "a callback"
 
 
 def _in_range(timeout: float) -> float:
+    """The timeout. Raises ValueError if it is negative, OverflowError above `threading.TIMEOUT_MAX`."""
     if timeout < 0:
         raise ValueError(f"acquire(timeout={timeout}): cannot be negative; -1 is no limit")
     if timeout > TIMEOUT_MAX:

@@ -1,8 +1,8 @@
 """Waiting for several things at once: wait, as_completed, select.
 
-Rules: one waiter, one arrangement of many parts, which is taken back as a whole; who was woken looks for itself, since
-what woke it may be gone already; the failure of a task is taken care of by whoever has the task handed back, and is
-reported when nobody has. What does not belong here: when a source is ready (each says so itself).
+Rules: level-triggered: the task is woken by a change and then looks at the state itself, since what woke it may be gone
+already. All that was arranged for one wait is undone as a whole. The exception of a failed task is reported to
+`on_error` unless the task is returned to a caller. What does not belong here: when a source is ready (it says so).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dangagreen.loop.timers import Timer
 
 
 class Source(Protocol):
-    """What `select` can wait for. It wakes all that watch it whenever it becomes ready."""
+    """What `select` can wait for: `ready` is its state; it wakes tasks that watch it when it becomes ready."""
 
     @property
     def ready(self) -> bool: ...
     def _watch(self, task: Waiter, /) -> object: ...
-    def _unwatch(self, task: Waiter, /) -> object: ...  # harmless where it does not watch
+    def _unwatch(self, task: Waiter, /) -> object: ...  # harmless if the task does not watch
 
 
 Selectable: TypeAlias = Source | Timer
@@ -43,10 +43,11 @@ Third = TypeVar("Third", bound=Selectable)
 def wait(
     tasks: Iterable[Task[Result]], timeout: float | None = None, until: Literal["all", "first"] = "all"
 ) -> tuple[set[Task[Result]], set[Task[Result]]]:
-    """Parks until all of the tasks have ended, or the first of them has; answers two sets: (done, pending).
+    """Parks until all of the tasks have ended, or with `until="first"` one of them. Returns two sets: (done, pending).
 
-    After `timeout` seconds it answers what there is then, without an exception. `tasks` is any iterable, each task
-    counts once; with none of them it returns at once. The failure of a task in `done` is not reported.
+    After `timeout` seconds (None is no limit) it returns as well, without an exception. `tasks` is any iterable; each
+    task counts once; with none it returns at once. The exception of a task in `done` is not reported to `on_error`.
+    Raises TypeError for what is no task, ValueError for another `until`, RuntimeError for a task of another loop.
     """
     loop = current_loop()
     me = checkpoint(loop, "wait")
@@ -68,10 +69,10 @@ def wait(
 
 @parks
 def as_completed(tasks: Iterable[Task[Result]]) -> Generator[Task[Result], None, None]:
-    """Parks until the next of the tasks has ended, in each step of the iteration; those that had before come first.
+    """Parks until the next of the tasks has ended, in each step of the iteration, and yields it; each task once.
 
-    Each comes once. The failure of a task that was handed out is not reported. The iteration may be abandoned at any
-    point, and leaves nothing behind.
+    Tasks that have ended already come first. The exception of a task that was yielded is not reported to `on_error`.
+    The iteration may be abandoned at any point, and leaves nothing behind. Raises like `wait`.
     """
     loop = current_loop()
     return _as_completed(loop, _distinct("as_completed", loop, tasks))
@@ -94,9 +95,15 @@ def _as_completed(loop: Loop, tasks: dict[Task[Result], None]) -> Generator[Task
 
 
 class _Gathering(Generic[Result]):
-    """Some tasks, and which of them have ended and were not taken yet. It hears of them until it lets go."""
+    """The tasks of one `wait` or `as_completed`: which are pending, and which have ended and were not returned yet."""
 
-    __slots__ = ("ended", "loop", "pending", "waiter", "wanted")
+    __slots__ = {
+        "ended": "The tasks that have ended and were not returned yet, in order.",
+        "loop": "The loop of all of them.",
+        "pending": "The tasks that have not ended, each of which it watches.",
+        "waiter": "The task that is parked here, or None.",
+        "wanted": "How many have to be in `ended` for the waiter to be woken.",
+    }
 
     def __init__(self, loop: Loop, tasks: dict[Task[Result], None]) -> None:
         self.loop = loop
@@ -109,7 +116,7 @@ class _Gathering(Generic[Result]):
 
     @parks
     def park_for(self, me: Waiter, call: WaitKind, wanted: int, timeout: float | None) -> None:
-        """Parks until so many have ended, or the time is up."""
+        """Parks until `wanted` tasks have ended, or for `timeout` seconds; raises no TimeoutError."""
         if me in self.pending:
             raise RuntimeError(f"{me!r} cannot wait for itself")
         self.waiter, self.wanted = me, wanted
@@ -123,30 +130,32 @@ class _Gathering(Generic[Result]):
         return None
 
     def _on_task_end(self, task: Task[Result]) -> None:
+        """Called by a task that it watches, when that ends."""
         del self.pending[task]
         self.ended.append(task)
         if self.waiter is not None and len(self.ended) >= self.wanted:
             wake(self.waiter)
 
     def take(self) -> Task[Result]:
+        """The next task that has ended, to be returned to the caller, who then owns its exception."""
         task = self.ended.popleft()
-        if task._joiners is not None:  # it has failed, and others look at it as well
+        if task._joiners is not None:  # it has failed, and others watch it as well
             task._unwatch(self)
         task._mark_retrieved()
         return task
 
     def let_go(self) -> None:
-        """Hear no more. Not when it is woken but when it runs: then what ended in between was heard as well."""
+        """Watch no more. Called when the waiter runs, not when it is woken: what ends in between still counts."""
         for task in (*self.pending, *self.ended):
             task._unwatch(self)
-        _report_unseen(self.loop, self.ended)
+        _report_unretrieved(self.loop, self.ended)
 
     def __repr__(self) -> str:
         return f"{len(self.pending)} task{'s' if len(self.pending) != 1 else ''}"
 
 
 def _distinct(call: str, loop: Loop, tasks: Iterable[Task[Result]]) -> dict[Task[Result], None]:
-    """The tasks, each once, in order."""
+    """The tasks, each once, in order. Raises TypeError for what is no task, RuntimeError for one of another loop."""
     if isinstance(tasks, Task):
         raise TypeError(f"{call} needs an iterable of tasks, not one: {call}([{tasks!r}])")
     distinct = dict.fromkeys(tasks)
@@ -158,14 +167,15 @@ def _distinct(call: str, loop: Loop, tasks: Iterable[Task[Result]]) -> dict[Task
 
 
 def _check_loop(call: str, loop: Loop, owner: object, thing: object) -> None:
+    """Raise RuntimeError, or ForeignThreadError, if the thing's `owner` is another loop."""
     if isinstance(owner, Loop) and owner is not loop:
         owner.check_thread(call)
         raise RuntimeError(f"{call}: {thing!r} belongs to another loop")
 
 
-def _report_unseen(loop: Loop, tasks: Iterable[Task[Any]]) -> None:
-    """Report the failures of those that were waited for when they ended, and were handed back to nobody."""
-    current, loop.current = loop.current, None  # `on_error` may not park, here as elsewhere
+def _report_unretrieved(loop: Loop, tasks: Iterable[Task[Any]]) -> None:
+    """Report the exceptions of the failed tasks among these that were returned to no caller."""
+    current, loop.current = loop.current, None  # `on_error` must not park
     try:
         for task in tasks:
             task._report_if_unretrieved()
@@ -174,6 +184,7 @@ def _report_unseen(loop: Loop, tasks: Iterable[Task[Any]]) -> None:
 
 
 def _forget_waiter(gathering: _Gathering[Any], _task: Waiter) -> None:
+    """Undo what a parked `wait` or `as_completed` has arranged."""
     gathering.waiter = None
 
 
@@ -196,10 +207,11 @@ def select(*sources: OneSource) -> OneSource: ...
 def select(*sources: Any) -> Any:
     """Parks until one of the sources is ready, and returns it; of several the first in the order of the arguments.
 
-    It takes nothing out of it: do that before you wait for anything else. A source is a task (ready once it has
-    ended), a timer (once it has fired), a socket (a read would not wait), a queue or channel (taking an item would
-    not), an event or a result (it is set). Raises ValueError when there is nothing to wait for, no source or only
-    cancelled timers; BusyError when another task is parked in a read of a socket.
+    Level-triggered, and takes nothing from the source: do that before anything else may wait. A source is a task (ready
+    when it has ended), a timer (when it has fired), a socket (a read would not wait), a queue or channel (`get` or
+    `receive` would not wait), an event or a future (it is set). Raises ValueError if there is nothing to wait for: no
+    source, or only cancelled timers; BusyError if another task is parked in a read of one of the sockets; TypeError
+    for what is no source; RuntimeError for one of another loop.
     """
     loop = current_loop()
     me = checkpoint(loop, "select")
@@ -216,7 +228,12 @@ def select(*sources: Any) -> Any:
 class _Selection:
     """The sources of one `select`, and which of them are being watched."""
 
-    __slots__ = ("given", "loop", "sources", "watched")
+    __slots__ = {
+        "given": "The arguments, each once, in order.",
+        "loop": "The loop of all of them.",
+        "sources": "What is watched for each argument: itself, or a `_TimerSource` for a timer.",
+        "watched": "The sources that watch was asked of, to be undone.",
+    }
 
     def __init__(self, loop: Loop, given: tuple[Source | Timer, ...]) -> None:
         self.loop = loop
@@ -225,6 +242,7 @@ class _Selection:
         self.watched: list[Source] = []
 
     def _source(self, given: Source | Timer) -> Source:
+        """What to watch for an argument. Raises TypeError for what is no source, RuntimeError for another loop's."""
         if isinstance(given, Timer):
             _check_loop("select", self.loop, given._timers.owner, given)
             return _TimerSource(given)
@@ -234,6 +252,7 @@ class _Selection:
         return given
 
     def first_ready(self) -> Source | Timer | None:
+        """The first argument that is ready, or None."""
         for given, source in zip(self.given, self.sources, strict=True):
             if source.ready:
                 return given
@@ -241,7 +260,7 @@ class _Selection:
 
     @parks
     def park(self, me: Waiter) -> None:
-        """Parks until one of them may have become ready."""
+        """Parks until one of them may have become ready. Raises ValueError if none of them ever can."""
         if all(isinstance(source, _TimerSource) and not source.timer.active for source in self.sources):
             why = "all its timers were cancelled" if self.sources else "it was given no source"
             raise ValueError(f"select has nothing to wait for: {why}")
@@ -249,7 +268,7 @@ class _Selection:
             for source in self.sources:
                 self.watched.append(source)
                 source._watch(me)
-            ready = self.first_ready()  # it became so while the others were arranged
+            ready = self.first_ready()  # one may have become ready while the others were arranged
         except BaseException:
             self.undo(me)
             raise
@@ -259,18 +278,19 @@ class _Selection:
             self.undo(me)
 
     def undo(self, me: Waiter) -> None:
+        """Watch none of them any more."""
         watched, self.watched = self.watched, []
         for source in watched:
             source._unwatch(me)
 
     def give_back(self, me: Waiter, chosen: object) -> None:
-        """Of the tasks among the sources, one is handed back at most."""
+        """At the end: the chosen task's exception is the caller's, those of other failed tasks are reported."""
         if isinstance(chosen, Task):
             chosen._mark_retrieved()
         tasks = [task for task in self.given if isinstance(task, Task)]
         for task in tasks:
             task._unwatch(me)
-        _report_unseen(self.loop, tasks)
+        _report_unretrieved(self.loop, tasks)
 
     def __repr__(self) -> str:
         some = ", ".join(f"task {one.name!r}" if isinstance(one, Task) else repr(one) for one in self.given[:3])
@@ -278,9 +298,9 @@ class _Selection:
 
 
 class _TimerSource:
-    """A timer, watched by another one that is due right after it."""
+    """A timer as a source: to watch it is to set another timer, which is due right after it."""
 
-    __slots__ = ("_behind", "timer")
+    __slots__ = {"_behind": "The timer that wakes the task, while it watches.", "timer": "The timer to wait for."}
 
     def __init__(self, timer: Timer) -> None:
         self.timer = timer

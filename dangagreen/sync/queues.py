@@ -1,7 +1,7 @@
 """Queues of the shape that the standard library's `queue` has: Queue, PriorityQueue, LifoQueue.
 
-Rules: a call that may park has the name that it has there; `put_nowait`, `get_nowait`, `task_done` and `shutdown`
-never park and work in callbacks. What does not belong here: how items find those who wait for them (that is passage).
+Rules: `put`, `get` and `join` park, as they block there; `put_nowait`, `get_nowait`, `task_done` and `shutdown` never
+park and work in callbacks. What does not belong here: wait queues and fairness (handoff).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from dangagreen.sync.handoff import Handoff, Item, leave_getters, leave_putters
 
 
 class Queue(Handoff[Item]):
-    """Items go in at one end and come out at the other, between the tasks and callbacks of one loop.
+    """A FIFO queue between the tasks and callbacks of one loop.
 
-    `maxsize` is how many it holds, 0 or less is no limit; it may be assigned. Those who wait are served in the order
-    in which they came. A `get` that is cancelled or times out has taken nothing; a `put` that raises has put nothing.
-    Other orders of items are made as with the standard library, by overriding `_init`, `_put` and `_get`; `queue` is
-    what holds the items, and has a length. What changes it raises ForeignThreadError in another thread.
+    `maxsize` is how many items it holds at most, 0 or less is no limit; it may be assigned. Tasks that wait are served
+    first come, first served. A `get` that is cancelled or times out has taken nothing; a `put` that raises has put
+    nothing. Subclasses give another order as with the standard library, by `_init`, `_put` and `_get`; `queue` holds
+    the items, and has a length. Calls that change it raise ForeignThreadError in another thread.
     """
 
     __slots__ = {
-        "_joiners": None,
+        "_joiners": "The tasks that are parked in `join`, in order.",
         "unfinished_tasks": "How many items were put in for which `task_done` was not called.",
     }
 
     def __init__(self, maxsize: int = 0, *, loop: Loop | None = None) -> None:
-        room = _room(maxsize)
+        room = _limit(maxsize)
         super().__init__(loop)
         self._joiners: dict[Waiter, None] = {}
         self.unfinished_tasks = 0
-        self._room = room
+        self._max_items = room
         self._init(maxsize)
 
     def _init(self, maxsize: int) -> None:
@@ -50,14 +50,14 @@ class Queue(Handoff[Item]):
 
     @property
     def maxsize(self) -> int:
-        """How many items it takes; 0 is no limit. May be assigned."""
-        return 0 if self._room == sys.maxsize else int(self._room)
+        """How many items it holds at most; 0 is no limit. Assignable: a larger one wakes putters."""
+        return 0 if self._max_items == sys.maxsize else int(self._max_items)
 
     @maxsize.setter
     def maxsize(self, maxsize: int) -> None:
         self._check("assigning maxsize")
-        self._room = _room(maxsize)
-        self._fill()
+        self._max_items = _limit(maxsize)
+        self._admit_putters()
 
     @property
     def is_shutdown(self) -> bool:
@@ -65,16 +65,16 @@ class Queue(Handoff[Item]):
         return self._ended
 
     def qsize(self) -> int:
-        """How many items it holds. Those that were given to a task that waits for one have left it."""
+        """How many items it holds. Those handed to a waiting task have left it, though the task may not have run."""
         return len(self.queue)
 
     def empty(self) -> bool:
-        """Whether nothing is in it."""
+        """Whether it holds no item."""
         return not self.queue
 
     def full(self) -> bool:
         """Whether it holds `maxsize` items."""
-        return len(self.queue) >= self._room
+        return len(self.queue) >= self._max_items
 
     # -- in and out
 
@@ -82,15 +82,15 @@ class Queue(Handoff[Item]):
     def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
         """Parks until there is room, then puts the item in.
 
-        Raises `queue.Full` after `timeout` seconds (None is no limit), or at once, without ever parking, if `block`
-        is false; ShutDown once the queue was shut down, also while parked. If it raises, nothing was put in.
+        Raises `queue.Full` after `timeout` seconds (None is no limit), or at once, without parking, if `block` is
+        false; ShutDown if the queue was, or is meanwhile, shut down. If it raises, nothing was put in.
         """
         if not block:
             return self.put_nowait(item)
         task = checkpoint(self.loop, "put")
         if timeout is not None:
             timeout = _checked("put", timeout)
-        if not self._pass_on(item):
+        if not self._put_or_hand_over(item):
             try:
                 self._wait_to_put(task, _PUT, item, timeout)
             except TimeoutError:
@@ -98,11 +98,11 @@ class Queue(Handoff[Item]):
         return None
 
     def put_nowait(self, item: Item) -> None:
-        """Put the item in, or raise `queue.Full`. Never parks. Raises ShutDown once the queue was shut down."""
+        """Put the item in. Never parks. Raises `queue.Full` if there is no room, ShutDown after a shutdown."""
         if get_ident() != self.loop.thread:
             self._check("put_nowait")
-        if self._attentive or len(self.queue) >= self._room:
-            if not self._pass_on(item):
+        if self._slow_put or len(self.queue) >= self._max_items:
+            if not self._put_or_hand_over(item):
                 raise Full
         else:
             self._put(item)
@@ -110,10 +110,10 @@ class Queue(Handoff[Item]):
 
     @parks
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
-        """Parks until there is an item, and takes it.
+        """Parks until there is an item, and returns it.
 
-        Raises `queue.Empty` after `timeout` seconds (None is no limit), or at once, without ever parking, if `block`
-        is false; ShutDown if nothing is left and the queue was shut down, also while parked.
+        Raises `queue.Empty` after `timeout` seconds (None is no limit), or at once, without parking, if `block` is
+        false; ShutDown if the queue was, or is meanwhile, shut down and nothing is left.
         """
         if not block:
             return self.get_nowait()
@@ -121,37 +121,37 @@ class Queue(Handoff[Item]):
         if timeout is not None:
             timeout = _checked("get", timeout)
         if self.ready:
-            return self._take()
+            return self._get_and_refill()
         try:
             return self._wait_to_get(task, _GET, timeout)
         except TimeoutError:
             raise Empty from None
 
     def get_nowait(self) -> Item:
-        """Take an item, or raise `queue.Empty`. Never parks. Raises ShutDown if nothing is left after a shutdown."""
+        """Take the next item. Never parks. Raises `queue.Empty` if there is none; ShutDown instead after a shutdown."""
         if get_ident() != self.loop.thread:
             self._check("get_nowait")
         if self.queue and not self._putters:
             return self._get()
         if not self.ready:
             raise Empty
-        return self._take()
+        return self._get_and_refill()
 
     @parks
     def __iter__(self) -> Iterator[Item]:
-        """Parks until there is an item, time and again, as `get()` does, until the queue is shut down and empty."""
+        """Parks until there is an item, in each step, as `get()` does; ends where that raises ShutDown."""
         with suppress(ShutDown):
             while True:
                 yield self.get()
 
-    def _let_in(self, item: Item) -> None:
+    def _put_counted(self, item: Item) -> None:
         self._put(item)
         self.unfinished_tasks += 1
 
     # -- when all is done
 
     def task_done(self) -> None:
-        """Say that an item which was taken has been dealt with. Raises ValueError if more are done than were put in."""
+        """Count an item that was taken as done, for `join`. Raises ValueError if called more often than `put`."""
         self._check("task_done")
         if not self.unfinished_tasks:
             raise ValueError("task_done() was called more often than items were put in")
@@ -167,6 +167,7 @@ class Queue(Handoff[Item]):
             park(task, _JOIN, self)
 
     def _wake_joiners(self) -> None:
+        """Wake the tasks in `join`, if all items are done."""
         if not self.unfinished_tasks:
             for task in list(self._joiners):
                 wake(task)
@@ -174,10 +175,9 @@ class Queue(Handoff[Item]):
     # -- the end
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Let nothing in any more: whoever puts something in, or is parked in a `put`, gets ShutDown.
+        """Shut the queue down: a `put`, parked or later, raises ShutDown, and so does a `get` when nothing is left.
 
-        What is there can still be taken; after that whoever takes something gets ShutDown too. If `immediate`, what
-        is there is dropped, and counts as done.
+        What is in the queue can still be taken; if `immediate`, it is dropped, and counts as done. Never parks.
         """
         self._check("shutdown")
         self._end()
@@ -187,10 +187,10 @@ class Queue(Handoff[Item]):
                 self.unfinished_tasks -= self.unfinished_tasks > 0
             self._wake_joiners()
 
-    def _refusal(self) -> Exception:
+    def _closed_error(self) -> Exception:
         return ShutDown(f"{self!r} was shut down")
 
-    _nothing_more = _refusal
+    _exhausted_error = _closed_error
 
     def _check(self, call: str) -> None:
         self.loop.check_thread(call)
@@ -201,7 +201,7 @@ class Queue(Handoff[Item]):
 
 
 class LifoQueue(Queue[Item]):
-    """A queue from which the item that was put in last comes out first."""
+    """A LIFO queue, a stack: `get` returns the item that was put in last."""
 
     __slots__ = ()
 
@@ -213,9 +213,9 @@ class LifoQueue(Queue[Item]):
 
 
 class PriorityQueue(Queue[Item]):
-    """A queue from which the smallest item comes out first. Items are often pairs (number, what it is about).
+    """A priority queue: `get` returns the smallest item. Items are often pairs, (priority, item).
 
-    Items that cannot be compared raise what their comparison raises; none is lost by that, nor put in by halves.
+    What a comparison of two items raises, the `put` or `get` raises; no item is lost by that, and none half put in.
     """
 
     __slots__ = ()
@@ -241,7 +241,7 @@ class PriorityQueue(Queue[Item]):
 
 
 def _undo_push(heap: list[Any], item: object) -> None:
-    """A push that failed has left the item somewhere on the way from the last place to the first."""
+    """Undo a heappush whose comparison raised: the item is somewhere on the path from the last leaf to the root."""
     way = [len(heap) - 1]
     while heap[way[-1]] is not item:
         way.append((way[-1] - 1) // 2)
@@ -251,7 +251,7 @@ def _undo_push(heap: list[Any], item: object) -> None:
 
 
 def _undo_pop(heap: list[Any], first: object, last: object) -> None:
-    """A pop that failed has let go of the first item, and left the last one somewhere on a way from the first place."""
+    """Undo a heappop whose comparison raised: `first` is gone, `last` is somewhere on a path down from the root."""
     place = next(place for place, item in enumerate(heap) if item is last)
     while place:
         heap[place] = heap[(place - 1) // 2]
@@ -260,12 +260,14 @@ def _undo_pop(heap: list[Any], first: object, last: object) -> None:
     heap.append(last)
 
 
-def _room(maxsize: int) -> int:
+def _limit(maxsize: int) -> int:
+    """The limit for a `maxsize`, of which 0 or less is none. Raises TypeError for what is no int."""
     maxsize = checks.count("the maxsize of a queue", maxsize, None)
     return maxsize if maxsize > 0 else sys.maxsize
 
 
 def _checked(call: str, timeout: float | None) -> float | None:
+    """The timeout of a call. Raises TypeError for what is no number, ValueError for a negative one or NaN."""
     if timeout is not None:
         timeout = checks.seconds(f"the timeout of {call}", timeout)
         if timeout < 0:

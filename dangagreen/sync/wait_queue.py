@@ -1,8 +1,8 @@
-"""A line of waiters: first come, first served.
+"""A wait queue: a FIFO of waiters; each has a slot, and filling it grants the waiter its turn.
 
-Rules: to serve somebody is to give; what one was given is its own at that moment, whether or not it runs again, so
-that nobody overtakes it and nothing is lost. To join, to leave and to serve cost the same for any length. Serving
-never parks. What does not belong here: what there is to give.
+Rules: a turn belongs to its waiter from the moment it is granted, before the task has run again, so that nobody
+overtakes and nothing is lost. Joining, leaving and granting cost the same for any length. Granting never parks. What
+does not belong here: what is granted (a lock, a permit, a notification).
 """
 
 from __future__ import annotations
@@ -15,58 +15,63 @@ from dangagreen.loop.loop import current_loop
 
 
 class WaitQueue:
-    """Those who wait for one thing, in order.
+    """The tasks that wait for one thing, in the order in which they came. Base class of events and locks."""
 
-    Each has a place, a list, which is empty until something is put into it: then it is that waiter's turn.
-    """
-
-    __slots__ = {"__weakref__": None, "_line": None, "loop": "The loop whose tasks wait for it."}
+    __slots__ = {
+        "__weakref__": "Weak references to it work.",
+        "_waiters": "Waiter to slot, in order; a slot is a list, empty until the turn is granted. None: never used.",
+        "loop": "The loop whose tasks wait for it.",
+    }
 
     def __init__(self) -> None:
         self.loop = current_loop()
-        self._line: OrderedDict[Waiter, list[int]] | None = None  # in a dict to find the first costs more and more
+        self._waiters: OrderedDict[Waiter, list[int]] | None = None  # in a dict the first key gets dear to find
 
     def _join(self, task: Waiter) -> list[int]:
-        """Give it a place, the last one."""
-        if self._line is None:
-            self._line = OrderedDict()
-        place = self._line[task] = []
-        return place
+        """Append the task. Returns its slot."""
+        if self._waiters is None:
+            self._waiters = OrderedDict()
+        slot = self._waiters[task] = []
+        return slot
 
     def _leave(self, task: Waiter) -> None:
-        """Harmless when it is not there."""
-        if self._line:
-            self._line.pop(task, None)
+        """Remove the task; harmless when it is not in the queue."""
+        if self._waiters:
+            self._waiters.pop(task, None)
 
-    def _wait_in_line(self, task: Waiter, wait: WaitKind, timeout: float | None) -> list[int]:
-        """Parks until it is the task's turn, or `timeout` seconds, which the caller has checked, have passed: then its
-        place is empty."""
+    def _wait_turn(self, task: Waiter, wait: WaitKind, timeout: float | None) -> list[int]:
+        """Parks until the task's turn is granted. Returns its slot, which is empty after `timeout` seconds.
+
+        The caller has checked the timeout; 0 or less does not wait.
+        """
         if timeout is not None and not timeout > 0:
             return []
-        place = self._join(task)
+        slot = self._join(task)
         try:
             park_for(task, wait, self, timeout)
         except BaseException as error:
-            if place:  # its turn had come, but something ends it here: Ctrl-C in top-level code, reset() of the loop
-                self._pass_on()
+            if slot:  # granted, and then ended by Ctrl-C in top-level code or by reset() of the loop
+                self._grant_next()
                 raise
             if timeout is None or not isinstance(error, TimeoutError):
                 raise
-        return place
+        return slot
 
-    def _serve(self, number: int = 0) -> Waiter:
-        """It is the first one's turn. Answers who that is."""
-        task, place = self._line.popitem(last=False)  # type: ignore[union-attr]
-        place.append(number)
+    def _grant(self, number: int = 0) -> Waiter:
+        """Grant the first waiter its turn: put `number` into its slot, and wake it. Returns that waiter."""
+        task, slot = self._waiters.popitem(last=False)  # type: ignore[union-attr]
+        slot.append(number)
         wake(task)
         return task
 
-    def _pass_on(self) -> None:
-        """The one whose turn it was will not use it."""
+    def _grant_next(self) -> None:
+        """Called when a turn is free again: its owner released it, or ended before using it."""
 
     @property
     def _waiting(self) -> int:
-        return len(self._line) if self._line else 0
+        """How many tasks wait."""
+        return len(self._waiters) if self._waiters else 0
 
     def _name(self) -> str:
+        """The class for a `repr`, as its users import it."""
         return f"dangagreen.{type(self).__qualname__}"

@@ -1,9 +1,10 @@
-"""For tests of programs that use dangagreen, and for its own: a clock, a wire and a leak check that you control."""
+"""For tests of network programs: a virtual clock, connections in memory, a random order of tasks, a leak check."""
 
 from dangagreen.public import publish
 from dangagreen.testing.clock import StalledError, VirtualClock, VirtualPoller, virtual_loop
 from dangagreen.testing.leaks import LeakCheck, no_leaks
-from dangagreen.testing.wire import BLOCK, WireEnd, wire
+from dangagreen.testing.wire import wire
+from dangagreen.testing.wire_end import BLOCK, WireEnd
 
 __all__ = [
     "BLOCK",

@@ -1,7 +1,8 @@
-"""A clock that jumps: a loop on it waits for nothing, and fires its timers in order.
+"""A virtual clock: a loop on it never sleeps, and fires its timers in order.
 
-Rules: time passes only when nothing else can happen, and then straight to the next deadline. It knows what happens
-within the process, real sockets included; another process or thread is outrun, so do not mix it with those.
+Rules: time passes only when nothing else can happen, and then jumps to the next deadline. What happens within the
+process counts, real sockets included; another process or thread would be outrun, so do not mix it with those. What does
+not belong here: connections (wire), and the order of tasks (order).
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from dangagreen.green.task_table import task_table
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import Events, Poller, available_pollers
 from dangagreen.testing.order import shuffle_tasks
-from dangagreen.testing.wire import WireEnd, end_of
+from dangagreen.testing.wire_end import WireEnd, end_of
 
 
 class StalledError(Deadlock):
-    """Nothing can happen any more: no event, no timer, and everybody waits. Attribute: `table`, as of Deadlock."""
+    """Nothing can happen any more: no event, no timer, and all tasks wait. Attribute: `table`, as of Deadlock."""
 
 
 class VirtualClock:
-    """Call it for the time, in seconds; `jump` moves it on."""
+    """A clock that stands still: call it for the time, in seconds; `jump` moves it on."""
 
-    __slots__ = ("now",)
+    __slots__ = {"now": "The time, in seconds."}
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -34,7 +35,7 @@ class VirtualClock:
         return self.now
 
     def jump(self, seconds: float) -> None:
-        """Let time pass. Raises ValueError for a negative number."""
+        """Move the clock on by so many seconds. Raises ValueError for a negative number."""
         seconds = checks.seconds("the time of jump", seconds)
         if seconds < 0:
             raise ValueError(f"jump({seconds}): time does not go back")
@@ -42,9 +43,9 @@ class VirtualClock:
 
 
 class VirtualPoller:
-    """A poller for wire ends, and for real fds by way of a real poller; instead of waiting it moves the clock.
+    """A poller for wire ends, and for real fds by a real poller; instead of waiting it moves the clock.
 
-    `waits` counts the calls of `wait`, which is the turns of the loop. `patience` is how many real seconds it grants
+    `waits` counts the calls of `wait`, one for each turn of the loop. `patience`: how many real seconds it waits for
     real fds when no deadline is left to jump to, before it raises StalledError.
     """
 
@@ -54,10 +55,11 @@ class VirtualPoller:
         self.waits = 0
         self._real = real if real is not None else available_pollers()[0]()
         self._ends: dict[int, tuple[WireEnd, int]] = {}
-        self._random: Random | None = None  # for the order of events
-        self._loop: weakref.ref[Loop] | None = None  # whose tasks StalledError is to name
+        self._random: Random | None = None  # shuffles the events of a wait
+        self._loop: weakref.ref[Loop] | None = None  # the loop whose tasks StalledError lists
 
     def add(self, fd: int, mask: int) -> None:
+        """Watch an fd for the bits of `mask`. Raises FileExistsError if it is watched already."""
         end = end_of(fd)
         if end is None:
             self._real.add(fd, mask)
@@ -67,16 +69,22 @@ class VirtualPoller:
             self._ends[fd] = (end, mask)
 
     def modify(self, fd: int, mask: int) -> None:
+        """Watch an fd, which is watched already, for other bits. Raises KeyError or OSError if it is not."""
         if fd in self._ends:
             self._ends[fd] = (self._ends[fd][0], mask)
         else:
             self._real.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
+        """Watch an fd no more. Raises KeyError or OSError if it is not watched."""
         if self._ends.pop(fd, None) is None:
             self._real.remove(fd)
 
     def wait(self, timeout: float | None) -> Events:
+        """Return the events that are there; without any, move the clock by `timeout` (None: no deadline) and return [].
+
+        Raises StalledError if there is no deadline and no real fd has an event for `patience` real seconds.
+        """
         self.waits += 1
         events = [(fd, ready) for fd, (end, mask) in self._ends.items() if (ready := end.events(mask))]
         events += self._real.wait(0)
@@ -91,24 +99,25 @@ class VirtualPoller:
         if not events:
             loop = self._loop() if self._loop is not None else None
             table = task_table(loop, 50) if loop is not None else ""
-            raise StalledError("everybody waits, and nothing can happen any more", table)
+            raise StalledError("all tasks wait, and nothing can wake them", table)
         return events
 
     def close(self) -> None:
+        """Let go of the real poller."""
         self._ends.clear()
         self._real.close()
 
 
 def virtual_loop(real: Poller | None = None, *, seed: int | None = None) -> Loop:
-    """A loop on a virtual clock; `loop.clock` is the clock and `loop.poller` the poller.
+    """A loop on a virtual clock: `loop.clock` is its VirtualClock, `loop.poller` its VirtualPoller.
 
-    With a `seed`, tasks that are ready at the same time run in a random order, the same one for the same seed, and so
-    are the events of one moment.
+    `real` is the poller for real fds. With a `seed`, tasks that are ready at the same time run, and events of the same
+    moment come, in a random order, the same one for the same seed.
     """
     clock = VirtualClock()
     poller = VirtualPoller(clock, real)
     loop = Loop(clock=clock, poller=poller)
-    loop.deadlock_seconds = None  # the poller finds out for itself, and at once
+    loop.deadlock_seconds = None  # the poller raises StalledError at once
     poller._loop = weakref.ref(loop)
     if seed is not None:
         poller._random = random = Random(seed)

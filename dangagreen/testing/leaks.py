@@ -1,6 +1,6 @@
 """The leak check: file descriptors, tasks, timers, registered sockets and unhandled errors that a test leaves behind.
 
-Rules: each leak is named, so that the message alone says what to look for.
+Rules: each leak is named, so that the message alone says what to look for. What does not belong here: memory.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ _SETTLE_TURNS = 3
 
 
 class LeakCheck:
-    """What was there at the beginning. `errors` collects what reaches `loop.on_error`; a test that expects some
-    takes them out."""
+    """What a loop and the process had when it was made, to be compared with what they have later.
+
+    `errors`: the `ErrorContext` of each error that has reached `loop.on_error`; a test takes out those it expects.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -34,10 +36,10 @@ class LeakCheck:
         loop.on_error = self.errors.append
 
     def leaks(self) -> list[str]:
-        """Everything that was left behind, in words; first the loop gets a few turns to close what is closed."""
+        """What was left behind, one str for each leak. The loop turns a few times first, to close what is to close."""
         loop = self.loop
         if not loop.running:
-            self._update_registration()
+            self._turn_a_few_times()
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
         found += [f"task: {task!r}" for task in scheduler(loop).tasks if task not in self._tasks]
         found += [f"socket: {sock!r}" for fd, sock in loop.handlers.items() if self._handlers.get(fd) is not sock]
@@ -47,10 +49,10 @@ class LeakCheck:
         return found
 
     def finish(self) -> None:
-        """Put `on_error` back."""
+        """Give the loop its former `on_error` back."""
         self.loop.on_error = self._old_on_error
 
-    def _update_registration(self) -> None:
+    def _turn_a_few_times(self) -> None:
         turns = iter(range(_SETTLE_TURNS))
         limit = self.loop.loop_timeout
         self.loop.loop_timeout = 0
@@ -62,7 +64,10 @@ class LeakCheck:
 
 @contextmanager
 def no_leaks(loop: Loop | None = None) -> Iterator[LeakCheck]:
-    """Fail with AssertionError if the block leaves anything behind. Around a whole test, outside the running loop."""
+    """A block that leaves nothing behind: raises AssertionError, naming each leak, if it does. Yields the LeakCheck.
+
+    For a whole test, outside the running loop. `loop`: by default this thread's.
+    """
     check = LeakCheck(loop if loop is not None else current_loop())
     try:
         yield check
@@ -80,9 +85,9 @@ def _open_fds() -> dict[int, str]:
         try:
             status = os.fstat(int(name))
         except OSError:
-            continue  # the one that listdir itself had open
+            continue  # the fd that listdir itself had open
         try:
             found[int(name)] = os.readlink(f"/dev/fd/{name}")
-        except OSError:  # not every platform tells
+        except OSError:  # not every platform has names there
             found[int(name)] = stat.filemode(status.st_mode)
     return found

@@ -105,7 +105,7 @@ def test_one_task_watches_several_events(loop, work):
     events = [d.Event() for _ in range(3)]
     task, beside = work(select, *events), work(events[1].wait)
     events[1].set()
-    assert not any(event._line for event in events)
+    assert not any(event._waiters for event in events)
     task.join(1)
     assert task.result() == [False, True, False]
     assert beside.result() is True
@@ -115,7 +115,7 @@ def test_a_watcher_that_is_cancelled_watches_no_more(loop, work):
     events = [d.Event(), d.Event()]
     task = work(select, *events)
     task.cancel()
-    assert not any(event._line for event in events)
+    assert not any(event._waiters for event in events)
     task.join()
     events[0].set()
 
@@ -406,7 +406,7 @@ def test_a_cancelled_wait_has_the_lock_before_it_raises(condition, work):
     assert waiting.error.reason == "enough"
     assert waiting.at == 5
     assert not condition._lock.locked()
-    assert not condition._line
+    assert not condition._waiters
 
 
 def test_a_wait_whose_time_is_up_has_the_lock_before_it_answers(condition, work):
@@ -561,8 +561,8 @@ def test_reset_ends_a_wait_that_cannot_have_its_lock(loop, work, take_errors, ki
         assert one.task.done
         assert one.owned is False
     assert not condition._lock.locked()
-    assert not condition._line
-    assert not condition._lock._line
+    assert not condition._waiters
+    assert not condition._lock._waiters
     assert take_errors() == []
 
 

@@ -29,20 +29,20 @@ class QueueCalls:
 
     errors = (queue.Empty, queue.Full, d.ShutDown)
 
-    def __init__(self, passage):
-        self.passage = passage
-        self.put_nowait, self.get_nowait = passage.put_nowait, passage.get_nowait
+    def __init__(self, handoff):
+        self.handoff = handoff
+        self.put_nowait, self.get_nowait = handoff.put_nowait, handoff.get_nowait
 
     def put(self, item, timeout):
-        self.passage.put(item, timeout=timeout)
+        self.handoff.put(item, timeout=timeout)
 
     def get(self, timeout):
-        return self.passage.get(timeout=timeout)
+        return self.handoff.get(timeout=timeout)
 
     def end(self, immediate):
         """Answers what was dropped."""
-        dropped = list(self.passage.queue) if immediate else []
-        self.passage.shutdown(immediate)
+        dropped = list(self.handoff.queue) if immediate else []
+        self.handoff.shutdown(immediate)
         return dropped
 
 
@@ -51,12 +51,12 @@ class ChannelCalls(QueueCalls):
 
     errors = (queue.Empty, queue.Full, d.ClosedChannelError, d.ChannelEnd)
 
-    def __init__(self, passage):
-        self.passage = passage
-        self.put_nowait, self.get_nowait = passage.send_nowait, passage.receive_nowait
+    def __init__(self, handoff):
+        self.handoff = handoff
+        self.put_nowait, self.get_nowait = handoff.send_nowait, handoff.receive_nowait
 
     def limited(self, timeout, call, *args):
-        timer = None if timeout is None else self.passage.loop.add_timer(timeout, d.current_task().cancel)
+        timer = None if timeout is None else self.handoff.loop.add_timer(timeout, d.current_task().cancel)
         try:
             return call(*args)
         finally:
@@ -64,13 +64,13 @@ class ChannelCalls(QueueCalls):
                 timer.cancel()
 
     def put(self, item, timeout):
-        self.limited(timeout, self.passage.send, item)
+        self.limited(timeout, self.handoff.send, item)
 
     def get(self, timeout):
-        return self.limited(timeout, self.passage.receive)
+        return self.limited(timeout, self.handoff.receive)
 
     def end(self, immediate):
-        self.passage.close()
+        self.handoff.close()
         return []
 
 
@@ -130,8 +130,8 @@ class Workload:
         self.dropped += self.calls.end(immediate)
 
     def resize(self, maxsize):
-        if isinstance(self.calls.passage, d.Queue):
-            self.calls.passage.maxsize = maxsize
+        if isinstance(self.calls.handoff, d.Queue):
+            self.calls.handoff.maxsize = maxsize
 
     def later(self, seconds, action):
         self.loop.add_timer(seconds, lambda: self.do(action))
@@ -144,12 +144,12 @@ class Workload:
         self.check()
 
     def check(self):
-        passage = self.calls.passage
-        room = passage._room
-        assert not (passage._getters and (passage.queue or passage._putters))
-        assert not (passage._putters and len(passage.queue) < room)
-        assert not (passage._ended and (passage._getters or passage._putters))
-        assert passage._attentive or not (passage._getters or passage._ended)
+        handoff = self.calls.handoff
+        room = handoff._max_items
+        assert not (handoff._getters and (handoff.queue or handoff._putters))
+        assert not (handoff._putters and len(handoff.queue) < room)
+        assert not (handoff._ended and (handoff._getters or handoff._putters))
+        assert handoff._slow_put or not (handoff._getters or handoff._ended)
 
     def finish(self):
         """Everybody ends; what was put in is what was taken and what is left."""
@@ -159,10 +159,10 @@ class Workload:
         d.sleep(10)
         assert all(task.done for task in self.tasks)
         self.check()
-        left = list(self.calls.passage.queue)
+        left = list(self.calls.handoff.queue)
         assert sorted(self.put_in) == sorted(self.taken + self.dropped + left)
-        if isinstance(self.calls.passage, d.Queue):
-            assert self.calls.passage.unfinished_tasks == len(self.taken) + len(left)
+        if isinstance(self.calls.handoff, d.Queue):
+            assert self.calls.handoff.unfinished_tasks == len(self.taken) + len(left)
 
 
 TIMEOUTS = st.sampled_from([None, None, 0, 0.5, 1])
@@ -260,15 +260,15 @@ def parked(subject, wait, arrange, n):
 def waiting(kind, n):
     """What they wait for, and n who do."""
     if kind in ("get", "receive"):
-        passage = d.Queue() if kind == "get" else d.Channel()
+        handoff = d.Queue() if kind == "get" else d.Channel()
         wait = queues._GET if kind == "get" else channels._RECEIVE
-        passage._attentive = True
-        return passage, parked(passage, wait, lambda task: passage._getters.update({task: []}), n)
+        handoff._slow_put = True
+        return handoff, parked(handoff, wait, lambda task: handoff._getters.update({task: []}), n)
     if kind in ("put", "send"):
-        passage = d.Queue(1) if kind == "put" else d.Channel(1)
-        (passage.put_nowait if kind == "put" else passage.send_nowait)(0)
+        handoff = d.Queue(1) if kind == "put" else d.Channel(1)
+        (handoff.put_nowait if kind == "put" else handoff.send_nowait)(0)
         wait = queues._PUT if kind == "put" else channels._SEND
-        return passage, parked(passage, wait, lambda task: passage._putters.update({task: 1}), n)
+        return handoff, parked(handoff, wait, lambda task: handoff._putters.update({task: 1}), n)
     if kind == "join":
         q = d.Queue()
         q.put_nowait(0)

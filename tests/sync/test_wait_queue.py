@@ -211,7 +211,7 @@ def test_a_timeout_is_false_and_takes_nothing(make, loop, advance):
     advance(0.2)
     assert log == [(me, False) for me in range(3)]
     assert all(task.done for task in tasks)
-    assert not kind.thing._line
+    assert not kind.thing._waiters
     assert kind.left() == 0
     assert len(loop.timers) == 0
 
@@ -227,7 +227,7 @@ def test_no_time_is_no_wait(make, loop, timeout):
     else:
         assert kind.wait(timeout) is False
     assert loop.poller.waits == waits
-    assert not kind.thing._line
+    assert not kind.thing._waiters
 
 
 @each(EVERY_KIND)
@@ -235,7 +235,7 @@ def test_a_timeout_must_be_a_number(make, loop):
     kind = make()
     with pytest.raises(ValueError, match="not a number"):
         kind.wait(float("nan"))
-    assert not kind.thing._line
+    assert not kind.thing._waiters
 
 
 @each(EVERY_KIND)
@@ -293,7 +293,7 @@ def test_cancelled_before_it_is_given(make, timeout, loop, advance):
         assert task.done
     with pytest.raises(d.TaskCancelledError, match="not that one"):
         first.result()
-    assert not kind.thing._line
+    assert not kind.thing._waiters
 
 
 @each(EVERY_KIND)
@@ -372,7 +372,7 @@ def test_one_that_is_cancelled_already_takes_nothing(make, loop, advance, run_tu
     advance(1)
     assert errors == ["go away"]
     assert task.done
-    assert not kind.thing._line
+    assert not kind.thing._waiters
     if not isinstance(kind, OfEvent | OfCondition):
         assert kind.left() == 1
 
@@ -386,7 +386,7 @@ def test_thousands_that_are_cancelled(make, loop, advance, run_turns):
     assert kind.thing._waiting == 3000
     for task in tasks[1::2] + tasks[-2::-2]:
         task.cancel()
-    assert not kind.thing._line
+    assert not kind.thing._waiters
     in_callback(loop, kind.give)
     run_turns(50)
     assert log == []
@@ -405,8 +405,8 @@ def test_a_place_costs_the_same_in_any_line(loop):
                 line._join(task)
             for task in tasks[number // 2 :: -1]:
                 line._leave(task)
-            while line._line:
-                line._serve()
+            while line._waiters:
+                line._grant()
             best = min(best, time.process_time() - before)
         return best / number
 
@@ -433,7 +433,7 @@ def test_reset_of_the_loop_leaves_nothing_with_the_dead(make, loop, run_turns):
     loop.reset()
     assert log == []
     assert all(task.done for task in tasks)
-    assert not kind.thing._line
+    assert not kind.thing._waiters
     if not isinstance(kind, OfEvent | OfCondition):
         assert kind.left() == 1
 
@@ -469,7 +469,7 @@ def test_ctrl_c_in_top_level_code_that_waits(make, loop, advance):
     loop.add_timer(1, interrupt)
     with pytest.raises(KeyboardInterrupt):
         kind.wait()
-    assert not kind.thing._line
+    assert not kind.thing._waiters
     (task,) = waiters(kind, 1, log)
     advance(1)
     in_callback(loop, kind.give)
@@ -507,7 +507,7 @@ def test_a_callback_may_not_wait_also_when_it_need_not(make, loop, take_errors):
     for context in errors:
         assert isinstance(context.exception, d.CannotParkError)
         assert "wait" in str(context.exception)
-    assert not kind.thing._line
+    assert not kind.thing._waiters
 
 
 FOREIGN = {
@@ -590,5 +590,5 @@ def test_a_name_of_a_subclass_is_its_own(loop):
 def test_the_one_who_is_served_is_answered(loop):
     line, task = WaitQueue(), Waiter(loop)
     place = line._join(task)
-    assert line._serve(7) is task
+    assert line._grant(7) is task
     assert place == [7]
