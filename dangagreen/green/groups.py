@@ -10,7 +10,7 @@ import contextlib
 import sys
 from _thread import get_ident
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
@@ -186,12 +186,6 @@ class _GroupScope(CancelScope):
     def __init__(self, tasks: dict[Task[Any], None]) -> None:
         super().__init__(None)
         self._tasks = tasks
-
-    def _child_tasks(self, pending: Cancelled) -> Iterator[Waiter]:
-        for task in self._tasks:
-            if task.cancelled is None:
-                task.cancelled = Cancelled(pending.reason)
-                yield task
 
 
 def _together(failures: list[BaseException]) -> BaseExceptionGroup[BaseException]:

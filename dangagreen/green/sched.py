@@ -396,3 +396,14 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
     task.wait = None
     task.loop.runnable.append(task.resume if error is None else partial(task.throw, error))
     return True
+
+
+def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
+    """From now on every wait of the task, beginning with the one that it is in, raises what is `pending`, if anything.
+
+    Each time anew. What is raised only once, a KeyboardInterrupt, goes first.
+    """
+    if task.interrupt is None or isinstance(task.interrupt, Cancelled):
+        task.interrupt = pending
+    if pending is not None and task.wait is not None:
+        wake(task, Cancelled(pending.reason))

@@ -8,6 +8,7 @@ rings. What does not belong here: how a task is woken (that is sched), and tasks
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Iterable, Iterator
 from functools import partial
 from math import inf
@@ -17,7 +18,7 @@ from typing import Self
 from dangagreen import checks
 from dangagreen.errors import Cancelled
 from dangagreen.green.parking import current_waiter, require_waiter
-from dangagreen.green.sched import TopLevel, Waiter, foreign, wake
+from dangagreen.green.sched import TopLevel, Waiter, deliver_cancel, foreign
 from dangagreen.loop.loop import current_loop, here
 
 
@@ -35,6 +36,7 @@ class CancelScope:
 
     _what = "CancelScope"
     _raises = _shields = False  # TimeoutError when it expires; is what comes from outside hidden?
+    _tasks: Iterable[Waiter] = ()  # those of its group, which are cancelled with it
 
     _parent: CancelScope | None  # the next one out, once it was entered
     _task: Waiter | None  # while it is open
@@ -100,8 +102,9 @@ class CancelScope:
         task = self._task
         if task is None:
             raise RuntimeError(f"{self!r} was left, and is not open")
-        task.loop.check_thread(f"leaving {self._what}(...)")
-        wrong = self._misplaced(task)
+        if get_ident() != task.loop.thread:
+            task.loop.check_thread(f"leaving {self._what}(...)")
+        wrong = None if task.loop.current is task and task.scope is self else self._misplaced(task)
         self._unlink(task)
         if wrong is not None:
             if task.done and isinstance(error, GeneratorExit):  # thrown away with the task: too late to do harm
@@ -219,18 +222,6 @@ class CancelScope:
         _arm(task, deadline)
         return False
 
-    # -- what is seen from inside
-
-    def _recompute(self, outer: Cancelled | None) -> Iterable[Waiter]:
-        """Take note of what is seen from outside. Answers tasks that are to be told that they are cancelled."""
-        before = self._pending
-        self._pending = self._error if outer is None or self._shields else outer
-        return () if before is not None or self._pending is None else self._child_tasks(self._pending)
-
-    def _child_tasks(self, pending: Cancelled) -> Iterable[Waiter]:
-        """Those who are cancelled with it."""
-        return ()
-
 
 class timeout(CancelScope):  # noqa: N801  a block is written as a call, as those of contextlib are
     """A block that may take so long: a wait that takes longer is interrupted, and the block raises TimeoutError.
@@ -299,16 +290,22 @@ def propagate_cancel(task: Waiter, first: CancelScope | None = None) -> None:
     told: list[tuple[Waiter, CancelScope | None]] = [(task, first)]
     for task, first in told:
         inwards: list[CancelScope] = []
-        scope = task.scope
-        while scope is not None:
-            inwards.append(scope)
-            scope = None if scope is first else scope._parent
+        outer = task.scope
+        while outer is not None:
+            inwards.append(outer)
+            scope, outer = outer, outer._parent
+            if scope is first:
+                break
+        pending = task.cancelled if outer is None else outer._pending
         for scope in reversed(inwards):
-            told.extend((child, None) for child in scope._recompute(_inherited_cancel(task, scope._parent)))
-        task.update_interrupt()
-        pending = _inherited_cancel(task, task.scope)
-        if pending is not None:
-            wake(task, Cancelled(pending.reason))
+            before = scope._pending
+            pending = scope._pending = scope._error if pending is None or scope._shields else pending
+            if before is None and pending is not None:
+                for child in scope._tasks:
+                    if child.cancelled is None:
+                        child.cancelled = Cancelled(pending.reason)
+                        told.append((child, None))
+        deliver_cancel(task, pending)
 
 
 def close_scopes(task: Waiter) -> None:
@@ -356,14 +353,18 @@ def _on_deadline(task: Waiter) -> None:
     """Expire every scope whose time has come, before the task is woken, and wait for the next deadline."""
     task.deadline_timer = None
     now = task.loop.now
-    expired, following = None, inf
-    for scope in task.scopes():
+    expired: CancelScope | None = None
+    following = inf
+    scope: CancelScope | None = task.scope
+    while scope is not None:
         if scope._deadline is not None and scope._error is None:
             if scope._deadline <= now:
                 scope._expire()
                 expired = scope
             else:
                 following = min(following, scope._deadline)
-    _arm(task, following)
+        scope = scope._parent
+    if following < inf:
+        _arm(task, following)
     if expired is not None:
         propagate_cancel(task, expired)
