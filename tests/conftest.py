@@ -312,3 +312,27 @@ def in_thread():
         return answer["result"]
 
     return in_thread
+
+
+@pytest.fixture
+def free_address():
+    """An address on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
+
+
+@pytest.fixture
+def deaf_address():
+    """An address whose listener's queue is full, so that a connection to it is never made."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        fillers = []
+        for _ in range(4):
+            fillers.append(socket.socket())
+            fillers[-1].setblocking(False)
+            fillers[-1].connect_ex(deaf.getsockname())
+        yield deaf.getsockname()
+        for filler in fillers:
+            filler.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 from collections import deque
 
 import pytest
@@ -43,7 +45,31 @@ def stays(seconds, log):
         log.append(d.current_loop().clock())
 
 
+def spawn_all(function, arguments):
+    """A task that attempts it for each of the arguments, all parked."""
+    tasks = [d.spawn(attempt, function, argument) for argument in arguments]
+    d.sleep(0)
+    assert all(task.waits_for for task in tasks)
+    return tasks
+
+
 # -- how it ended
+
+
+def attempt(function, *args):
+    """What it returns, or the exception that it raises."""
+    try:
+        return function(*args)
+    except Exception as error:
+        return error
+
+
+def in_callback(loop, function, *args):
+    """Call it on the loop itself, and hand back what it returns; what it raises is reported."""
+    answer = []
+    loop.call_soon(lambda: answer.append(function(*args)))
+    d.sleep(0)
+    return answer[0] if answer else None
 
 
 def joined(task):
@@ -55,6 +81,11 @@ def joined(task):
 def result_of(function, *args):
     """Call the function in a task of its own, and hand back what it returns or raises."""
     return joined(d.spawn(function, *args))
+
+
+def results(tasks):
+    """What each of them returned, once they have all ended."""
+    return [joined(task) for task in tasks]
 
 
 def outcome(task):
@@ -171,3 +202,66 @@ class Box:
     def undone(self):
         """Is nobody left, and was each arrangement undone once?"""
         return not self.watchers and self.watched == self.unwatched
+
+
+# -- servers
+
+LOCAL = ("127.0.0.1", 0)
+
+
+class Echo(d.Socket):
+    """Sends back what it reads, and ends when its peer does."""
+
+    __slots__ = ()
+
+    def event_read(self):
+        data = self.read(4096)
+        if data is None:
+            self.finish()
+        else:
+            self.write(data)
+
+
+def echo_lines(sock):
+    for line in sock:
+        sock.write_all(line)
+
+
+def echo_one_line(sock):
+    sock.write_all(sock.read_line())
+
+
+def for_ever(sock):
+    """A handler that is at work on its first line for ever."""
+    sock.read_line()
+    d.sleep(1e9)
+
+
+STYLES = {
+    "callbacks": (d.serve, Echo),
+    "sequential": (d.serve, echo_lines),
+    "requests": (d.serve_requests, echo_one_line),
+}
+styles = pytest.mark.parametrize(("server", "handler"), STYLES.values(), ids=STYLES)
+
+
+def ends(*clients):
+    """Tasks in which each client reads to the end, and closes then."""
+
+    def end(sock):
+        with sock:
+            return sock.read_to_end()
+
+    return [d.spawn(end, sock) for sock in clients]
+
+
+def reset(peer):
+    """Close a TCP socket so that its peer gets a RST."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+def ask(sock, request):
+    """Send a line and read the answer."""
+    sock.write_all(request)
+    return sock.read_line()

@@ -7,7 +7,6 @@ import errno
 import gc
 import logging
 import socket
-import struct
 import sys
 import weakref
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ import dangagreen as d
 from dangagreen.errors import ErrorContext
 from dangagreen.loop.error_log import ErrorLog
 from dangagreen.testing import BLOCK
+from tests.helpers import reset
 
 LOCAL = ("127.0.0.1", 0)
 
@@ -96,12 +96,6 @@ class Short(Callback):
 
 def reset_error():
     return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-
-
-def reset(sock):
-    """Close it so that the peer gets a reset."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def connection(held, end, cls=Callback, watch=True):

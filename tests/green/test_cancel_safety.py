@@ -412,22 +412,6 @@ def test_an_interruption_between_the_entry_and_the_park_is_seen(loop, pair, way)
 # -- connect
 
 
-@pytest.fixture
-def deaf_address():
-    """An address whose listener's queue is full, so that a connection to it is never made."""
-    with socket.socket() as deaf:
-        deaf.bind(LOCAL)
-        deaf.listen(0)
-        fillers = []
-        for _ in range(4):
-            fillers.append(socket.socket())
-            fillers[-1].setblocking(False)
-            fillers[-1].connect_ex(deaf.getsockname())
-        yield deaf.getsockname()
-        for filler in fillers:
-            filler.close()
-
-
 def test_an_interrupted_connect_leaks_no_descriptor(deaf_address, interrupting, loop):
     with no_leaks(loop):
         assert joined(interrupting(lambda: d.connect(deaf_address))) == INTERRUPTED

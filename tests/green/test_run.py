@@ -1,6 +1,8 @@
-"""run: what it returns and raises, and what it winds up when main has ended."""
+"""run: what it returns and raises, Ctrl-C in it, a loop that is stopped, and what is wound up when main has ended."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 
@@ -214,3 +216,218 @@ def test_a_callback_that_exits_at_each_turn_does_not_keep_run_from_ending(loop, 
         d.run(main)
     assert steps == ["cleaned up"]
     assert sock.closed
+
+
+# -- a loop that is stopped
+
+
+@pytest.mark.parametrize("how", ["stop", "post-loop callback"])
+@pytest.mark.parametrize("ending", ["lets go", "returns", "raises"])
+def test_a_loop_that_is_stopped_cancels_any_other_main(loop, how, ending):
+    steps = []
+
+    def other():
+        try:
+            d.sleep(1000)
+        finally:
+            steps.append("the other one")
+
+    def stops():
+        loop.stop() if how == "stop" else d.Socket.set_post_loop_callback(lambda *_: False)
+
+    def main():
+        d.spawn(other)
+        loop.add_timer(1, stops)
+        try:
+            d.sleep(1000)
+        except d.Cancelled as error:
+            steps.append(error.reason)
+            d.Socket.set_post_loop_callback(None)
+            if ending == "lets go":
+                raise
+            if ending == "raises":
+                raise KeyError("mine") from error
+        return "main's own"
+
+    start = loop.clock()
+    if ending == "raises":
+        with pytest.raises(KeyError):
+            d.run(main)
+    else:
+        assert d.run(main) == (None if ending == "lets go" else "main's own")
+    assert loop.clock() == start + 1
+    assert steps == ["the loop was stopped", "the other one"]
+
+
+def test_a_main_that_is_cancelled_by_somebody_else_raises_as_before(loop):
+    def main():
+        d.current_task().cancel("enough")
+        d.sleep(1)
+
+    with pytest.raises(d.TaskCancelledError):
+        d.run(main)
+
+
+def test_a_main_that_stops_the_loop_itself_is_cancelled_at_its_next_wait(loop):
+    def main():
+        loop.stop()
+        d.sleep(1000)
+
+    assert d.run(main) is None
+    assert d.run(lambda: d.sleep(1) or "again") == "again"
+
+
+# -- Ctrl-C
+
+
+ctrl_c_in_the_loop = eval(  # as if it came while the loop itself is at it, or waits
+    "lambda: raise_signal(2)", {"__name__": "dangagreen.loop.turn", "raise_signal": signal.raise_signal}
+)
+
+
+def test_ctrl_c_arrives_in_main_at_its_wait(real_loop):
+    steps = []
+
+    def main():
+        real_loop.add_timer(0.01, ctrl_c_in_the_loop)
+        try:
+            d.sleep(10)
+        except KeyboardInterrupt:
+            steps.append("interrupted")
+            d.sleep(0.001)
+            return "cleaned up"
+
+    before = signal.getsignal(signal.SIGINT)
+    assert d.run(main) == "cleaned up"
+    assert steps == ["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_arrives_in_main_and_in_no_other_task(real_loop):
+    seen = []
+
+    def other():
+        try:
+            d.sleep(10)
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    def main():
+        d.spawn(other)
+        real_loop.add_timer(0.01, ctrl_c_in_the_loop)
+        d.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert seen == [d.Cancelled]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("where", ["main", "task", "callback", "timer"])
+def test_ctrl_c_strikes_at_once_where_the_programs_own_code_computes(real_loop, where):
+    steps = []
+
+    def computes():
+        try:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("went on")
+        finally:
+            steps.append("finally of the code")
+
+    def main():
+        try:
+            if where == "main":
+                computes()
+            elif where == "task":
+                d.spawn(computes)
+            elif where == "callback":
+                real_loop.call_soon(computes)
+            else:
+                real_loop.add_timer(0, computes)
+            d.sleep(10)
+        finally:
+            steps.append("finally of main")
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert steps == ["finally of the code", "finally of main"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_strikes_in_the_clean_up(real_loop):
+    steps = []
+
+    def main():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            steps.append("one")
+            signal.raise_signal(signal.SIGINT)
+            steps.append("two")
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert steps == ["one"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_main_may_ignore_ctrl_c_and_gets_the_next_one_too(real_loop):
+    caught = []
+
+    def main():
+        for _ in range(3):
+            real_loop.add_timer(0.005, ctrl_c_in_the_loop)
+            try:
+                d.sleep(10)
+            except KeyboardInterrupt as error:
+                caught.append(error)
+
+    d.run(main)
+    assert len(set(map(id, caught))) == 3
+
+
+def test_ctrl_c_while_main_reads_loses_no_bytes(real_loop, unix_pair):
+    near, far = unix_pair()
+
+    def main():
+        sock = d.Socket(near)
+        far.send(b"half ")
+        real_loop.add_timer(0.005, ctrl_c_in_the_loop)
+        with pytest.raises(KeyboardInterrupt):
+            sock.read_line()
+        far.send(b"a line\n")
+        return sock.read_line()
+
+    assert d.run(main) == b"half a line\n"
+
+
+def test_run_leaves_a_handler_of_the_programs_own_alone(real_loop):
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *args: seen.append("mine"))
+    try:
+        d.run(lambda: (signal.raise_signal(signal.SIGINT), d.sleep(0.001)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == ["mine"]
+
+
+def test_run_in_another_thread_installs_no_handler(in_thread):
+    def program():
+        try:
+            return d.run(lambda: (d.sleep(0.001), signal.getsignal(signal.SIGINT))[1])
+        finally:
+            d.current_loop().close()
+
+    assert in_thread(program) is signal.default_int_handler
+
+
+def test_a_ctrl_c_that_comes_after_mains_last_wait_is_not_lost():
+    def main():
+        d.sleep(0)
+        signal.raise_signal(signal.SIGINT)
+        return "done"
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,4 +1,4 @@
-"""How servers end: drain in the three styles, who is cut off, serve_forever and signals.
+"""How servers end: drain in the three styles, who is idle, who is cut off. serve_forever is in test_serve_forever.
 
 Real clients and real processes are in test_shutdown_for_real.
 """
@@ -8,113 +8,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 
 import pytest
 
 import dangagreen as d
 from dangagreen.errors import OUT_OF_RESOURCES
 from dangagreen.green.sched import scheduler
-from dangagreen.loop.loop import Loop, here
+from tests.helpers import Echo, echo_one_line, ends, for_ever, protected, results, styles
 
-LOCAL = ("127.0.0.1", 0)
 LINGER = d.Listener.linger_seconds
 NEWCOMER = d.Listener.new_connection_grace
 CLEAN_UP = d.Listener.clean_up_seconds
 
 
-class Echo(d.Socket):
-    __slots__ = ()
-
-    def event_read(self):
-        data = self.read(4096)
-        if data is None:
-            self.finish()
-        else:
-            self.write(data)
-
-
-def echo_lines(sock):
-    for line in sock:
-        sock.write_all(line)
-
-
-def echo_one_line(sock):
-    sock.write_all(sock.read_line())
-
-
-def for_ever(sock):
-    sock.read_line()
-    d.sleep(1e9)
-
-
-styles = pytest.mark.parametrize(
-    ("server", "handler"),
-    [(d.serve, Echo), (d.serve, echo_lines), (d.serve_requests, echo_one_line)],
-    ids=["callbacks", "sequential", "requests"],
-)
 sequential = pytest.mark.parametrize("server", [d.serve, d.serve_requests])
 
 
 @pytest.fixture
-def served(active_loop):
-    """A function that starts a server. At the end of the test nothing may be left of it."""
-    listeners = []
+def settled():
+    """When a test is over nothing may be left of it."""
 
-    def served(handler, server=d.serve, address=LOCAL, **options):
-        listeners.append(server(address, handler, **options))
-        return listeners[-1]
-
-    yield served
-    for listener in listeners:
+    def settled(listener):
         assert listener.connections == 0
-        listener.close()
 
-
-@pytest.fixture
-def attach(loop, wires):
-    """`attach(listener, settle=1)` gives it a connection in memory, so many seconds old: (its socket, the client's)."""
-
-    def attach(listener, settle=1.0, **options):
-        near, far = wires(**options)
-        listener._connected(near, listener)
-        if settle:
-            d.sleep(settle)
-        return loop.handlers[near.fileno()], d.Socket(far)
-
-    return attach
-
-
-@pytest.fixture
-def client(active_loop):
-    """A function that connects to a listener; what it made is closed at the end of the test."""
-    made = []
-
-    def client(listener):
-        made.append(d.connect(listener.address, 5))
-        return made[-1]
-
-    yield client
-    for sock in made:
-        sock.close()
-
-
-def ends(*clients):
-    """Tasks in which each client reads to the end, and closes then."""
-
-    def end(sock):
-        with sock:
-            return sock.read_to_end()
-
-    return [d.spawn(end, sock) for sock in clients]
-
-
-def results(tasks):
-    for task in tasks:
-        task.join(50)
-    return [task.result() for task in tasks]
+    return settled
 
 
 # -- who is idle
@@ -1059,14 +977,6 @@ def test_no_limit(loop, served, attach):
     client.close()
 
 
-def clean_up_for(seconds):
-    """What `shield()` is for: this task waits, though it was cancelled."""
-    task = d.current_task()
-    cancelled, task.interrupt = task.interrupt, None
-    d.sleep(seconds)
-    task.interrupt = cancelled
-
-
 @sequential
 def test_clean_up_is_waited_for(loop, served, attach, server):
     cleaned = []
@@ -1075,7 +985,7 @@ def test_clean_up_is_waited_for(loop, served, attach, server):
         try:
             for_ever(sock)
         finally:
-            clean_up_for(CLEAN_UP - 1)
+            protected(CLEAN_UP - 1)
             cleaned.append(sock)
 
     listener = served(handler, server)
@@ -1096,7 +1006,7 @@ def test_clean_up_is_waited_for_where_the_connection_is_closed_already(loop, ser
             with sock:
                 for_ever(sock)
         finally:
-            clean_up_for(2)
+            protected(2)
             cleaned.append(sock)
 
     listener = served(handler)
@@ -1112,7 +1022,7 @@ def test_clean_up_is_bounded(loop, served, attach, caplog):
         try:
             for_ever(sock)
         finally:
-            clean_up_for(1000)
+            protected(1000)
 
     listener = served(handler)
     sock, client = attach(listener)
@@ -1350,396 +1260,7 @@ def test_interrupted_at_the_top_level_it_goes_on(loop, served, attach):
     client.close()
 
 
-# -- a listener that fails
-
-
-def fail(listener):
-    listener.loop.handler_failed(listener, OSError(22, "Invalid argument"))
-
-
-def test_serve_forever_ends_with_the_error_of_a_listener_that_can_accept_no_more(real_loop, served, take_errors):
-    listener, other = served(echo_lines), served(echo_lines)
-    real_loop.add_timer(0.01, lambda: listener.sock.shutdown(socket.SHUT_RDWR))
-    with pytest.raises(OSError, match="Invalid argument") as caught:
-        d.serve_forever(listener, other, grace=5)
-    assert repr(caught.value) == repr(listener.close_reason)
-    assert listener.close_reason.__traceback__ is None
-    assert [context.subject for context in take_errors()] == [listener]
-    assert other.closed
-
-
-def test_that_error_comes_after_the_drain_and_two_failures_do_not_hurry_it(loop, served, take_errors):
-    listeners = [served(for_ever), served(for_ever)]
-    with d.connect(listeners[0].address) as sock:
-        sock.write_all(b"work\n")
-        d.sleep(0.1)
-        for listener in listeners:
-            loop.add_timer(0.2, lambda listener=listener: fail(listener))
-        began = loop.time()
-        with pytest.raises(OSError, match="Invalid argument"):
-            d.serve_forever(*listeners, grace=3)
-        assert loop.time() - began == pytest.approx(3.2, abs=0.1)
-    take_errors()
-
-
-def test_a_listener_that_has_failed_before_ends_serve_forever_at_once(loop, served, take_errors):
-    listener = served(echo_lines)
-    fail(listener)
-    take_errors()
-    with pytest.raises(OSError, match="Invalid argument"):
-        d.serve_forever(listener)
-
-
-# -- serve_forever, without signals
-
-
-@pytest.fixture
-def signals():
-    """SIGINT and SIGTERM have the interpreter's own handlers, before the test and after it."""
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    for number, handler in usual.items():
-        signal.signal(number, handler)
-    assert after == (signal.default_int_handler, signal.SIG_DFL)
-
-
-def test_stop_ends_it(loop, signals, served, attach):
-    listeners = served(Echo), served(for_ever)
-    (_, client), (busy, other) = map(attach, listeners)
-    other.write_all(b"x\n")
-    (task,) = ends(client)
-    start = loop.clock()
-    loop.add_timer(5, listeners[0].stop)
-    assert d.serve_forever(*listeners, grace=3) == [busy]
-    assert loop.clock() == start + 8
-    assert all(listener.closed for listener in listeners)
-    results([task])
-    other.close()
-
-
-def test_several_listeners_have_one_grace(loop, signals, served, attach):
-    listeners = [served(for_ever) for _ in range(3)]
-    socks, clients = zip(*map(attach, listeners), strict=True)
-    for client in clients:
-        client.write_all(b"x\n")
-    listeners[1].stop()
-    start = loop.clock()
-    assert d.serve_forever(*listeners, grace=3) == list(socks)
-    assert loop.clock() == start + 3
-    for client in clients:
-        client.close()
-
-
-def test_a_second_stop_ends_the_grace(loop, signals, served, attach):
-    listener = served(for_ever)
-    busy, client = attach(listener)
-    client.write_all(b"x\n")
-    start = loop.clock()
-    loop.add_timer(5, listener.stop)
-    loop.add_timer(6, listener.stop)
-    loop.add_timer(6, listener.stop)
-    assert d.serve_forever(listener) == [busy]
-    assert loop.clock() == start + 6
-    client.close()
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_stop_that_came_before_counts(loop, signals, served, attach, times):
-    listener = served(for_ever)
-    busy, client = attach(listener)
-    client.write_all(b"x\n")
-    start = loop.clock()
-    for _ in range(times):
-        listener.stop()
-    d.sleep(0)
-    assert d.serve_forever(listener, grace=10) == [busy]
-    assert loop.clock() == start + (10 if times == 1 else 0)
-    client.close()
-
-
-def test_in_a_task_beside_others(loop, signals, served, attach):
-    def main():
-        listener = served(Echo)
-        server = d.spawn(d.serve_forever, listener)
-        d.sleep(1)
-        assert "serve_forever" in server.waits_for
-        listener.stop()
-        server.join()
-        return server.result()
-
-    assert d.run(main) == []
-
-
-def test_cancelled_it_leaves_the_listeners_as_they_are(loop, signals, served):
-    listener = served(Echo)
-    task = d.spawn(d.serve_forever, listener)
-    d.sleep(1)
-    task.cancel()
-    task.join()
-    assert not listener.closed
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    loop.add_timer(1, listener.stop)
-    assert d.serve_forever(listener) == []
-
-
-def test_two_at_once_are_refused(loop, signals, served):
-    one, other = served(Echo), served(Echo)
-    task = d.spawn(d.serve_forever, one)
-    d.sleep(1)
-    for listener in (one, other):
-        with pytest.raises(RuntimeError, match="another serve_forever"):
-            d.serve_forever(listener)
-    one.stop()
-    task.join()
-
-
-def test_what_it_refuses(loop, signals, served, take_errors):
-    with pytest.raises(TypeError):
-        d.serve_forever()
-    with Loop() as other:
-        listener = d.serve(LOCAL, Echo, loop=other)
-        here.loop = loop
-        with pytest.raises(ValueError, match="another loop"):
-            d.serve_forever(listener)
-        here.loop = other
-    here.loop = loop
-    loop.call_soon(d.serve_forever, served(Echo))
-    d.sleep(0)
-    (context,) = take_errors()
-    assert isinstance(context.exception, d.CannotParkError)
-
-
-def test_in_another_thread_it_hears_no_signal(real_loop, poller_class, signals, in_thread):
-    started, answers = threading.Event(), []
-
-    def other():
-        with Loop(poller=poller_class()) as loop:
-            listener = d.serve(LOCAL, Echo)
-            answers.append(listener)
-            loop.call_soon(started.set)
-            answers.append(d.serve_forever(listener))
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    assert started.wait(5)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    answers[0].stop()
-    thread.join(5)
-    assert answers[1] == []
-
-
-# -- serve_forever, and signals within the process
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains(real_loop, signals, served, client, number):
-    listener = served(echo_lines)
-    sock = client(listener)
-    sock.write_all(b"x\n")
-    assert sock.read_line() == b"x\n"
-    real_loop.add_timer(0.02, lambda: os.kill(os.getpid(), number))
-    (task,) = ends(sock)
-    assert d.serve_forever(listener) == []
-    assert results([task]) == [b""]
-
-
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_the_grace(real_loop, signals, served, client, second):
-    listener = served(for_ever)
-    sock = client(listener)
-    sock.write_all(b"x\n")
-
-    def once_it_drains():  # a second one before the first was acted upon would raise
-        if listener.draining:
-            os.kill(os.getpid(), second)
-        else:
-            real_loop.add_timer(0.01, once_it_drains)
-
-    real_loop.add_timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    real_loop.add_timer(0.1, once_it_drains)
-    assert len(d.serve_forever(listener)) == 1
-    assert sock.read_to_end() == b""
-
-
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["int", "term"]
-)
-def test_a_third_signal_raises(loop, signals, served, attach, number, error):
-    def handler(sock):
-        try:
-            for_ever(sock)
-        finally:
-            clean_up_for(3)
-
-    listener = served(handler)
-    _, client = attach(listener)
-    client.write_all(b"x\n")
-    for seconds in (1, 2, 3):
-        loop.add_timer(seconds, lambda: signal.raise_signal(number))
-    start = loop.clock()
-    with pytest.raises(error):
-        d.serve_forever(listener)
-    assert loop.clock() == start + 3
-    d.sleep(10)
-    client.close()
-
-
-def test_a_second_signal_before_the_first_was_acted_upon_raises(loop, signals, served):
-    def hang():
-        for _ in range(2):
-            signal.raise_signal(signal.SIGINT)
-
-    listener = served(Echo)
-    loop.add_timer(1, hang)
-    with pytest.raises(KeyboardInterrupt):
-        d.serve_forever(listener)
-    assert not listener.draining
-
-
-in_the_loop = eval(  # Ctrl-C as if it came while the loop itself is at it, or waits
-    "lambda: raise_signal(2)", {"__name__": "dangagreen.loop.turn", "raise_signal": signal.raise_signal}
-)
-
-
-def test_ctrl_c_in_run_is_heard_by_serve_forever_and_then_by_main_again(loop, signals, served):
-    def main():
-        listener = served(Echo)
-        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
-        assert d.serve_forever(listener) == []
-        loop.add_timer(1, in_the_loop)
-        with pytest.raises(KeyboardInterrupt):
-            d.sleep(10)
-        return "fine"
-
-    assert d.run(main) == "fine"
-
-
-@pytest.mark.parametrize("how", ["stop", "post-loop callback", "callback of an object"])
-@pytest.mark.parametrize("where", ["run", "top level", "a task of main"])
-def test_a_loop_that_is_stopped_drains_as_at_sigterm(loop, signals, served, attach, how, where):
-    """Once, however often a post-loop callback says so: the grace is not ended by it."""
-    told = []
-
-    def handler(sock):
-        line = sock.read_line()
-        d.sleep(3)
-        sock.write_all(line)
-
-    def stops():
-        told.append(loop.clock())
-        if how == "stop":
-            loop.stop()
-        elif how == "post-loop callback":
-            d.Socket.set_post_loop_callback(lambda *_: False)
-        else:
-            client.set_post_loop_callback(lambda *_: False)
-
-    def main():
-        assert d.serve_forever(listener) == []
-        told.append(loop.clock())
-        d.Socket.set_post_loop_callback(None)
-        client.set_post_loop_callback(None)
-        return "ended"
-
-    listener = served(handler)
-    _, client = attach(listener)
-    client.write_all(b"x\n")
-    loop.add_timer(1, stops)
-    if where == "run":
-        assert d.run(main) == "ended"
-    elif where == "top level":
-        assert main() == "ended"
-    else:
-        d.run(lambda: d.spawn(main).join())
-    assert 2 <= told[1] - told[0] <= 4
-    client.close()
-
-
-@pytest.mark.parametrize("how", ["stop", "post-loop callback"])
-@pytest.mark.parametrize("ending", ["lets go", "returns", "raises"])
-def test_a_loop_that_is_stopped_cancels_any_other_main(loop, how, ending):
-    steps = []
-
-    def other():
-        try:
-            d.sleep(1000)
-        finally:
-            steps.append("the other one")
-
-    def stops():
-        loop.stop() if how == "stop" else d.Socket.set_post_loop_callback(lambda *_: False)
-
-    def main():
-        d.spawn(other)
-        loop.add_timer(1, stops)
-        try:
-            d.sleep(1000)
-        except d.Cancelled as error:
-            steps.append(error.reason)
-            d.Socket.set_post_loop_callback(None)
-            if ending == "lets go":
-                raise
-            if ending == "raises":
-                raise KeyError("mine") from error
-        return "main's own"
-
-    start = loop.clock()
-    if ending == "raises":
-        with pytest.raises(KeyError):
-            d.run(main)
-    else:
-        assert d.run(main) == (None if ending == "lets go" else "main's own")
-    assert loop.clock() == start + 1
-    assert steps == ["the loop was stopped", "the other one"]
-
-
-def test_a_main_that_is_cancelled_by_somebody_else_raises_as_before(loop):
-    def main():
-        d.current_task().cancel("enough")
-        d.sleep(1)
-
-    with pytest.raises(d.TaskCancelledError):
-        d.run(main)
-
-
-def test_a_main_that_stops_the_loop_itself_is_cancelled_at_its_next_wait(loop):
-    def main():
-        loop.stop()
-        d.sleep(1000)
-
-    assert d.run(main) is None
-    assert d.run(lambda: d.sleep(1) or "again") == "again"
-
-
-def test_a_signal_that_is_ignored_stays_so(loop, signals, served):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        listener = served(Echo)
-        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGINT))
-        loop.add_timer(5, lambda: signal.raise_signal(signal.SIGTERM))
-        start = loop.clock()
-        assert d.serve_forever(listener) == []
-        assert loop.clock() == start + 5
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def test_the_programs_own_handlers_are_put_back(loop, signals, served):
-    def mine(*_):
-        raise AssertionError("not this one")
-
-    old = signal.signal(signal.SIGTERM, mine)
-    try:
-        listener = served(Echo)
-        loop.add_timer(1, lambda: signal.raise_signal(signal.SIGTERM))
-        assert d.serve_forever(listener) == []
-        assert signal.getsignal(signal.SIGTERM) is mine
-    finally:
-        signal.signal(signal.SIGTERM, old)
+# -- after a stall of the process
 
 
 def test_who_ended_before_a_stall_of_the_process_is_not_late(loop, run_until):

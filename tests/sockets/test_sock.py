@@ -3,7 +3,6 @@ import logging
 import platform
 import re
 import socket
-import struct
 import subprocess
 import sys
 from random import Random
@@ -13,6 +12,7 @@ import pytest
 from dangagreen import BusyError, ClosedError, Loop, Socket
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.testing import BLOCK
+from tests.helpers import reset
 
 
 class Reader(Socket):
@@ -91,12 +91,6 @@ class Scripted:
 
     def close(self):
         pass
-
-
-def reset(peer):
-    """Close a TCP socket by a reset."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
 
 
 def reports_hang_ups(poller_class):

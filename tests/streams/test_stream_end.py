@@ -11,22 +11,16 @@ import errno
 import os
 import random
 import socket
-import struct
 
 import pytest
 
 import dangagreen as d
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import Loop
+from tests.helpers import reset
 
 LOCAL = ("127.0.0.1", 0)
 SENT = b"one\ntwo\nhal"  # what the peer has sent before it resets the connection
-
-
-def reset(peer):
-    """Close it so that the other side gets RST."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
 
 
 # -- who may meet it first; each leaves the socket as one whose kernel says b"" when what was sent has been read

@@ -9,28 +9,7 @@ import traceback
 import pytest
 
 import dangagreen as d
-
-
-def attempt(function, *args):
-    """What it returns, or the exception that it raises."""
-    try:
-        return function(*args)
-    except Exception as error:
-        return error
-
-
-def spawn_all(function, arguments):
-    """A task that attempts it for each of the arguments, all parked."""
-    tasks = [d.spawn(attempt, function, argument) for argument in arguments]
-    d.sleep(0)
-    assert all(task.waits_for for task in tasks)
-    return tasks
-
-
-def results(tasks):
-    for task in tasks:
-        task.join(1)
-    return [task.result() for task in tasks]
+from tests.helpers import results, spawn_all
 
 
 def receivers(channel, n):

@@ -9,14 +9,7 @@ import pytest
 import dangagreen as d
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import Waiter, WaitKind
-
-
-def in_callback(loop, function, *args):
-    """Its result, called on the loop itself."""
-    answer = []
-    loop.call_soon(lambda: answer.append(function(*args)))
-    d.sleep(0)
-    return answer[0]
+from tests.helpers import in_callback
 
 
 @pytest.fixture

@@ -9,18 +9,10 @@ import pytest
 
 import dangagreen as d
 import dangagreen.testing
-from tests.helpers import result_of
+from tests.helpers import in_callback, result_of
 
 LOCKS = [d.Lock, d.RLock]
 SEMAPHORES = [d.Semaphore, d.BoundedSemaphore]
-
-
-def in_callback(loop, function, *args):
-    """The same on the loop itself."""
-    answer = []
-    loop.call_soon(lambda: answer.append(function(*args)))
-    d.sleep(0)
-    return answer[0]
 
 
 @pytest.fixture(params=["top-level code", "task", "callback"])

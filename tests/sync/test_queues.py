@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import dangagreen as d
 from dangagreen.sync.queues import _undo_pop, _undo_push
+from tests.helpers import results, spawn_all
 
 ALL = (d.Queue, d.LifoQueue, d.PriorityQueue)
 
@@ -28,28 +29,6 @@ def full(loop):
     q = d.Queue(1)
     q.put_nowait("old")
     return q
-
-
-def attempt(function, *args):
-    """What it returns, or the exception that it raises."""
-    try:
-        return function(*args)
-    except Exception as error:
-        return error
-
-
-def spawn_all(function, arguments):
-    """A task that attempts it for each of the arguments, all parked."""
-    tasks = [d.spawn(attempt, function, argument) for argument in arguments]
-    d.sleep(0)
-    assert all(task.waits_for for task in tasks)
-    return tasks
-
-
-def results(tasks):
-    for task in tasks:
-        task.join(1)
-    return [task.result() for task in tasks]
 
 
 def drain(q):

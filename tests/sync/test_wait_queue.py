@@ -11,6 +11,7 @@ import pytest
 import dangagreen as d
 from dangagreen.green.sched import Waiter
 from dangagreen.sync.wait_queue import WaitQueue
+from tests.helpers import in_callback
 
 pytestmark = pytest.mark.in_order  # of spawning: who waits first is served first
 
@@ -147,12 +148,6 @@ def waiters(kind, number, log, timeout=None):
                 kind.done()
 
     return [d.spawn(work, me) for me in range(number)]
-
-
-def in_callback(loop, call, *args):
-    """Call it from the loop itself. What it raises is reported."""
-    loop.call_soon(call, *args)
-    d.sleep(0)
 
 
 # -- order

@@ -1,0 +1,217 @@
+"""connect: addresses and names, several of them, what it raises, and what is left of one that was given up."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+
+import pytest
+
+import dangagreen as d
+from dangagreen.net import connecting
+from tests.helpers import ask, echo_lines
+
+
+def test_connect_refused_names_the_address(real_loop, free_address):
+    with pytest.raises(ConnectionRefusedError, match=str(free_address[1])):
+        d.connect(free_address)
+
+
+def test_connect_times_out_and_leaks_nothing(deaf_address, real_loop):
+    with pytest.raises(TimeoutError, match=r"0\.05") as caught:
+        d.connect(deaf_address, 0.05)
+    assert str(deaf_address[1]) in str(caught.value)
+
+
+def test_connect_times_out_when_it_should(deaf_address, loop):
+    with pytest.raises(TimeoutError):
+        d.connect(deaf_address, 30)
+    assert loop.clock() == 1030
+
+
+def test_a_cancelled_connect_leaks_nothing(deaf_address, loop):
+    task = d.spawn(d.connect, deaf_address)
+    d.sleep(1)
+    assert "connect" in task.waits_for
+    task.cancel()
+    task.join()
+    with pytest.raises(d.TaskCancelledError):
+        task.result()
+
+
+def test_an_interrupted_connect_leaks_nothing(deaf_address, loop):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    loop.add_timer(1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        d.connect(deaf_address)
+    d.sleep(1)
+    assert loop.clock() == 1002
+
+
+def test_connect_in_several_tasks_at_once(real_loop, served, client):
+    listener = served(echo_lines)
+
+    def talk(number):
+        with d.connect(listener.address, 5) as sock:
+            return ask(sock, b"%d\n" % number)
+
+    tasks = [d.spawn(talk, number) for number in range(20)]
+    for task in tasks:
+        task.join(5)
+    assert [task.result() for task in tasks] == [b"%d\n" % number for number in range(20)]
+
+
+def test_connect_uses_the_socket_class(real_loop, served):
+    class Mine(d.Socket):
+        __slots__ = ()
+
+    with d.connect(served(echo_lines).address, 5, socket_class=Mine) as sock:
+        assert type(sock) is Mine
+        assert ask(sock, b"x\n") == b"x\n"
+
+
+def test_connect_to_a_path_that_is_not_there(real_loop, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nobody"):
+        d.connect(tmp_path / "nobody")
+
+
+def test_connect_to_a_unix_socket_whose_queue_is_full(loop, tmp_path):
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as filler:
+        full.bind(str(tmp_path / "full"))
+        full.listen(0)
+        filler.connect(str(tmp_path / "full"))
+        with pytest.raises(TimeoutError):
+            d.connect(tmp_path / "full", 3)
+        assert 1003 <= loop.clock() < 1004
+        task = d.spawn(d.connect, tmp_path / "full", 100)
+        d.sleep(1)
+        full.accept()[0].close()
+        d.sleep(1)
+        task.result().close()
+
+
+@pytest.mark.parametrize("address", [5, ("127.0.0.1",), None])
+def test_connect_refuses_what_is_no_address(loop, address):
+    with pytest.raises(TypeError, match="address"):
+        d.connect(address)
+
+
+def test_connect_by_host_name(real_loop, served):
+    listener = served(echo_lines)
+    with d.connect(("localhost", listener.address[1]), 5) as sock:
+        assert ask(sock, b"x\n") == b"x\n"
+
+
+def fake_look_up(monkeypatch, answer):
+    """Have names, not numbers, answered by the function."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, port, *args, **kwargs):
+        if host == "some.host" and not kwargs.get("flags", 0) & socket.AI_NUMERICHOST:
+            return answer(port)
+        return real(host, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def entry(address):
+    return socket.AF_INET, socket.SOCK_STREAM, 0, "", address
+
+
+def test_connect_tries_the_addresses_of_a_host_one_after_the_other(real_loop, served, free_address, monkeypatch):
+    listener = served(echo_lines)
+    fake_look_up(monkeypatch, lambda port: [entry(free_address), entry(listener.address)])
+    with d.connect(("some.host", 1), 5) as sock:
+        assert sock.sock.getpeername() == listener.address
+
+
+def test_connect_raises_what_the_look_up_raises(real_loop, monkeypatch):
+    def answer(port):
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    fake_look_up(monkeypatch, answer)
+    with pytest.raises(socket.gaierror, match="no such name"):
+        d.connect(("some.host", 1), 5)
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+def test_a_look_up_that_nobody_waits_for_any_more_does_no_harm(real_loop, monkeypatch, free_address, how):
+    gate = threading.Event()
+
+    def answer(port):
+        gate.wait(5)
+        return [entry(free_address)]
+
+    fake_look_up(monkeypatch, answer)
+    others = set(threading.enumerate())
+    task = d.spawn(lambda: d.connect(("some.host", 1), 0.02 if how == "timeout" else None))
+    d.sleep(0)
+    d.sleep(0)
+    assert "some.host" in task.waits_for
+    if how == "cancel":
+        task.cancel()
+    task.join(5)
+    with pytest.raises(TimeoutError if how == "timeout" else d.TaskCancelledError):
+        task.result()
+    gate.set()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(5)
+    for _ in range(3):
+        d.sleep(0)
+
+
+def test_a_late_look_up_wakes_no_later_wait(real_loop, monkeypatch, free_address):
+    gate = threading.Event()
+    slept = []
+
+    def answer(port):
+        gate.wait(5)
+        return [entry(free_address)]
+
+    def work():
+        with pytest.raises(TimeoutError):
+            d.connect(("some.host", 1), 0.01)
+        gate.set()
+        before = real_loop.clock()
+        d.sleep(0.1)
+        slept.append(real_loop.clock() - before)
+
+    fake_look_up(monkeypatch, answer)
+    others = set(threading.enumerate())
+    task = d.spawn(work)
+    task.join(5)
+    task.result()
+    assert slept[0] >= 0.1
+    for thread in set(threading.enumerate()) - others:
+        thread.join(5)
+
+
+def test_the_timeout_covers_all_addresses_together(deaf_address, loop, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [entry(deaf_address)] * 3)
+    with pytest.raises(TimeoutError):
+        d.connect(("some.host", 1), 10)
+    assert loop.clock() == 1010
+
+
+def test_connect_goes_on_where_the_kernel_lacks_the_family_of_the_first_address(real_loop, served, monkeypatch):
+    listener = served(echo_lines)
+    real = socket.socket
+
+    class Lacking(real):
+        def __init__(self, family=-1, *args, **kwargs):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *args, **kwargs)
+
+    addresses = [(socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, listener.address)]
+    monkeypatch.setattr(connecting, "_addresses", lambda *_: addresses)
+    monkeypatch.setattr(socket, "socket", Lacking)
+    with d.connect(("somehost", 1)) as sock:
+        sock.write_all(b"there\n")
+        assert sock.read_line() == b"there\n"
+    del addresses[1]
+    with pytest.raises(OSError, match=r"cannot connect to \('::1', 1, 0, 0\): Address family"):
+        d.connect(("somehost", 1))
