@@ -12,7 +12,6 @@ import contextlib
 import sys
 from _thread import get_ident
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.sched import Waiter, WaitKind, foreign, scheduler, top_level, wake
 from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN
 
 _CALLS = (True,) * 128  # that need not wait, before the clock is looked at,
@@ -87,7 +87,7 @@ def give_way(task: Waiter, wait: WaitKind) -> None:
     """Parks until everybody else has run once."""
     loop, then = task.loop, None
     if loop.runnable:  # these first, should they be too many for one turn
-        then = partial(loop.ready.append, task.resume)
+        then = OrderedCall(loop.ready.append, task.resume)
         loop.runnable.append(then)
     else:
         loop.ready.append(task.resume)
@@ -185,12 +185,6 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
     finally:
         timer.cancel()
     return None
-
-
-def parked_task(resume: Any) -> Waiter:
-    """The task that a `resume` callable belongs to."""
-    task: Waiter = resume.__self__.task
-    return task
 
 
 def _cannot_park(call: str, no_parking: Any) -> str:

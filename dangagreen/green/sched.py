@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextvars import Context
-from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -82,6 +81,11 @@ class Waiter:
         return "top-level code"
 
     @property
+    def task(self) -> Waiter:
+        """Who reads, where it is parked in a read."""
+        return self
+
+    @property
     def waits_for(self) -> str | None:
         """What the task is parked for, in words; None if it is not parked."""
         if self.wait is None:
@@ -139,6 +143,19 @@ class Waiter:
         raise NotImplementedError
 
 
+class Throw:
+    """A resumption with an error, which waits for its turn."""
+
+    __slots__ = ("error", "task")
+
+    def __init__(self, task: Waiter, error: BaseException) -> None:
+        self.task = task
+        self.error = error
+
+    def __call__(self) -> None:
+        self.task.throw(self.error)
+
+
 class Worker(greenlet):
     """A greenlet that runs one task after another."""
 
@@ -185,10 +202,6 @@ class TopLevel(Waiter):
         self.resume = self._resume
         self.to_hub = self._run_loop
 
-    @property
-    def task(self) -> Waiter:
-        return self
-
     def _resume(self) -> None:
         self._woken = True
         self.wait = None  # so that nobody wakes it again before the turn has ended
@@ -206,7 +219,7 @@ class TopLevel(Waiter):
                 if not self._woken:
                     end_forevers(self.loop)
         except BaseException:  # an interrupt may have come before a resumption that was on its way
-            kept = [call for call in ready if call is not self.resume and getattr(call, "func", None) != self.throw]
+            kept = [call for call in ready if call != self.resume and not (type(call) is Throw and call.task is self)]
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)
@@ -394,7 +407,7 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
         return False
     wait.undo(task.subject, task)
     task.wait = None
-    task.loop.runnable.append(task.resume if error is None else partial(task.throw, error))
+    task.loop.runnable.append(task.resume if error is None else Throw(task, error))
     return True
 
 

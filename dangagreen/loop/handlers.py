@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Protocol
+from typing import Any, Protocol
 
 from dangagreen import checks
 from dangagreen.loop.pollers import READ, WRITE, Poller
@@ -18,12 +18,21 @@ UNREGISTERED = 32  # "the poller does not know this fd": a bit of its own, so th
 PAUSED = UNREGISTERED | READ | WRITE  # nor is it to be told for a while: what is asked for counts as told
 
 
+class Reader(Protocol):
+    """Who is parked in a read of a handler: the waiter itself, or what stands in its place."""
+
+    @property
+    def resume(self) -> Callable[[], object]: ...  # for the loop: there is input, or an end
+    @property
+    def task(self) -> Any: ...  # the waiter, for those who wake it by other ways
+
+
 class Handler(Protocol):
     """What the loop needs of an object that owns a file descriptor."""
 
     fd: int
     closed: bool
-    _reader: Callable[[], object] | None  # wakes the task that is parked in a read
+    _reader: Reader | None  # who is parked in a read
     _watch_read: bool
     _context: Context
     _registered_mask: int
@@ -92,7 +101,7 @@ class FdHandler:
         self.callback = callback
         self.ends = ends  # of the loop's own pair of sockets, which are ours to close
         self.closed = self._watch_read = False
-        self._reader: Callable[[], object] | None = None
+        self._reader: Reader | None = None
         self._context = copy_context()
         self._queue = None
         self._registered_mask = READ

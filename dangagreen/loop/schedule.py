@@ -15,7 +15,7 @@ import weakref
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -29,6 +29,23 @@ from dangagreen.loop.timers import Timer, Timers
 
 _ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
 _WAKES = 3  # attempts to wake the loop
+
+
+class OrderedCall(partial[Any]):
+    """A call that keeps its place among those that wait for their turn, also where a test has tasks run in any order.
+
+    A `partial`, and no class with a `__call__` of its own, since the interpreter makes the call without a frame.
+    """
+
+    __slots__ = ()
+
+
+class ContextCall(OrderedCall):
+    """What `call_soon` was given, to be called in its `context`: what it raises is reported there."""
+
+    __slots__ = ("context",)
+
+    context: Context
 
 
 class _Closed(deque[Callable[[], object]]):
@@ -111,12 +128,18 @@ class Schedule:
             self._check_open("call_soon")
         if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
             checks.function("call_soon", callback, ": write call_soon(f, x) for f(x)")
-        self.ready.append(partial(copy_context().run, callback, *args))
+        context = copy_context()
+        call = ContextCall(context.run, callback, *args)
+        call.context = context
+        self.ready.append(call)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """The same from any thread, or from a signal handler: the one way into a loop from outside."""
         checks.function("call_soon_threadsafe", callback, ": write call_soon_threadsafe(f, x) for f(x)")
-        self.ready.append(partial(copy_context().run, callback, *args))
+        context = copy_context()
+        call = ContextCall(context.run, callback, *args)
+        call.context = context
+        self.ready.append(call)
         handler = self.wakeup_pair
         if handler is not None and not self._awake:
             self._awake = True  # before the byte is on its way: it may be read at once

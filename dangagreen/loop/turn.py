@@ -20,6 +20,7 @@ from dangagreen.loop.handlers import Handler, TaskLayer
 from dangagreen.loop.pollers import READ, Poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.registry import Registry, log
+from dangagreen.loop.schedule import ContextCall
 
 _CALLS_PER_TURN = 64  # and tasks, timers, pending reads: more would keep the others waiting
 _LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is looked at before each eighth of these
@@ -207,7 +208,8 @@ class Turning(Registry):
                 if mask == READ and profile is None:
                     reader = handler._reader
                     if reader is not None:
-                        reader()
+                        resume = reader.resume  # read first and then called, as in `_turn`
+                        resume()
                         continue
                     if handler._watch_read:
                         if (result := handler._context.run(handler.event_read)) is not None:
@@ -260,16 +262,17 @@ class Turning(Registry):
                 self._call_failed(call, error)
 
     def _call_failed(self, call: Callable[[], object], error: Exception) -> None:
-        made_in = getattr(getattr(call, "func", None), "__self__", None)
-        self._report_in(made_in, f"a call_soon callback raised: {call!r}", error)
+        context = call.context if isinstance(call, ContextCall) else None
+        self._report_in(context, f"a call_soon callback raised: {call!r}", error)
 
     def _is_long_since(self, began: float) -> bool:
         """Has one kind of work been done for long? Some of it is done in each turn, however long the rest has taken."""
         return self.clock() - began > LONG_TURN
 
-    def _report_in(self, context: object, message: str, error: Exception) -> None:
+    def _report_in(self, context: Context | None, message: str, error: Exception) -> None:
         """Report in the context of what has failed, if it had one, so that a log line tells whose it was."""
-        context = context if isinstance(context, Context) else copy_context()
+        if context is None:
+            context = copy_context()
         context.run(self.report, ErrorContext(message, error))
 
     def _run_pending_reads(self) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import weakref
 from _thread import get_ident
-from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
-from dangagreen.loop.handlers import PAUSED, UNREGISTERED
+from dangagreen.loop.handlers import PAUSED, UNREGISTERED, Reader
 from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.tracebacks import without_traceback
@@ -78,7 +77,7 @@ class Descriptor:
             raise ValueError(f"{sock!r} is closed: a descriptor needs an open socket")
         self.closed = self._watch_read = self._watch_write = False
         self.close_reason: object = None
-        self._reader: Callable[[], object] | None = None
+        self._reader: Reader | None = None
         self._listener: Any = None  # the listener that accepted it
         self._context: Context = copy_context()
         self._queue: Any = None  # what is to be sent: a list, or a deque where there is much of it

@@ -367,7 +367,7 @@ class CallbackSocket(DangaAliases, Endpoint):
 
     def _readable(self) -> None:
         if self._reader is not None:
-            self._hook("read", self._reader)
+            self._hook("read", self._reader.resume)
         elif self._watch_read and (self._eof < EOF_TOLD or self._buffer):
             self._hook("read", self.event_read)
             if self._timer is not None:  # what it did meanwhile was its own work

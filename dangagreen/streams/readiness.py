@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 
 from dangagreen.errors import BusyError, connection
-from dangagreen.green.parking import parked_task
 from dangagreen.green.sched import Waiter, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.sockets.sock import CallbackSocket
@@ -18,19 +17,15 @@ from dangagreen.tracebacks import without_traceback
 
 
 class ReadyWaiter:
-    """In the place of a parked reader: it wakes the task, which then looks for itself, instead of resuming it."""
+    """In the place of a parked reader: to resume it wakes its `task`, which then looks for itself."""
 
     __slots__ = ("task",)
 
     def __init__(self, task: Waiter) -> None:
         self.task = task
 
-    def __call__(self) -> None:
+    def resume(self) -> None:
         wake(self.task)
-
-    @property
-    def __self__(self) -> ReadyWaiter:  # as of the bound method that a reader is
-        return self
 
 
 class SelectableSocket(CallbackSocket):
@@ -86,9 +81,10 @@ class SelectableSocket(CallbackSocket):
             self._give_up_wait()
 
     def _busy(self, task: Waiter) -> BusyError:
-        reader = parked_task(self._reader)
-        return BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader.name!r} is reading from it")
+        assert self._reader is not None
+        reader = self._reader.task.name
+        return BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader!r} is reading from it")
 
     def _release_reader(self) -> None:
         if isinstance(self._reader, ReadyWaiter):  # it finds the end by reading
-            self._reader()
+            self._reader.resume()

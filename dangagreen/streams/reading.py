@@ -15,7 +15,7 @@ from itertools import islice
 
 from dangagreen import checks
 from dangagreen.errors import ClosedError, IncompleteReadError, LimitError, peer_of
-from dangagreen.green.parking import checkpoint, park, parked_task, parks
+from dangagreen.green.parking import checkpoint, park, parks
 from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
@@ -273,7 +273,7 @@ class ReadingSocket(SelectableSocket):
             self._last_activity = loop.now
         else:
             self._begin_wait()
-        self._reader = task.resume
+        self._reader = task
         if not self._registered_mask & READ:
             self._need_input()
         if not self._sequential and not self._watch_read:
@@ -364,7 +364,7 @@ class ReadingSocket(SelectableSocket):
     def _release_reader(self) -> None:
         super()._release_reader()
         if self._reader is not None:
-            wake(parked_task(self._reader), ClosedError(self, self.close_reason))
+            wake(self._reader.task, ClosedError(self, self.close_reason))
 
 
 def _up_to(separator: bytes) -> str:
@@ -372,7 +372,7 @@ def _up_to(separator: bytes) -> str:
 
 
 def _stop_reading(sock: ReadingSocket, task: Waiter) -> None:
-    if sock._reader is not task.resume:
+    if sock._reader is not task:
         return
     sock._reader = None
     if sock._timer is not None:

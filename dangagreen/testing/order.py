@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
-from functools import partial
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
 
-from dangagreen.green.sched import Worker
+from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import Loop
+from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.timers import Timer, Timers
 
 Call = Callable[[], object]
@@ -34,7 +32,7 @@ class ShuffledQueue(deque[Call]):
     def popleft(self) -> Call:
         if self._round <= 0:
             self._round = len(self)
-            places = [place for place, call in enumerate(self) if _is_task(call)]
+            places = [place for place, call in enumerate(self) if not isinstance(call, OrderedCall)]
             tasks = [self[place] for place in places]
             self._random.shuffle(tasks)
             for place, task in zip(places, tasks, strict=True):
@@ -50,10 +48,11 @@ class ShuffledQueue(deque[Call]):
 class ShuffledTimers(Timers):
     """Timers, where it is random which of several tasks that sleep until the same moment wakes first."""
 
-    __slots__ = ("_moment", "_random")
+    __slots__ = ("_loop", "_moment", "_random")
 
-    def __init__(self, owner: Loop, random: Random) -> None:
-        super().__init__(owner)
+    def __init__(self, loop: Loop, random: Random) -> None:
+        super().__init__(loop)
+        self._loop = loop
         self._random = random
         self._moment = -math.inf  # the deadline of those that were shuffled last
 
@@ -70,11 +69,12 @@ class ShuffledTimers(Timers):
         while heap and heap[0][0] == deadline:
             if (number := heappop(heap)[1]) in pending:
                 numbers.append(number)
-        sleepers = [pending[number] for number in numbers if _is_sleeper(pending[number])]
+        slept_on = {task.subject for task in scheduler(self._loop).tasks if isinstance(task.subject, Timer)}
+        sleepers = [timer for number in numbers if (timer := pending[number]) in slept_on]
         self._random.shuffle(sleepers)
         for number in numbers:
             heappush(heap, (deadline, number))
-            if _is_sleeper(pending[number]):
+            if pending[number] in slept_on:
                 pending[number] = timer = sleepers.pop()
                 timer._number = number
 
@@ -84,12 +84,3 @@ def shuffle_tasks(loop: Loop, random: Random) -> None:
     loop.ready = ShuffledQueue(random)
     loop.runnable = ShuffledQueue(random)
     loop.timers = ShuffledTimers(loop, random)
-
-
-def _is_task(call: Any) -> bool:
-    """Does it start or resume a task? Otherwise it was made by call_soon, or stands for the place of a sleep(0)."""
-    return not isinstance(call, partial) or not isinstance(getattr(call.func, "__self__", None), (Context, deque))
-
-
-def _is_sleeper(timer: Timer) -> bool:
-    return isinstance(getattr(timer.callback, "__self__", None), Worker)
