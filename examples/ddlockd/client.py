@@ -39,13 +39,13 @@ class Client(Connection):
     def answer_lines(self, data: bytes = b"") -> Request | None:
         """Answer the complete lines, in one write. The first that may have to wait is returned instead, and ends it."""
         *lines, self.rest = (self.rest + data).split(b"\n")
-        dialogue, replies = None, []
+        dialogues, dialogue, replies = self.dialogues, None, []
         for number, line in enumerate(lines, 1):
             if len(line) > self.line_limit:
                 self.rest = line
                 break
             command, arguments = parse(line)
-            if command in self.dialogues:
+            if command in dialogues:
                 dialogue = command, arguments
                 self.rest = b"\n".join([*lines[number:], self.rest])
                 break

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from miniredis.commands import keys as key_commands
 from miniredis.commands import strings
 from miniredis.portions import in_portions
 from programs import SECONDS, Program
+from sites import Quiet
 
 
 @pytest.fixture
@@ -104,3 +107,22 @@ def client(miniredis: list[int], request: pytest.FixtureRequest) -> Iterator[red
     """The redis package's, of a miniredis of its own, by either protocol."""
     with redis.Redis(port=miniredis[0], protocol=request.param, socket_timeout=SECONDS, client_name="test") as client:
         yield client
+
+
+# -- the crawler
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a server, and the directory that it serves."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = lambda *arguments: Quiet(*arguments, directory=str(folder))  # noqa: E731
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/", folder
+        finally:
+            server.shutdown()
+            thread.join()

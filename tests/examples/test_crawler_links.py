@@ -1,4 +1,4 @@
-"""examples/crawler_links.py: what a browser would follow. Expected values are those of the HTML and URL standards."""
+"""What a browser would follow. Expected values are those of the HTML and URL standards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from crawler_links import LONGEST_TAG, PIECE, Page, decoder, encoding, links, media_type, resolve, same_site
+from crawler.links import LONGEST_TAG, PIECE, Page, decoder, encoding, links, media_type, resolve, same_site
 
 HERE = "http://h/dir/page"
 

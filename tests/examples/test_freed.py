@@ -9,9 +9,9 @@ import struct
 import pytest
 
 import chat
-import crawler
 import dangagreen as d
 import echo
+from crawler.crawl import Crawl, follow_links
 from dangagreen.sockets.descriptor import Descriptor
 from ddlockd.client import Client
 from miniredis.clients import Client as RedisClient
@@ -117,8 +117,8 @@ def test_a_connection_of_the_crawler_is_freed(loop, run_until, run_turns, uncoll
                 sock.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\n")
 
     listener = d.serve(LOCAL, page)
-    crawl = crawler.Crawl(10, 10_000, 1, 5.0)
-    task = d.spawn(crawler.main, crawl, ["http://{}:{}/".format(*listener.address)], 2, 5.0)
+    crawl = Crawl(10, 10_000, 1, 5.0)
+    task = d.spawn(follow_links, crawl, ["http://{}:{}/".format(*listener.address)], 2, 5.0)
     run_until(lambda: task.done)
     for _ in range(20):
         run_turns(3)
