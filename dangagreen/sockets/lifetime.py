@@ -158,16 +158,18 @@ class Lifetime(WriteQueue):
         """
         if not self._write_closed & MUTE:
             self.loop.check_thread("write_eof")
-            try:
-                self._after_the_queue(self._end_writing)
-            finally:  # what was queued may raise
-                self._write_closed = MUTE
+            self._write_closed = MUTE  # before the queue leaves: what is written from within that comes after the end
+            self._after_the_queue(self._end_writing)
 
     def _end_writing(self) -> None:
+        """The queue has left: send the FIN. A lingering close is over if the peer has ended before."""
+        if self._finishing and self._eof:
+            return self.close()
         try:
             self._shut_writing(self._end_writing)
         except OSError as error:
             self._write_failed(self._cause(error))
+        return None
 
     def _tell_the_end(self) -> None:
         try:
@@ -227,9 +229,10 @@ class Lifetime(WriteQueue):
         if self._timer is not None:
             self._timer.cancel()
         try:
-            self._after_the_queue(self._shut_down)
+            if not self._write_closed & MUTE:  # else write_eof() has sent the FIN, or queued it
+                self._write_closed = MUTE
+                self._after_the_queue(self._end_writing)
         finally:  # what was queued may raise
-            self._write_closed = MUTE
             if not self.closed:
                 self._linger()
                 self._hear_the_end()
@@ -268,22 +271,9 @@ class Lifetime(WriteQueue):
             before = self._linger_budget
             self._late_events(READ | WRITE)
 
-    def _shut_down(self) -> None:
-        if self._eof:
-            return self.close()
-        try:
-            done = self._shut_writing(self._shut_down)
-        except OSError as error:
-            return self.close(self._cause(error))
-        if done:
-            self._drop_queue()
-            if self._drain_waiters:
-                self._wake_writers()
-        return None
-
     def _late_events(self, mask: int) -> None:
         """What the loop reports while finishing: room for the rest of the reply, and input that nobody wants."""
-        if mask & WRITE:
+        if mask & ~READ:  # after a hang-up as well, of which no WRITE need tell
             self._try_again()
         if self.closed or not mask & ~WRITE:
             return None
@@ -295,7 +285,7 @@ class Lifetime(WriteQueue):
             return None if self._is_short_of_memory(error) else self.close(error)
         self._linger_budget += len(late)
         if not late:
-            self._eof = EOF_MET
+            self._eof = self._eof or EOF_MET
             if self._queue is None:
                 self.close()
             else:

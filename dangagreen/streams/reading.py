@@ -349,7 +349,7 @@ class ReadingSocket(SelectableSocket):
         if self._reader is not None:
             raise self._busy(task)
         if self.closed:
-            self._eof = EOF_MET
+            self._eof = self._eof or EOF_MET
         if self._eof and self._read_error is not None:  # before that there may be input that came before it
             raise without_traceback(self._read_error)
 

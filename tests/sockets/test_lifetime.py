@@ -5,6 +5,7 @@ import pytest
 
 from dangagreen import Socket
 from dangagreen.loop.pollers import ERR
+from dangagreen.sockets.states import EOF_TOLD
 
 
 class Server(Socket):
@@ -584,6 +585,64 @@ def test_finish_after_write_eof_closes_when_the_peer_has_ended(loop, wires, run_
     run_turns(3)
     assert one.closed
     assert one.close_reason is None
+
+
+@pytest.mark.parametrize("queued", [3, 15], ids=["all is sent", "some is queued"])
+def test_finish_after_write_eof_is_a_clean_end_when_the_peer_ended_meanwhile(queued, loop, wires, run_turns):
+    """A second shutdown(2) would be refused by ENOTCONN once both FINs were exchanged."""
+    sock, peer = wires(10)
+    one = Reader(sock)
+    one.write(b"x" * queued)
+    one.write_eof()
+    peer.shutdown(socket.SHUT_WR)
+    one.finish()
+    for _ in range(2):
+        peer.recv(100)
+        run_turns(2)
+    assert one.closed
+    assert one.close_reason is None
+    assert one._write_error is None
+
+
+@pytest.mark.parametrize("end", [Socket.write_eof, Socket.finish])
+def test_what_a_hook_writes_while_the_end_leaves_goes_nowhere(end, loop, wires, run_turns):
+    class Source(Reader):
+        """Writes more whenever there is room."""
+
+        __slots__ = ()
+        high_water, low_water = 100, 10
+
+        def on_low_water(self):
+            self.write(b"more")
+
+    sock, peer = wires()
+    one = Source(sock)
+    one.watch_read(True)
+    one.write_soon(b"x" * 200)
+    end(one)
+    assert peer.recv(1000) == b"x" * 200
+    assert peer.recv(1000) == b""
+    assert one._write_error is None
+    peer.send(b"still")
+    run_turns(2)
+    assert one.data == (b"still" if end is Socket.write_eof else b"")
+    peer.close()
+    run_turns(2)
+
+
+def test_an_end_that_was_told_stays_told_while_finishing(loop, wires, run_turns):
+    sock, peer = wires(10, family=socket.AF_UNIX)
+    one = Reader(sock)
+    one.watch_read(True)
+    peer.shutdown(socket.SHUT_WR)
+    one.write(b"x" * 15)
+    run_turns(2)
+    assert one._eof == EOF_TOLD
+    one.finish()
+    peer.shutdown(socket.SHUT_RD)  # a hang-up, while something is queued still
+    run_turns(2)
+    assert one.closed
+    assert one._eof == EOF_TOLD
 
 
 def test_a_failing_shutdown_is_a_failed_write(loop, wires, run_turns):

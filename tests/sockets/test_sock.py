@@ -11,6 +11,7 @@ import pytest
 
 from dangagreen import BusyError, ClosedError, Loop, Socket
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
+from dangagreen.sockets.states import BY_PEER
 from dangagreen.testing import BLOCK
 from tests.helpers import reset
 
@@ -937,6 +938,27 @@ def test_a_reset_noticed_by_a_write_closes(real_loop, tcp_pair, run_turns):
         assert one.write(b"x") is True
     run_turns(3)
     assert one.closed
+
+
+@pytest.mark.parametrize("end", ["close", "steal_socket"])
+def test_the_usual_event_hup_and_event_err_do_nothing_after_an_end(end, loop, wires, run_turns):
+    class Ends(Reader):
+        __slots__ = ()
+
+        def event_hup(self):
+            getattr(self, end)()
+            super().event_hup()
+            super().event_err()
+
+    sock, peer = wires()
+    one = Ends(sock)
+    one.watch_read(True)
+    peer.hang_up()
+    run_turns(3)
+    assert one.calls == ["read", None, "hup", "err"]
+    assert one.closed
+    assert not one._hangup_state & BY_PEER
+    sock.close()
 
 
 # -- the order of events
