@@ -127,6 +127,74 @@ SCOPES = {
 any_scope = pytest.mark.parametrize("scope_of", SCOPES.values(), ids=SCOPES)
 
 
+# -- sockets in callback style
+
+
+class Reader(d.Socket):
+    """Reads `size` bytes at each event_read; notes the calls of its hooks, and each None."""
+
+    __slots__ = ("calls", "data", "size")
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.calls = []
+        self.data = b""
+        self.size = 4096
+
+    def event_read(self):
+        self.calls.append("read")
+        data = self.read(self.size)
+        if data is None:
+            self.calls.append(None)
+        else:
+            self.data += data
+
+    def event_hup(self):
+        self.calls.append("hup")
+        super().event_hup()
+
+    def event_err(self):
+        self.calls.append("err")
+        super().event_err()
+
+
+class Collector(d.Socket):
+    """Reads what there is, and ends when its peer does; `others` is the test's own."""
+
+    __slots__ = ("calls", "data", "others")
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.calls = []
+        self.data = b""
+        self.others = []
+
+    def event_read(self):
+        self.calls.append("read")
+        data = self.read(65536)
+        if data is None:
+            self.close("the end")
+        else:
+            self.data += data
+
+
+class Recording:
+    """In front of a poller: counts the turns in which `fd` had events."""
+
+    def __init__(self, poller, fd):
+        self.poller = poller
+        self.fd = fd
+        self.busy = 0
+
+    def __getattr__(self, name):
+        return getattr(self.poller, name)
+
+    def wait(self, timeout):
+        events = self.poller.wait(timeout)
+        self.busy += any(fd == self.fd for fd, _ in events)
+        return events
+
+
 # -- the other end
 
 
@@ -265,3 +333,18 @@ def ask(sock, request):
     """Send a line and read the answer."""
     sock.write_all(request)
     return sock.read_line()
+
+
+# -- functions whose call runs nothing
+
+
+async def coroutine_function(*_args):
+    raise AssertionError("this never runs")
+
+
+def generator_function(*_args):
+    yield
+
+
+async def async_generator(*_args):
+    yield

@@ -1,3 +1,5 @@
+"""The errors: what they carry, pickles and copies, which means what."""
+
 import copy
 import errno
 import pickle

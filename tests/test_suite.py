@@ -1,7 +1,8 @@
-"""The tests themselves: they can be run in any order and in several processes, and say what they need."""
+"""The tests themselves: a file for each module, any order, several processes, and each says what it needs."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+PACKAGE = ROOT / "dangagreen"
+
+WITHOUT = {"sockets/states": "constants, which do nothing by themselves"}  # modules that need no test file, and why
 
 
 def run(*options: str, before: str = "", **environment: str) -> str:
@@ -23,6 +27,20 @@ def run(*options: str, before: str = "", **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+def test_each_module_has_a_test_file_of_its_name():
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")]
+    without = {
+        str(path.with_suffix("")) for path in modules if not (TESTS / path.parent / f"test_{path.name}").exists()
+    }
+    assert without <= set(WITHOUT)
+
+
+def test_each_test_file_says_in_its_first_line_what_it_is_about():
+    """Those of no module above all, which are about something that spans several."""
+    silent = [path.name for path in TESTS.rglob("test_*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
 
 
 def test_no_id_holds_an_address(request):

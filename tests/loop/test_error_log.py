@@ -1,3 +1,5 @@
+"""What the default on_error logs, and what it leaves out when there is too much of the same."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Fds without an object: served with their event bits, replaced, taken out, failed."""
+
 import os
 
 import pytest

@@ -1,3 +1,5 @@
+"""Every poller: the same five calls, the same events."""
+
 import os
 import select
 import socket

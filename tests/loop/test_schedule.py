@@ -1,3 +1,5 @@
+"""call_soon, call_soon_threadsafe, and the loops of other threads."""
+
 import contextvars
 import os
 import signal
@@ -10,19 +12,7 @@ import pytest
 import dangagreen
 from dangagreen import ForeignThreadError, Loop, Socket, current_loop
 from dangagreen.loop.loop import here
-
-
-class Collector(Socket):
-    """Reads what there is."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, sock, loop=None):
-        super().__init__(sock, loop)
-        self.data = b""
-
-    def event_read(self):
-        self.data += self.read(65536) or b""
+from tests.helpers import Reader
 
 
 def test_call_soon_runs_calls_in_order_and_those_added_meanwhile_in_the_next_turn(loop, run_turns):
@@ -47,7 +37,7 @@ def test_a_call_soon_that_goes_on_for_ever_does_not_starve_sockets_and_timers(lo
             peer.send(b"x")
 
     sock, peer = wires()
-    collector = Collector(sock)
+    collector = Reader(sock)
     collector.watch_read(True)
     loop.call_soon(again)
     advance(1)
@@ -58,7 +48,7 @@ def test_callbacks_run_in_the_context_they_were_made_in(loop, wires, run_turns, 
     variable = contextvars.ContextVar("variable", default="none")
     seen = []
 
-    class Watching(Collector):
+    class Watching(Reader):
         __slots__ = ()
 
         def event_read(self):
@@ -79,7 +69,7 @@ def test_callbacks_run_in_the_context_they_were_made_in(loop, wires, run_turns, 
 @pytest.mark.parametrize("days", [30, 365, 365000, float("inf")])
 def test_a_timer_far_ahead_does_not_break_the_wait(days, real_loop, unix_pair, run_turns):
     sock, peer = unix_pair()
-    one = Collector(sock)
+    one = Reader(sock)
     one.watch_read(True)
     run_turns(1)
     peer.send(b"x")
@@ -144,7 +134,7 @@ def test_what_changes_state_raises_in_a_foreign_thread_and_names_both(call, loop
     made = []
     real = socket.socket
     monkeypatch.setattr(socket, "socket", lambda *args: made.append(real(*args)) or made[-1])
-    one = Collector(wires()[0])
+    one = Reader(wires()[0])
     error = in_thread(lambda: call(one), "the intruder")
     for sock in made:
         sock.close()
@@ -155,7 +145,7 @@ def test_what_changes_state_raises_in_a_foreign_thread_and_names_both(call, loop
 
 
 def test_a_write_that_would_queue_raises_in_a_foreign_thread(loop, wires):
-    one = Collector(wires(4)[0])
+    one = Reader(wires(4)[0])
     one.write(b"12345")
     assert one.unsent == 1
     assert isinstance(in_thread(lambda: one.write(b"6")), ForeignThreadError)
@@ -163,7 +153,7 @@ def test_a_write_that_would_queue_raises_in_a_foreign_thread(loop, wires):
 
 
 def test_a_first_write_that_the_kernel_does_not_take_whole_raises_in_a_foreign_thread(loop, wires):
-    one = Collector(wires(4)[0])
+    one = Reader(wires(4)[0])
     assert isinstance(in_thread(lambda: one.write(b"12345")), ForeignThreadError)
 
 

@@ -1,3 +1,5 @@
+"""SIGINT: who may be interrupted where, and by which thread the handler is called anew."""
+
 import signal
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""Timers: order, cancelling, what is let go of, and the heap."""
+
 import contextvars
 import sys
 import time

@@ -483,30 +483,6 @@ def test_a_busy_connection_does_not_wait_for_its_peer(loop, served, attach):
     listener.close()
 
 
-def test_a_busy_that_nobody_has_any_more_is_released_and_complained_of(loop, served, attach):
-    listener = served(Echo)
-    sock, client = attach(listener)
-    with pytest.warns(ResourceWarning, match="was dropped and not released"):
-        sock.busy()
-    assert sock.idle
-    client.close()
-    listener.close()
-
-
-def test_busy_belongs_to_the_thread_of_the_loop(loop, served, attach, in_thread):
-    listener = served(Echo)
-    sock, client = attach(listener)
-    with pytest.raises(d.ForeignThreadError):
-        in_thread(sock.busy)
-    hold = sock.busy()
-    with pytest.raises(d.ForeignThreadError):
-        in_thread(hold.release)
-    hold.release()
-    assert sock.idle
-    client.close()
-    listener.close()
-
-
 def two_steps(sock):
     """Requests of a head and a body, each a line; the first of a connection takes ten seconds."""
     seconds = 10

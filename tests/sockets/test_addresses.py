@@ -1,3 +1,5 @@
+"""Addresses: which are taken, what is said of others, paths of Unix sockets."""
+
 import errno
 import os
 import pathlib

@@ -1,8 +1,8 @@
-import gc
+"""Danga::Socket's own names, and post-loop callbacks."""
+
 import logging
 import os
 import re
-import weakref
 
 import pytest
 
@@ -59,23 +59,6 @@ def test_the_camel_case_names_do_the_same(loop, wires):
     assert Reader.WatchedSockets() == 0
 
 
-def test_the_descriptor_map_is_a_copy_and_counts_what_is_registered(loop, wires):
-    ones = [Reader(wires()[0]) for _ in range(3)]
-    assert Socket.watched_sockets() == 3
-    Socket.descriptor_map().clear()
-    assert Socket.descriptor_map() == {one.fd: one for one in ones}
-    ones[1].close()
-    assert Socket.descriptor_map() == {one.fd: one for one in ones[::2]}
-    assert Socket.watched_sockets() == 2
-
-
-def test_the_loops_own_descriptors_are_not_in_the_map(real_loop, run_turns):
-    run_turns(1)
-    assert Socket.watched_sockets() == 0
-    assert Socket.descriptor_map() == {}
-    assert Socket.other_fds() == {}
-
-
 def test_have_epoll_tells_which_poller_the_loop_has(real_loop, poller_class):
     assert Socket.have_epoll() is (poller_class.__name__ == "EpollPoller")
 
@@ -89,49 +72,6 @@ def test_debug_msg_goes_to_the_log(loop, caplog):
     caplog.clear()
     Socket.DebugMsg("as in Perl, %s\n", "without a blank line")
     assert caplog.messages == ["as in Perl, without a blank line"]
-
-
-# -- the loop's timeout
-
-
-def test_a_loop_timeout_is_the_longest_that_a_turn_waits(loop):
-    Socket.set_loop_timeout(250)
-    start, turns = loop.time(), iter(range(10))
-    loop.run(lambda: next(turns, None) is None)
-    assert loop.time() - start == pytest.approx(11 * 0.25)
-
-
-def test_a_loop_timeout_of_zero_does_not_wait(loop):
-    Socket.set_loop_timeout(0)
-    timer = loop.add_timer(100, lambda: None)
-    start, turns = loop.time(), iter(range(10))
-    loop.run(lambda: next(turns, None) is None)
-    assert loop.time() == start
-    timer.cancel()
-
-
-def test_a_loop_timeout_of_minus_one_waits_without_limit(loop):
-    Socket.set_loop_timeout(0)
-    Socket.set_loop_timeout(-1)
-    waits, fired = loop.poller.waits, []
-    loop.add_timer(100, lambda: fired.append(loop.time()))
-    loop.run(lambda: bool(fired))
-    assert loop.poller.waits - waits == 1
-
-
-def test_a_loop_timeout_beyond_the_next_timer_does_not_delay_it(loop):
-    Socket.set_loop_timeout(60_000)
-    start, fired = loop.time(), []
-    loop.add_timer(1, lambda: fired.append(loop.time() - start))
-    loop.run(lambda: bool(fired))
-    assert fired == [1]
-
-
-def test_a_loop_timeout_on_every_real_poller(real_loop):
-    Socket.set_loop_timeout(2)
-    start, turns = real_loop.time(), iter(range(4))
-    real_loop.run(lambda: next(turns, None) is None)
-    assert 0.01 <= real_loop.time() - start < 1
 
 
 # -- post-loop callbacks
@@ -298,35 +238,6 @@ def test_the_maps_of_post_loop_callbacks_are_made_once_a_turn_and_only_for_those
     loop.object_callbacks.clear()
 
 
-@pytest.mark.parametrize("end", ["replaced", "raised", "reset"])
-def test_the_callable_of_an_fd_that_is_not_watched_any_more_is_let_go_of(real_loop, run_turns, take_errors, end):
-    class Told:
-        def __call__(self, _mask):
-            raise KeyError("told")
-
-    one, other = os.pipe()
-    told = Told()
-    held = weakref.ref(told)
-    Socket.add_other_fds({one: told})
-    del told
-    if end == "replaced":
-        Socket.other_fds({})
-    elif end == "raised":
-        os.write(other, b"x")
-        run_turns(2)
-        assert len(take_errors()) == 1
-    else:
-        real_loop.reset()
-    gc.disable()
-    try:
-        assert held() is None
-    finally:
-        gc.enable()
-    assert Socket.other_fds() == {}
-    os.close(one)
-    os.close(other)
-
-
 def test_enabling_profiling_forgets_what_was_measured(loop, wires, run_turns):
     class Profiled(Socket):
         __slots__ = ()
@@ -346,47 +257,3 @@ def test_enabling_profiling_forgets_what_was_measured(loop, wires, run_turns):
         assert Socket.ProfilingData()["Profiled-read"][2] == calls
     Socket.DisableProfiling()
     sock.close()
-
-
-def test_one_fd_is_taken_out_and_the_others_stay(real_loop, unix_pair, run_turns):
-    seen = []
-    (one, one_far), (two, two_far) = unix_pair(), unix_pair()
-    Socket.add_other_fds({one.fileno(): lambda _: seen.append("one"), two.fileno(): lambda _: seen.append("two")})
-    one_far.send(b"x")
-    two_far.send(b"x")
-    Socket.remove_other_fd(one.fileno())
-    Socket.remove_other_fd(one.fileno())
-    Socket.remove_other_fd(99999)
-    run_turns(1)
-    assert seen == ["two"]
-    assert list(Socket.other_fds()) == [two.fileno()]
-    real_loop.remove_other_fd(two.fileno())
-    run_turns(1)
-    assert seen == ["two"]
-
-
-def test_a_number_that_comes_back_after_it_was_closed_behind_our_back_is_watched_anew(real_loop, unix_pair, run_turns):
-    seen = []
-    (one, _one_far), (two, two_far) = unix_pair(), unix_pair()
-    number = one.fileno()
-    Socket.add_other_fds({number: lambda _: seen.append("one")})
-    one.close()
-    os.dup2(two.fileno(), number)
-    try:
-        Socket.add_other_fds({number: lambda _: seen.append("two")})
-        two_far.send(b"x")
-        run_turns(1)
-        assert seen == ["two"]
-        Socket.remove_other_fd(number)
-    finally:
-        os.close(number)
-
-
-def test_one_that_was_closed_before_it_was_taken_out_is_forgotten(real_loop, unix_pair, run_turns):
-    one, _far = unix_pair()
-    Socket.add_other_fds({one.fileno(): print})
-    number = one.fileno()
-    one.close()
-    Socket.remove_other_fd(number)
-    assert Socket.other_fds() == {}
-    run_turns(1)

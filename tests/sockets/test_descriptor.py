@@ -1,40 +1,12 @@
+"""A descriptor: registration, interest, close."""
+
 import socket
 
 import pytest
 
 from dangagreen import Socket
 from dangagreen.sockets.descriptor import Descriptor
-
-
-class Reader(Socket):
-    __slots__ = ("calls", "data")
-
-    def __init__(self, sock, loop=None):
-        super().__init__(sock, loop)
-        self.calls = []
-        self.data = b""
-
-    def event_read(self):
-        self.calls.append("read")
-        self.data += self.read(65536) or b""
-
-
-class Recording:
-    """In front of a poller: counts the turns in which `fd` had events."""
-
-    def __init__(self, poller, fd):
-        self.poller = poller
-        self.fd = fd
-        self.busy = 0
-
-    def __getattr__(self, name):
-        return getattr(self.poller, name)
-
-    def wait(self, timeout):
-        events = self.poller.wait(timeout)
-        self.busy += any(fd == self.fd for fd, _ in events)
-        return events
-
+from tests.helpers import Reader, Recording
 
 # -- registration
 
@@ -58,13 +30,6 @@ def test_a_closed_os_socket_is_refused(loop):
     with pytest.raises((ValueError, OSError)):
         Reader(sock)
     assert Socket.watched_sockets() == 0
-
-
-def test_registering_a_number_twice_raises_and_names_the_owner(loop, tcp_pair):
-    sock, _ = tcp_pair()
-    Reader(sock)
-    with pytest.raises(ValueError, match="Reader"):
-        Reader(sock)
 
 
 def test_a_closed_socket_stays_in_the_map_until_the_turn_ends_and_then_goes(loop, wires, run_turns):
@@ -190,7 +155,7 @@ def test_a_close_that_is_overridden_is_called_for_every_end(loop, wires, run_tur
     advance(6)
     assert hung_up.closed
     assert idle.closed
-    assert hung_up.calls == ["the peer hung up"]
+    assert hung_up.calls == ["hup", "the peer hung up"]
     assert "idle" in idle.calls[0]
 
 

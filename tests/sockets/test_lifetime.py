@@ -1,3 +1,5 @@
+"""finish and write_eof, how long a peer is waited for, idle time and lifetime, what a stall of the process means."""
+
 import socket
 import struct
 

@@ -1,3 +1,5 @@
+"""SO_LINGER: a linger time that a socket has of its own neither stops the loop nor cuts off what is queued."""
+
 import socket
 import struct
 import time

@@ -1,3 +1,5 @@
+"""Listeners: accepting, pausing when descriptors run out, limits, closing."""
+
 import errno
 import logging
 import os

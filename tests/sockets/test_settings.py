@@ -1,3 +1,5 @@
+"""Settings of sockets and classes: which may be assigned, when they are checked, who has their own."""
+
 import math
 import sys
 from itertools import islice

@@ -1,7 +1,7 @@
+"""The socket of callback style: reading, pushing back, hang-ups and resets, the order of events, stealing."""
+
 import errno
-import logging
 import platform
-import re
 import socket
 import subprocess
 import sys
@@ -13,35 +13,7 @@ from dangagreen import BusyError, ClosedError, Loop, Socket
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.sockets.states import BY_PEER
 from dangagreen.testing import BLOCK
-from tests.helpers import reset
-
-
-class Reader(Socket):
-    """Reads `size` bytes at each event_read; notes the calls of its hooks, and each None."""
-
-    __slots__ = ("calls", "data", "size")
-
-    def __init__(self, sock, loop=None):
-        super().__init__(sock, loop)
-        self.calls = []
-        self.data = b""
-        self.size = 4096
-
-    def event_read(self):
-        self.calls.append("read")
-        data = self.read(self.size)
-        if data is None:
-            self.calls.append(None)
-        else:
-            self.data += data
-
-    def event_hup(self):
-        self.calls.append("hup")
-        super().event_hup()
-
-    def event_err(self):
-        self.calls.append("err")
-        super().event_err()
+from tests.helpers import Reader, Recording, reset
 
 
 class Deaf(Reader):
@@ -54,23 +26,6 @@ class Deaf(Reader):
 
     def event_err(self):
         self.calls.append("err")
-
-
-class Recording:
-    """In front of a poller: counts the turns in which `fd` had events."""
-
-    def __init__(self, poller, fd):
-        self.poller = poller
-        self.fd = fd
-        self.busy = 0
-
-    def __getattr__(self, name):
-        return getattr(self.poller, name)
-
-    def wait(self, timeout):
-        events = self.poller.wait(timeout)
-        self.busy += any(fd == self.fd for fd, _ in events)
-        return events
 
 
 class Scripted:
@@ -1124,99 +1079,6 @@ def test_stealing_in_a_queued_callable_when_everything_was_sent(loop, wires, run
     assert loot == [(sock, b"")]
     idle.write(lambda: loot.append(idle.steal_socket()))
     assert loot[1] == (idle_sock, b"")
-
-
-# -- in words
-
-
-@pytest.mark.parametrize(
-    ("family", "ip", "pattern"),
-    [(socket.AF_INET, "127.0.0.1", r"127\.0\.0\.1:(\d+)"), (socket.AF_INET6, "::1", r"\[::1\]:(\d+)")],
-)
-def test_addresses_of_tcp_sockets(loop, tcp_pair, family, ip, pattern):
-    sock, peer = tcp_pair(family)
-    one = Socket(sock)
-    assert one.peer_ip_string() == one.local_ip_string() == ip
-    assert int(re.fullmatch(pattern, one.peer_addr_string())[1]) == peer.getsockname()[1]
-    assert int(re.fullmatch(pattern, one.local_addr_string())[1]) == sock.getsockname()[1]
-
-
-def test_addresses_of_unix_sockets(loop, peers, tmp_path):
-    path = str(tmp_path / "socket")
-    server, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-    peers.extend((server, client))
-    server.bind(path)
-    server.listen()
-    client.connect(path)
-    accepted = server.accept()[0]
-    peers.append(accepted)
-    one, other = Socket(client), Socket(accepted)
-    assert one.peer_addr_string() == other.local_addr_string() == path
-    assert one.local_addr_string() == other.peer_addr_string() == ""
-    assert one.peer_ip_string() is None
-    assert one.local_ip_string() is None
-
-
-def test_addresses_of_a_closed_socket_are_what_they_were_if_anybody_asked(loop, tcp_pair):
-    asked, not_asked = Socket(tcp_pair()[0]), Socket(tcp_pair()[0])
-    peer, local = asked.peer_addr_string(), asked.local_addr_string()
-    for one in (asked, not_asked):
-        one.close()
-    assert asked.peer_addr_string() == peer
-    assert asked.peer_ip_string() == "127.0.0.1"
-    assert asked.local_addr_string() == local
-    assert not_asked.peer_addr_string() is None
-    assert not_asked.peer_ip_string() is None
-    assert not_asked.local_addr_string() is None
-
-
-def test_as_string_tells_the_class_what_is_watched_the_state_and_the_peer(loop, wires):
-    one = Reader(wires()[0])
-    assert one.as_string() == "Reader(): open to 10.0.0.2:2"
-    one.watch_read(True)
-    one.watch_write(True)
-    assert repr(one) == one.as_string() == "Reader(RW): open to 10.0.0.2:2"
-    one.close()
-    assert repr(one) == "Reader(): closed to 10.0.0.2:2"
-
-
-def test_as_string_of_a_socket_that_was_stolen_or_never_connected(loop, wires, peers):
-    one = Reader(wires()[0])
-    one.steal_socket()
-    assert "closed" in repr(one)
-    sock = socket.socket()
-    peers.append(sock)
-    assert repr(Reader(sock)) == "Reader(): open"
-
-
-def test_debugmsg_and_dump_error_log_with_the_socket_in_words(loop, wires, caplog):
-    one = Reader(wires()[0])
-    one.debugmsg("not now %s", 1)
-    assert caplog.records == []
-    caplog.set_level(logging.DEBUG, "dangagreen")
-    one.debugmsg("now %s of %d", "two", 3)
-    one.debugmsg("a line\n")
-    assert caplog.messages == [f"now two of 3 [{one!r}]", f"a line [{one!r}]"]
-    caplog.clear()
-    one.dump_error("what happened")
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert repr(one) in record.getMessage()
-    assert record.stack_info is not None
-
-
-def test_debugmsg_with_a_percent_sign_in_the_peers_address_is_harmless(loop, peers, tmp_path, caplog):
-    path = str(tmp_path / "100%d")
-    server, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-    peers.extend((server, client))
-    server.bind(path)
-    server.listen()
-    client.connect(path)
-    caplog.set_level(logging.DEBUG, "dangagreen")
-    Socket(client).debugmsg("50%% of %s", "it")
-    Socket(server).dump_error("100% broken")
-    assert "50% of it" in caplog.messages[0]
-    assert path in caplog.messages[0]
 
 
 # -- reads that come up empty

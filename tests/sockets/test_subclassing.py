@@ -1,3 +1,5 @@
+"""What is said to who writes a subclass: names that clash, hooks that never run, slots that are missing."""
+
 import abc
 import dataclasses
 import functools
@@ -12,6 +14,7 @@ import dangagreen as d
 from dangagreen import Socket
 from dangagreen.sockets.settings import Setting
 from dangagreen.sockets.subclassing import _differ_little
+from tests.helpers import async_generator, coroutine_function, generator_function
 
 OURS = sorted(
     {
@@ -143,18 +146,6 @@ def test_arguments_of_a_class_reach_the_classes_that_are_mixed_in():
 
 
 # -- functions that would never run
-
-
-async def coroutine_function(*_args):
-    raise AssertionError("this never runs")
-
-
-def generator_function(*_args):
-    yield
-
-
-async def async_generator(*_args):
-    yield
 
 
 @pytest.mark.parametrize("function", [coroutine_function, generator_function, async_generator])

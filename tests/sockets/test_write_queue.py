@@ -1,3 +1,5 @@
+"""The write queue: order, short writes, callables, write_soon, corking, marks and limits, writers of one's own."""
+
 import array
 import errno
 import os
