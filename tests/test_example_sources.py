@@ -8,6 +8,7 @@ library, it does not hide a private name of that.
 
 import ast
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -178,6 +179,62 @@ def test_no_example_is_named_like_a_module_of_the_standard_library():
     """Nor is what stands in its folder, which Python puts first when the example starts."""
     names = {part for name in SOURCES for part in name.split(".")[:2]}
     assert names & sys.stdlib_module_names == set()
+
+
+def listed(package):
+    """The modules of a package, from the lowest to the highest, as its docstring lists them."""
+    _, _, text = ast.get_docstring(ast.parse(SOURCES[f"{package}.__init__"])).partition("\nThe modules, each of which ")
+    return re.findall(r"^    (\w+) +\S", text, re.MULTILINE)
+
+
+def faults_of_order(package, order, sources):
+    """Which modules have no place in the order, and which import what is not below them."""
+    for name, source in sources.items():
+        part = name.split(".")[1]
+        if part not in order:
+            if part not in ("__init__", "__main__"):
+                yield f"{name} has no place in the list"
+            continue
+        for line, module, _ in imported(ast.parse(source)):
+            top, _, target = f"{module}.".partition(".")
+            target = target.split(".")[0]
+            if top == package and target not in order[: order.index(part)]:
+                yield f"{name}:{line} imports {module}, which is not above it in the list"
+
+
+def of_package(package):
+    return {name: source for name, source in SOURCES.items() if name.startswith(f"{package}.")}
+
+
+PACKAGES = sorted({name.split(".")[0] for name in SOURCES if name.endswith(".__init__")})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_modules_of_a_package_are_in_layers(package):
+    order = listed(package)
+    assert list(faults_of_order(package, order, of_package(package))) == []
+    assert set(order) == {name.split(".")[1] for name in of_package(package)} - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("p.low", "from p.high import x", "imports p.high, which is not above it"),
+        ("p.low", "from p.low import x", "not above it"),
+        ("p.low", "import p.high", "not above it"),
+        ("p.low", "def f():\n    from p import high", "imports p, which"),
+        ("p.high", "from p.other import x", "not above it"),
+        ("p.other", "", "has no place"),
+    ],
+)
+def test_a_module_out_of_order_is_found(name, source, complaint):
+    (fault,) = faults_of_order("p", ["low", "high"], {name: source})
+    assert complaint in fault
+
+
+def test_a_module_in_order_is_not():
+    sources = {"p.__init__": "", "p.__main__": "import p.high", "p.low": "import os", "p.high": "from p.low import x"}
+    assert list(faults_of_order("p", ["low", "high"], sources)) == []
 
 
 def test_there_is_something_to_be_found():

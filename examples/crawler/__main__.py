@@ -5,7 +5,7 @@ import sys
 
 if __name__ == "__main__":
     # Python has put this folder first, where `crawler` is not found, nor `output`: both are in the folder above.
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     from crawler.program import main
 
     sys.exit(main())

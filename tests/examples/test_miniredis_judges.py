@@ -1,6 +1,6 @@
 """Clients of others that are in use today get along with miniredis: those of Node.js and of Perl, where installed.
 
-redis-py is in test_miniredis.py, in RESP2 and RESP3. Packages of Node.js are found as it finds them, by NODE_PATH.
+redis-py is in test_miniredis_*.py, in RESP2 and RESP3. Packages of Node.js are found as it finds them, by NODE_PATH.
 """
 
 from __future__ import annotations

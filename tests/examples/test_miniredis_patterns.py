@@ -1,4 +1,4 @@
-"""examples/miniredis.patterns.py. That patterns are Redis's: test_miniredis_against_redis.py."""
+"""Patterns: how they are cut, and what a match costs. That they are Redis's: test_miniredis_against_redis.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""examples/miniredis_protocol.py: words, lengths, replies and portions. Requests on the wire: test_miniredis.py."""
+"""Redis's protocol: words, lengths and replies. Requests on the wire: test_miniredis_server.py."""
 
 from __future__ import annotations
 

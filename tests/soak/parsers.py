@@ -212,7 +212,7 @@ def expect(got: object, wanted: object) -> None:
 # -- a server and its clients
 
 
-def started(name: str) -> str:
+def path_of(name: str) -> str:
     """The path that the interpreter is given: an example is a package or a module."""
     package = EXAMPLES / name
     return str(package if package.is_dir() else f"{package}.py")
@@ -222,7 +222,7 @@ def started(name: str) -> str:
 def running(name: str, *options: str) -> Iterator[tuple[str, int]]:
     """The example as a program: the address of its first port. It must not complain, and end well."""
     with tempfile.TemporaryFile() as complaints:
-        command = [sys.executable, "-W", "error", started(name), "--port", "0", *options]
+        command = [sys.executable, "-W", "error", path_of(name), "--port", "0", *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as program:
             try:
                 assert program.stdout is not None
@@ -287,7 +287,7 @@ def crawl(random: Random, pages: int = 60) -> int:
 
     def main() -> subprocess.CompletedProcess[str]:
         with d.serve(("127.0.0.1", 0), page) as listener:
-            command = [sys.executable, "-W", "error", started("crawler"), "--page-seconds", "2"]
+            command = [sys.executable, "-W", "error", path_of("crawler"), "--page-seconds", "2"]
             command.append("http://127.0.0.1:{}/".format(*listener.address[1:]))
             done: d.Future[subprocess.CompletedProcess[str]] = d.Future()
             loop = d.current_loop()
