@@ -117,6 +117,17 @@ def fails(*kinds):
     assert [type(error) for error in caught.value.exceptions] == list(kinds)
 
 
+# -- locks
+
+
+def is_free(lock):
+    """Whether nobody holds it; of a condition, its lock."""
+    if not lock.acquire(False):
+        return False
+    lock.release()
+    return True
+
+
 # -- scopes that may expire
 
 SCOPES = {

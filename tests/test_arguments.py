@@ -18,6 +18,7 @@ import pytest
 import dangagreen as d
 from dangagreen.testing import VirtualClock, VirtualPoller
 from tests.helpers import LOCAL, async_generator, coroutine_function, generator_function
+from tests.inside import snapshot, waiting_for
 
 HUGE = 10**400
 NO_TIME = {
@@ -109,42 +110,36 @@ class World:
 
     def waited(self, lock, timeout):
         """Acquire a lock that somebody else holds."""
-        holder = d.spawn(lambda: (lock.acquire(), d.sleep(1000)))
+
+        def hold():
+            with lock:
+                d.sleep(1000)
+
+        holder = d.spawn(hold)
         d.sleep(0)
         try:
             return lock.acquire(timeout=timeout)
         finally:
             holder.cancel()
             holder.join()
-            lock._owner = None
 
     def state(self):
         """What a call might change: registrations, waiters, tasks, timers, descriptors, sizes."""
         loop = self.loop
-        lines = (self.lock, self.rlock, self.condition, self.event, self.semaphore, self.bounded, self.barrier)
-        passages = (self.queue, self.channel, self.full_queue)
+        locks = (self.lock, self.rlock, self.condition, self.event, self.semaphore, self.bounded, self.barrier)
+        handoffs = (self.queue, self.channel, self.full_queue, self.result)
         return {
             "handlers": list(loop.handlers),
-            "interest": {fd: handler._registered_mask for fd, handler in loop.handlers.items()},
-            "watched": [(handler._watch_read, handler._reader) for handler in loop.handlers.values()],
+            "slots": [snapshot(thing) for thing in (*loop.handlers.values(), *locks, *handoffs)],
             "tasks": list(loop.green.tasks),
             "timers": len(loop.timers),
             "queued": (len(loop.ready), len(loop.runnable), len(loop.pending_reads), len(loop.object_callbacks)),
             "loop": (loop.loop_timeout, loop.post_loop_callback, loop.deadlock_seconds, loop.other_fds()),
-            "joiners": dict(self.task._joiners or {}),
-            "lines": [line._waiting for line in lines],
-            "passages": [
-                (p._getters.copy(), p._putters.copy(), dict(p._watchers), list(p.queue), p._max_items) for p in passages
-            ],
-            "permits": (self.semaphore._value, self.bounded._value),
-            "watchers": dict(self.result._watchers),
+            "joiners": waiting_for(self.task),
+            "items": [list(handoff.queue) for handoff in handoffs[:3]],
             "done": self.result.done,
-            "sockets": [
-                (s.closed, s.unsent, s._queue, s.buffered, s._writer, s._drain_waiters) for s in (self.sock, self.full)
-            ],
-            "listeners": [
-                (one.closed, one.max_connections, one._end, one._drain) for one in (self.listener, self.served)
-            ],
+            "sockets": [(s.closed, s.unsent, s.buffered) for s in (self.sock, self.full)],
+            "listeners": [(one.closed, one.max_connections) for one in (self.listener, self.served)],
             "scopes": [scope for task in (loop.green.top_level, self.task) if task for scope in task.scopes()],
             "descriptors": len(os.listdir("/dev/fd")),
         }

@@ -15,6 +15,7 @@ import pytest
 import dangagreen as d
 from dangagreen.loop.loop import here
 from dangagreen.testing import StalledError, virtual_loop, wire
+from tests.inside import run_tasks
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -542,7 +543,7 @@ def test_to_cancel_tasks_that_give_way_takes_nothing_out_of_the_queues(loop, run
             ended.append(number)
 
     tasks = [d.spawn(work, number) for number in range(50)]
-    loop._run_tasks()
+    run_tasks(loop)
     waiting = len(loop.runnable) + len(loop.ready)
     for task in tasks[:40]:
         task.cancel()

@@ -10,6 +10,7 @@ import pytest
 
 import dangagreen as d
 from tests.helpers import results, spawn_all
+from tests.inside import waiting_for
 
 
 def receivers(channel, n):
@@ -440,7 +441,7 @@ def test_wait_times_out(loop):
     with pytest.raises(TimeoutError, match="wait"):
         result.wait(2)
     assert loop.clock() == 1002
-    assert not result._watchers
+    assert waiting_for(result) == 0
     loop.add_timer(1, lambda: result.set_result("late"))
     assert result.wait(timeout=2) == "late"
     assert len(loop.timers) == 0

@@ -7,9 +7,8 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind
-from tests.helpers import in_callback
+from tests.helpers import in_callback, is_free
+from tests.inside import waiting_for
 
 
 @pytest.fixture
@@ -82,45 +81,35 @@ def test_an_event_in_words(loop):
     assert repr(event) == f"<dangagreen.Event at {id(event):#x}: set>"
 
 
-SELECT = WaitKind("select", lambda events, task: [event._unwatch(task) for event in events])
-
-
-def select(*events):
-    """Park until one of them is set, as `select` will."""
-    task = checkpoint(events[0].loop, "select")
-    for event in events:
-        event._watch(task)
-    park(task, SELECT, events)
-    return [event.ready for event in events]
-
-
 def test_one_task_watches_several_events(loop, work):
     events = [d.Event() for _ in range(3)]
-    task, beside = work(select, *events), work(events[1].wait)
+    task, beside = work(d.select, *events), work(events[1].wait)
     events[1].set()
-    assert not any(event._waiters for event in events)
+    assert not any(waiting_for(event) for event in events)
     task.join(1)
-    assert task.result() == [False, True, False]
+    assert task.result() is events[1]
+    assert [event.ready for event in events] == [False, True, False]
     assert beside.result() is True
 
 
 def test_a_watcher_that_is_cancelled_watches_no_more(loop, work):
     events = [d.Event(), d.Event()]
-    task = work(select, *events)
+    task = work(d.select, *events)
     task.cancel()
-    assert not any(event._waiters for event in events)
+    assert not any(waiting_for(event) for event in events)
     task.join()
     events[0].set()
 
 
-def test_unwatch_is_harmless(loop):
-    event, task = d.Event(), Waiter(loop)
-    event._unwatch(task)
-    event._watch(task)
-    event._watch(task)
-    event._unwatch(task)
-    event._unwatch(task)
+def test_to_watch_an_event_twice_is_harmless(loop, work):
+    event = d.Event()
+    tasks = [work(d.select, event, event) for _ in range(2)]
+    tasks[0].cancel()
+    assert waiting_for(event) == 1
     event.set()
+    tasks[1].join(1)
+    assert tasks[1].result() is event
+    assert waiting_for(event) == 0
 
 
 # -- Condition: wait and notify
@@ -236,7 +225,7 @@ def test_a_wait_gives_all_of_the_lock_up_and_takes_all_of_it_again(loop, work):
         with condition, condition, condition:
             condition.wait()
             seen.append(condition._lock._depth)
-        seen.append(condition._lock.locked())
+        seen.append(not is_free(condition))
 
     seen = []
     task = work(wait)
@@ -348,6 +337,15 @@ def test_a_condition_in_words(loop, work):
 # -- Condition: the lock comes back
 
 
+def holds(condition):
+    """Does who calls this hold its lock?"""
+    try:
+        condition.notify(0)
+    except RuntimeError:
+        return False
+    return True
+
+
 def holding(lock, seconds):
     """Hold it for so long."""
     with lock:
@@ -370,7 +368,7 @@ class Waiting:
                 self.answer = self.condition.wait(self.timeout)
             except BaseException as error:
                 self.error = error
-            self.owned = self.condition._lock._is_owned()
+            self.owned = holds(self.condition)
             self.at = self.condition.loop.clock() - 1000
             try:
                 d.sleep(0)
@@ -398,8 +396,8 @@ def test_a_cancelled_wait_has_the_lock_before_it_raises(condition, work):
     assert waiting.owned is True
     assert waiting.error.reason == "enough"
     assert waiting.at == 5
-    assert not condition._lock.locked()
-    assert not condition._waiters
+    assert is_free(condition)
+    assert waiting_for(condition) == 0
 
 
 def test_a_wait_whose_time_is_up_has_the_lock_before_it_answers(condition, work):
@@ -407,7 +405,7 @@ def test_a_wait_whose_time_is_up_has_the_lock_before_it_answers(condition, work)
     work(holding, condition, 5)
     waiting.task.join()
     assert (waiting.answer, waiting.owned, waiting.at) == (False, True, 5)
-    assert not condition._lock.locked()
+    assert is_free(condition)
 
 
 def test_cancelled_a_second_time_while_it_waits_for_the_lock(condition, work):
@@ -458,7 +456,7 @@ def test_cancelled_after_it_was_notified(condition, work, late):
     waiting.task.join()
     assert (waiting.answer, waiting.owned, waiting.error) == (True, True, None)
     assert waiting.cancelled_at_next == "late"
-    assert not condition._lock.locked()
+    assert is_free(condition)
 
 
 def test_a_cancellation_does_not_cost_the_place_in_the_line_for_the_lock(condition, work):
@@ -488,7 +486,7 @@ def test_given_the_lock_and_cancelled_in_one_turn(condition, work):
     assert condition.acquire(False) is False
     waiting.task.join()
     assert (waiting.answer, waiting.owned, waiting.cancelled_at_next) == (False, True, "now")
-    assert not condition._lock.locked()
+    assert is_free(condition)
 
 
 def test_one_that_is_cancelled_already_keeps_the_lock(condition, work):
@@ -503,7 +501,7 @@ def test_one_that_is_cancelled_already_keeps_the_lock(condition, work):
             try:
                 condition.wait()
             finally:
-                log.append((condition._lock._is_owned(), condition._waiting))
+                log.append((holds(condition), waiting_for(condition)))
 
     task = work(wait)
     other = work(condition.acquire)
@@ -544,18 +542,18 @@ def test_a_wait_without_time_lets_those_who_want_the_lock_have_it(condition, wor
 
 @pytest.mark.parametrize("kind", [d.Lock, d.RLock])
 def test_reset_ends_a_wait_that_cannot_have_its_lock(loop, work, take_errors, kind):
-    condition = d.Condition(kind())
-    waiting = [Waiting(condition), Waiting(condition, 1)]
+    lock = kind()
+    condition = d.Condition(lock)
+    ones = [Waiting(condition), Waiting(condition, 1)]
     holder = work(holding, condition, 100)
     d.sleep(2)
     loop.reset()
     assert holder.done
-    for one in waiting:
+    for one in ones:
         assert one.task.done
         assert one.owned is False
-    assert not condition._lock.locked()
-    assert not condition._waiters
-    assert not condition._lock._waiters
+    assert is_free(condition)
+    assert waiting_for(condition) == waiting_for(lock) == 0
     assert take_errors() == []
 
 
@@ -581,7 +579,7 @@ def test_ctrl_c_while_top_level_code_waits_for_the_lock_passes_the_notification_
     assert waiting[0].answer is None
     waiting[0].task.join(5)
     assert (waiting[0].answer, waiting[0].at) == (True, 3.25)
-    assert not condition._lock.locked()
+    assert is_free(condition)
 
 
 # -- Barrier

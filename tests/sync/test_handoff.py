@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, wake
+from dangagreen.green.sched import Waiter, wake
 from dangagreen.loop.loop import here
 from dangagreen.sync import channels, queues
 from dangagreen.testing import no_leaks, virtual_loop
 from tests.helpers import joined
+from tests.inside import waiting_for
 
 # -- random interleavings
 
@@ -334,32 +334,14 @@ def test_ten_thousand_tasks_wait_and_are_all_cancelled(loop):
         task.cancel()
     d.sleep(0)
     assert all(task.done for task in tasks)
-    assert not full._putters
-    assert not busy._joiners
+    assert waiting_for(full) == waiting_for(busy) == 0
 
 
 # -- those who watch
 
 
-def _unwatch_all(sources, task):
-    for source in sources:
-        source._unwatch(task)
-
-
-WATCH = WaitKind("watch", _unwatch_all)
-
-
-def watch(*sources):
-    """Park until one of them wakes us. The answer: which are ready."""
-    task = checkpoint(sources[0].loop, "watch")
-    for source in sources:
-        source._watch(task)
-    park(task, WATCH, sources)
-    return [source for source in sources if source.ready]
-
-
 def watching(*sources):
-    task = d.spawn(watch, *sources)
+    task = d.spawn(d.select, *sources)
     d.sleep(0)
     assert task.waits_for
     return task
@@ -399,12 +381,11 @@ def test_whoever_watches_is_woken_when_it_becomes_ready(loop, make, number):
     tasks = [watching(other, source), watching(source)]
     assert not source.ready
     changes[number]()
-    assert [joined(task) for task in tasks] == [[source], [source]]
-    assert not source._watchers
-    assert not other._watchers
+    assert [joined(task) for task in tasks] == [source, source]
     if make is handover_channel and number == 0:
         assert source.receive_nowait() == 1
         d.sleep(0)
+    assert waiting_for(source) == waiting_for(other) == 0
 
 
 def test_it_is_ready_as_long_as_there_is_something(loop):
@@ -422,10 +403,7 @@ def test_a_watcher_that_is_cancelled_leaves_nothing_behind(loop):
     q, channel, result = d.Queue(), d.Channel(), d.Future()
     task = watching(q, channel, result)
     task.cancel()
-    assert not q._watchers
-    assert not channel._watchers
-    assert not result._watchers
-    q._unwatch(task)
+    assert [waiting_for(source) for source in (q, channel, result)] == [0, 0, 0]
     d.sleep(0)
     q.put_nowait(1)
     assert q.get_nowait() == 1
@@ -440,7 +418,7 @@ def test_an_item_goes_to_who_waits_for_it_rather_than_to_who_watches(loop):
     assert joined(getter) == 1
     assert not watcher.done
     q.put(2)
-    assert joined(watcher) == [q]
+    assert joined(watcher) is q
     assert q.get_nowait() == 2
 
 
@@ -448,4 +426,4 @@ def test_watching_the_same_twice_is_harmless(loop):
     q = d.Queue()
     task = watching(q, q)
     q.put(1)
-    assert joined(task) == [q, q]
+    assert joined(task) is q

@@ -12,6 +12,7 @@ import dangagreen as d
 from dangagreen.loop.timers import Timers
 from dangagreen.testing import virtual_loop
 from tests.helpers import Box, result_of
+from tests.inside import waiting_for
 
 
 class Gong(Exception):
@@ -39,7 +40,7 @@ def nappers(*seconds):
 
 def forlorn(*tasks):
     """Does nobody wait for any of them?"""
-    return not any(task._joiners for task in tasks)
+    return not any(waiting_for(task) for task in tasks)
 
 
 def gongs(contexts):
@@ -920,11 +921,11 @@ def test_thousands_of_selects_on_one_task(loop):
     boxes = [Box() for _ in range(3000)]
     tasks = [d.spawn(d.select, gate, box) for box in boxes]
     d.sleep(1)
-    assert len(gate._joiners) == 3000
+    assert waiting_for(gate) == 3000
     for box in boxes[1:]:
         box.put(1)
     d.wait(tasks[1:])
-    assert list(gate._joiners) == [tasks[0]]
+    assert waiting_for(gate) == 1
     tasks[0].join()
     assert tasks[0].result() is gate
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import dangagreen as d
 from dangagreen.sync.queues import _undo_pop, _undo_push
 from tests.helpers import results, spawn_all
+from tests.inside import waiting_for
 
 ALL = (d.Queue, d.LifoQueue, d.PriorityQueue)
 
@@ -546,7 +547,7 @@ def test_a_cancelled_join_leaves_nothing_behind(loop):
     joiner.cancel()
     q.task_done()
     joiner.join()
-    assert not q._joiners
+    assert waiting_for(q) == 0
 
 
 # -- where it may be used

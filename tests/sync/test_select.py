@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 import dangagreen as d
+from tests.inside import run_tasks
 
 
 def takes(queue, taken, other=None):
@@ -33,7 +34,7 @@ def test_an_item_wakes_one_of_those_who_select(loop, run_turns, make):
     tasks = [d.spawn(lambda: (d.select(queue), taken.append(1))) for _ in range(50)]
     run_turns(2)
     put("x")
-    loop._run_tasks()
+    run_tasks(loop)
     assert len(taken) == 1
     take = getattr(queue, "get_nowait", None) or queue.receive_nowait
     take()
@@ -41,7 +42,7 @@ def test_an_item_wakes_one_of_those_who_select(loop, run_turns, make):
     assert len(taken) == 1
     for _ in range(3):
         put("x")
-    loop._run_tasks()
+    run_tasks(loop)
     assert len(taken) == 4
     run_turns(60)  # nobody takes the items: everybody is told
     assert len(taken) == 50

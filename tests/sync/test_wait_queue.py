@@ -3,6 +3,7 @@ called. Each test runs for every kind of thing there is."""
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 
@@ -11,7 +12,8 @@ import pytest
 import dangagreen as d
 from dangagreen.green.sched import Waiter
 from dangagreen.sync.wait_queue import WaitQueue
-from tests.helpers import in_callback
+from tests.helpers import in_callback, is_free
+from tests.inside import run_tasks, waiting_for
 
 pytestmark = pytest.mark.in_order  # of spawning: who waits first is served first
 
@@ -78,7 +80,7 @@ class OfSemaphore(Kind):
         self.thing.release()
 
     def left(self):
-        return self.thing._value
+        return int(re.search(r"value=(\d+)", repr(self.thing))[1])
 
     done = give
 
@@ -100,7 +102,7 @@ class OfCondition(Kind):
 
     def give(self):
         assert self.thing.acquire(False)
-        self.unheard += not self.thing._waiting
+        self.unheard += not waiting_for(self.thing)
         self.thing.notify()
         self.thing.release()
 
@@ -206,7 +208,7 @@ def test_a_timeout_is_false_and_takes_nothing(make, loop, advance):
     advance(0.2)
     assert log == [(me, False) for me in range(3)]
     assert all(task.done for task in tasks)
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
     assert kind.left() == 0
     assert len(loop.timers) == 0
 
@@ -222,7 +224,7 @@ def test_no_time_is_no_wait(make, loop, timeout):
     else:
         assert kind.wait(timeout) is False
     assert loop.poller.waits == waits
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
 
 
 @each(EVERY_KIND)
@@ -230,7 +232,7 @@ def test_a_timeout_must_be_a_number(make, loop):
     kind = make()
     with pytest.raises(ValueError, match="not a number"):
         kind.wait(float("nan"))
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
 
 
 @each(EVERY_KIND)
@@ -288,7 +290,7 @@ def test_cancelled_before_it_is_given(make, timeout, loop, advance):
         assert task.done
     with pytest.raises(d.TaskCancelledError, match="not that one"):
         first.result()
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
 
 
 @each(EVERY_KIND)
@@ -367,7 +369,7 @@ def test_one_that_is_cancelled_already_takes_nothing(make, loop, advance, run_tu
     advance(1)
     assert errors == ["go away"]
     assert task.done
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
     if not isinstance(kind, OfEvent | OfCondition):
         assert kind.left() == 1
 
@@ -378,10 +380,10 @@ def test_thousands_that_are_cancelled(make, loop, advance, run_turns):
     kind, log = make(), []
     tasks = waiters(kind, 3000, log)
     run_turns(50)
-    assert kind.thing._waiting == 3000
+    assert waiting_for(kind.thing) == 3000
     for task in tasks[1::2] + tasks[-2::-2]:
         task.cancel()
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
     in_callback(loop, kind.give)
     run_turns(50)
     assert log == []
@@ -428,7 +430,7 @@ def test_reset_of_the_loop_leaves_nothing_with_the_dead(make, loop, run_turns):
     loop.reset()
     assert log == []
     assert all(task.done for task in tasks)
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
     if not isinstance(kind, OfEvent | OfCondition):
         assert kind.left() == 1
 
@@ -441,14 +443,14 @@ def test_ctrl_c_in_top_level_code_that_was_given_it(make, loop, advance):
 
     def give_and_interrupt():
         later.extend(waiters(kind, 1, log))
-        loop._run_tasks()
+        run_tasks(loop)
         kind.give()
         raise KeyboardInterrupt
 
     loop.call_soon(give_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         kind.wait()
-    assert not isinstance(kind, OfCondition) or not kind.thing._lock.locked()
+    assert not isinstance(kind, OfCondition) or is_free(kind.thing)
     advance(10)
     assert log == [(0, True)]
     assert later[0].done
@@ -464,7 +466,7 @@ def test_ctrl_c_in_top_level_code_that_waits(make, loop, advance):
     loop.add_timer(1, interrupt)
     with pytest.raises(KeyboardInterrupt):
         kind.wait()
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
     (task,) = waiters(kind, 1, log)
     advance(1)
     in_callback(loop, kind.give)
@@ -502,7 +504,7 @@ def test_a_callback_may_not_wait_also_when_it_need_not(make, loop, take_errors):
     for context in errors:
         assert isinstance(context.exception, d.CannotParkError)
         assert "wait" in str(context.exception)
-    assert not kind.thing._waiters
+    assert waiting_for(kind.thing) == 0
 
 
 FOREIGN = {

@@ -1,0 +1,26 @@
+"""What tests look at inside the package, where nothing public shows it: each such name stands here once."""
+
+from __future__ import annotations
+
+from collections import deque
+from copy import copy
+
+WAIT_QUEUES = ("_waiters", "_getters", "_putters", "_joiners", "_watchers")  # of locks, events, queues, channels, tasks
+
+
+def waiting_for(thing):
+    """How many tasks a thing has in its wait queues: those that have gone must have left them."""
+    return sum(len(getattr(thing, name, None) or ()) for name in WAIT_QUEUES)
+
+
+def run_tasks(loop):
+    """Run the tasks that are ready, and nothing else of a turn."""
+    loop._run_tasks()
+
+
+def snapshot(thing):
+    """What all of its slots hold, with containers copied: equal to a later one if nothing has changed in between."""
+    kinds = (dict, list, set, deque)
+    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if name != "__weakref__"]
+    values = {name: getattr(thing, name, None) for name in slots}
+    return {name: copy(value) if isinstance(value, kinds) else value for name, value in values.items()}
