@@ -15,7 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 # (folder, its modules), leftmost and uppermost the lowest
 SHAPE = [
     ("", "public errors tracebacks checks"),
-    ("loop", "error_log pollers timers profiling sigint collecting deadlock | handlers schedule registry turn loop"),
+    (
+        "loop",
+        "error_log pollers timers profiling sigint collecting deadlock | handlers wakeup schedule registry turn loop",
+    ),
     (
         "sockets",
         "settings subclassing addresses states | descriptor write_queue busy lifetime endpoint danga sock listener",

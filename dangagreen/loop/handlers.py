@@ -1,11 +1,11 @@
 """What the loop knows of the things it serves, and the simplest of them: an fd without an object.
 
-Rules: the loop needs of a handler what `Handler` says, and nothing else. What does not belong here: sockets.
+Rules: the loop needs of a handler what `Handler` has, and nothing else; each of its slots is written by one layer of
+sockets, which is named there. What does not belong here: sockets.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -25,32 +25,6 @@ class Reader(Protocol):
     def resume(self) -> Callable[[], object]: ...  # for the loop: there is input, or an end
     @property
     def task(self) -> Any: ...  # the waiter, for those who wake it by other ways
-
-
-class Handler(Protocol):
-    """What the loop needs of an object that owns a file descriptor."""
-
-    fd: int
-    closed: bool
-    _reader: Reader | None  # who is parked in a read
-    _watch_read: bool
-    _context: Context
-    _registered_mask: int
-
-    @property
-    def _timer(self) -> object: ...  # what limits how long it may wait, or None
-    @property
-    def _queue(self) -> object: ...  # what is to be sent, or None
-    def event_read(self) -> object: ...
-    def close(self, reason: object = None) -> None: ...
-    def _events(self, mask: int) -> None: ...  # whatever is not the plain "readable, and somebody reads"
-    def _pushed_back(self, just_now: bool) -> bool: ...  # deliver what was pushed back; is there more?
-    def _flush(self) -> None: ...
-    def _interest(self) -> int: ...  # the bits for which it waits
-    def _was_at_work(self) -> None: ...  # after event_read, where the time that it waits is limited
-    def _update_registration(self) -> None: ...  # make the kernel's interest what it should be
-    def _close_fd(self) -> None: ...
-    def _abandon(self, reason: object) -> None: ...  # close(), without what a subclass makes of it
 
 
 class TaskLayer(Protocol):
@@ -75,35 +49,88 @@ class Registrar(Protocol):
     def unregister(self, fd: int) -> None: ...
 
 
-class FdHandler:
-    """An fd without an object: one of `other_fds`, or the socket by which other threads wake the loop."""
+class Handler:
+    """An object that owns a file descriptor. A turn reads its slots, and calls its methods; a subclass sets all of the
+    slots before it registers itself with the loop, and overrides what the loop may come to call of it."""
 
-    __slots__ = (
-        "_context",
-        "_loop",
-        "_queue",
-        "_reader",
-        "_registered_mask",
-        "_watch_read",
-        "callback",
-        "closed",
-        "fd",
-        "ends",
-    )
+    __slots__ = {
+        **dict.fromkeys(("__weakref__",)),
+        "_context": "The context that its callbacks run in.",
+        "_queue": "What is to be sent, a list or a deque; None where there is nothing. Of the write queue.",
+        "_reader": "Who is parked in a read of it, or None. Of reading in sequential style.",
+        "_registered_mask": "What the poller watches it for; UNREGISTERED, PAUSED.",
+        "_timer": "What limits how long it may wait, or None. Of timeouts.",
+        "_watch_read": "Whether `event_read` is to be called when there is input.",
+        "closed": "Whether `close` was called, here or by the library.",
+        "fd": "The number of the OS socket's file descriptor.",
+        "loop": "The loop that it belongs to.",
+    }
 
-    _timer = None
+    _context: Context
+    _queue: Any
+    _reader: Reader | None
+    _registered_mask: int
+    _timer: Any
+    _watch_read: bool
+    closed: bool
+    fd: int
+    loop: Any
 
-    def __init__(
-        self, loop: Registrar, fd: int, callback: Callable[[int], object], ends: tuple[socket.socket, ...] = ()
-    ) -> None:
-        self._loop = loop
+    def event_read(self) -> object:
+        """Called when there is something to read, while reading is watched. A subclass that watches must override."""
+        raise NotImplementedError(f"{type(self).__name__} must override event_read")
+
+    def close(self, reason: object = None) -> None:
+        """Leave the loop, and have the OS socket closed."""
+        raise NotImplementedError
+
+    def _events(self, mask: int) -> None:
+        """Whatever is not the plain "readable, and somebody reads"."""
+        raise NotImplementedError
+
+    def _interest(self) -> int:
+        """The bits that it waits for."""
+        raise NotImplementedError
+
+    def _update_registration(self) -> None:
+        """Make what the kernel watches what it should be."""
+        raise NotImplementedError
+
+    def _pushed_back(self, just_now: bool) -> bool:
+        """Deliver what was pushed back. Is there more?"""
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        """Send what is queued."""
+        raise NotImplementedError
+
+    def _was_at_work(self) -> None:
+        """`event_read` has returned, where the time that it waits is limited."""
+        raise NotImplementedError
+
+    def _abandon(self, reason: object) -> None:
+        """`close`, without what a subclass makes of it."""
+        raise NotImplementedError
+
+    def _close_fd(self) -> None:
+        """It was closed, and the turn is over."""
+        raise NotImplementedError
+
+
+class FdHandler(Handler):
+    """An fd without an object: one of `other_fds`, whose `callback` is called with the event bits."""
+
+    __slots__ = ("callback",)
+
+    loop: Registrar
+
+    def __init__(self, loop: Registrar, fd: int, callback: Callable[[int], object]) -> None:
+        self.loop = loop
         self.fd = fd
         self.callback = callback
-        self.ends = ends  # of the loop's own pair of sockets, which are ours to close
         self.closed = self._watch_read = False
-        self._reader: Reader | None = None
+        self._reader = self._queue = self._timer = None
         self._context = copy_context()
-        self._queue = None
         self._registered_mask = READ
         loop.register(self)
         try:
@@ -115,11 +142,8 @@ class FdHandler:
     def watch_anew(self) -> None:
         """Its number may be that of another file by now: the kernel watches files."""
         with suppress(OSError, KeyError):
-            self._loop.poller.remove(self.fd)
-        self._loop.poller.add(self.fd, READ)
-
-    def event_read(self) -> object:
-        return self.callback(READ)
+            self.loop.poller.remove(self.fd)
+        self.loop.poller.add(self.fd, READ)
 
     def _events(self, mask: int) -> None:
         if not self.closed and (result := self.callback(mask)) is not None:
@@ -131,9 +155,9 @@ class FdHandler:
     def close(self, reason: object = None) -> None:
         if not self.closed:
             self.closed = True
-            self._loop.unregister(self.fd)
+            self.loop.unregister(self.fd)
             try:
-                self._loop.poller.remove(self.fd)
+                self.loop.poller.remove(self.fd)
             except (OSError, KeyError):  # it was closed before it was taken out
                 pass
             self._close_fd()
@@ -141,16 +165,7 @@ class FdHandler:
     _abandon = close
 
     def _close_fd(self) -> None:
-        for end in self.ends:
-            end.close()
-
-    def _pushed_back(self, just_now: bool) -> bool:
-        return False
-
-    def _flush(self) -> None:
-        raise AssertionError("an fd without an object has nothing to flush")
-
-    _update_registration = _was_at_work = _flush
+        """It is the caller's."""
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}: {self.callback!r}>"

@@ -24,6 +24,7 @@ from dangagreen.loop.pollers import Poller, available_pollers
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.loop.turn import LONGEST_WAIT, Turning
+from dangagreen.loop.wakeup import WakeupPair
 
 _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
 # Until a larger block has been freed, glibc asks the kernel for each one above 128 KiB and gives it back, with page
@@ -87,8 +88,8 @@ class Loop(Turning):
             self.running = True
             here.loop = self
             if self.wakeup_pair is None:
-                self._listen_for_threads()
-            if (woke_before := self._hear_signals()) is not None:
+                self.wakeup_pair = WakeupPair(self)
+            if (woke_before := self.wakeup_pair.wake_at_signals()) is not None:
                 undo.callback(signal.set_wakeup_fd, woke_before)
             if self.green is not None:
                 self.green.adopt()
@@ -175,9 +176,9 @@ class Loop(Turning):
         if self.wakeup_pair is not None:
             self.handlers.pop(self.wakeup_pair.fd)
             self.wakeup_pair._close_fd()
-            self._listen_for_threads()
+            self.wakeup_pair = WakeupPair(self)
             if self.running:
-                self._hear_signals()
+                self.wakeup_pair.wake_at_signals()
         for fd, handler in list(self.handlers.items()):
             if not handler._registered_mask & UNREGISTERED and handler is not self.wakeup_pair:
                 try:

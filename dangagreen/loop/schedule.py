@@ -1,17 +1,13 @@
 """When things are called: soon, at a time, or because another thread asked for it.
 
 Rules: calls and timers run in the context that they were made in; `call_soon_threadsafe` is the one way in from
-outside the loop's thread. What does not belong here: file descriptors, but for the pair of sockets that wakes the loop.
+outside the loop's thread. What does not belong here: file descriptors.
 """
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import socket
 import sys
 import threading
-import weakref
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,12 +19,12 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import ForeignThreadError
-from dangagreen.loop.handlers import FdHandler, Handler
+from dangagreen.loop.handlers import Handler
 from dangagreen.loop.pollers import Poller
 from dangagreen.loop.timers import Timer, Timers
+from dangagreen.loop.wakeup import WakeupPair
 
 _ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
-_WAKES = 3  # attempts to wake the loop
 
 
 class OrderedCall(partial[Any]):
@@ -91,7 +87,7 @@ class Schedule:
     """The calls that wait for their turn, in order, and the timers."""
 
     __slots__ = {
-        **dict.fromkeys(("_awake", "wakeup_pair", "ready", "runnable", "timers")),
+        **dict.fromkeys(("wakeup_pair", "ready", "runnable", "timers")),
         "clock": "The clock: a callable that answers seconds.",
         "closed": "Whether `close` was called.",
         "poller": "What waits for events.",
@@ -106,8 +102,7 @@ class Schedule:
         self.closed = False
         self.ready: deque[Callable[[], object]] = deque()
         self.runnable: deque[Callable[[], object]] = deque()  # tasks to start or to resume
-        self.wakeup_pair: FdHandler | None = None  # the socket by which other threads wake the loop
-        self._awake = False
+        self.wakeup_pair: WakeupPair | None = None  # by which other threads wake the loop, once it has run
 
     def register(self, handler: Handler) -> None:
         raise NotImplementedError
@@ -140,22 +135,8 @@ class Schedule:
         call = ContextCall(context.run, callback, *args)
         call.context = context
         self.ready.append(call)
-        handler = self.wakeup_pair
-        if handler is not None and not self._awake:
-            self._awake = True  # before the byte is on its way: it may be read at once
-            self._wake(handler.ends[1])
-
-    def _wake(self, end: socket.socket) -> None:
-        """Send a byte to the loop."""
-        for _ in range(_WAKES):
-            try:
-                end.send(b"\0")
-            except BlockingIOError:  # very many are under way
-                return
-            except OSError:  # the loop was closed meanwhile; or ENOBUFS, ENOMEM, which may pass
-                continue
-            return
-        self._awake = False
+        if (pair := self.wakeup_pair) is not None:
+            pair.wake()
 
     def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
@@ -193,31 +174,3 @@ class Schedule:
         self.closed = True
         self.thread = _NO_THREAD
         self.ready = self.runnable = _Closed()
-
-    def _listen_for_threads(self) -> None:
-        ends = socket.socketpair()
-        for end in ends:
-            end.setblocking(False)
-            weakref.finalize(self, end.close).atexit = False  # clean-up code may still wait, and a thread wake us
-        self._awake = False
-        try:
-            self.wakeup_pair = FdHandler(self, ends[0].fileno(), self._was_woken, ends)
-        except BaseException:
-            for end in ends:
-                end.close()
-            raise
-
-    def _hear_signals(self) -> int | None:
-        """Have signals wake the loop, so that their handlers run at once, also when one comes just before the wait or
-        is delivered to another thread. Answers the fd that they woke before; None outside the main thread."""
-        assert self.wakeup_pair is not None
-        try:
-            return signal.set_wakeup_fd(self.wakeup_pair.ends[1].fileno(), warn_on_full_buffer=False)
-        except ValueError:
-            return None
-
-    def _was_woken(self, _mask: int) -> None:
-        assert self.wakeup_pair is not None
-        with contextlib.suppress(OSError):  # what could not be read now announces itself again
-            self.wakeup_pair.ends[0].recv(4096)
-        self._awake = False  # not before: else the byte of a thread that comes in between would be read with the others

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import weakref
 from _thread import get_ident
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
-from dangagreen.loop.handlers import PAUSED, UNREGISTERED, Reader
+from dangagreen.loop.handlers import PAUSED, UNREGISTERED, Handler
 from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.tracebacks import without_traceback
@@ -38,7 +38,7 @@ class SocketLike(Protocol):
     def close(self) -> None: ...
 
 
-class Descriptor:
+class Descriptor(Handler):
     """An OS socket, or anything that looks like one, registered with a loop.
 
     `sock` is the OS socket, `fd` its number, `loop` the loop, `closed` whether `close` was called and `close_reason`
@@ -46,41 +46,27 @@ class Descriptor:
     """
 
     __slots__ = {
-        **dict.fromkeys(
-            (
-                "__weakref__",
-                "_context",
-                "_listener",
-                "_queue",
-                "_reader",
-                "_registered_mask",
-                "_watch_read",
-                "_watch_write",
-            )
-        ),
+        "_listener": "The listener that has accepted it, or None.",
+        "_watch_write": "Whether `event_write` is to be called when it can be written to.",
         "close_reason": "What `close` was called with; of an exception an equal copy. None while it is open.",
-        "closed": "Whether `close` was called, here or by the library.",
-        "fd": "The number of the OS socket's file descriptor.",
-        "loop": "The loop that it belongs to.",
         "sock": "The OS socket, or what looks like one.",
     }
 
-    _timer: Any = None
+    loop: Loop
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         loop = here.loop or current_loop() if loop is None else loop_or_current(loop)
         sock.setblocking(False)
-        self.loop: Loop = loop
+        self.loop = loop
         self.sock = sock
-        self.fd: int = sock.fileno()
+        self.fd = sock.fileno()
         if self.fd < 0:
             raise ValueError(f"{sock!r} is closed: a descriptor needs an open socket")
         self.closed = self._watch_read = self._watch_write = False
         self.close_reason: object = None
-        self._reader: Reader | None = None
-        self._listener: Any = None  # the listener that accepted it
-        self._context: Context = copy_context()
-        self._queue: Any = None  # what is to be sent: a list, or a deque where there is much of it
+        self._listener: Any = None
+        self._context = copy_context()
+        self._reader = self._queue = self._timer = None
         self._registered_mask = UNREGISTERED
         loop.register(self)
         loop.interest_changed.append(self)  # so that one that watches nothing still learns of hang-ups
@@ -145,24 +131,6 @@ class Descriptor:
             deadline = self.loop.clock() + PAUSE_SECONDS
             self.loop.timers.add(deadline, partial(_end_pause, weakref.ref(self)), self._context)
         return True
-
-    # -- events
-
-    def event_read(self) -> object:
-        """Called when there is something to read, while reading is watched. A subclass that watches must override."""
-        raise NotImplementedError(f"{type(self).__name__} must override event_read")
-
-    def _events(self, mask: int) -> None:
-        raise NotImplementedError
-
-    def _flush(self) -> None:
-        """Nothing to flush."""
-
-    def _was_at_work(self) -> None:
-        """Its waiting is not limited."""
-
-    def _pushed_back(self, just_now: bool) -> bool:
-        return False
 
     # -- the end
 

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 from dangagreen.errors import BROKEN, OUT_OF_BUFFERS
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
-from dangagreen.loop.timers import Timer
 from dangagreen.sockets.busy import HELD, Busy
 from dangagreen.sockets.descriptor import PAUSE_SECONDS
 from dangagreen.sockets.settings import Setting, seconds, seconds_or_none, size
@@ -39,7 +38,7 @@ class Lifetime(WriteQueue):
     `linger_seconds` and `linger_bytes` (how long, and how much late input, `finish()` bears with).
     """
 
-    __slots__ = ("_at_work", "_created_at", "_eof", "_finishing", "_linger_budget", "_read_error", "_timer")
+    __slots__ = ("_at_work", "_created_at", "_eof", "_finishing", "_linger_budget", "_read_error")
 
     _limited: ClassVar[bool | None] = None  # has the class a limit in time? None: look
     idle_timeout: Setting[float | None] = Setting(None, seconds_or_none)
@@ -53,7 +52,6 @@ class Lifetime(WriteQueue):
         self._read_error: OSError | None = None  # what has broken the connection: in place of a clean end
         self._finishing = False
         self._at_work = 0  # 1 while a handler of serve_requests runs, and HELD more for each busy() that is held
-        self._timer: Timer | None = None
         self._created_at = 0.0
         self._linger_budget = 0
 

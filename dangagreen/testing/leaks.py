@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dangagreen.errors import ErrorContext
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import Loop, current_loop
+from dangagreen.loop.wakeup import WakeupPair
 
 _SETTLE_TURNS = 3
 
@@ -28,7 +29,7 @@ class LeakCheck:
         self.errors: list[ErrorContext] = []
         self._old_on_error = loop.on_error
         if loop.wakeup_pair is None:
-            loop._listen_for_threads()
+            loop.wakeup_pair = WakeupPair(loop)
         self._timers = len(loop.timers)
         self._handlers = dict(loop.handlers)
         self._tasks = dict(scheduler(loop).tasks)

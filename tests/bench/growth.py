@@ -142,7 +142,7 @@ def forget_many_in_one_batch(number: int) -> float:
     poller = Silent()
     with current(Loop(poller=poller)) as loop:
         for fd in range(number):
-            FdHandler(loop, 1_000_000 + fd, lambda _mask, fd=fd: loop.forget(1_000_000 + fd))  # type: ignore[misc]
+            FdHandler(loop, 1_000_000 + fd, lambda _mask, fd=fd: loop.unregister(1_000_000 + fd))  # type: ignore[misc]
         poller.events = [(1_000_000 + fd, READ) for fd in range(number)]
         return seconds(lambda: loop.run(lambda: True))
 

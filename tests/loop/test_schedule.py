@@ -1,16 +1,13 @@
 """call_soon, call_soon_threadsafe, and the loops of other threads."""
 
 import contextvars
-import os
-import signal
 import socket
-import sys
 import threading
 
 import pytest
 
 import dangagreen
-from dangagreen import ForeignThreadError, Loop, Socket, current_loop
+from dangagreen import ForeignThreadError, Socket, current_loop
 from dangagreen.loop.loop import here
 from tests.helpers import Reader
 
@@ -157,24 +154,6 @@ def test_a_first_write_that_the_kernel_does_not_take_whole_raises_in_a_foreign_t
     assert isinstance(in_thread(lambda: one.write(b"12345")), ForeignThreadError)
 
 
-def test_call_soon_threadsafe_wakes_a_loop_that_waits(real_loop):
-    ran = []
-    started = threading.Event()
-    real_loop.call_soon(started.set)
-
-    def call():
-        started.wait(5)
-        for number in range(100):
-            real_loop.call_soon_threadsafe(ran.append, number)
-        real_loop.call_soon_threadsafe(real_loop.stop)
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    real_loop.run()
-    thread.join(5)
-    assert ran == list(range(100))
-
-
 def test_call_soon_threadsafe_before_the_first_run_is_not_lost(real_loop):
     ran = []
     in_thread(lambda: real_loop.call_soon_threadsafe(ran.append, 1))
@@ -197,89 +176,3 @@ def test_two_loops_in_two_threads_run_side_by_side(loop, advance):
     loop.call_soon(lambda: answers.append(in_thread(other)))
     advance(1)
     assert answers == [[True]]
-
-
-def test_a_signal_that_another_thread_receives_wakes_the_loop(real_loop):
-    seen = []
-
-    def handler(number, frame):
-        seen.append(number)
-        real_loop.call_soon_threadsafe(real_loop.stop)
-
-    old = signal.signal(signal.SIGUSR1, handler)
-    started = threading.Event()
-    real_loop.call_soon(started.set)
-
-    def receive():
-        started.wait(5)
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-
-    thread = threading.Thread(target=receive)
-    thread.start()
-    try:
-        real_loop.run()
-    finally:
-        thread.join(5)
-        signal.signal(signal.SIGUSR1, old)
-    assert seen == [signal.SIGUSR1]
-    assert signal.set_wakeup_fd(-1) == -1
-
-
-def test_call_soon_threadsafe_in_a_signal_handler_wakes_a_loop_that_waits(real_loop):
-    seen = []
-
-    def handler(number, frame):
-        seen.append(number)
-        real_loop.call_soon_threadsafe(real_loop.stop)
-
-    def kill():
-        while not done.wait(0.02):  # Python may notice the first one only after the wait has ended
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    old = signal.signal(signal.SIGUSR1, handler)
-    done = threading.Event()
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        real_loop.run()
-    finally:
-        done.set()
-        thread.join(5)
-        signal.signal(signal.SIGUSR1, old)
-    assert set(seen) == {signal.SIGUSR1}
-
-
-def test_a_thread_that_calls_while_the_loop_wakes_up_does_not_cost_the_next_wake_up(real_loop, run_turns):
-    ran = []
-
-    def between_lines(frame, event, argument):
-        if event == "line":
-            in_thread(lambda: real_loop.call_soon_threadsafe(ran.append, "meanwhile"))
-        return between_lines
-
-    def trace(frame, event, argument):
-        return between_lines if frame.f_code is Loop._was_woken.__code__ else None
-
-    run_turns(1)
-    real_loop.call_soon_threadsafe(ran.append, "first")
-    sys.settrace(trace)
-    try:
-        run_turns(3)
-    finally:
-        sys.settrace(None)
-    assert ran[0] == "first"
-    assert "meanwhile" in ran
-    run_turns(1)
-    assert real_loop.poller.wait(0) == []
-    real_loop.call_soon_threadsafe(ran.append, "later")
-    assert len(real_loop.poller.wait(0)) == 1
-    run_turns(1)
-    assert ran[-1] == "later"
-
-
-def test_more_calls_from_a_thread_than_any_pipe_holds_all_run(real_loop, run_turns):
-    run_turns(1)
-    ran = []
-    in_thread(lambda: [real_loop.call_soon_threadsafe(ran.append, number) for number in range(30_000)])
-    run_turns(30_000 // 64 + 2)
-    assert ran == list(range(30_000))

@@ -372,9 +372,9 @@ def test_a_thread_s_wake_up_that_fails_is_tried_again_and_at_the_latest_by_the_n
     for thread in threads:
         thread.start()
         thread.join()
-    assert real_loop._awake
+    assert ours.awake
     run_until(lambda: len(called) == calls)
-    assert not real_loop._awake
+    assert not ours.awake
 
 
 def test_an_error_while_the_end_is_arranged_does_not_keep_the_end_away(loop, pair, advance):
