@@ -73,12 +73,16 @@ def definitions(cls):
             yield from ((one.lineno, one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant))
 
 
+def defined_by(tree):
+    return {name for cls in classes(tree) for _, name in definitions(cls)}
+
+
 SOURCES = {module_name(path): path.read_text() for path in sorted(EXAMPLES.rglob("*.py"))}
 TREES = [ast.parse(source) for source in SOURCES.values()]
 TOPS = {name.split(".")[0] for name in SOURCES}
 OURS = private_names_of_the_library()
 DERIVED = derived(TREES)
-DEFINED = {name for tree in TREES for cls in classes(tree) for _, name in definitions(cls)}
+DEFINED = {name for tree in TREES for name in defined_by(tree)}
 
 
 def imported(tree):
@@ -120,7 +124,7 @@ def names_of_modules(tree):
 
 def faults_of_attributes(tree):
     modules = names_of_modules(tree)
-    defined = DEFINED | {name for cls in classes(tree) for _, name in definitions(cls)}
+    defined = DEFINED | defined_by(tree)
 
     def module_of(node):
         """The module that an expression stands for, if it does."""
@@ -140,12 +144,17 @@ def faults_of_attributes(tree):
                 yield node.lineno, f"touches {node.attr}, which is private"
 
 
-def faults_of_definitions(tree):
-    below = derived([tree], DERIVED)
+def faults_of_subclasses(tree):
+    """What is private to the library is so to its subclasses, which would find it by `self`, or hide it."""
+    below, defined = derived([tree], DERIVED), DEFINED | defined_by(tree)
     for cls in classes(tree):
-        for line, name in set(definitions(cls)) if cls.name in below else ():
-            if name in OURS:
-                yield line, f"defines {name}, which is private to the library"
+        own = set(definitions(cls))
+        touched = {
+            (one.lineno, one.attr) for one in ast.walk(cls) if isinstance(one, ast.Attribute) and is_self(one.value)
+        }
+        for line, name in sorted(own | touched) if cls.name in below else ():
+            if name in OURS and name in defined:  # what is not is found by its touch
+                yield line, f"has {name}, which is private to the library"
 
 
 def faults_of_strings(tree):
@@ -161,7 +170,7 @@ def faults_of_strings(tree):
 def faults(source, name="example"):
     """What is wrong with a module of the examples with this source, in words."""
     tree = ast.parse(source)
-    rules = faults_of_imports, faults_of_attributes, faults_of_definitions, faults_of_strings
+    rules = faults_of_imports, faults_of_attributes, faults_of_subclasses, faults_of_strings
     return [f"{name}:{line} {words}" for rule in rules for line, words in rule(tree)]
 
 
@@ -269,10 +278,14 @@ def test_there_is_something_to_be_found():
         ("class C:\n    def f(self):\n        return self.sock._mine", "touches _mine"),
         ("class C:\n    def f(self):\n        return self._yours", "touches _yours"),
         ("class C:\n    def f(self):\n        return super()._yours()", "touches _yours"),
-        ("from dangagreen import Socket\nclass C(Socket):\n    __slots__ = ('_reader',)", "defines _reader"),
-        ("from dangagreen import Socket\nclass C(Socket):\n    def _close_fd(self): ...", "defines _close_fd"),
-        ("import dangagreen as d\nclass C(d.Socket):\n    _close_fd = None", "defines _close_fd"),
-        ("class A(Client): ...\nclass B(A):\n    def f(self):\n        self._close_fd = 1", "defines _close_fd"),
+        ("from dangagreen import Socket\nclass C(Socket):\n    __slots__ = ('_reader',)", "has _reader"),
+        ("from dangagreen import Socket\nclass C(Socket):\n    def _close_fd(self): ...", "has _close_fd"),
+        ("import dangagreen as d\nclass C(d.Socket):\n    _close_fd = None", "has _close_fd"),
+        ("class A(Client): ...\nclass B(A):\n    def f(self):\n        self._close_fd = 1", "has _close_fd"),
+        (
+            "class X:\n    _reader = 1\nclass C(Client):\n    x = 1\n    def f(self):\n        return self._reader",
+            "has _reader",
+        ),
         ("getattr(sock, '_reader')", "asks for _reader by a string"),
         ("operator.attrgetter('_reader')(sock)", "by a string"),
         ("import importlib\nimportlib.import_module('dangagreen.loop')", "by a string"),
