@@ -206,6 +206,68 @@ def test_links_lead_somewhere(page):
     assert list(broken_links(page, page.read_text())) == []
 
 
+# What people search for: each is in a page of the guide that treats it, beside the index of terms.
+TERMS = """
+half-close; back-pressure; flow control; EOF; RST; FIN; hang-up; keep-alive; graceful shutdown; connection draining;
+lingering close; SO_LINGER; wait queue; high-water mark; low-water mark; level-triggered; thundering herd;
+head-of-line blocking; connection limit; backlog; EMFILE; slowloris; timeout; deadline; idle timeout; cancellation;
+structured concurrency; deadlock; fairness; pipelining; framing; short write; write queue; Nagle; TCP_NODELAY;
+SO_REUSEPORT; SO_KEEPALIVE; pre-fork; SIGTERM; DNS; connection pool; worker pool; race condition; virtual clock;
+mutual exclusion; semaphore; condition variable; event loop; reactor; context variables; self-pipe; proxy; atomic
+"""
+# Those that name a behaviour, which the reference defines.
+DEFINED = """
+half-close; back-pressure; flow control; EOF; RST; FIN; hung up; keep-alive; graceful shutdown; lingering close;
+wait queue; high-water mark; low-water mark; level-triggered; thundering herd; connection limit; backlog; EMFILE; timeout;
+deadline; idle; cancellation; structured concurrency; Deadlock; fairness; pipelining; short write; write queue; Nagle;
+TCP_NODELAY; SO_REUSEPORT; SIGTERM; mutual exclusion; condition variable; rendezvous
+"""
+GUIDE = [page for page in PAGES if page.parent.name == "guide" and page.name != "terms.md"]
+INDEX = ROOT / "docs" / "guide" / "terms.md"
+
+
+def listed(terms):
+    return terms.replace("\n", " ").strip().split("; ")
+
+
+def prose(page):
+    """A page without its code, in lower case and in one line: a term may be broken between two."""
+    return " ".join(FENCE.sub("", page.read_text()).lower().split())
+
+
+@pytest.mark.parametrize("term", listed(TERMS))
+def test_the_guide_is_found_by_the_terms_of_the_field(term):
+    assert any(term.lower() in prose(page) for page in GUIDE)
+    assert term.lower().removesuffix("s") in prose(INDEX)
+
+
+@pytest.mark.parametrize("term", listed(DEFINED))
+def test_the_reference_is_found_by_the_terms_of_the_field(term):
+    assert term.lower() in prose(ROOT / "docs" / "reference.md")
+
+
+def test_the_index_of_terms_is_in_order_and_names_the_pages_as_they_are_called():
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[([^\]]+)\]\(([^)#]+)", INDEX.read_text(), re.MULTILINE)[2:]
+    assert len(rows) > 40
+    terms = [term.lower().strip("`") for term, _, _ in rows]
+    assert terms == sorted(terms)
+    for _, title, path in rows:
+        assert HEADING.search((INDEX.parent / path).read_text())["title"] == title
+
+
+OWN_WORDS = r"\bturns?\b|\bpark(s|ed|ing)?\b|\bhub\b|\bscopes?\b"
+
+
+@pytest.mark.parametrize("page", [*GUIDE, ROOT / "docs" / "guide.md"], ids=lambda page: page.name)
+def test_a_word_of_our_own_is_linked_to_its_meaning_where_a_page_first_uses_it(page):
+    if page.name == "words.md":
+        return
+    text = FENCE.sub("", page.read_text())
+    used = re.search(OWN_WORDS, re.sub(r"\]\([^)]*\)|`[^`\n]*`", lambda found: " " * len(found[0]), text))
+    if used is not None:
+        assert re.search(r"\]\((guide/)?words\.md\)", text[: text.find("\n\n", used.end())]), used[0]
+
+
 # -- these tests can fail
 
 
