@@ -218,9 +218,9 @@ mutual exclusion; semaphore; condition variable; event loop; reactor; context va
 # Those that name a behaviour, which the reference defines.
 DEFINED = """
 half-close; back-pressure; flow control; EOF; RST; FIN; hung up; keep-alive; graceful shutdown; lingering close;
-wait queue; high-water mark; low-water mark; level-triggered; thundering herd; connection limit; backlog; EMFILE; timeout;
-deadline; idle; cancellation; structured concurrency; Deadlock; fairness; pipelining; short write; write queue; Nagle;
-TCP_NODELAY; SO_REUSEPORT; SIGTERM; mutual exclusion; condition variable; rendezvous
+wait queue; high-water mark; low-water mark; level-triggered; thundering herd; connection limit; backlog; EMFILE;
+timeout; deadline; idle; cancellation; structured concurrency; Deadlock; fairness; pipelining; short write; write queue;
+Nagle; TCP_NODELAY; SO_REUSEPORT; SIGTERM; mutual exclusion; condition variable; rendezvous
 """
 GUIDE = [page for page in PAGES if page.parent.name == "guide" and page.name != "terms.md"]
 INDEX = ROOT / "docs" / "guide" / "terms.md"
