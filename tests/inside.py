@@ -24,3 +24,18 @@ def snapshot(thing):
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if name != "__weakref__"]
     values = {name: getattr(thing, name, None) for name in slots}
     return {name: copy(value) if isinstance(value, kinds) else value for name, value in values.items()}
+
+
+def incoming(end):
+    """What has come to an end of the in-memory wire and was not received yet; what is added to it has come too."""
+    return end._incoming
+
+
+def own_settings(loop):
+    """The settings that single sockets of the loop were given, by the sockets' ids."""
+    return loop._own_settings
+
+
+def has_reader(sock):
+    """Whether somebody is parked in a read of it, or in a `select` with it."""
+    return sock._reader is not None

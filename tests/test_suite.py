@@ -15,6 +15,44 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 PACKAGE = ROOT / "dangagreen"
 
+PRIVATE = {  # how often a test file may use private names of the package: less whenever it can
+    "bench/growth.py": 1,
+    "conftest.py": 1,
+    "examples/test_ddlockd_client.py": 1,
+    "examples/test_ddlockd_commands.py": 1,
+    "green/test_between.py": 3,
+    "green/test_deadlock.py": 3,
+    "inside.py": 9,
+    "loop/test_deadlock.py": 1,
+    "loop/test_error_log.py": 1,
+    "loop/test_sigint.py": 3,
+    "loop/test_wakeup.py": 1,
+    "net/conftest.py": 1,
+    "net/test_connecting.py": 1,
+    "net/test_draining.py": 7,
+    "soak/faults.py": 1,
+    "sockets/test_addresses.py": 1,
+    "sockets/test_danga.py": 1,
+    "sockets/test_lifetime.py": 7,
+    "sockets/test_settings.py": 1,
+    "sockets/test_sock.py": 3,
+    "sockets/test_subclassing.py": 7,
+    "sockets/test_write_queue.py": 2,
+    "streams/test_readiness.py": 3,
+    "streams/test_refusals.py": 1,
+    "streams/test_refused_by_the_poller.py": 7,
+    "streams/test_writing.py": 1,
+    "sync/test_events.py": 2,
+    "sync/test_events_stdlib.py": 6,
+    "sync/test_handoff.py": 21,
+    "sync/test_multiwait.py": 1,
+    "sync/test_queues.py": 2,
+    "sync/test_wait_queue.py": 6,
+    "test_context.py": 3,
+    "test_example_sources.py": 2,
+    "test_memory.py": 2,
+}
+
 WITHOUT = {"sockets/states": "constants, which do nothing by themselves"}  # modules that need no test file, and why
 
 
@@ -41,6 +79,48 @@ def test_each_test_file_says_in_its_first_line_what_it_is_about():
     """Those of no module above all, which are about something that spans several."""
     silent = [path.name for path in TESTS.rglob("test_*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def private_names(tree):
+    """The private names that a module of the package defines: functions, methods, classes, constants, slots."""
+    for node in ast.walk(tree):
+        name = None
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            name = node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            name = node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name = node.id
+        if name is not None and name.startswith("_") and name.strip("_") and not name.startswith("__"):
+            yield name
+
+
+def uses(tree, private):
+    """The uses of such names in a test file: as attributes, imported, and as strings for `getattr` and `setattr`.
+
+    What a class of the file defines and calls on itself is its own affair: hooks, and what `select` asks for.
+    """
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in private:
+            if node.attr not in own or ast.unparse(node.value) not in ("self", "super()"):
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dangagreen"):
+            yield from (alias.name for alias in node.names if alias.name in private)
+        elif isinstance(node, ast.Constant) and node.value in private:
+            yield node.value
+
+
+def test_private_names_are_used_only_where_a_test_is_about_them_and_no_more_often_than_now():
+    """Behaviour first; what many tests have to look at goes into tests/inside.py."""
+    private = {name for path in PACKAGE.rglob("*.py") for name in private_names(ast.parse(path.read_text()))}
+    counts = {}
+    for path in TESTS.rglob("*.py"):
+        number = sum(1 for _ in uses(ast.parse(path.read_text()), private))
+        if number > PRIVATE.get(path.relative_to(TESTS).as_posix(), 0):
+            counts[path.relative_to(TESTS).as_posix()] = number
+    assert counts == {}
 
 
 def test_no_id_holds_an_address(request):

@@ -15,6 +15,7 @@ import pytest
 import dangagreen as d
 from dangagreen.testing import no_leaks, wire
 from tests.helpers import joined
+from tests.inside import incoming
 
 INTERRUPTED = "interrupted"
 LOCAL = ("127.0.0.1", 0)
@@ -806,7 +807,7 @@ class Link:
     def check(self, descriptors):
         """Every byte is in exactly one place: in the queue, in the kernel, in the buffer or in the reader's hands."""
         near, far = self.near, self.far
-        assert self.sent == near.unsent + len(far.sock._incoming) + len(far.sock.received)
+        assert self.sent == near.unsent + len(incoming(far.sock)) + len(far.sock.received)
         assert len(far.sock.received) == len(self.got) + far.buffered
         for sock in (near, far):
             assert sock.closed or descriptors.get(sock.fd) is sock

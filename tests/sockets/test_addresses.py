@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dangagreen import Socket, connect, serve
-from dangagreen.sockets import addresses
+from dangagreen.sockets.addresses import _LONGEST_PATH as LONGEST_PATH
 from dangagreen.sockets.addresses import host_and_port, public, unix_path
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="abstract Unix names are Linux's")
@@ -101,11 +101,11 @@ def test_what_is_no_path_is_an_error_of_the_system_with_its_reason(
 def test_the_longest_path_is_as_long_as_the_kernels(real_loop, served, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind("y" * addresses._LONGEST_PATH)
+        sock.bind("y" * LONGEST_PATH)
         with pytest.raises(OSError, match="too long"):
-            sock.bind("y" * (addresses._LONGEST_PATH + 1))
-    served("x" * addresses._LONGEST_PATH)
-    assert says("x" * addresses._LONGEST_PATH) == b"hello"
+            sock.bind("y" * (LONGEST_PATH + 1))
+    served("x" * LONGEST_PATH)
+    assert says("x" * LONGEST_PATH) == b"hello"
 
 
 @pytest.mark.parametrize("use", [lambda address: serve(address, echo), connect], ids=["serve", "connect"])

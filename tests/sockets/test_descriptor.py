@@ -7,6 +7,7 @@ import pytest
 from dangagreen import Socket
 from dangagreen.sockets.descriptor import Descriptor
 from tests.helpers import Reader, Recording
+from tests.inside import incoming
 
 # -- registration
 
@@ -125,7 +126,7 @@ def test_nothing_is_watched_after_close(loop, wires, run_turns):
     one.close()
     one.watch_read(True)
     one.watch_write(True)
-    peer._incoming += b"x"
+    incoming(peer).extend(b"x")
     run_turns(3)
     assert one.calls == []
     assert Socket.watched_sockets() == 0

@@ -9,6 +9,7 @@ import pytest
 from dangagreen import Socket, connect, serve, sleep, spawn, wait
 from dangagreen.errors import LimitError
 from dangagreen.sockets.settings import adopt_settings
+from tests.inside import own_settings
 
 DEFAULTS = {
     "idle_timeout": None,
@@ -80,9 +81,9 @@ def test_a_setting_of_one_object_is_its_own(loop, made, kind):
         assert getattr(one, name) == value
     assert {name: getattr(other, name) for name in DEFAULTS} == DEFAULTS
     assert {name: getattr(kind, name) for name in DEFAULTS} == DEFAULTS
-    assert loop._own_settings.keys() == {id(one)}
+    assert own_settings(loop).keys() == {id(one)}
     one.close()
-    assert loop._own_settings == {}
+    assert own_settings(loop) == {}
     other.close()
 
 
@@ -105,7 +106,7 @@ def test_a_value_that_makes_no_sense_is_refused_for_objects_and_for_classes(loop
     with pytest.raises(error, match=name):
         setattr(sock, name, value)
     assert getattr(sock, name) == DEFAULTS[name]
-    assert loop._own_settings == {}
+    assert own_settings(loop) == {}
     assert len(loop.timers) == 0
     with pytest.raises(error, match=name):
         type("Mine", (Slotted,), {name: value, "__slots__": ()})
@@ -384,7 +385,7 @@ def test_a_setting_of_a_closed_object_is_ignored(loop, made):
     sock, _ = made()
     sock.close()
     sock.idle_timeout = 5
-    assert (loop._own_settings, len(loop.timers)) == ({}, 0)
+    assert (own_settings(loop), len(loop.timers)) == ({}, 0)
 
 
 def test_assigning_a_setting_in_init_before_the_socket_is_made_says_what_to_do(loop, wires):
@@ -405,7 +406,7 @@ def test_an_object_made_by_hand_sees_what_its_class_was_given_since(loop, made, 
 
     Late.idle_timeout, Late.line_limit, Late.high_water = 5, 6, 70000
     sock = made(Late)[0]
-    assert (sock._line_limit, sock._high_water) == (6, 70000)
+    assert (sock.line_limit, sock.high_water) == (6, 70000)
     sock.watch_read(True)
     advance(6)
     assert sock.close_reason == "the peer was idle for 5 s"

@@ -11,6 +11,7 @@ import pytest
 
 from dangagreen import Socket
 from dangagreen.testing import BLOCK
+from tests.inside import incoming
 
 
 class Plain(Socket):
@@ -711,7 +712,7 @@ def test_unsent_is_the_sum_of_what_is_queued(loop, wires, run_turns):
         taken = len(peer.recv(5))
         assert taken > 0
         run_turns(1)
-        assert one.unsent == written - len(peer.received) - len(peer._incoming)
+        assert one.unsent == written - len(peer.received) - len(incoming(peer))
 
 
 def test_close_drops_what_is_queued(blocked, run_turns):
@@ -836,7 +837,7 @@ def test_a_long_queue_of_pieces_and_callables_leaves_in_order(loop, wires, run_t
     for _ in range(100_000):
         for _, at in left:
             assert at <= len(read) + 400  # what was written before it has been sent
-        if not one.unsent and one._queue is None:
+        if not one.unsent and not one._queued_callables:
             break
         sock.writes.append(random.randrange(1, 150))
         try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import dangagreen as d
 from dangagreen.testing import BLOCK
 from tests.helpers import READS, any_read, result_of, take
+from tests.inside import incoming
 
 thorough = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -422,7 +423,7 @@ def test_a_peer_that_never_ends_its_line_does_not_fill_the_memory(loop, pair):
     far.send(b"x" * (1 << 20))
     with pytest.raises(d.LimitError):
         sock.read_line(1000)
-    assert len(far.peer._incoming) >= (1 << 20) - 2 * 65536
+    assert len(incoming(far.peer)) >= (1 << 20) - 2 * 65536
 
 
 # -- a second reader

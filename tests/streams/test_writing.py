@@ -10,6 +10,7 @@ import dangagreen as d
 from dangagreen.streams import writing
 from dangagreen.testing import BLOCK
 from tests.helpers import Small, any_write, blocked, result_of, take
+from tests.inside import incoming
 
 # -- writing
 
@@ -215,7 +216,7 @@ def test_a_peer_that_goes_while_a_writer_is_parked_wakes_it(loop, pair, write, g
     sock, far = blocked(pair)
     task = d.spawn(write, sock)
     d.sleep(1)
-    far._incoming += b"what it has not read when it goes"
+    incoming(far).extend(b"what it has not read when it goes")
     getattr(far, go)()
     task.join(10)
     with pytest.raises(ConnectionError):
