@@ -1,3 +1,5 @@
+"""The pair of sockets by which threads and signal handlers wake a loop: none is lost, whenever it comes."""
+
 import gc
 import os
 import signal
