@@ -1,8 +1,8 @@
-"""What a call is given is checked here, at its entry and before anything is registered: times, counts, functions.
+"""Checks of arguments, at the entry of a call and before it has changed anything: times, counts, functions.
 
-Rules: one function for each kind, so that all calls take and refuse alike; what is refused is refused with what was
-expected, as TypeError for another kind of thing, ValueError for one that makes no sense, OverflowError for one that is
-too large. What does not belong here: addresses, and the meaning of what is checked.
+Rules: one function for each kind, so that all calls accept and refuse alike; a message says what was expected.
+TypeError for another type, ValueError for a value that makes no sense, OverflowError for one that is too large. What
+does not belong here: addresses, and the meaning of what is checked.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def seconds(what: str, value: Any, unit: str = "seconds") -> float:
-    """A time: a float, an int, or of what else has `__float__` or `__index__`, as Decimal and Fraction have, the float.
+    """A time: an int or a float; the float of anything else with `__float__` or `__index__`, such as Decimal.
 
-    A bool is an int, as everywhere in Python; infinity is never. Raises ValueError for NaN, which would be neither
-    early nor late.
+    Infinity is a time that never comes. Raises TypeError for anything else, ValueError for NaN, OverflowError beyond
+    what a float holds.
     """
     if type(value) is not float:
         kind = type(value)
@@ -43,7 +43,10 @@ def seconds(what: str, value: Any, unit: str = "seconds") -> float:
 
 
 def count(what: str, value: Any, least: int | None = 0) -> int:
-    """How many: an int, or what else has `__index__`, from `least` (0, 1 or None: any number) up to `sys.maxsize`."""
+    """A count: an int, or anything else with `__index__`, from `least` (0, 1, or None: no bound) to `sys.maxsize`.
+
+    Raises TypeError, ValueError below `least`, OverflowError above `sys.maxsize`.
+    """
     try:
         number = index(value)
     except TypeError:
@@ -60,17 +63,19 @@ def count(what: str, value: Any, least: int | None = 0) -> int:
 
 
 def shown(value: object) -> str:
-    """Its `repr`, in an error message: cut short, and whatever that `repr` does."""
+    """The `repr` of a value for an error message: cut to 100 characters, and no error if it raises."""
     try:
         words = repr(value)
-    except Exception:  # an int of very many digits, or somebody's own
+    except Exception:  # an int of very many digits, or a `repr` that raises
         return f"{type(value).__name__} of a repr that fails"
     return words if len(words) <= 100 else f"{words[:97]}..."
 
 
 def function(call: str, given: object, hint: str = "") -> None:
-    """Raise TypeError, in the name of `call`, for what cannot be called, and for what would not run if it were: an
-    `async def`, or a generator function."""
+    """Raise TypeError, in the name of `call`, unless `given` is a function that runs when called.
+
+    Not an `async def`, nor a generator function: a call of either runs nothing.
+    """
     if type(given) is FunctionType and not given.__code__.co_flags & NOT_RUN:
         return
     if not callable(given):
@@ -80,7 +85,7 @@ def function(call: str, given: object, hint: str = "") -> None:
 
 
 def kind_not_run(function: object) -> str | None:
-    """What kind of function it is, in words, if a call of it runs nothing; None for any other."""
+    """ "a generator function" or "an async def" if the function is one, or calls one; None otherwise."""
     while isinstance(function, (partial, partialmethod)):
         function = function.func
     for one in (function, type(function).__call__ if callable(function) else None):
@@ -91,12 +96,12 @@ def kind_not_run(function: object) -> str | None:
 
 
 def outcome(what: str, value: object) -> None:
-    """Raise TypeError for what a callback has returned if that is work which nobody will do: a coroutine or generator.
+    """Raise TypeError if a callback has returned a coroutine or a generator, which would never run.
 
-    A coroutine is closed, so that no warning of one that was never awaited follows. To be called for what is not None.
+    A coroutine is closed, so that there is no warning "was never awaited". Called for results that are not None.
     """
     if isinstance(value, _UNDONE):
         if isinstance(value, CoroutineType):
-            with contextlib.suppress(ValueError, RuntimeError):  # it is running somewhere
+            with contextlib.suppress(ValueError, RuntimeError):  # it is running
                 value.close()
         raise TypeError(f"{what} returned {shown(value)}, which nobody runs: write a plain def")

@@ -1,7 +1,7 @@
-"""Every error of our own, and the errno lists that other modules use by name.
+"""The exceptions of this package, and the lists of errnos that other modules use by name.
 
-Rules: a builtin exception where one fits; each message says whose fault it is. What does not belong here:
-code that decides what to do about an error.
+Rules: a builtin exception where one fits; each message says whose fault it is. What does not belong here: decisions
+about what to do after an error.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Self
 
 
 class _Copied(BaseException):
-    """An error that is pickled and copied as it is, whatever its constructor takes, but for its `sock`.
+    """Base class of exceptions that can be pickled and copied, whatever arguments their constructors take.
 
-    A copy by `copy.copy` keeps the socket; a pickle, for which there is none elsewhere, and a deep copy have None.
+    `copy.copy` keeps a `sock` attribute; in a pickle and in a deep copy it is None.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -30,7 +30,7 @@ class _Copied(BaseException):
 
 
 def _again(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    """An error with these arguments and attributes, made without its constructor."""
+    """Make an exception with these arguments and attributes, without calling its constructor."""
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)
@@ -38,7 +38,7 @@ def _again(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, An
 
 
 def connection(sock: Any) -> str:
-    """A socket in a sentence: "the connection with 127.0.0.1:80"; its `repr` is for whoever looks at objects."""
+    """A socket in an error message: "the connection with 127.0.0.1:80"; its `repr` if it is no connection."""
     if not hasattr(sock, "peer_addr_string"):
         return repr(sock)
     peer = peer_of(sock)
@@ -46,10 +46,10 @@ def connection(sock: Any) -> str:
 
 
 def peer_of(sock: Any) -> str:
-    """ "127.0.0.1:80"; "the peer" where its address is not known, or, as with most Unix sockets, none."""
+    """The peer in an error message: "127.0.0.1:80"; "the peer" if the address is not known, or empty (Unix sockets)."""
     try:
         return sock.peer_addr_string() or _NOBODY
-    except Exception:  # no socket of ours, or one that is half made
+    except Exception:  # another kind of object, or a socket whose __init__ has not ended
         return _NOBODY
 
 
@@ -57,12 +57,12 @@ _NOBODY = "the peer"
 
 
 def in_words(reason: object) -> str:
-    """Why: an exception with its type, since many say little without it ("'name'" of a KeyError)."""
+    """A reason in an error message: of an exception type and text, since many texts are too short ("'name'")."""
     return f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
 
 
 class ClosedError(_Copied, ConnectionError):
-    """The socket was closed, on this side, while or before it was used.
+    """The socket was closed or finished on this side, while or before it was used.
 
     Attributes: `sock` (the object), `reason` (what `close` was given: None, a str or an exception).
     """
@@ -75,7 +75,7 @@ class ClosedError(_Copied, ConnectionError):
 
 
 class IncompleteReadError(_Copied, EOFError):
-    """The peer ended its stream in the middle of what was asked for.
+    """EOF in the middle of what was asked for: the peer has ended its stream.
 
     Attributes: `sock`, `partial` (bytes: what came before the end; it has left the buffer), `wanted` (str).
     """
@@ -88,9 +88,9 @@ class IncompleteReadError(_Copied, EOFError):
 
 
 class LimitError(_Copied, ValueError):
-    """What the peer sent, or what the program wants to queue, is larger than the limit it gave.
+    """A message of the peer, or data to be queued, is larger than a limit that the program has set.
 
-    Nothing was consumed and nothing queued. Attribute: `limit` (int, bytes).
+    Nothing was consumed, nothing queued. Attribute: `limit` (int, bytes).
     """
 
     def __init__(self, message: str, limit: int) -> None:
@@ -99,15 +99,15 @@ class LimitError(_Copied, ValueError):
 
 
 class BusyError(RuntimeError):
-    """Somebody else is using this: a second reader of one socket, or a socket stolen under a reader."""
+    """Another task is reading from the socket; or it cannot be handed over while it is read, or bytes are queued."""
 
 
 class CannotParkError(RuntimeError):
-    """A call that may wait was made where nothing may wait: in a callback, which runs on the loop itself."""
+    """A call that may park was made where nothing may: in a callback, which runs on the loop itself, and the like."""
 
 
 class Deadlock(_Copied, RuntimeError):
-    """Nobody can run, and nothing can wake the loop. Attribute: `table` (str: every task, and what it waits for)."""
+    """All tasks wait, and nothing can wake the loop. Attribute: `table` (str: the tasks, and what each waits for)."""
 
     def __init__(self, message: str, table: str = "") -> None:
         super().__init__(f"{message}\n{table}" if table else message)
@@ -119,7 +119,7 @@ class ForeignThreadError(RuntimeError):
 
 
 class Cancelled(_Copied):
-    """Raised inside a task that was cancelled, at its wait and at every later one. Attribute: `reason`."""
+    """Raised in a task that is cancelled, at its wait and at every later one. Let it pass. Attribute: `reason`."""
 
     def __init__(self, reason: object = None) -> None:
         super().__init__(*() if reason is None else (reason,))
@@ -127,7 +127,7 @@ class Cancelled(_Copied):
 
 
 class TaskCancelledError(_Copied, Exception):
-    """`Task.result()` of a task that was cancelled. Attribute: `reason`."""
+    """Raised by `Task.result()` of a task that was cancelled. Attribute: `reason`."""
 
     def __init__(self, message: str, reason: object = None) -> None:
         super().__init__(message)
@@ -139,19 +139,19 @@ if sys.version_info >= (3, 13):
 else:
 
     class ShutDown(Exception):
-        """The queue was shut down: nothing can be put in, or nothing is left to get."""
+        """The queue was shut down: nothing can be put in, and nothing is left to get."""
 
 
 class ClosedChannelError(RuntimeError):
-    """Something was to be sent through a channel that is, or while it was waiting was, closed."""
+    """`send` on a channel that is closed, or was closed while the call waited."""
 
 
 class ChannelEnd(EOFError):
-    """The channel was closed, and everything that was sent has been received."""
+    """`receive` on a channel that was closed, when everything that was sent has been received."""
 
 
 class ErrorContext(NamedTuple):
-    """What `loop.on_error` is called with.
+    """The argument of `loop.on_error`: an exception that reached no caller.
 
     Attributes: `message` (what failed, in words), `exception`, `subject` (the socket, listener or task that it
     happened to, or None).
@@ -163,12 +163,12 @@ class ErrorContext(NamedTuple):
 
 
 def _known(names: str) -> frozenset[int]:
-    """The numbers of those errors that this platform has."""
+    """The errnos of these names, of those that this platform has."""
     return frozenset(getattr(errno, name) for name in names.split() if hasattr(errno, name))
 
 
-# accept(2): the connection that was about to be accepted is gone, and no longer in the queue. (ECONNABORTED is POSIX's
-# word; EPROTO says the same on System V; ECONNRESET and ETIMEDOUT are what it had met.)
+# accept(2): the connection that was about to be accepted is gone, and no longer in the queue: ECONNABORTED in POSIX,
+# EPROTO on System V, ECONNRESET and ETIMEDOUT where the connection's own error is passed on.
 ACCEPT_GONE = _known("ECONNABORTED EPROTO ECONNRESET ETIMEDOUT")
 
 # accept(2), "Error handling": network errors of the new connection, which Linux passes on; EPERM is a firewall rule.

@@ -1,6 +1,6 @@
-"""Where public things are found: errors, reprs and pickles say `dangagreen.Socket`, whichever module it is written in.
+"""The public module of public names: errors, reprs and pickles say `dangagreen.Socket`, not the module of its source.
 
-Rules: only what a package names in its `__all__`. What does not belong here: what is public.
+Rules: only names in a package's `__all__`. What does not belong here: which names are public.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def publish(package: str, names: Iterable[str]) -> None:
-    """Let what a package exports say that it is from there.
+    """Set `__module__` of the classes and functions that a package exports to that package.
 
-    `inspect.getsource` then finds no class, as with other libraries that do this: it looks into the package's own file.
+    `inspect.getsource` then finds no class, as with other libraries that do so: it looks into the package's own file.
     """
     for name in names:
         thing = getattr(sys.modules[package], name)
@@ -27,7 +27,7 @@ def publish(package: str, names: Iterable[str]) -> None:
 
 
 def name_methods(public: type, bases: Iterable[type]) -> None:
-    """Let the functions of `bases`, of which a public class is put together, be named by that class."""
+    """Set `__module__` and `__qualname__` of the functions of `bases`, which make up a public class, to that class."""
     for base in bases:
         for thing in vars(base).values():
             function = getattr(thing, "fget", None) or getattr(thing, "__func__", thing)
@@ -37,11 +37,11 @@ def name_methods(public: type, bases: Iterable[type]) -> None:
 
 
 def _settle_annotations(public: type, names: dict[str, Any]) -> None:
-    """Evaluate those of the class itself, which nobody could where its `__module__` says that it is."""
+    """Evaluate the annotations of the class, which cannot be evaluated in the module that `__module__` will name."""
     if sys.version_info < (3, 14) and "__annotations__" in vars(public):
         public.__annotations__ = {
             name: eval(words, names) if isinstance(words, str) else words
             for name, words in public.__annotations__.items()
         }
-    if "__firstlineno__" in vars(public):  # since Python 3.13, and of another file than it would be looked up in
+    if "__firstlineno__" in vars(public):  # since Python 3.13; it is of another file than `__module__` names
         del public.__firstlineno__  # type: ignore[attr-defined]

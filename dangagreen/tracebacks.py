@@ -1,9 +1,9 @@
-"""Errors that are kept: by a socket its end, by a task its failure.
+"""Exceptions that objects keep: a socket its close reason, a task its failure.
 
-A traceback holds frames, and these the locals of everybody whom the error has passed: the socket, what was being
-written, the whole queue. Kept by the socket, that is a cycle, and with it memory that only the garbage collector finds.
-Rules: what a socket keeps is a copy that was never raised, and what it raises of it is a copy as well; a failed task's
-error keeps its traceback, without the locals of our own frames. What does not belong here: when an error is reported.
+A traceback refers to frames, and these to the locals of each function that the exception has passed: the socket, the
+data being written, the whole write queue. Kept by the socket, that is a reference cycle, whose memory only the garbage
+collector frees. Rules: a socket keeps, and raises, copies that have no traceback; a failed task's exception keeps its
+traceback, without the locals of this package's frames. What does not belong here: when an error is reported.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import contextlib
 import weakref
 from typing import Any, TypeVar
 
-_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class whose __new__ and __init__ may be anybody's
+_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class whose __new__ and __init__ may be Python code
 
 Error = TypeVar("Error", bound=BaseException)
 
 
 def without_traceback(error: Error, owner: object = None) -> Error:
-    """An equal error: its type, arguments and attributes, and neither traceback nor context nor cause.
+    """An equal exception: the same type, arguments and attributes, without traceback, context and cause.
 
-    Where it names its `owner`, who keeps it, that is a weak proxy. An error of a type that cannot be copied is
-    answered itself.
+    A reference to `owner`, the object that keeps it, becomes a weak proxy. Returns the exception itself if its type
+    cannot be copied.
     """
     known: dict[int, Any] = {} if owner is None else {id(owner): weakref.proxy(owner)}
     return _copy(error, known)  # type: ignore[no-any-return]
 
 
 def is_like(error: BaseException, kept: BaseException | None) -> bool:
-    """Is it one of the copies of what is kept?"""
+    """Whether the error is a copy of the one that is kept."""
     return type(error) is type(kept) and error.args == kept.args
 
 
 def _copy(error: Any, known: dict[int, Any]) -> Any:
-    known[id(error)] = None  # should it name itself
+    known[id(error)] = None  # in case it refers to itself
     try:
         copy = _blank(type(error), [_part(value, known) for value in _arguments(error)])
     except Exception:  # some type of an extension module
         return error
-    state: Any = object.__getstate__(error)  # not what its class makes of that
+    state: Any = object.__getstate__(error)  # not a __getstate__ of its class
     attributes, slots = state if isinstance(state, tuple) else (state, {})
     copy.__dict__.update({name: _part(value, known) for name, value in (attributes or {}).items()})
     for name, value in slots.items():
@@ -58,7 +58,7 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
 
 
 def _part(value: Any, known: dict[int, Any]) -> Any:
-    """An argument or attribute of an error that is copied."""
+    """A copy of an argument or attribute of an error that is copied."""
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, BaseException):
@@ -67,7 +67,7 @@ def _part(value: Any, known: dict[int, Any]) -> Any:
 
 
 def _blank(kind: type[BaseException], arguments: list[Any]) -> Any:
-    """An instance that no code of a class in Python has seen: a constructor may take something else, or do things."""
+    """An instance made without any Python code of its class: its constructor may take other arguments, or do things."""
     for base in kind.__mro__:
         if not base.__flags__ & _IN_PYTHON:
             with contextlib.suppress(TypeError):  # with two bases of the interpreter's own, one of them may be refused

@@ -1,7 +1,8 @@
-"""Garbage collections: where nothing may wait.
+"""Whether a garbage collection is in progress, inside which nothing may park.
 
-Rules: a greenlet that is suspended inside a collection, by a `__del__` or a weakref's callback, would leave the
-collector off, for the whole process, until it is resumed. What does not belong here: who waits, and how it is refused.
+Rules: a greenlet that is suspended inside a collection, by a `__del__` or a weakref callback, would leave the collector
+off, for the whole process, until it is resumed. What does not belong here: how a call that would park is refused (that
+is the scheduler's Collector).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from _thread import get_ident
 from collections.abc import Callable
 
 _NOBODY = 0
-_collector = _NOBODY  # the thread in which a collection is under way
+_collector = _NOBODY  # the identifier of the thread in which a collection is in progress
 
 
 def is_collecting() -> bool:
-    """Is this code called by the garbage collector?"""
+    """Whether this code is called by the garbage collector."""
     return _collector == get_ident()
 
 

@@ -1,8 +1,8 @@
-"""Who, outside the loop, might still wake it: signal handlers and other threads.
+"""External wakers: signal handlers and other threads, which might still wake a loop that looks deadlocked.
 
-Rules: a doubt counts; a thread does, idle or a daemon, Python's or not; so does a handler of the program's own. The
-interpreter's handler of Ctrl-C, and that of `Interrupts`, do not: they end the program, not the wait. What does not
-belong here: what the loop itself waits for, descriptors and timers.
+Rules: when in doubt, it counts: any other thread does, idle or a daemon, Python's or not; so does any signal handler of
+the program's own. The interpreter's handler of Ctrl-C, and that of `Interrupts`, do not: they end the program, not the
+wait. What does not belong here: what the loop itself waits for, descriptors and timers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dangagreen.loop.sigint import Interrupts
 
 
 def external_wakers() -> Iterator[str]:
-    """Each of them in words, what is looked up fastest first."""
+    """Yield a str for each external waker there is, those that are looked up fastest first."""
     of_ctrl_c = signal.getsignal(signal.SIGINT)
     ends_all = of_ctrl_c is signal.default_int_handler or isinstance(getattr(of_ctrl_c, "__self__", None), Interrupts)
     if callable(of_ctrl_c) and not ends_all:
@@ -32,7 +32,7 @@ def external_wakers() -> Iterator[str]:
 
 
 def _threads() -> int:
-    """How many there are, with those that Python knows nothing of, where the system tells."""
+    """How many threads this process has; on systems without /proc only those that Python knows."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:

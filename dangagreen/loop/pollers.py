@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 READ, WRITE, ERR, HUP = 1, 4, 8, 16
-_INVALID = 32  # POLLNVAL: the fd was closed behind our back
+_INVALID = 32  # POLLNVAL: the fd was closed without being removed
 
 Events = list[tuple[int, int]]
 
 
 class Poller(Protocol):
-    """What a loop needs to know the readiness of file descriptors.
+    """The five methods that a loop needs to wait for events of file descriptors.
 
-    `wait` takes seconds, or None for no limit, answers a new list each time, and never returns before them without an
-    event. `add` of an fd that is known, and `modify` or `remove` of one that is not, raise OSError or KeyError.
+    `wait` takes seconds, or None for no limit, returns a new list of (fd, events), and without an event never returns
+    earlier. `add` of an fd that is known, and `modify` or `remove` of one that is not, raise OSError or KeyError.
     """
 
     @property
@@ -42,9 +42,15 @@ class Poller(Protocol):
 if sys.platform == "linux":
 
     class EpollPoller:
-        """Linux. The five methods are epoll's own bound ones: no Python code runs between loop and kernel."""
+        """epoll(7), of Linux. The five methods are the epoll object's own: no Python code between loop and kernel."""
 
-        __slots__ = ("add", "close", "modify", "remove", "wait")
+        __slots__ = {
+            "add": "register of the epoll object.",
+            "close": "close of the epoll object.",
+            "modify": "modify of the epoll object.",
+            "remove": "unregister of the epoll object.",
+            "wait": "poll of the epoll object.",
+        }
 
         def __init__(self) -> None:
             epoll = select.epoll()
@@ -56,12 +62,12 @@ if sys.platform == "linux":
 
 
 class KqueuePoller:
-    """BSD and macOS. Reading and writing are two filters there; the end of either is a flag on its event.
+    """kqueue(2), of the BSDs and macOS. READ and WRITE are two filters there; EOF is a flag on the event of either.
 
     An fd that is watched for neither reports no hang-up.
     """
 
-    __slots__ = ("_kqueue", "_masks")
+    __slots__ = {"_kqueue": "The kqueue object.", "_masks": "fd to the mask that it is watched with."}
 
     def __init__(self) -> None:
         self._kqueue = select.kqueue()  # type: ignore[attr-defined, unused-ignore]
@@ -108,9 +114,9 @@ class KqueuePoller:
 
 
 class PollPoller:
-    """poll(2). Its bits are ours on every platform that has it."""
+    """poll(2). Its bits are those of READ, WRITE, ERR and HUP on every platform that has it."""
 
-    __slots__ = ("_known", "_poll")
+    __slots__ = {"_known": "The fds that are watched.", "_poll": "The poll object."}
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -138,9 +144,9 @@ class PollPoller:
 
 
 class SelectPoller:
-    """select(2): the last resort. It reports no hang-ups and knows no fd above 1023."""
+    """select(2): the last resort. It reports no hang-ups, and no fd above 1023 can be watched."""
 
-    __slots__ = ("_masks",)
+    __slots__ = {"_masks": "fd to the mask that it is watched with."}
 
     def __init__(self) -> None:
         self._masks: dict[int, int] = {}
@@ -175,7 +181,7 @@ class SelectPoller:
         return list(ready.items())
 
     def _closed_ones(self) -> Events:
-        """The fds that were closed behind our back, which make select fail as a whole."""
+        """Events for fds that were closed without being removed: each of them makes select fail as a whole."""
         found: Events = []
         for fd in self._masks:
             try:

@@ -1,4 +1,4 @@
-"""What each event of each class costs in processor time, as Danga::Socket's EnableProfiling shows it.
+"""Profiling: processor time of each event of each class, as Danga::Socket's EnableProfiling measures it.
 
 Rules: nothing here runs unless profiling was switched on. What does not belong here: wall-clock time, printing.
 """
@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 
 class Profile:
-    """`data` maps "Class-event" to [user seconds, system seconds, calls]."""
+    """What was measured."""
 
-    __slots__ = ("data",)
+    __slots__ = {"data": 'Maps "Class-event" to [user seconds, system seconds, calls].'}
 
     def __init__(self) -> None:
         self.data: dict[str, list[float]] = {}
 
     def measure(self, owner: object, event: str, call: Callable[[], object]) -> object:
-        """Make the call, answer what it answers, and add what it took to the row of the owner's class."""
+        """Make the call, return what it returns, and add its processor time to the row of the owner's class."""
         row = self.data.setdefault(f"{type(owner).__name__}-{event}", [0.0, 0.0, 0])
         before = resource.getrusage(resource.RUSAGE_SELF)
         try:

@@ -1,8 +1,8 @@
-"""Who is in a loop: the map of descriptors, how they come and go, and what happens when one of them fails.
+"""The descriptor map of a loop: registering and unregistering fds, closing them, and reporting errors.
 
-Rules: an fd is in the map from registration until its OS socket is closed, at the end of a turn; a callback that
-raises is reported once and costs its own descriptor; an fd that leaves earlier takes its pending events with it. What
-does not belong here: the turn.
+Rules: an fd is in the map from registration until its OS socket is closed, at the end of a turn; an fd that leaves
+earlier takes its pending events with it; a callback that raises is reported once and costs its own descriptor only.
+What does not belong here: the turn.
 """
 
 from __future__ import annotations
@@ -25,39 +25,49 @@ log = logging.getLogger("dangagreen")
 
 
 class Registry(Schedule):
-    """The descriptors of one loop."""
+    """The descriptors of one loop: base class of `Loop`."""
 
     __slots__ = {
-        **dict.fromkeys((
-            "batch", "_error_log", "_maps", "_on_error", "_others", "_own_settings", "_places", "handlers",
-            "object_callbacks", "pending_reads", "to_close",
-        )),
-        "running": "Whether `run` is at work.",
-    }  # fmt: skip
+        "_error_log": "The default of `on_error`.",
+        "_maps": "What post-loop callbacks of this turn are given; None until the first of them needs it.",
+        "_on_error": "The callable that `on_error` is.",
+        "_others": "fd to FdHandler: those of `other_fds`, and perhaps some that were closed since.",
+        "_own_settings": "id of a socket to {name: value}, of sockets that were assigned settings of their own.",
+        "_places": "A batch, and its index: fd to position. Made when the first fd leaves during that batch.",
+        "batch": "The (fd, events) of this turn; (-1, 0) in the place of an fd that has left.",
+        "handlers": "The descriptor map: fd to handler.",
+        "object_callbacks": "Post-loop callbacks of objects, by object.",
+        "pending_reads": "Handlers with input that no event announces; True: it was pushed back in this turn.",
+        "running": "Whether `run` is running.",
+        "to_close": "Closed handlers whose OS sockets are to be closed at the end of the turn.",
+    }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)
         self.running = False
         self.handlers: dict[int, Handler] = {}
-        self.pending_reads: dict[Handler, bool] = {}  # no event tells of it; True: just pushed back
+        self.pending_reads: dict[Handler, bool] = {}
         self.to_close: list[Handler] = []
-        self.object_callbacks: dict[object, Callable[[], object]] = {}  # each with the object it goes with
-        self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None  # of this turn
-        self._others: dict[int, FdHandler] = {}  # those of `other_fds`, and perhaps some that have been closed since
+        self.object_callbacks: dict[object, Callable[[], object]] = {}
+        self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None
+        self._others: dict[int, FdHandler] = {}
         self._error_log = ErrorLog(clock)
-        self._own_settings: dict[int, dict[str, Any]] = {}  # of sockets that were given some, by id, and by name
+        self._own_settings: dict[int, dict[str, Any]] = {}
         self._on_error: Callable[[ErrorContext], object] = self._error_log
         self.batch: Events = []
-        self._places: tuple[Events, dict[int, int]] = self.batch, {}  # where the fds of a batch are
+        self._places: tuple[Events, dict[int, int]] = self.batch, {}
 
-    # -- who is there
+    # -- the map
 
     def descriptor_map(self) -> dict[int, Any]:
-        """fd -> object, of all that are registered: a copy, without the fds that have no object."""
+        """A copy of the map, fd to object, of all registered objects, without the fds of `other_fds`."""
         return {fd: handler for fd, handler in self.handlers.items() if not isinstance(handler, FdHandler)}
 
     def other_fds(self, fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
-        """The callables that are called with the event bits when their fd is readable; with `fds`, replace them all."""
+        """fd to callable, of fds without an object; called with the event bits when the fd is readable.
+
+        With `fds`, a mapping, replaces them all. Raises like `add_other_fds`.
+        """
         if fds is not None:
             fds = _checked(fds)
             self.add_other_fds(fds)
@@ -68,23 +78,22 @@ class Registry(Schedule):
         return {fd: handler.callback for fd, handler in self._others.items()}
 
     def remove_other_fd(self, fd: int) -> None:
-        """Watch one of them no more, be it closed by now; harmless if it is not watched."""
+        """Stop watching an fd of `other_fds`, before or after it is closed. Does nothing if it is not watched."""
         self.check_thread("remove_other_fd")
         if (handler := self._others.pop(fd, None)) is not None and self.handlers.get(fd) is handler:
             handler.close()
 
     def _post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
-        """What post-loop callbacks are given: `descriptor_map()` and `other_fds()`, once a turn and if anybody asks."""
+        """`descriptor_map()` and `other_fds()` for post-loop callbacks, made once a turn and only if there is one."""
         if self._maps is None:
             self._maps = self.descriptor_map(), self.other_fds()
         return self._maps
 
     def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
-        """Watch more of them. The caller keeps the fds, and takes them out with `remove_other_fd` before closing them.
+        """Watch more fds without an object. The caller keeps them, and calls `remove_other_fd` before closing one.
 
-        One that is watched already gets the new callable, and is watched anew: another file may have its number by now.
-
-        Raises, and watches none of the new ones, if one of them belongs to a socket or cannot be watched (OSError).
+        An fd that is watched already gets the new callable, and is registered anew: another file may have its number
+        by now. Raises ValueError if a fd belongs to a socket, OSError if it cannot be watched; then none is added.
         """
         self.check_thread("add_other_fds")
         fds = _checked(fds)
@@ -107,7 +116,7 @@ class Registry(Schedule):
     # -- coming and going
 
     def register(self, handler: Handler) -> None:
-        """Put a handler into the descriptor map. Raises ValueError if somebody else holds its fd."""
+        """Put a handler into the descriptor map. Raises ValueError if another one has its fd."""
         if get_ident() != self.thread:
             self._check_open(f"registering {type(handler).__name__}")
         other = self.handlers.get(handler.fd)
@@ -116,11 +125,11 @@ class Registry(Schedule):
         self.handlers[handler.fd] = handler
 
     def unregister(self, fd: int) -> None:
-        """Take an fd out of the map now, its pending events too, so that no later owner of the number gets them."""
+        """Take an fd, and its pending events, out of the map now: a new owner of the number must not get them."""
         self.handlers.pop(fd, None)
         self._others.pop(fd, None)
         batch, places = self._places
-        if batch is not self.batch:  # looked up once for each batch, not for each fd that leaves
+        if batch is not self.batch:  # indexed once for each batch, not for each fd that leaves
             batch, places = self._places = self.batch, {event[0]: place for place, event in enumerate(self.batch)}
         place = places.get(fd, len(batch))
         if place < len(batch) and batch[place][0] == fd:
@@ -147,6 +156,7 @@ class Registry(Schedule):
             self._close_all()
 
     def _close_all(self) -> None:
+        """Close the OS sockets of `to_close`, and take them out of the map."""
         while self.to_close:
             handler = self.to_close.pop()
             if self.handlers.get(handler.fd) is handler:
@@ -155,13 +165,13 @@ class Registry(Schedule):
                 handler._close_fd()
             except Exception as error:
                 self.report(ErrorContext(f"closing the OS socket of {_named(handler)} failed", error, handler))
-            if len(handler._context):  # one of its variables may name the handler itself
+            if len(handler._context):  # a variable in it may refer to the handler: a cycle
                 handler._context = Context()
         if not self.running:
             self._forget_closed()
 
     def _forget_closed(self) -> None:
-        """No turn is to come soon, in which those that have closed would be forgotten."""
+        """Drop references to closed handlers, when no turn is running that would."""
 
     def _abandon_all(self) -> None:
         for handler in list(self.handlers.values()):
@@ -169,7 +179,7 @@ class Registry(Schedule):
                 handler._abandon("the loop was reset")
 
     def _unknown_fd(self, fd: int) -> None:
-        """An event for an fd that nobody owns: forgotten in this batch (then it is -1), or closed behind our back."""
+        """An event for an fd without handler: unregistered during this batch (-1), or closed without being removed."""
         if fd >= 0:
             with contextlib.suppress(OSError, KeyError, ValueError):
                 self.poller.remove(fd)
@@ -177,7 +187,7 @@ class Registry(Schedule):
     # -- errors
 
     def call(self, handler: Handler, hook: Callable[[], object]) -> object:
-        """Call what a subclass may have overridden, in the handler's context; if it raises, that costs this handler."""
+        """Call a method that a subclass may override, in the handler's context; if it raises, the handler is closed."""
         try:
             if (result := handler._context.run(hook)) is not None:
                 checks.outcome(f"{hook!r}", result)
@@ -189,7 +199,7 @@ class Registry(Schedule):
     def handler_failed(self, handler: Handler, error: Exception) -> None:
         """Report what a handler's callback raised, and close that handler with it as the reason.
 
-        In a copy of its context, since the caller may be in that one already.
+        Both in a copy of its context, since this may be called within the context itself.
         """
         handler._context.copy().run(self._failed, handler, error)
 
@@ -201,11 +211,11 @@ class Registry(Schedule):
             except Exception as second:
                 self.report(ErrorContext(f"close() of {_named(handler)} raised", second, handler))
         finally:
-            handler._abandon(error)  # in case its own close() did not, or Ctrl-C struck in `on_error`
+            handler._abandon(error)  # in case its own close() did not, or Ctrl-C was raised in `on_error`
 
     @property
     def on_error(self) -> Callable[[ErrorContext], object]:
-        """What is called with an `ErrorContext` for each failure that is nobody's; it logs by default. Assign yours."""
+        """Called with an `ErrorContext` for each exception that reaches no caller; by default it logs. Assignable."""
         return self._on_error
 
     @on_error.setter
@@ -214,7 +224,7 @@ class Registry(Schedule):
         self._on_error = report
 
     def report(self, context: ErrorContext) -> None:
-        """Hand an error to `on_error`; one that `on_error` itself raises is logged beside it."""
+        """Call `on_error`. If that raises, both errors are logged."""
         try:
             if (result := self._on_error(context)) is not None:
                 checks.outcome("on_error", result)
@@ -224,14 +234,14 @@ class Registry(Schedule):
 
 
 def _named(handler: Handler) -> str:
-    """ "Echo, the connection with 127.0.0.1:80,"; what is no connection by its `repr`."""
+    """A handler in an error message: "Echo, the connection with 127.0.0.1:80,"; its `repr` if it is no connection."""
     if not hasattr(handler, "peer_addr_string"):
         return repr(handler)
     return f"{type(handler).__name__}, {connection(handler)},"
 
 
 def _checked(fds: Mapping[int, Callable[[int], object]]) -> dict[int, Callable[[int], object]]:
-    """What `other_fds` is given, as a dict. Raises TypeError and ValueError, before any of them is watched."""
+    """The argument of `other_fds`, as a dict. Raises TypeError or ValueError unless it maps ints to functions."""
     if not isinstance(fds, Mapping):
         raise TypeError(f"other_fds needs a mapping of fds to functions, not {checks.shown(fds)}")
     for fd, callback in fds.items():

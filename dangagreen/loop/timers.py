@@ -1,8 +1,8 @@
-"""Things to do at a time: a heap with lazy deletion.
+"""Timers: a heap of deadlines with lazy deletion.
 
-Rules: timers of equal deadlines fire in the order in which they were added; a cancelled timer lets go of what it
-would have called at once, and of its place in the heap when cancelled ones outnumber the others. What does not belong
-here: the clock (the loop owns it) and what to do when a callback raises.
+Rules: timers of equal deadlines fire in the order in which they were added; a cancelled timer drops its callback at
+once, and its entry in the heap when cancelled entries outnumber the others. What does not belong here: the clock (the
+loop owns it) and what to do when a callback raises.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dangagreen import checks
 
 _TOO_FEW_TO_SWEEP = 64
 _BEFORE_OTHERS = 1 << 60
-_FIRED = 0  # in the place of its number
+_FIRED = 0  # the number of a timer that has fired
 
 
 class Owner(Protocol):
-    """What timers need of their loop: to be used in its thread only."""
+    """The loop, as timers need it: they may be used in its thread only."""
 
     thread: int
 
@@ -36,9 +36,11 @@ class Timer:
     """
 
     __slots__ = {
-        **dict.fromkeys(("__weakref__", "_number", "_timers")),
+        "__weakref__": "Weak references to it work.",
+        "_number": "Its number among the timers of its loop, in the order of their adding; 0 once it has fired.",
+        "_timers": "The timers of its loop.",
         "callback": "What is called; None once it has fired, or was cancelled.",
-        "context": "The context variables that it is called with.",
+        "context": "The context (contextvars) that it is called in.",
         "deadline": "When it fires, in seconds of the loop's clock.",
     }
 
@@ -62,7 +64,7 @@ class Timer:
         return self.callback is not None
 
     def cancel(self) -> None:
-        """Never fire. Harmless when it has fired, or was cancelled, before."""
+        """Keep it from firing. Does nothing when it has fired, or was cancelled, already."""
         if self.callback is not None:
             timers = self._timers
             owner = timers.owner
@@ -90,13 +92,18 @@ class Timer:
 
 
 class Timers:
-    """All timers of one loop, the `owner`.
+    """All timers of one loop.
 
-    `heap` holds deadlines and numbers only, which the garbage collector need not look at; a cancelled timer leaves no
-    more than these behind. The loop looks at it for what is due, and changes nothing.
+    The heap holds deadlines and numbers only, which the garbage collector need not traverse; a cancelled timer leaves
+    no more than these behind. The loop reads the heap, and does not change it.
     """
 
-    __slots__ = ("_added", "_pending", "heap", "owner")
+    __slots__ = {
+        "_added": "How many timers were added so far: the number of the last one.",
+        "_pending": "Number to timer, of all that are to fire.",
+        "heap": "(deadline, number) of pending timers, and of some that were cancelled.",
+        "owner": "The loop.",
+    }
 
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner = owner
@@ -105,13 +112,14 @@ class Timers:
         self._added = 0
 
     def add(self, deadline: float, callback: Callable[[], object], context: Context | None = None) -> Timer:
+        """Add a timer that fires at `deadline`, in seconds of the loop's clock, in `context` if one is given."""
         self._added = number = self._added + 1
         timer = self._pending[number] = Timer(self, number, deadline, callback, context)
         heappush(self.heap, (deadline, number))
         return timer
 
     def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
-        """The same, to fire before those that `add` has made for that deadline. It must not be due yet."""
+        """Add a timer that fires before all that `add` has made for that deadline, which must not be due yet."""
         self._added += 1
         number = self._added - _BEFORE_OTHERS
         timer = self._pending[number] = Timer(self, number, deadline, callback, None)
@@ -155,7 +163,7 @@ class Timers:
         return len(self._pending)
 
     def _sweep(self) -> None:
-        """Let go of what the cancelled ones have left in the heap."""
+        """Remove the entries of cancelled timers from the heap."""
         pending = self._pending
         self.heap[:] = [entry for entry in self.heap if entry[1] in pending]
         heapify(self.heap)

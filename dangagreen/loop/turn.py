@@ -1,7 +1,7 @@
-"""One turn: wait, dispatch, due timers, ready calls, tasks, pushed-back reads, flush, real closes, post-loop callbacks.
+"""One turn of the loop: wait, dispatch, timers, calls, tasks, pushed-back input, flush, close, post-loop callbacks.
 
-Rules: a turn does a bounded amount of each; only the loop calls `event_*`; a callback that raises costs its own socket
-and nothing else. The loop knows its handlers by the `Handler` protocol alone. What does not belong here: how a loop
+Rules: a turn does a bounded amount of each (fairness); only the loop calls `event_*`; a callback that raises costs its
+own socket only. The loop knows its handlers by the `Handler` protocol alone. What does not belong here: how a loop
 begins and ends, sockets, buffers, greenlets.
 """
 
@@ -22,49 +22,57 @@ from dangagreen.loop.profiling import Profile
 from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.schedule import ContextCall
 
-_CALLS_PER_TURN = 64  # and tasks, timers, pending reads: more would keep the others waiting
-_LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is looked at before each eighth of these
-_EVENTS = 16  # that are dispatched before the timers are looked at again
-_FEW = 32  # descriptors that may be looked at before each wait
-_LOOK = 5e-6  # seconds for each that is to be looked at, ten times what that takes
+_CALLS_PER_TURN = 64  # calls, tasks, timers and pending reads, of each kind: more would starve the others
+_LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is read before each eighth of these
+_EVENTS = 16  # events dispatched between two looks at the timers
+_FEW = 32  # descriptors that may be examined for a deadlock before every wait
+_LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to examine, ten times what that takes
 _SHOWN = 50  # tasks in the table of a deadlock
-LONG_TURN = 0.001  # seconds for one kind of these, or for one task: what is left then is for the next turn
-LONGEST_WAIT = 86400.0  # seconds: epoll and poll take no more than 24 days; to wake for nothing does no harm
+LONG_TURN = 0.001  # seconds for one kind of work, or for one task: the rest is for the next turn
+LONGEST_WAIT = 86400.0  # seconds: epoll and poll take at most 24 days; a wake-up without need does no harm
 
 
 class Turning(Registry):
-    """What a loop does, time and again."""
+    """The turn of a loop: base class of `Loop`."""
 
     __slots__ = {
-        **dict.fromkeys((
-            "budget", "_deadlock_seconds", "_stop", "_struck", "_waited", "_warned", "current", "green",
-            "measurements", "profile", "to_flush", "interest_changed",
-        )),
+        "_deadlock_seconds": "After how many seconds of a wait a deadlock is suspected; None: never.",
+        "_stop": "Whether `run` is to end after this turn.",
+        "_struck": "The handler whose callback raised what left `run` (Ctrl-C), and may do so again; None otherwise.",
+        "_waited": "Whether the loop has waited in vain since it last examined its descriptors for a deadlock.",
+        "_warned": "Whether this `run` has logged its warning of a deadlock.",
+        "budget": "An iterator: one item for each call that may park, until the clock has to be read again.",
+        "current": "The task that runs now; None while a callback, or the loop itself, does.",
+        "green": "The greenlet layer of this loop, which attaches itself; None until something needs it.",
+        "interest_changed": "Handlers whose registration with the poller has to be updated at the end of the turn.",
+        "measurements": "What profiling has measured.",
+        "profile": "`measurements` while profiling is on, None otherwise.",
+        "to_flush": "Handlers whose write queue is to be sent at the end of the turn.",
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
-        "now": "The clock's time when this turn had waited.",
-        "post_loop_callback": "What is called at the end of each turn; a false answer ends `run`.",
-    }  # fmt: skip
+        "now": "The clock's time when this turn's events were collected.",
+        "post_loop_callback": "What is called at the end of each turn; something false from it ends `run`.",
+    }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)
         self.now = clock()
         self.to_flush: list[Handler] = []
         self.interest_changed: list[Handler] = []
-        self.current: Any = None  # the task that runs now; None while the loop itself does
-        self.budget: Iterator[bool] = iter(())  # False for each call that may park, until the clock is to be looked at
+        self.current: Any = None
+        self.budget: Iterator[bool] = iter(())
         self.green: TaskLayer | None = None
         self._stop = self._warned = False
-        self._struck: Handler | None = None  # whose callback has raised what leaves `run`, and may do so again
-        self._waited = False  # in vain, before a look for a stall
+        self._struck: Handler | None = None
+        self._waited = False
         self.loop_timeout: float | None = None
         self._deadlock_seconds: float | None = 5.0
         self.post_loop_callback: Callable[..., object] | None = None
         self.measurements = Profile()
-        self.profile: Profile | None = None  # the same while profiling is on
+        self.profile: Profile | None = None
 
     @property
     def deadlock_seconds(self) -> float | None:
-        """After how many seconds of a wait without limit a deadlock is looked for; None: never. It may be assigned."""
+        """After how many seconds of a wait without limit a deadlock is suspected; None: never. Assignable."""
         return self._deadlock_seconds
 
     @deadlock_seconds.setter
@@ -74,7 +82,8 @@ class Turning(Registry):
         self._deadlock_seconds = value
 
     def _turn(self) -> bool:
-        # A slot that is called where it is read costs the interpreter twice as much.
+        """One turn. Returns whether `run` is to go on."""
+        # To read a slot and call it in one expression costs the interpreter twice as much.
         wait, clock, heap = self.poller.wait, self.clock, self.timers.heap
         self.batch = batch = wait(self._patience())
         self.now = clock()
@@ -82,7 +91,7 @@ class Turning(Registry):
             batch[:] = self._without_pending_reads(batch)  # in place: `unregister` strikes events out of it
         if batch:
             self._dispatch(batch) if len(batch) <= _EVENTS else self._dispatch_many()
-        if heap and not heap[0][0] > self.now:  # so that one that is not a number is due, and does no harm
+        if heap and not heap[0][0] > self.now:  # `not >`: a NaN deadline is due too, and does no harm
             self._run_timers()
         if self.ready:
             self._run_calls(_LOOKS[: len(self.ready)])
@@ -101,7 +110,7 @@ class Turning(Registry):
         return not self._stop
 
     def _patience(self) -> float | None:
-        """How long this turn may wait for events, in seconds; None is for ever."""
+        """How long this turn may wait for events, in seconds; 0 if there is work to do, None without a limit."""
         if (
             self.ready
             or self.runnable
@@ -124,24 +133,24 @@ class Turning(Registry):
         return self.loop_timeout
 
     def _seems_that_no_fd_can_wake(self) -> bool:
-        """Is nothing waited for from the first few descriptors, but for the pair of sockets by which others wake us?"""
+        """Whether none of the first few descriptors has interest registered; the wake-up pair does not count."""
         looked = 0
-        for handler in self.handlers.values():  # one of the first, as a rule: a listener
-            if handler._watch_read and handler._registered_mask & READ:  # what `_interest` would say, told more quickly
+        for handler in self.handlers.values():  # one of the first is, as a rule, a listener
+            if handler._watch_read and handler._registered_mask & READ:  # quicker than `_interest`
                 return False
             if handler is not self.wakeup_pair:
                 if handler._interest() or self.green is None or not self.green.has_waiters():
-                    return False  # somebody, or nobody is there to wonder about it
+                    return False  # a descriptor can wake the loop; or no task waits, and there is no deadlock
                 looked += 1
                 if looked == _FEW:
                     break
         return True
 
     def _look_for_a_stall(self, patience: float | None) -> float | None:
-        """How long to wait, after a look whether anything can end that wait.
+        """Examine all descriptors for a deadlock before a wait of `patience`. Returns how long to wait.
 
-        Where there is much to look at, not before the loop has waited in vain for many times as long as the look takes:
-        a program that is busy pays nothing for its idle connections, however many they are.
+        With many descriptors and timers it waits first, many times as long as the examination takes, and examines only
+        after a wait in vain: a busy program pays nothing for its idle connections, however many.
         """
         if self.deadlock_seconds is None:
             return patience
@@ -156,32 +165,33 @@ class Turning(Registry):
         return patience
 
     def _waits_for_nothing(self, patience: float | None) -> bool:
-        """Are there no timers, or only such that nobody needs any more?"""
+        """Whether there are no timers, or only deadline timers whose scopes are over."""
         return patience is None or (self.green is not None and self.green.idle_deadline_timers() == len(self.timers))
 
     def _doubts(self) -> Iterator[str]:
-        """Who might end a wait that has no limit, in words."""
+        """What might still end a wait that has no limit: a str for each."""
         if len(self.handlers) > 1:
-            yield "the end of a connection that nobody reads"
+            yield "the end of a connection that no task reads"
         yield from external_wakers()
 
     def _stalled(self) -> None:
-        """The next wait has no limit, and nobody is waited for. A deadlock, unless somebody outside wakes us."""
+        """The next wait has no limit, and no descriptor can end it: raise Deadlock, or warn if something else might."""
         assert self._deadlock_seconds is not None
         if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
-            return  # what has come, the poller will tell again
+            return  # pollers are level-triggered: the turn's own wait finds these events again
         table = self.green.table(_SHOWN) if self.green is not None else ""
         if outside := ", ".join(self._doubts()):
             self._warned = bool(table)
             if table:
-                log.warning("nobody can run, and only %s might wake the loop:\n%s", outside, table)
-        elif not self.poller.wait(0):  # somebody may have woken us, and gone, while we looked
-            raise Deadlock("nobody can run, and nothing can wake the loop", table)
+                log.warning("all tasks wait, and only %s might wake the loop:\n%s", outside, table)
+        elif not self.poller.wait(0):  # a thread may have woken the loop and ended meanwhile
+            raise Deadlock("all tasks wait, and nothing can wake the loop", table)
 
     def _without_pending_reads(self, batch: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """The events but for input of those whose pushed-back input is delivered in this turn anyway, with what is new.
+        """The events, without READ events of handlers whose pushed-back input is delivered later in this turn.
 
-        Who puts back what is for the next turn would have two shares of each turn, and what comes first in it.
+        That delivery includes the new input. With the event as well, a connection that pushes back in each turn would
+        be served twice in each, and first.
         """
         for fd, mask in batch:
             handler = self.handlers.get(fd)
@@ -190,8 +200,8 @@ class Turning(Registry):
             yield fd, mask
 
     def _dispatch_many(self) -> None:
-        """The same for a large batch, with the timers that come due meanwhile."""
-        events = iter(self.batch)  # of this very list: `unregister` strikes events out of it
+        """Dispatch a large batch in portions, and fire timers that become due between them."""
+        events = iter(self.batch)  # of the list itself: `unregister` strikes events out of it
         for _ in range(0, len(self.batch), _EVENTS):
             self._dispatch(islice(events, _EVENTS))
             self.now = self.clock()
@@ -214,7 +224,7 @@ class Turning(Registry):
                     if handler._watch_read:
                         if (result := handler._context.run(handler.event_read)) is not None:
                             checks.outcome("event_read", result)
-                        if handler._timer is not None:  # what it did meanwhile was its own work
+                        if handler._timer is not None:  # its own work is no idle time
                             handler._was_at_work()
                         continue
                 handler._context.run(handler._events, mask)
@@ -250,7 +260,7 @@ class Turning(Registry):
                 self._call_failed(call, error)
 
     def _run_tasks(self) -> None:
-        """Start or resume them, which answers nothing that could be looked at: 2 percent of a spawn."""
+        """Start or resume tasks. Unlike `_run_calls` it looks at no results: that would be 2 percent of a spawn."""
         calls, began = self.runnable, None
         for look in _LOOKS:
             if not calls or (look and self._is_long_since(began := began or self.clock())):
@@ -266,11 +276,11 @@ class Turning(Registry):
         self._report_in(context, f"a call_soon callback raised: {call!r}", error)
 
     def _is_long_since(self, began: float) -> bool:
-        """Has one kind of work been done for long? Some of it is done in each turn, however long the rest has taken."""
+        """Whether one kind of work has taken longer than its share of the turn, since `began`."""
         return self.clock() - began > LONG_TURN
 
     def _report_in(self, context: Context | None, message: str, error: Exception) -> None:
-        """Report in the context of what has failed, if it had one, so that a log line tells whose it was."""
+        """Report an error in the context of the call that failed, if it had one, so that log lines name its request."""
         if context is None:
             context = copy_context()
         context.run(self.report, ErrorContext(message, error))
@@ -294,7 +304,7 @@ class Turning(Registry):
         due, self.to_flush = self.to_flush, []
         while due:
             handler = due.pop()
-            if handler._queue is None:  # it was sent when the task parked, or dropped
+            if handler._queue is None:  # sent when the task parked, or dropped
                 continue
             try:
                 handler._context.run(handler._flush)
@@ -306,7 +316,7 @@ class Turning(Registry):
 
     def _forget_closed(self) -> None:
         for pending in (self.to_flush, self.interest_changed):
-            if 0 < len(pending) <= _CALLS_PER_TURN:  # not each time where there are very many
+            if 0 < len(pending) <= _CALLS_PER_TURN:  # with very many each close would take linear time
                 pending[:] = [handler for handler in pending if not handler.closed]
 
     def _update_registrations(self) -> None:
@@ -321,7 +331,7 @@ class Turning(Registry):
         self._maps = None
         for owner in [*self.object_callbacks, None]:
             callback: Any = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
-            if callback is None:  # there is none, or an earlier one has closed the object
+            if callback is None:  # none set, or an earlier callback has closed the object
                 continue
             try:
                 go_on = callback() if owner is not None else callback(*self._post_loop_maps())

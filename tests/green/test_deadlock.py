@@ -264,7 +264,7 @@ def test_a_connection_that_nobody_reads_is_a_doubt(real_loop, alone, unix_pair, 
     sock.close()
     assert far.recv(1) == b""
     (warning,) = warnings_of(caplog)
-    assert "only the end of a connection that nobody reads might wake the loop" in warning
+    assert "only the end of a connection that no task reads might wake the loop" in warning
     assert "join of task" in warning
 
 
@@ -411,7 +411,7 @@ def test_a_program_in_which_nobody_can_run_ends_at_once_with_the_table(source, s
     with program("d.current_loop().deadlock_seconds = 1e6\n" + sigint + source) as process:
         out, err = process.communicate(timeout=PROGRAM_SECONDS)
     assert out == "finally\n"
-    assert "Deadlock: nobody can run" in err
+    assert "Deadlock: all tasks wait" in err
     assert "join of task 'other'" in err
     assert "might wake" not in err
     assert process.returncode == 1
