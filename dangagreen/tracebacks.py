@@ -12,6 +12,8 @@ import contextlib
 import weakref
 from typing import Any, TypeVar
 
+from dangagreen.frames import is_ours
+
 _IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class whose __new__ and __init__ may be Python code
 
 Error = TypeVar("Error", bound=BaseException)
@@ -87,7 +89,7 @@ def forget_locals(error: BaseException, everybody: bool = False) -> None:
         step = one.__traceback__
         while step is not None:
             frame, step = step.tb_frame, step.tb_next
-            if everybody or frame.f_globals.get("__name__", "").startswith("dangagreen."):
+            if everybody or is_ours(frame):
                 with contextlib.suppress(RuntimeError):  # it is running still
                     frame.clear()
                     _ = frame.f_locals  # up to Python 3.12 whoever has read it has left a copy there, which follows now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from collections import deque
@@ -11,6 +12,14 @@ import pytest
 
 import dangagreen as d
 from dangagreen.green.sched import wake
+
+# -- code
+
+
+def of_ours(source, **names):
+    """The function that this source is, as if it stood in a module of the package."""
+    return eval(compile(source, os.path.join(os.path.dirname(d.__file__), "a_test.py"), "eval"), names)
+
 
 # -- work
 

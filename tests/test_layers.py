@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 # (folder, its modules), leftmost and uppermost the lowest
 SHAPE = [
-    ("", "public errors tracebacks checks"),
+    ("", "public errors frames parks tracebacks checks"),
     (
         "loop",
         "error_log pollers timers profiling sigint collecting deadlock | handlers wakeup schedule registry turn loop",

@@ -18,10 +18,12 @@ from typing import Any, Self
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled
-from dangagreen.green.parking import checkpoint, park, parks, require_waiter
+from dangagreen.frames import CALLER
+from dangagreen.green.parking import checkpoint, park, require_waiter
 from dangagreen.green.sched import LoopReset, Waiter, WaitKind, wake
 from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.tasks import Params, Result, Task, check_function
+from dangagreen.parks import parks
 
 _BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, LoopReset)  # no failures: what they end is more than a group
 
@@ -67,7 +69,7 @@ class TaskGroup:
         loop = scope._task.loop
         if get_ident() != loop.thread:
             loop.check_thread("TaskGroup.spawn")
-        frame = sys._getframe(1)
+        frame = sys._getframe(CALLER)
         call = partial(function, *args, **kwargs) if args or kwargs else function
         task = Task(loop, call, copy_context(), named, (frame.f_code, frame.f_lasti))
         task.group = self

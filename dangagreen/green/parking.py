@@ -11,28 +11,21 @@ from __future__ import annotations
 import contextlib
 import sys
 from _thread import get_ident
-from collections.abc import Callable
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
+from dangagreen.frames import CALLER, LOOPS, is_ours
 from dangagreen.green.sched import Waiter, WaitKind, foreign, scheduler, top_level, wake
 from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN
+from dangagreen.parks import parks
 
 _CALLS = (True,) * 128  # that need not wait, before the clock is looked at,
 _FEW_CALLS = (True,) * 4  # and in a turn that is older than that
 _MANY = 64  # budgets that one task spends in a turn, where the clock does not tell how long that takes
-
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def parks(function: Function) -> Function:
-    """Mark a function that may park: `function.__parks__` is True."""
-    function.__parks__ = True  # type: ignore[attr-defined]
-    return function
 
 
 def checkpoint(loop: Loop, call: str) -> Waiter:
@@ -189,18 +182,18 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
 
 def _cannot_park(call: str, no_parking: Any) -> str:
     """Say who made the call, from the frames between the loop and here."""
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe()
     callback = None
     if no_parking is not None:
-        while frame is not None and frame.f_globals.get("__name__", "").startswith("dangagreen."):
+        while frame is not None and is_ours(frame):
             frame = frame.f_back
         who = frame.f_code.co_qualname if frame is not None else "?"
         return (
             f"{call} may have to wait, and was called by {who} inside no_parking(), which {no_parking.caller} has"
             f" entered so that nothing else runs meanwhile. Do it before or after that block"
         )
-    while frame is not None and (module := frame.f_globals.get("__name__", "")) != "dangagreen.loop.loop":
-        if not module.startswith("dangagreen."):
+    while frame is not None and frame not in LOOPS:
+        if not is_ours(frame):
             callback = frame.f_code.co_qualname
         frame = frame.f_back
     return (
@@ -220,7 +213,7 @@ class NoParking:
     def __enter__(self) -> None:
         loop, sched = self._loop, scheduler(self._loop)
         loop.check_thread("no_parking")
-        self.caller = sys._getframe(1).f_code.co_qualname
+        self.caller = sys._getframe(CALLER).f_code.co_qualname
         self.task: Waiter | None = current_waiter(loop)
         self._before: Waiter | None = loop.current
         self.outer: NoParking | None = sched.no_parking

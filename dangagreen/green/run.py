@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, cast
 
 from dangagreen.errors import Cancelled
+from dangagreen.frames import CALLER
 from dangagreen.green.sched import end_forevers, scheduler, wake
 from dangagreen.green.tasks import Params, Result, Task, check_function
 from dangagreen.loop.handlers import FdHandler
@@ -40,7 +41,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
-    frame = sys._getframe(1)
+    frame = sys._getframe(CALLER)
     task = Task(loop, partial(main, *args, **kwargs), copy_context(), main, (frame.f_code, frame.f_lasti))
     task.error_retrieved = True
     loop.runnable.append(task.start)

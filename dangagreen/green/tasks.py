@@ -17,11 +17,13 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
-from dangagreen.green.parking import checkpoint, current_waiter, give_way, park, park_for, parks, undo_giving_way
+from dangagreen.frames import CALLER
+from dangagreen.green.parking import checkpoint, current_waiter, give_way, park, park_for, undo_giving_way
 from dangagreen.green.sched import Scheduler, Waiter, WaitKind, scheduler
 from dangagreen.green.scopes import CancelScope, close_scopes, propagate_cancel
 from dangagreen.green.task_table import described
 from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.parks import parks
 from dangagreen.tracebacks import forget_locals, without_traceback
 
 Params = ParamSpec("Params")
@@ -301,7 +303,7 @@ def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: P
     if type(function) is not FunctionType or function.__code__.co_flags & NOT_RUN:  # quickly told of most
         named = check_function("spawn", function)
     loop = here.loop or current_loop()
-    frame = sys._getframe(1)
+    frame = sys._getframe(CALLER)
     call = partial(function, *args, **kwargs) if args or kwargs else function
     task = Task(loop, call, copy_context(), named, (frame.f_code, frame.f_lasti))
     loop.runnable.append(task.start)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from dangagreen.errors import ErrorContext
+from dangagreen.frames import is_ours
 
 MOST = 10  # of a kind that are told in full,
 SECONDS = 60.0  # in so many seconds since the first of them
@@ -80,7 +81,7 @@ def _place(error: BaseException) -> str:
     place, step = "an unknown place", error.__traceback__
     ours = True
     while step is not None:
-        inside = step.tb_frame.f_globals.get("__name__", "").startswith("dangagreen.")
+        inside = is_ours(step.tb_frame)
         if ours or not inside:
             place, ours = _line(step), inside
         step = step.tb_next

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from dangagreen import checks
 from dangagreen.errors import CannotParkError
+from dangagreen.frames import LOOPS
 from dangagreen.loop.collecting import is_collecting, watch_collections
 from dangagreen.loop.handlers import UNREGISTERED
 from dangagreen.loop.pollers import Poller, available_pollers
@@ -79,7 +80,11 @@ class Loop(Turning):
         self._stop = self._warned = False
         self._struck = None
         interrupts = Interrupts(self.stop)
+        frame = sys._getframe()
         with contextlib.ExitStack() as undo:
+            undo.callback(LOOPS.discard, frame)
+            LOOPS.add(frame)
+            del frame  # or it would hold itself, and all that is here, by this name
             undo.callback(self._close_all)
             undo.callback(setattr, here, "loop", outer)
             undo.callback(setattr, self, "running", False)

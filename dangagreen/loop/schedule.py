@@ -19,10 +19,12 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import ForeignThreadError
+from dangagreen.frames import is_ours
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.pollers import Poller
 from dangagreen.loop.timers import Timer, Timers
 from dangagreen.loop.wakeup import WakeupPair
+from dangagreen.parks import PARKING
 
 _ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
 
@@ -61,11 +63,12 @@ _NO_THREAD = 0  # in the place of the thread of a closed loop: who compares it w
 def _as_arguments(name: str) -> str:
     """The public call that is being made, as `call_soon_threadsafe` takes it: "sock.write, data"."""
     frame = sys._getframe(1)
-    while (outer := frame.f_back) is not None and outer.f_globals.get("__name__", "").startswith("dangagreen."):
+    while (outer := frame.f_back) is not None and is_ours(outer):
         frame = outer
     code = frame.f_code
     names = list(code.co_varnames[: code.co_argcount])
-    call, parks = code.co_name, frame.f_globals.get(code.co_name)
+    call, function = code.co_name, frame.f_globals.get(code.co_name)
+    may_park = (frame.f_globals.get("__name__"), code.co_qualname) in PARKING
     if names and names[0] == "self":
         owner = frame.f_locals.get("instance", frame.f_locals["self"])  # a descriptor's, or the object itself
         if call == "__init__":
@@ -73,14 +76,14 @@ def _as_arguments(name: str) -> str:
         word = "sock" if hasattr(owner, "unsent") else type(owner).__name__.lower()
         if name.startswith(_ASSIGNING):
             return f"setattr, {word}, {name.removeprefix(_ASSIGNING)!r}, value"
-        parks = getattr(type(owner), call, None)
+        function = getattr(type(owner), call, None)
         del names[0]
         if call.startswith("__"):  # iteration, which calls `name` time and again, or the end of a block
             call = name
             names.clear()
         call = f"{word}.{call}"
-    required = names[: len(names) - len(getattr(parks, "__defaults__", None) or ())]
-    return ", ".join([*(["spawn"] if getattr(parks, "__parks__", False) else []), call, *required])
+    required = names[: len(names) - len(getattr(function, "__defaults__", None) or ())]
+    return ", ".join([*(["spawn"] if may_park else []), call, *required])
 
 
 class Schedule:

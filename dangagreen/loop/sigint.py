@@ -20,8 +20,8 @@ from opcode import opmap
 from types import FrameType
 from typing import Any
 
-_OURS = "dangagreen"
-_LOOP = {"dangagreen.loop.turn", "dangagreen.loop.loop"}  # what waits for these to return waits for the loop
+from dangagreen.frames import LOOPS, is_library, is_ours
+
 _JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
 # What is raised there, in a loop of one line, neither `except` nor `finally` around it would see (CPython 3.13).
 _LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned
@@ -166,22 +166,22 @@ def may_strike(frame: FrameType | None) -> bool:
     Not where a `__del__` is under way: what it raises is lost.
     """
     frame = _innermost(frame)
-    return frame is not None and _package(frame) != _OURS and not _in_del(frame)
+    return frame is not None and not (is_ours(frame) or frame in LOOPS) and not _in_del(frame)
 
 
 def piece_at_work(frame: FrameType | None) -> FrameType | None:
     """The outermost frame of the program that has not returned to the loop: of a callback, or a task; None if there is
     none, as in the loop itself."""
     piece = None
-    while frame is not None and frame.f_globals.get("__name__") not in _LOOP:
-        if _package(frame) != _OURS and _package(frame) not in sys.stdlib_module_names:
+    while frame is not None and frame not in LOOPS:
+        if not (is_ours(frame) or is_library(frame)):
             piece = frame
         frame = frame.f_back
     return piece
 
 
 def _innermost(frame: FrameType | None) -> FrameType | None:
-    while frame is not None and _package(frame) in sys.stdlib_module_names:
+    while frame is not None and is_library(frame):
         frame = frame.f_back
     return frame
 
@@ -189,31 +189,24 @@ def _innermost(frame: FrameType | None) -> FrameType | None:
 def callers(frame: FrameType | None) -> list[FrameType]:
     """The frames of the program that wait for our code to return, the innermost first; none if it is the loop."""
     frame = _innermost(frame)
-    while frame is not None and (_package(frame) == _OURS or _package(frame) in sys.stdlib_module_names):
-        if frame.f_globals.get("__name__") in _LOOP:
-            return []
+    while frame is not None and frame not in LOOPS and (is_ours(frame) or is_library(frame)):
         frame = frame.f_back
-    if frame is None or _in_del(frame):
+    if frame is None or frame in LOOPS or _in_del(frame):
         return []
     callers = []
-    while frame is not None and _package(frame) != _OURS:
-        if _package(frame) not in sys.stdlib_module_names:
+    while frame is not None and frame not in LOOPS and not is_ours(frame):
+        if not is_library(frame):
             callers.append(frame)
         frame = frame.f_back
     return callers
 
 
 def _in_del(frame: FrameType | None) -> bool:
-    while frame is not None and _package(frame) != _OURS:
+    while frame is not None and not is_ours(frame):
         if frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
-
-
-def _package(frame: FrameType) -> str:
-    """The top-level package, or module, that its code belongs to."""
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _interrupt() -> None:

@@ -15,11 +15,13 @@ from typing import Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext, connection
-from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.frames import is_ours
+from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
 from dangagreen.green.tasks import Task
 from dangagreen.loop.error_log import InOneLine
 from dangagreen.loop.timers import Timer
+from dangagreen.parks import parks
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.listener import Listener as CoreListener
 from dangagreen.sockets.sock import CallbackSocket
@@ -374,7 +376,7 @@ def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
     call, step = None, (error.__cause__ or error).__traceback__
     while step is not None:
         frame, step = step.tb_frame, step.tb_next
-        if frame.f_locals.get("self") is sock and frame.f_globals["__name__"].startswith("dangagreen."):
+        if frame.f_locals.get("self") is sock and is_ours(frame):
             call = call if frame.f_code.co_name.startswith("_") else frame.f_code.co_name
     return call
 

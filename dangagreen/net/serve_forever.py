@@ -12,11 +12,12 @@ from types import FrameType
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import Interrupts, Looks, callers, may_strike, piece_at_work
 from dangagreen.net.draining import Listener
+from dangagreen.parks import parks
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback
 

@@ -15,10 +15,11 @@ from itertools import islice
 
 from dangagreen import checks
 from dangagreen.errors import ClosedError, IncompleteReadError, LimitError, peer_of
-from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
+from dangagreen.parks import parks
 from dangagreen.sockets.sock import room_of
 from dangagreen.sockets.states import BY_PEER, EOF_MET, OBSERVED, OWES
 from dangagreen.sockets.write_queue import as_bytes

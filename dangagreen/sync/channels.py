@@ -17,9 +17,10 @@ from typing import Generic, TypeVar
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
-from dangagreen.green.parking import checkpoint, park_for, parks
+from dangagreen.green.parking import checkpoint, park_for
 from dangagreen.green.sched import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
+from dangagreen.parks import parks
 from dangagreen.sync.handoff import Handoff, Item, Watchable, leave_getters, leave_putters
 
 Value = TypeVar("Value")

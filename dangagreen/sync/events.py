@@ -12,8 +12,9 @@ from threading import BrokenBarrierError as BrokenBarrierError
 from types import TracebackType
 
 from dangagreen import checks
-from dangagreen.green.parking import checkpoint, parks
+from dangagreen.green.parking import checkpoint
 from dangagreen.green.sched import WaitKind, wake
+from dangagreen.parks import parks
 from dangagreen.sync.locks import Lock, Mutex, RLock, caller, owner_name
 from dangagreen.sync.wait_queue import WaitQueue
 

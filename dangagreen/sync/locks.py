@@ -11,10 +11,11 @@ from _thread import TIMEOUT_MAX, get_ident
 from types import TracebackType
 
 from dangagreen import checks
-from dangagreen.green.parking import check_present, checkpoint, current_waiter, parks
+from dangagreen.green.parking import check_present, checkpoint, current_waiter
 from dangagreen.green.sched import Waiter, WaitKind, top_level
 from dangagreen.green.scopes import shield
 from dangagreen.loop.loop import Loop
+from dangagreen.parks import parks
 from dangagreen.sync.wait_queue import WaitQueue
 
 _ONE = 1  # the default of release(), told by identity: an equal int that is another object is merely checked as well

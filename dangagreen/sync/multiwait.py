@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from dangagreen import checks
-from dangagreen.green.parking import checkpoint, park, parks
+from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.green.tasks import Result, Task
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
+from dangagreen.parks import parks
 
 
 class Source(Protocol):

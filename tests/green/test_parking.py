@@ -12,6 +12,7 @@ from types import FunctionType
 import pytest
 
 import dangagreen as d
+from dangagreen import parks
 from tests.helpers import end_of
 
 
@@ -34,7 +35,8 @@ def functions():
 
 
 FUNCTIONS = dict(functions())
-PARKING = {name for name, function in FUNCTIONS.items() if getattr(function, "__parks__", False)}
+PARKING = {f"{module}.{name}" for module, name in parks.PARKING if not name.startswith("_")}
+PARKING.add("dangagreen.sync.locks.Semaphore.__enter__")  # another name of acquire
 INNER = {f"dangagreen.green.parking.{name}" for name in ("give_way", "park", "park_for")}  # the door itself
 
 

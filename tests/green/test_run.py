@@ -7,6 +7,7 @@ import signal
 import pytest
 
 import dangagreen as d
+from tests.helpers import of_ours
 
 
 def test_run_returns_the_result_of_main(loop):
@@ -280,8 +281,8 @@ def test_a_main_that_stops_the_loop_itself_is_cancelled_at_its_next_wait(loop):
 # -- Ctrl-C
 
 
-ctrl_c_in_the_loop = eval(  # as if it came while the loop itself is at it, or waits
-    "lambda: raise_signal(2)", {"__name__": "dangagreen.loop.turn", "raise_signal": signal.raise_signal}
+ctrl_c_in_the_loop = of_ours(  # as if it came while the loop itself is at it, or waits
+    "lambda: raise_signal(2)", raise_signal=signal.raise_signal
 )
 
 

@@ -9,18 +9,26 @@ from types import SimpleNamespace
 
 import pytest
 
+from dangagreen.frames import LOOPS
 from dangagreen.loop import sigint
 from dangagreen.loop.sigint import Interrupts, Looks
+from tests.helpers import of_ours
+
+CALL = "lambda function, *args: function(*args)"
+
+ours = of_ours(CALL)
+stdlib = eval(CALL, {"__name__": "contextlib"})
+a_loop = of_ours(
+    "lambda function, *args: (LOOPS.add(getframe()), function(*args))", LOOPS=LOOPS, getframe=sys._getframe
+)
 
 
-def code_of(module):
-    """A function of that module that makes a call."""
-    return eval("lambda function, *args: function(*args)", {"__name__": module})
-
-
-loops = code_of("dangagreen.loop.turn")
-ours = code_of("dangagreen.sockets.sock")
-stdlib = code_of("contextlib")
+def loops(function, *args):
+    """Have a loop call it."""
+    try:
+        a_loop(function, *args)
+    finally:
+        LOOPS.clear()
 
 
 def ctrl_c():
@@ -82,9 +90,10 @@ def call(*functions):
 def test_in_ours_it_strikes_when_that_returns_to_the_program(noted, through):
     steps = []
 
-    inner = eval(
+    inner = of_ours(
         "lambda number: (raise_signal(number), steps.append('the rest of ours'))",
-        {"__name__": "dangagreen.sockets.sock", "raise_signal": signal.raise_signal, "steps": steps},
+        raise_signal=signal.raise_signal,
+        steps=steps,
     )
 
     def program():
@@ -156,7 +165,7 @@ def program():
 @pytest.mark.parametrize("how", ["acted upon", "put back"])
 def test_once_that_is_over_nobody_is_traced_any_more(noted, monkeypatch, how):
     look = looks(noted, monkeypatch)
-    all_in_ours = eval("lambda steps: [step() for step in steps]", {"__name__": "dangagreen.sockets.sock"})
+    all_in_ours = of_ours("lambda steps: [step() for step in steps]")
     ends = [noted.interrupts.restore]
     if how == "acted upon":  # as by the loop
         ends = [noted.interrupts.acted_upon]

@@ -11,7 +11,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import Loop, here
-from tests.helpers import LOCAL, Echo, echo_lines, ends, for_ever, protected, results
+from tests.helpers import LOCAL, Echo, echo_lines, ends, for_ever, of_ours, protected, results
 
 
 @pytest.fixture
@@ -260,8 +260,8 @@ def test_a_second_signal_before_the_first_was_acted_upon_raises(loop, signals, s
     assert not listener.draining
 
 
-in_the_loop = eval(  # Ctrl-C as if it came while the loop itself is at it, or waits
-    "lambda: raise_signal(2)", {"__name__": "dangagreen.loop.turn", "raise_signal": signal.raise_signal}
+in_the_loop = of_ours(  # Ctrl-C as if it came while the loop itself is at it, or waits
+    "lambda: raise_signal(2)", raise_signal=signal.raise_signal
 )
 
 

@@ -1,0 +1,35 @@
+"""Whose code a frame runs: ours, the standard library's, or the program's.
+
+It is asked where something went wrong, so that an error names the program's own line, and when Ctrl-C strikes, which
+must not tear what is ours. Rules: nothing here is on the way of the data; code is ours if it lies in the folder of this
+module. What does not belong here: what is done about it.
+
+Compiled to C, our functions have no frames, and those of the program stand next to each other: what walks over ours
+then walks over none, and finds the same. Two things have to be seen to there. CALLER is 0. And the frame that is put
+into LOOPS is that of whoever calls `Loop.run`: all that is further in belongs to a callback, as it does now. A signal
+is then handled where our code returns to the program's, or calls it, and so never strikes in the middle of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import FrameType
+
+CALLER = 1  # what a function gives `sys._getframe` for the frame of its caller
+
+LOOPS: set[FrameType] = set()  # in which loops run: who waits for one of these to return waits for a loop
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Is it code of this package?"""
+    return frame.f_code.co_filename.startswith(_FOLDER)
+
+
+def is_library(frame: FrameType) -> bool:
+    """Is it code of the standard library? That is known by its module's name alone."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in sys.stdlib_module_names
+
+
+# As its own code has it, not as `__file__` does: in what was packed into one file the two differ.
+_FOLDER = os.path.join(os.path.dirname(is_ours.__code__.co_filename), "")
