@@ -26,7 +26,8 @@ from dangagreen.loop.timers import Timer
 from dangagreen.net.connecting import connect
 from dangagreen.net.draining import Listener
 from dangagreen.net.serve_forever import serve_forever
-from dangagreen.net.serving import Socket, serve, serve_requests
+from dangagreen.net.serving import serve, serve_requests
+from dangagreen.net.sock import Socket
 from dangagreen.public import name_methods, publish
 from dangagreen.sockets.addresses import Address, SocketAddress
 from dangagreen.sockets.descriptor import Descriptor, SocketLike

@@ -292,17 +292,17 @@ FREE = set(
     """
     Loop.remove_other_fd Socket.remove_other_fd Barrier.abort Barrier.reset Channel.close Channel.receive
     Channel.receive_nowait Channel.send Channel.send_nowait Condition.acquire Condition.notify_all Condition.release
-    Event.clear Event.is_set Event.set Listener.adopt Listener.close Listener.event_read Listener.stop Lock.locked
-    Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close Loop.descriptor_map
-    Loop.close_later Loop.handler_failed Loop.register Loop.report Loop.reset Loop.stop Loop.time Loop.unregister
-    Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown Queue.task_done
-    Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close Socket.debug_msg
-    Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain Socket.dump_error
+    Event.clear Event.is_set Event.set Listener.close Listener.event_read Listener.stop Listener.tell_of_connections
+    Lock.locked Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close
+    Loop.descriptor_map Loop.close_later Loop.handler_failed Loop.register Loop.report Loop.reset Loop.stop Loop.time
+    Loop.unregister Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown
+    Queue.task_done Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close
+    Socket.debug_msg Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain Socket.dump_error
     Socket.enable_profiling Socket.event_err Socket.event_hup Socket.event_loop Socket.event_read Socket.event_write
     Socket.finish Socket.have_epoll Socket.local_addr_string Socket.local_ip_string Socket.on_high_water
-    Socket.on_incomplete_write Socket.on_low_water Socket.peer_addr_string Socket.peer_ip_string
-    Socket.profiling_data Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read
-    Socket.watch_write Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.result Task.run Task.scopes
+    Socket.on_incomplete_write Socket.on_low_water Socket.peer_addr_string Socket.peer_ip_string Socket.profiling_data
+    Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read Socket.watch_write
+    Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.end_unstarted Task.result Task.run Task.scopes
     Task.start Task.throw Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
     current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError

@@ -143,9 +143,9 @@ INNER = {
     dangagreen.Loop: "batch budget current green handlers interest_changed measurements object_callbacks pending_reads"
     " profile ready runnable timers to_close to_flush wakeup_pair abandon check_thread close_later handler_failed"
     " register report unregister",
-    dangagreen.Listener: "adopt event_read",
-    dangagreen.Task: "cancelled context deadline_timer end error_retrieved group interrupt resume run scope scopes"
-    " start subject throw to_hub unflushed_socket update_interrupt wait worker",
+    dangagreen.Listener: "event_read tell_of_connections",
+    dangagreen.Task: "cancelled context deadline_timer end end_unstarted error_retrieved group interrupt resume run"
+    " scope scopes start subject throw to_hub unflushed_socket update_interrupt wait worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

@@ -26,7 +26,7 @@ SHAPE = [
     ("green", "task_table | sched | parking | scopes | tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
-    ("net", "draining | serving | connecting serve_forever"),
+    ("net", "handler_task | sock draining | serving | connecting serve_forever"),
     ("", "__init__"),
     ("testing", "wire_end wire order clock leaks __init__"),
 ]

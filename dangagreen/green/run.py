@@ -21,7 +21,7 @@ from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.sockets.descriptor import Descriptor
-from dangagreen.sockets.listener import Listener
+from dangagreen.sockets.listener import Acceptor
 
 _STOPPED = "the loop was stopped"
 
@@ -80,7 +80,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
 def _wind_up(loop: Loop, reason: str) -> None:
     """What is left when main has ended: close listeners, end tasks, close sockets."""
     for handler in list(loop.handlers.values()):
-        if isinstance(handler, Listener):
+        if isinstance(handler, Acceptor):
             handler.close(reason)
     struck, loop._struck = loop._struck, None
     if struck is not None and struck is not loop.wakeup_pair and (isinstance(struck, FdHandler) or struck._watch_read):

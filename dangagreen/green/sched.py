@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -95,7 +96,7 @@ class Waiter:
     def start(self) -> None:
         """Run in a worker until it first parks. Only on the hub."""
         if self.interrupt is not None:
-            return self.end(self.interrupt)
+            return self.end_unstarted(self.interrupt)
         sched: Scheduler = self.loop.green  # type: ignore[assignment]
         idle = sched.idle
         self.worker = worker = idle.pop() if idle else Worker(sched)
@@ -142,18 +143,15 @@ class Waiter:
         """It has returned, or raised."""
         raise NotImplementedError
 
+    def end_unstarted(self, error: BaseException) -> None:
+        """It was cancelled before it has started."""
+        self.end(error)
 
-class Throw:
-    """A resumption with an error, which waits for its turn."""
 
-    __slots__ = ("error", "task")
+class Throw(partial[None]):
+    """A resumption with an error, which waits for its turn: the task's `throw`, and the error."""
 
-    def __init__(self, task: Waiter, error: BaseException) -> None:
-        self.task = task
-        self.error = error
-
-    def __call__(self) -> None:
-        self.task.throw(self.error)
+    __slots__ = ()
 
 
 class Worker(greenlet):
@@ -219,7 +217,8 @@ class TopLevel(Waiter):
                 if not self._woken:
                     end_forevers(self.loop)
         except BaseException:  # an interrupt may have come before a resumption that was on its way
-            kept = [call for call in ready if call != self.resume and not (type(call) is Throw and call.task is self)]
+            ours = (self.resume, self.throw)
+            kept = [call for call in ready if (call.func if type(call) is Throw else call) not in ours]
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)
@@ -407,7 +406,7 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
         return False
     wait.undo(task.subject, task)
     task.wait = None
-    task.loop.runnable.append(task.resume if error is None else Throw(task, error))
+    task.loop.runnable.append(task.resume if error is None else Throw(task.throw, error))
     return True
 
 

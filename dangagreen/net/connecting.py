@@ -20,7 +20,7 @@ from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.green.tasks import sleep
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.pollers import WRITE
-from dangagreen.net.serving import Socket, check_socket_class
+from dangagreen.net.sock import Socket, check_socket_class
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
 from dangagreen.sockets.descriptor import Descriptor

@@ -14,19 +14,15 @@ from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen import checks
-from dangagreen.errors import ErrorContext, connection
-from dangagreen.frames import is_ours
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
-from dangagreen.green.tasks import Task
-from dangagreen.loop.error_log import InOneLine
+from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
+from dangagreen.net.handler_task import HandlerTask
 from dangagreen.parks import parks
-from dangagreen.sockets.descriptor import Descriptor
-from dangagreen.sockets.listener import Listener as CoreListener
+from dangagreen.sockets.listener import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sockets.states import OBSERVED, OWES
-from dangagreen.tracebacks import forget_locals
 
 log = logging.getLogger("dangagreen")
 
@@ -34,48 +30,7 @@ _EACH_TURN = 6  # connections that a drain looks at in each turn at least,
 _ROUND_SECONDS = 0.04  # and within how many seconds at all of them
 
 
-class HandlerTask(Task[None]):
-    """The task of a connection's handler: it calls `serve(sock, handler)`, in the connection's own context.
-
-    Without a `partial`, by which the interpreter would call itself: a seventh of what a parked handler keeps of its
-    stack, and copies at each switch.
-    """
-
-    __slots__ = ("_handler", "_serve", "sock")
-
-    def __init__(
-        self, sock: CallbackSocket, serve: Callable[[Any, Any], None], handler: Callable[[Any], object]
-    ) -> None:
-        super().__init__(sock.loop, self._handle, sock._context, handler)
-        self.sock = sock
-        self._serve = serve
-        self._handler = handler
-
-    def _handle(self) -> None:
-        self._serve(self.sock, self._handler)
-
-    def _failure(self, error: Exception) -> ErrorContext:
-        call = _waited_in(self.sock, error)
-        if call is None:
-            return super()._failure(error)
-        return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {error}", error, self)
-
-    def _forget_locals(self, error: BaseException) -> None:
-        forget_locals(error, everybody=True)  # the handler's as well: the connection is over
-
-    def start(self) -> None:
-        sock = self.sock
-        if sock._write_closed and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
-            self._result = None
-            return self.end(None)
-        unserved = sock if self.interrupt is not None else None
-        super().start()
-        if unserved is not None:  # cancelled before it has started: nobody else will close the connection
-            self.loop.call(unserved, partial(unserved.close, self._error))
-        return None
-
-
-class Listener(CoreListener):
+class Listener(Acceptor):
     """Accepts connections, and can end in order: what `serve` and `serve_requests` return.
 
     Class attributes, in seconds: `new_connection_grace` (how long a drain waits for a request of a connection from
@@ -83,20 +38,36 @@ class Listener(CoreListener):
     (how long for handlers that it has cancelled).
     """
 
-    __slots__ = ("_drain", "_end", "_on_failure", "_stops")
+    __slots__ = {
+        "_drain": "Its graceful shutdown, under way or over; None before one has begun.",
+        "_on_failure": "What the `serve_forever` that it is in wants called when it can accept no more.",
+        "_on_stop": "What the `serve_forever` that it is in wants called by `stop()`; None while it is in none.",
+        "_stops": "How often `stop()` was called while it was in none.",
+        "handler": "The function that `serve_requests` was given; None for `serve`.",
+    }
 
     new_connection_grace: ClassVar[float] = 0.25
     linger_seconds: ClassVar[float] = 1.0
     clean_up_seconds: ClassVar[float] = 5.0
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        sock: Any,
+        connected: Callable[[Any, Any], object],
+        *,
+        max_connections: int | None = None,
+        nodelay: bool = True,
+        handler: Callable[[Any], object] | None = None,
+        loop: Loop | None = None,
+    ) -> None:
         for name in ("new_connection_grace", "linger_seconds", "clean_up_seconds"):
             checks.seconds(f"Listener.{name}", getattr(self, name))
+        self.handler = handler  # what its connections start when they have input, if anything
         self._drain: Drain | None = None
-        self._end: Callable[[], object] | None = None  # of the serve_forever that it is in
-        self._on_failure: Callable[[], object] | None = None  # of that one too: for when it can accept no more
-        self._stops = 0  # how often stop() was called while it was in none
-        super().__init__(*args, **kwargs)
+        self._on_stop: Callable[[], object] | None = None
+        self._on_failure: Callable[[], object] | None = None
+        self._stops = 0
+        Acceptor.__init__(self, sock, connected, max_connections=max_connections, nodelay=nodelay, loop=loop)
 
     @property
     def draining(self) -> bool:
@@ -126,8 +97,8 @@ class Listener(CoreListener):
         self.loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
-        if self._end is not None:
-            self._end()
+        if self._on_stop is not None:
+            self._on_stop()
         else:
             self._stops += 1
 
@@ -142,13 +113,9 @@ class Listener(CoreListener):
         drain = self._drain
         if drain is None or not (drain.over or drain in self.loop.object_callbacks):  # a reset of the loop forgets it
             drain = self._drain = Drain(self)
+            self.tell_of_connections(drain.add)
         drain.tighten(grace)
         return drain
-
-    def adopt(self, connection: Descriptor) -> None:
-        super().adopt(connection)
-        if self._drain is not None:
-            self._drain.add(connection)
 
 
 class Drain:
@@ -189,9 +156,8 @@ class Drain:
             self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
             self._loop.ready.append(_do_nothing)
 
-    def add(self, connection: Descriptor) -> None:
+    def add(self, connection: CallbackSocket) -> None:
         """One that was accepted meanwhile."""
-        assert isinstance(connection, CallbackSocket)
         self._left.append(connection)
         self._told = 0
         self._observe(connection)
@@ -367,18 +333,6 @@ class Drain:
     def _close_all(self, reason: object) -> None:
         for sock in self._left:
             self._loop.call(sock, partial(sock.close, reason))
-
-
-def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
-    """Which call on the socket, if its peer was merely slow: a timeout of this very wait, that the handler let out."""
-    if not isinstance(error, TimeoutError):
-        return None
-    call, step = None, (error.__cause__ or error).__traceback__
-    while step is not None:
-        frame, step = step.tb_frame, step.tb_next
-        if frame.f_locals.get("self") is sock and is_ours(frame):
-            call = call if frame.f_code.co_name.startswith("_") else frame.f_code.co_name
-    return call
 
 
 def _eof_sent(sock: CallbackSocket) -> bool:

@@ -130,12 +130,12 @@ class _Forever:
         heard = {}
         if threading.current_thread() is threading.main_thread():
             heard = {number: signal.getsignal(number) for number in _SIGNALS}
-        if any(listener._end is not None for listener in self._listeners) or any(
+        if any(listener._on_stop is not None for listener in self._listeners) or any(
             isinstance(getattr(before, "__self__", None), _Forever) for before in heard.values()
         ):
             raise RuntimeError("another serve_forever has these listeners, or the signals: give all of them to one")
         for listener in self._listeners:
-            listener._end = self.ask
+            listener._on_stop = self.ask
             listener._on_failure = self.listener_failed
             self._task.loop.ready.extend([self.ask] * listener._stops)
             listener._stops = 0
@@ -153,7 +153,7 @@ class _Forever:
         self._looks.trace_no_more()
         scheduler(self._task.loop).forevers.remove(self)
         for listener in self._listeners:
-            listener._end = listener._on_failure = None
+            listener._on_stop = listener._on_failure = None
         for number, before in self._before.items():
             owner = getattr(before, "__self__", None)
             if isinstance(owner, Interrupts) and not owner.installed:  # it was put back while ours was in its place

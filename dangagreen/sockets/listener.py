@@ -1,9 +1,9 @@
 """Listening: open the socket, accept a bounded number of connections a turn, survive what is not our fault.
 
-Rules: a connection that is gone before it was accepted is passed over; out of descriptors, the listener rests, says
-so in one line, and resumes; one that can accept no more is reported, and closes; what the program does with a
-connection is one callable; a listener that retires accepts those that were told that they are connected. What does not
-belong here: what a connection does, and how it ends.
+Rules: a connection that is gone before it was accepted is passed over; after EMFILE, ENFILE, ENOBUFS or ENOMEM there is
+a pause in accepting, one line in the log, and it goes on; what can accept no more is reported, and closes; what the
+program does with a connection is one callable; what stops accepting takes first what waits in the kernel's queue, whose
+peers think that they are connected. What does not belong here: what a connection does, and how it ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack
 
 from dangagreen import checks
 from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
@@ -30,7 +30,22 @@ log = logging.getLogger("dangagreen")
 _LONGEST_QUEUE = 4096  # connections that the kernel may have made and nobody has accepted; Linux's somaxconn
 
 
-class Listener(Descriptor):
+class AcceptorOptions(TypedDict, total=False):
+    """What an Acceptor may be given by name: see there for the defaults."""
+
+    max_connections: int | None
+    nodelay: bool
+    loop: Loop | None
+
+
+class ListenOptions(AcceptorOptions, total=False):
+    """What `listen`, `serve` and `serve_requests` may be given by name."""
+
+    backlog: int
+    reuse_port: bool
+
+
+class Acceptor(Descriptor):
     """Accepts connections and hands each OS socket to `connected`, which answers the object made of it.
 
     `address` is (host, port), a path, or bytes for an abstract Unix name, and can be given to `connect`; `connections`
@@ -40,14 +55,20 @@ class Listener(Descriptor):
     """
 
     __slots__ = {
-        **dict.fromkeys((
-            "_accept_budget", "_accept_one", "_backoff_timer", "_connected", "_inherited", "_max_connections",
-            "_nodelay", "_path", "_refusals",
-        )),
+        "_accept_budget": "How many it accepts at most before it closes, once it is to stop accepting; None before.",
+        "_accept_one": "Accepts one: answers its fd if there is a `_kind`, otherwise a socket, and its peer's address.",
+        "_backoff_timer": "Ends the pause in accepting; None while there is none.",
+        "_connected": "What is called with each OS socket, and the acceptor.",
+        "_inherits_nodelay": "Whether connections inherit TCP_NODELAY; None before the first one.",
+        "_kind": "Family, type and protocol of its OS sockets; None where `sock` only looks like one.",
+        "_max_connections": "The limit of open connections, or None.",
+        "_nodelay": "Whether its connections are to have TCP_NODELAY.",
+        "_on_connection": "What else is called with the object of each connection: by a drain. Or None.",
+        "_path": "The file of a Unix socket that goes with it, and which one it was; None where there is none.",
+        "_refusals": "How often accept has failed in this turn through no fault of the listener.",
         "address": "Where it listens: (host, port), for IPv6 with flow information and scope; a path; bytes, abstract.",
         "connections": "How many of its connections are open.",
-        "handler": "The function that `serve_requests` was given; None for `serve`.",
-    }  # fmt: skip
+    }
 
     accepts_per_turn: ClassVar[int] = 32
     accept_backoff: ClassVar[float] = 0.5
@@ -55,11 +76,10 @@ class Listener(Descriptor):
     def __init__(
         self,
         sock: Any,
-        connected: Callable[[Any, Listener], object],
+        connected: Callable[[Any, Any], object],
         *,
         max_connections: int | None = None,
         nodelay: bool = True,
-        handler: Callable[[Any], object] | None = None,
         loop: Loop | None = None,
     ) -> None:
         if max_connections is not None:
@@ -70,17 +90,21 @@ class Listener(Descriptor):
         checks.count("Listener.accepts_per_turn", self.accepts_per_turn, 1)
         checks.seconds("Listener.accept_backoff", self.accept_backoff)
         self._connected = connected
-        self._accept_one = _accepting(sock)
+        # An OS socket's `accept` makes two enumeration members for each connection, which are the same each time:
+        # without them a connection's whole life takes 15 percent fewer instructions.
+        usual = type(sock) is socket.socket
+        self._kind: tuple[int, int, int] | None = (int(sock.family), int(sock.type), sock.proto) if usual else None
+        self._accept_one: Callable[[], tuple[Any, Any]] = sock._accept if usual else sock.accept
         self._backoff_timer: Timer | None = None
         self._path: tuple[str, tuple[int, int, int]] | None = None
-        self._accept_budget: int | None = None  # how many it accepts at most before it retires
-        self._refusals = 0  # how often accept has failed in this turn through no fault of the listener
+        self._accept_budget: int | None = None
+        self._on_connection: Callable[[Any], object] | None = None
+        self._refusals = 0
         self.address: SocketAddress = of_listener(sock.getsockname())
         self._max_connections = max_connections
         self.connections = 0
-        self.handler = handler  # what its connections start when they have input, if anything
         self._nodelay = nodelay and getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6)
-        self._inherited: bool | None = None
+        self._inherits_nodelay: bool | None = None
         if self._nodelay:  # connections inherit it on every platform that we know of; the first accept checks
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, loop)
@@ -93,20 +117,37 @@ class Listener(Descriptor):
 
     def event_read(self) -> None:
         self._refusals = 0
-        for accepted in range(self.accepts_per_turn):
-            if self.closed or self._is_full():
+        for number in range(self.accepts_per_turn):
+            if self.closed or not self._watch_read:
                 return
-            if self._accept_budget == 0 or not self._accept():
-                if self._backoff_timer is None and not self.closed:
-                    if self._accept_budget is not None:
-                        self.close("it has retired")
-                    elif not accepted and self._was_shut_down():  # there was an event, and nothing to accept
-                        self._fail(OSError(errno.EINVAL, "it was shut down by other means than close()"))
+            if self._max_connections is not None and self.connections >= self._max_connections:
+                self._watch_read = False
                 return
             if self._accept_budget is not None:
+                if not self._accept_budget:
+                    self._queue_is_empty(number)
+                    return
                 self._accept_budget -= 1
+            try:
+                accepted = self._accept_one()[0]
+            except BlockingIOError:
+                if self._accept_budget is not None or not number:
+                    self._queue_is_empty(number)
+                return
+            except OSError as error:
+                if not self._survives(error):
+                    return
+            else:
+                self._set_up(accepted if self._kind is None else socket.socket(*self._kind, accepted))
         if self._accept_budget is not None:
             self.loop.ready.append(self._accept_the_rest)  # no event tells that the queue is empty
+
+    def _queue_is_empty(self, accepted: int) -> None:
+        """Nobody is left in the kernel's queue who is to be accepted; so many were accepted in this turn."""
+        if self._accept_budget is not None:
+            self.close("it has retired")
+        elif not accepted and self._was_shut_down():  # there was an event, and nothing to accept
+            self._fail(OSError(errno.EINVAL, "it was shut down by other means than close()"))
 
     def _events(self, mask: int) -> None:
         if self._watch_read:
@@ -116,27 +157,26 @@ class Listener(Descriptor):
             if mask & (ERR | HUP):
                 self._unregister()
 
-    def _accept(self) -> bool:
-        """Accept one connection. Is it worth trying for another?"""
-        try:
-            sock = self._accept_one()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            return self._survives(error)
+    def _set_up(self, sock: Any) -> None:
+        """Have an object made of a connection, of which this is the OS socket, and count it until it closes."""
         try:
             if self._nodelay:
-                if self._inherited is None:
-                    self._inherited = bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-                if not self._inherited:
+                if self._inherits_nodelay is None:
+                    self._inherits_nodelay = bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                if not self._inherits_nodelay:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connected(sock, self)
+            connection = self._connected(sock, self)
+            if isinstance(connection, Descriptor):
+                connection._listener = self
+                if not connection.closed:  # as its constructor may have done
+                    self.connections += 1
+                if self._on_connection is not None:
+                    self._on_connection(connection)
         except BaseException as error:
             self.loop.abandon(sock, error)
             if not isinstance(error, Exception):
                 raise
             self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
-        return True
 
     def _survives(self, error: OSError) -> bool:
         """`accept` has failed. Is it worth trying again in this turn?"""
@@ -175,11 +215,9 @@ class Listener(Descriptor):
         if not self.closed and not self._watch_read and self._backoff_timer is None:
             self._go_on()
 
-    def adopt(self, connection: Descriptor) -> None:
-        """Count the connection until it closes, which its constructor may have done."""
-        connection._listener = self
-        if not connection.closed:
-            self.connections += 1
+    def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
+        """Call it with the object that is made of each connection from now on."""
+        self._on_connection = observer
 
     def _connection_closed(self) -> None:
         self.connections -= 1
@@ -197,17 +235,12 @@ class Listener(Descriptor):
             self.loop.ready.append(self._accept_the_rest)
         return None
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Stop accepting."""
         self.close()
-
-    def _is_full(self) -> bool:
-        if self._max_connections is not None and self.connections >= self._max_connections:
-            self._watch_read = False
-        return not self._watch_read
 
     def _back_off(self, error: OSError) -> None:
         log.warning("%r pauses accepting for %s s: %s", self, self.accept_backoff, error)
@@ -264,19 +297,7 @@ class Listener(Descriptor):
         return f"<{type(self).__name__} {'closed' if self.closed else 'on'} {self.address}>"
 
 
-def _accepting(sock: Any) -> Callable[[], Any]:
-    """What accepts the next connection of `sock`.
-
-    An OS socket's `accept` makes two enumeration members for each connection, which are the same each time: without
-    them a connection's whole life takes 15 percent fewer instructions.
-    """
-    if type(sock) is not socket.socket:
-        return lambda: sock.accept()[0]
-    kind = int(sock.family), int(sock.type), sock.proto
-    return lambda: socket.socket(*kind, sock._accept()[0])  # type: ignore[attr-defined]
-
-
-AnyListener = TypeVar("AnyListener", bound=Listener)
+AnyAcceptor = TypeVar("AnyAcceptor", bound=Acceptor)
 
 
 def _identity(path: str) -> tuple[int, int, int]:
@@ -287,22 +308,17 @@ def _identity(path: str) -> tuple[int, int, int]:
 
 def listen(
     address: Address,
-    connected: Callable[[Any, Listener], object],
+    connected: Callable[[Any, Any], object],
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
-    max_connections: int | None = None,
-    nodelay: bool = True,
-    handler: Callable[[Any], object] | None = None,
-    loop: Loop | None = None,
-    listener_class: type[AnyListener] = Listener,  # type: ignore[assignment]
-) -> AnyListener:
-    """Listen on `address` and hand each connection's OS socket, and the listener, to `connected`."""
+    acceptor: Callable[..., AnyAcceptor] = Acceptor,  # type: ignore[assignment]
+    **options: Unpack[AcceptorOptions],
+) -> AnyAcceptor:
+    """Listen on `address` and hand each connection's OS socket, and the acceptor, to `connected`."""
     sock, made_path = open_listener(address, backlog=backlog, reuse_port=reuse_port)
     try:
-        listener = listener_class(
-            sock, connected, max_connections=max_connections, nodelay=nodelay, handler=handler, loop=loop
-        )
+        listener = acceptor(sock, connected, **options)
     except BaseException:
         if sock is not address:
             if made_path:

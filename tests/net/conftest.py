@@ -51,7 +51,7 @@ def attach(loop, wires):
 
     def attach(listener, settle=1.0, **options):
         near, far = wires(**options)
-        listener._connected(near, listener)
+        listener._set_up(near)
         if settle:
             d.sleep(settle)
         return loop.handlers[near.fileno()], d.Socket(far)

@@ -786,7 +786,7 @@ class Scarce:
 def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplog, calls):
     listener = served(Echo)
     listener.sock = Scarce(listener.sock, calls)
-    listener._accept_one = lambda: listener.sock.accept()[0]
+    listener._accept_one = lambda: (listener.sock.accept()[0].detach(), None)
     with socket.create_connection(listener.address, 5) as peer:
         peer.sendall(b"x\n")
         done = d.spawn(listener.drain)

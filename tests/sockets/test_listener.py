@@ -1,6 +1,7 @@
 """Listeners: accepting, pausing when descriptors run out, limits, closing."""
 
 import errno
+import inspect
 import logging
 import os
 import resource
@@ -9,8 +10,8 @@ import threading
 
 import pytest
 
-from dangagreen import ForeignThreadError, Socket, serve
-from dangagreen.sockets.listener import Listener, listen
+from dangagreen import ForeignThreadError, Listener, Socket, serve
+from dangagreen.sockets.listener import Acceptor, listen
 
 
 class Echo(Socket):
@@ -261,7 +262,7 @@ def test_a_connection_that_its_constructor_closes_is_not_counted(loop, server, c
 
 
 def test_a_turn_accepts_a_bounded_number(loop, server, client, run_turns, monkeypatch):
-    monkeypatch.setattr(Listener, "accepts_per_turn", 3)
+    monkeypatch.setattr(Acceptor, "accepts_per_turn", 3)
     listener = server()
     for _ in range(7):
         client(listener.address)
@@ -369,7 +370,7 @@ def scripted(loop, wires):
     def scripted(*steps):
         sock = Scripted(*wires(), *steps)
         accepted = []
-        made.append(Listener(sock, lambda sock, listener: accepted.append(sock)))
+        made.append(Acceptor(sock, lambda sock, listener: accepted.append(sock)))
         return made[-1], sock, accepted
 
     yield scripted
@@ -403,14 +404,14 @@ def test_out_of_descriptors_it_rests_says_so_in_one_line_does_not_spin_and_resum
     first, second = wires()[0], wires()[0]
     listener, sock, accepted = scripted(first, number, second)
     waits = loop.poller.waits
-    advance(Listener.accept_backoff * 0.9)
+    advance(Acceptor.accept_backoff * 0.9)
     assert accepted == [first]
     assert sock.accepts == 2
     assert loop.poller.waits - waits <= 3
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert os.strerror(number) in record.getMessage()
-    advance(Listener.accept_backoff * 0.2)
+    advance(Acceptor.accept_backoff * 0.2)
     assert accepted == [first, second]
     assert len(caplog.records) == 1
     assert not listener.closed
@@ -438,8 +439,8 @@ def test_an_error_that_is_its_own_fault_is_reported_and_closes_it(loop, scripted
 
 def test_an_error_that_passes_but_comes_without_end_does_not_make_the_loop_spin(scripted, advance, caplog):
     listener, sock, _ = scripted(*[errno.EPERM] * 1000)  # as of a filter that forbids accept as such
-    advance(Listener.accept_backoff * 5.5)
-    assert sock.accepts == 6 * Listener.accepts_per_turn
+    advance(Acceptor.accept_backoff * 5.5)
+    assert sock.accepts == 6 * Acceptor.accepts_per_turn
     assert "Operation not permitted" in caplog.records[0].getMessage()
     assert not listener.closed
 
@@ -558,7 +559,7 @@ def test_out_of_real_descriptors_it_rests_and_serves_again(loop, server, client,
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert listener.connections == 2
     assert len(caplog.records) == 1
-    advance(Listener.accept_backoff * 1.1)
+    advance(Acceptor.accept_backoff * 1.1)
     assert listener.connections == 3
     assert late.recv(1) == b"x"
 
@@ -574,3 +575,26 @@ def test_listen_hands_the_os_socket_and_the_listener_to_a_callable(loop, client,
     accepted.close()
     listener.close()
     assert "closed" in repr(listener)
+
+
+def test_an_object_that_is_answered_is_counted_until_it_closes(loop, client, peers, run_turns):
+    listener = Listener(socket.create_server(("127.0.0.1", 0)), lambda sock, _: Echo(sock), max_connections=1)
+    with listener:
+        sock, other = client(listener.address), client(listener.address)
+        run_turns(2)
+        (first,) = connections()
+        assert listener.connections == 1
+        first.close()
+        run_turns(3)
+        (second,) = connections()
+        assert listener.connections == 1
+        second.close()
+        assert listener.connections == 0
+    sock.close()
+    other.close()
+
+
+def test_the_class_of_listeners_names_its_options():
+    assert list(inspect.signature(Listener).parameters) == [
+        "sock", "connected", "max_connections", "nodelay", "handler", "loop",
+    ]  # fmt: skip

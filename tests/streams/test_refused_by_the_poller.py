@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.sockets.listener import Listener
+from dangagreen.sockets.listener import Acceptor
 
 
 class Refusing:
@@ -231,7 +231,7 @@ def test_a_listener_that_is_refused_is_in_no_map_and_its_address_is_free(real_lo
 def test_a_full_listener_that_cannot_watch_again_rests_and_the_close_that_made_room_is_none_the_worse(
     real_loop, refuse, run_until, caplog, monkeypatch
 ):
-    monkeypatch.setattr(Listener, "accept_backoff", 0.02)
+    monkeypatch.setattr(Acceptor, "accept_backoff", 0.02)
     taken = []
     listener = d.serve(("127.0.0.1", 0), type("Taken", (d.Socket,), {"__init__": lambda s, k: taking(s, k)}))
 

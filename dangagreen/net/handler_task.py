@@ -1,0 +1,232 @@
+"""The task of a connection's handler: how the connection is made, what the handler runs in, what follows its end.
+
+Rules: a connection's callbacks and tasks share one context, copied where its server was started, and no two connections
+share any; a handler that ends because its own peer did has ended normally; three frames of ours lie beneath a handler,
+since a parked one keeps them and each switch copies them. What does not belong here: who starts the handler of a
+request (that is sock), and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context, ContextVar, Token, copy_context
+from functools import partial
+from typing import Any, TypeVar
+
+from dangagreen import checks
+from dangagreen.errors import ClosedError, ErrorContext, IncompleteReadError, connection
+from dangagreen.frames import is_ours
+from dangagreen.green.parking import GIVING_WAY, give_way
+from dangagreen.green.tasks import Task
+from dangagreen.loop.error_log import InOneLine
+from dangagreen.loop.loop import Loop
+from dangagreen.sockets.busy import HELD
+from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.sockets.subclassing import check_initialised
+from dangagreen.streams.writing import StreamSocket
+from dangagreen.tracebacks import forget_locals, is_like
+
+Handler = Callable[[Any], object]
+AnyCallback = TypeVar("AnyCallback", bound=CallbackSocket)
+_Changes = list[tuple[ContextVar[Any], Any, Token[Any]]]
+
+_UNSET = object()
+_REQUESTS = 64  # of one connection that are served in one go, before others get their turn,
+_SHARE = 0.000005  # and seconds that are for them, beyond the first one, where there are others,
+_SHARE_OF_MANY = 0.0001  # or where these are many, so that a turn is long anyway: a portion's replies leave together
+_MANY = 8
+
+
+class HandlerTask(Task[None]):
+    """Calls a handler, and sees to what follows its end: of `serve` the end of the connection."""
+
+    __slots__ = {
+        "_begun": "The context of the `event_read` of a subclass that has started it; None where none has.",
+        "_handler": "The function that it calls.",
+        "sock": "The connection that it is for.",
+    }
+
+    def __init__(self, sock: StreamSocket, handler: Handler, begun: Context | None = None) -> None:
+        Task.__init__(self, sock.loop, self._handle, sock._context, handler)
+        self.sock = sock
+        self._handler = handler
+        self._begun = begun
+
+    def _handle(self) -> None:
+        sock, handler = self.sock, self._handler
+        if sock._write_closed and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
+            return
+        try:
+            if (result := handler(sock)) is not None:
+                checks.outcome(f"the handler {_name(handler)}", result)
+        except BaseException as error:
+            if not self._has_ended_with_its_peer(error):
+                raise
+        else:
+            if sock._watch_read:
+                sock._sequential = 0
+            else:
+                sock.finish()
+
+    def _has_ended_with_its_peer(self, error: BaseException) -> bool:
+        """Close the connection whose handler has raised. False if that is a failure, which is to be told of."""
+        sock = self.sock
+        if not sock._finishing:  # then it is to send its tail
+            sock.close(error)
+        if _is_own_end(sock, error):
+            sock.debugmsg("%s ended with its peer: %r", _name(self._handler), error)
+            return True
+        error.add_note(f"in the handler of {connection(sock)}")
+        return False
+
+    def end_unstarted(self, error: BaseException) -> None:
+        sock = self.sock
+        if sock.closed or sock._finishing:  # before it was cancelled
+            self._result = None
+            return self.end(None)
+        self.end(error)
+        self.loop.call(sock, partial(sock.close, error))  # nobody else will
+        return None
+
+    def _failure(self, error: Exception) -> ErrorContext:
+        call = _waited_in(self.sock, error)
+        if call is None:
+            return super()._failure(error)
+        return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {error}", error, self)
+
+    def _forget_locals(self, error: BaseException) -> None:
+        forget_locals(error, everybody=True)  # the handler's as well: the connection is over
+
+
+class RequestTask(HandlerTask):
+    """Of `serve_requests`: serves what has come, and what is in the buffer when the handler returns. Then the
+    connection waits as a callback again."""
+
+    __slots__ = ()
+
+    def _handle(self) -> None:
+        sock, handler, loop, began = self.sock, self._handler, self.loop, 0.0
+        if sock._write_closed and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
+            return
+        changes = None if self._begun is None else _enter(self._begun)
+        try:
+            for _ in range(_REQUESTS):  # a turn for each of several that came together would be ten times as dear
+                before = sock.buffered
+                if (result := handler(sock)) is not None:
+                    checks.outcome(f"the handler {_name(handler)}", result)
+                if not 0 < sock.buffered < before or changes is not None or sock._watch_read:
+                    break
+                now = loop.clock()
+                if not began:
+                    began = now
+                elif now - began > _SHARE and _is_share(loop, now - began):
+                    give_way(self, GIVING_WAY)
+                    if sock.closed or not sock._buffer or sock._watch_read or sock._reader is not None:
+                        break
+                    began = loop.clock()
+        except BaseException as error:
+            if not self._has_ended_with_its_peer(error):
+                raise
+        else:
+            self._wait_for_the_next()
+        finally:
+            if changes is not None:
+                _leave(changes)
+
+    def _wait_for_the_next(self) -> None:
+        sock = self.sock
+        if sock._eof and not sock._buffer and sock._at_work < HELD:
+            return sock.finish()
+        sock._at_work -= 1
+        try:
+            sock.watch_read(True)
+        except BaseException:  # a connection that nobody watches would never be served again
+            sock.finish()
+            raise
+        return None
+
+
+def _name(handler: Handler) -> object:
+    return getattr(handler, "__qualname__", handler)
+
+
+# -- what a listener does with a connection
+
+
+def begin_callbacks(socket_class: Callable[[Any], CallbackSocket], sock: Any, _listener: object) -> CallbackSocket:
+    """Make a connection in callback style."""
+    connection = _made(socket_class, sock)
+    connection.watch_read(True)
+    return connection
+
+
+def begin_handler(socket_class: Callable[[Any], StreamSocket], handler: Handler, sock: Any, _listener: object) -> Any:
+    """Make a connection in sequential style, and have its handler called soon."""
+    connection = _made(socket_class, sock)
+    connection._sequential = 1
+    connection.loop.runnable.append(HandlerTask(connection, handler).start)
+    return connection
+
+
+def _made(socket_class: Callable[[Any], AnyCallback], sock: Any) -> AnyCallback:
+    """Make the object, in the context that it is to have: what its class sets meanwhile is for itself alone."""
+    context = copy_context()
+    connection = context.run(socket_class, sock)
+    try:
+        timer = connection._timer
+    except AttributeError:
+        check_initialised(connection, type(connection))
+        raise
+    connection._context = context
+    if timer is not None:
+        timer.context = context
+    return connection
+
+
+# -- shares of a turn, and context variables
+
+
+def _is_share(loop: Loop, seconds: float) -> bool:
+    """Has a connection had its share of this turn?"""
+    events, others = len(loop.batch), len(loop.ready) + len(loop.runnable) + len(loop.pending_reads)
+    if events > _MANY or others > _MANY:
+        return seconds > _SHARE_OF_MANY
+    return events > 1 or others > 0
+
+
+def _enter(begun: Context) -> _Changes:
+    """Set the context variables as they were in the `event_read` that has started a handler, which is over by now."""
+    now = copy_context()
+    values = [(variable, value) for variable, value in begun.items() if now.get(variable, _UNSET) is not value]
+    return [(variable, value, variable.set(value)) for variable, value in values]
+
+
+def _leave(changes: _Changes) -> None:
+    """Put them back as that `event_read` has left them, but for those that the handler has changed."""
+    for variable, value, token in changes:
+        if variable.get() is value:
+            variable.reset(token)
+
+
+# -- whose end it was
+
+
+def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
+    """Did this very connection come to its end? That of another one is the handler's failure."""
+    if isinstance(error, BaseExceptionGroup):  # of a group whose tasks use the connection
+        return all(_is_own_end(sock, one) for one in error.exceptions)
+    if isinstance(error, (IncompleteReadError, ClosedError)):
+        return error.sock is sock
+    return is_like(error, sock._read_error) or is_like(error, sock._write_error)
+
+
+def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
+    """Which call on the socket, if its peer was merely slow: a timeout of this very wait, that the handler let out."""
+    if not isinstance(error, TimeoutError):
+        return None
+    call, step = None, (error.__cause__ or error).__traceback__
+    while step is not None:
+        frame, step = step.tb_frame, step.tb_next
+        if frame.f_locals.get("self") is sock and is_ours(frame):
+            call = call if frame.f_code.co_name.startswith("_") else frame.f_code.co_name
+    return call
