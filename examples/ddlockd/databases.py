@@ -103,7 +103,7 @@ def find_dialect(dsn: str) -> Dialect:
     return Mysql(f"mysql://{dsn}/ddlock")
 
 
-class Database:
+class DatabaseStore:
     """A row for each lock, in a table with a unique name. Names are of any length, so the key is their digest."""
 
     kind = "DBI"

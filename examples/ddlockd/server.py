@@ -14,10 +14,10 @@ from dangagreen import Listener, serve, serve_forever
 from ddlockd.client import Client
 from ddlockd.commands import ASK_THE_STORE
 from ddlockd.connection import Connection
-from ddlockd.databases import Database, find_dialect
+from ddlockd.databases import DatabaseStore, find_dialect
 from ddlockd.locks import Locks
 from ddlockd.stored_locks import StoredLocks
-from ddlockd.stores import Files, Keeper, StoreError
+from ddlockd.stores import FileStore, Store, StoreError
 from ddlockd.tokens import Tokens
 from output import complain, tell
 
@@ -81,16 +81,16 @@ def daemonize() -> Callable[[], None]:
     return serving
 
 
-def find_keeper(options: argparse.Namespace, place: str) -> Keeper | None:
+def find_store(options: argparse.Namespace, place: str) -> Store | None:
     """What the options ask for; None for the server's own memory."""
     server = f"{socket.gethostname()} {place}"
     match options.type:
         case "internal":
             return None
         case "dlmfs" if options.directory:
-            return Files(Path(options.directory).absolute(), server)
+            return FileStore(Path(options.directory).absolute(), server)
         case "dbi" if options.hostname:
-            return Database(find_dialect(options.hostname), options.table, server)
+            return DatabaseStore(find_dialect(options.hostname), options.table, server)
         case "dlmfs":
             raise StoreError("--type dlmfs needs --directory=PATH")
         case "dbi":
@@ -108,8 +108,8 @@ def start(options: argparse.Namespace) -> Listener:
         sys.exit(getattr(error, "errno", 1))
     place = str(listener.address if options.socket else "{}:{}".format(*listener.address))
     try:
-        keeper = find_keeper(options, place)
-        locks = StoredLocks(keeper) if keeper is not None else Locks(Tokens(options.token_file))
+        store = find_store(options, place)
+        locks = StoredLocks(store) if store is not None else Locks(Tokens(options.token_file))
         stale = locks.open()
         if options.pidfile:
             with open(options.pidfile, "w") as file:

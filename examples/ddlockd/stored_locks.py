@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from dangagreen import Event, Future, current_loop, sleep, spawn
 from ddlockd.locks import Holder, Lease, Locks
-from ddlockd.stores import Keeper, StoreError
+from ddlockd.stores import Store, StoreError
 from output import complain
 
 Answer = TypeVar("Answer")
@@ -24,14 +24,14 @@ RETRY_SECONDS = 1.0  # how often a store that has failed is
 
 
 class StoredLocks(Locks):
-    """Locks of which the keeper decides who has them. In memory is what this server's own connections hold."""
+    """Locks of which the store decides who has them. In memory is what this server's own connections hold."""
 
     may_park = True
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__()
-        self.kind = keeper.kind
-        self._keeper = keeper
+        self.kind = store.kind
+        self._store = store
         self._loop = current_loop()
         self._thread = futures.ThreadPoolExecutor(1, "ddlockd")  # one: calls are done in their order
         self._owed: deque[Callable[[], object]] = deque()
@@ -39,7 +39,7 @@ class StoredLocks(Locks):
 
     def open(self) -> int:
         try:
-            return self._thread.submit(self._keeper.open).result()
+            return self._thread.submit(self._store.open).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -49,21 +49,21 @@ class StoredLocks(Locks):
         self._paying = True  # from now on nobody else does
         self._thread.shutdown(cancel_futures=True)
         try:
-            self._do(self._keeper.close)
+            self._do(self._store.close)
         except Exception as error:
             self._complain(error)
 
     def take(self, client: Holder, name: bytes, lease: Lease | None = None) -> bool:
-        """Parks until the keeper has answered."""
+        """Parks until the store has answered."""
         if name in self.holders:
             return False
         try:
-            token = self._ask(self._keeper.take, name, client.number, client.described(), lease is not None)
+            token = self._ask(self._store.take, name, client.number, client.described(), lease is not None)
         except BaseException:  # the time is up, or it has failed: it may have been taken nevertheless
-            self._owe(partial(self._keeper.release, name, client.number), name)
+            self._owe(partial(self._store.release, name, client.number), name)
             raise
         if token is not None and client.closed:  # its `release_all` may have come before
-            self._owe(partial(self._keeper.release, name, client.number), name)
+            self._owe(partial(self._store.release, name, client.number), name)
         if token is None or client.closed:
             return False
         if lease is not None:
@@ -71,10 +71,10 @@ class StoredLocks(Locks):
         return super().take(client, name, lease)
 
     def release(self, client: Holder, name: bytes) -> bool:
-        """Parks until the keeper has freed it."""
+        """Parks until the store has freed it."""
         if self.holders.get(name) is not client:
             return False
-        released = self._ask(self._keeper.release, name, client.number)
+        released = self._ask(self._store.release, name, client.number)
         super().release(client, name)  # unless its time was up meanwhile, or its connection has ended
         return released
 
@@ -82,11 +82,11 @@ class StoredLocks(Locks):
         names = list(client.held)
         for name in names:
             self._forget(client, name)
-        self._owe(partial(self._keeper.forget, client.number), *names)
+        self._owe(partial(self._store.forget, client.number), *names)
 
     def _expire(self, client: Holder, name: bytes) -> None:
         self._forget(client, name)
-        self._owe(partial(self._keeper.release, name, client.number), name)
+        self._owe(partial(self._store.release, name, client.number), name)
 
     def patience(self, name: bytes, turn: Event) -> float | None:
         """Another server tells nobody here."""
@@ -96,12 +96,12 @@ class StoredLocks(Locks):
         """Parks, if it is nobody here."""
         if name in self.holders:
             return super().holder(name)
-        holder, token = self._ask(self._keeper.holder, name) or (None, 0)
+        holder, token = self._ask(self._store.holder, name) or (None, 0)
         return {key: value for key, value in (("holder", holder), ("token", token)) if value}
 
     def everything(self) -> list[tuple[bytes, str]]:
-        """Parks until the keeper has answered."""
-        return self._ask(self._keeper.everything)
+        """Parks until the store has answered."""
+        return self._ask(self._store.everything)
 
     # -- the thread
 
@@ -134,7 +134,7 @@ class StoredLocks(Locks):
         complain(f"ddlockd: {self.kind}: {error!r}")
 
     def _owe(self, call: Callable[[], object], *names: bytes) -> None:
-        """Have the keeper free these, now or as soon as it can, and then call who waits for them. Never parks."""
+        """Have the store free these, now or as soon as it can, and then call who waits for them. Never parks."""
 
         def give_back() -> None:
             call()

@@ -24,7 +24,7 @@ class StoreError(Exception):
     """The locks cannot be asked for. The argument says why."""
 
 
-class Keeper(Protocol):
+class Store(Protocol):
     """What keeps locks. It may block, and raises what it likes. There is one call at a time."""
 
     kind: str
@@ -50,7 +50,7 @@ class Keeper(Protocol):
     def close(self) -> None: ...
 
 
-class Files:
+class FileStore:
     """A file for each lock. To link a finished file to its name is what only one can do."""
 
     kind = "Dlmfs"

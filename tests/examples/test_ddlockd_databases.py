@@ -22,7 +22,7 @@ import pymysql
 import pytest
 
 from ddlockd import databases
-from ddlockd.server import find_keeper
+from ddlockd.server import find_store
 from lock_clients import NAMES, OK, TAKEN, ask
 from programs import EXAMPLES, SECONDS, connected, expect
 
@@ -291,9 +291,9 @@ def test_a_database_that_does_not_answer(
     options = argparse.Namespace(hostname=f"sqlite:{tmp_path}/locks.sqlite", table="unanswered", type="dbi")
     if kind != "sqlite":
         options.hostname, _ = request.getfixturevalue(kind)
-    keeper, other = (find_keeper(options, place) for place in ("here", "there"))
-    assert isinstance(keeper, databases.Database)
-    assert isinstance(other, databases.Database)
+    keeper, other = (find_store(options, place) for place in ("here", "there"))
+    assert isinstance(keeper, databases.DatabaseStore)
+    assert isinstance(other, databases.DatabaseStore)
     assert keeper.open() == other.open() == 0
     cursor = other.database.cursor()
     begin, end = {
