@@ -291,6 +291,15 @@ def wait_for(run_until):
 
 
 @pytest.fixture
+def uncollected():
+    """The garbage collector is off: what is freed is freed by its last reference, or by the test's own `gc.collect`."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
 def in_thread():
     """A function that runs another in a thread called "the other one": its result, or what it raised."""
 

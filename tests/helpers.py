@@ -6,6 +6,8 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections import deque
 
 import pytest
@@ -368,3 +370,53 @@ def generator_function(*_args):
 
 async def async_generator(*_args):
     yield
+
+
+# -- programs of their own
+
+PROGRAM_SECONDS = 60  # what one may take: a test that is slower has failed
+PYTHONPATH = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def run_python(*arguments, text_in=None):
+    """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained)."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=text_in,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_SECONDS,
+        env=os.environ | PYTHONPATH,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def start_python(*arguments):
+    """Start one, with pipes to read from what it writes and what it complains of."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], text=True, env=os.environ | PYTHONPATH, **pipes)
+
+
+def ended(process):
+    """Wait for its end: (the lines that it wrote, what it complained, its exit code)."""
+    out, err = process.communicate(timeout=PROGRAM_SECONDS)
+    return out.splitlines(), err, process.returncode
+
+
+# -- garbage
+
+
+class Thing:
+    """Something that a weak reference may point to."""
+
+
+class Dying:
+    """In a cycle: the collector calls its `__del__`, which calls `last_words`."""
+
+    def __init__(self, last_words):
+        self.last_words = last_words
+        self.itself = self
+
+    def __del__(self):
+        self.last_words()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import logging
 import socket
 import sys
@@ -20,16 +19,9 @@ from dangagreen.loop.error_log import ErrorLog
 from dangagreen.testing import BLOCK
 from tests.helpers import reset
 
+pytestmark = pytest.mark.usefixtures("uncollected")
+
 LOCAL = ("127.0.0.1", 0)
-
-
-@pytest.fixture(autouse=True)
-def uncollected():
-    """Nothing is found by the garbage collector."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture

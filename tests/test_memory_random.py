@@ -13,16 +13,10 @@ import pytest
 import dangagreen as d
 from dangagreen.sockets.descriptor import Descriptor
 
+pytestmark = pytest.mark.usefixtures("uncollected")
+
 LOCAL = ("127.0.0.1", 0)
 DEPTH = 3
-
-
-@pytest.fixture(autouse=True)
-def uncollected():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Program:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 import threading
 import weakref
 
@@ -13,8 +11,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import here
-
-PROGRAM_SECONDS = 60
+from tests.helpers import run_python
 
 THREADS = """
 import gc, os, resource, sys, threading, weakref
@@ -85,16 +82,10 @@ assert threading.enumerate() == [threading.main_thread()]
 
 
 def program(source, *args):
-    ended = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", source, *args],
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_SECONDS,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    assert ended.stderr == ""
-    assert ended.returncode == 0
-    return ended.stdout
+    code, out, complaints = run_python("-X", "dev", "-c", source, *args)
+    assert complaints == ""
+    assert code == 0
+    return out
 
 
 @pytest.mark.parametrize("what", ["with_run", "without_run", "served", "in_callbacks", "of_its_own"])

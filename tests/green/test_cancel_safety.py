@@ -14,19 +14,10 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import no_leaks, wire
-from tests.helpers import joined
+from tests.helpers import LOCAL, Small, joined, take
 from tests.inside import incoming
 
 INTERRUPTED = "interrupted"
-LOCAL = ("127.0.0.1", 0)
-
-
-def take(far, most=1 << 20):
-    """What the peer finds now."""
-    try:
-        return far.recv(most)
-    except BlockingIOError:
-        return b""
 
 
 # -- the ways to be interrupted: each calls `call`, and interrupts it after `seconds`
@@ -288,14 +279,6 @@ def test_the_partial_bytes_of_an_incomplete_read_are_handed_over_once(loop, pair
 
 
 # -- writing
-
-
-class Small(d.Socket):
-    """A socket whose queue is soon full."""
-
-    __slots__ = ()
-    high_water = 100
-    low_water = 20
 
 
 @pytest.fixture

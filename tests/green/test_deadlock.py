@@ -6,8 +6,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from functools import partial
 
@@ -17,6 +15,7 @@ import dangagreen as d
 from dangagreen.loop import turn as turn_module
 from dangagreen.loop.pollers import READ
 from dangagreen.testing import StalledError, VirtualClock, virtual_loop
+from tests.helpers import start_python
 
 SOON = 0.02  # seconds after which a warning is due in these tests
 PROGRAM_SECONDS = 10
@@ -383,14 +382,8 @@ d.current_loop().deadlock_seconds = 0.05
 """
 
 
-def program(source, *, signals=""):
-    return subprocess.Popen(
-        [sys.executable, "-c", KNOT + source],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+def program(source):
+    return start_python("-c", KNOT + source)
 
 
 CALLBACKS = """

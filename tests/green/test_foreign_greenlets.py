@@ -9,6 +9,7 @@ import greenlet
 import pytest
 
 import dangagreen as d
+from tests.helpers import Dying
 
 CALLS = {
     "sleep": lambda thing: d.sleep(1),
@@ -180,28 +181,9 @@ def test_one_made_in_another_task_is_refused_too(loop):
 # -- garbage collections
 
 
-class Dying:
-    """In a cycle: the collector calls its `__del__`."""
-
-    def __init__(self, last_words):
-        self.last_words = last_words
-        self.itself = self
-
-    def __del__(self):
-        self.last_words()
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.parametrize("how", ["__del__", "weakref"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_call_that_would_park_is_refused_in_a_collection(loop, pair, no_collector, call, how):
+def test_a_call_that_would_park_is_refused_in_a_collection(loop, pair, uncollected, call, how):
     sock, _far = pair()
     messages = []
 
@@ -233,7 +215,7 @@ def test_a_call_that_would_park_is_refused_in_a_collection(loop, pair, no_collec
     assert gone == [1]  # the collector is not off
 
 
-def test_top_level_code_and_callbacks_are_refused_in_a_collection_too(loop, no_collector):
+def test_top_level_code_and_callbacks_are_refused_in_a_collection_too(loop, uncollected):
     messages = []
 
     def last_words():
@@ -250,7 +232,7 @@ def test_top_level_code_and_callbacks_are_refused_in_a_collection_too(loop, no_c
     assert "in the callback" in messages[2]
 
 
-def test_what_need_not_wait_works_in_a_collection(loop, pair, no_collector):
+def test_what_need_not_wait_works_in_a_collection(loop, pair, uncollected):
     sock, far = pair()
     done = []
 

@@ -15,13 +15,10 @@ import pytest
 import dangagreen as d
 from dangagreen.loop.loop import here
 from dangagreen.testing import StalledError, virtual_loop, wire
+from tests.helpers import Thing
 from tests.inside import run_tasks
 
 var = contextvars.ContextVar("var", default="unset")
-
-
-class Thing:
-    """Something that a weak reference may point to."""
 
 
 # -- spawn, join, result

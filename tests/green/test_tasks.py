@@ -8,12 +8,7 @@ import weakref
 import pytest
 
 import dangagreen as d
-from tests.helpers import end_of, result_of
-
-
-class Thing:
-    """Something that a weak reference may point to."""
-
+from tests.helpers import Thing, end_of, result_of
 
 # -- spawn, join, result
 

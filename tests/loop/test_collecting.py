@@ -8,17 +8,7 @@ import threading
 import pytest
 
 from dangagreen.loop.collecting import is_collecting, watch_collections
-
-
-class Dying:
-    """Something that only the collector frees: it calls a function then."""
-
-    def __init__(self, last_words):
-        self.me = self
-        self.last_words = last_words
-
-    def __del__(self):
-        self.last_words()
+from tests.helpers import Dying
 
 
 @pytest.fixture

@@ -80,23 +80,7 @@ def test_a_timer_far_ahead_does_not_break_the_wait(days, real_loop, unix_pair, r
 # -- threads
 
 
-def in_thread(call, name="the other"):
-    """Call it in another thread; answer what it returned or raised."""
-    answers = []
-
-    def run():
-        try:
-            answers.append(call())
-        except Exception as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=run, name=name)
-    thread.start()
-    thread.join(5)
-    return answers[0]
-
-
-def test_each_thread_has_a_loop_of_its_own(loop):
+def test_each_thread_has_a_loop_of_its_own(loop, in_thread):
     def other():
         mine = current_loop()
         same = mine is current_loop()
@@ -127,42 +111,43 @@ def test_each_thread_has_a_loop_of_its_own(loop):
         lambda sock: Socket(socket.socket(), sock.loop),
     ],
 )
-def test_what_changes_state_raises_in_a_foreign_thread_and_names_both(call, loop, wires, monkeypatch):
+def test_what_changes_state_raises_in_a_foreign_thread_and_names_both(call, loop, wires, monkeypatch, in_thread):
     made = []
     real = socket.socket
     monkeypatch.setattr(socket, "socket", lambda *args: made.append(real(*args)) or made[-1])
     one = Reader(wires()[0])
-    error = in_thread(lambda: call(one), "the intruder")
+    with pytest.raises(ForeignThreadError, match="the other one") as raised:
+        in_thread(call, one)
     for sock in made:
         sock.close()
-    assert isinstance(error, ForeignThreadError)
-    assert "the intruder" in str(error)
-    assert threading.current_thread().name in str(error)
+    assert threading.current_thread().name in str(raised.value)
     assert not one.closed
 
 
-def test_a_write_that_would_queue_raises_in_a_foreign_thread(loop, wires):
+def test_a_write_that_would_queue_raises_in_a_foreign_thread(loop, wires, in_thread):
     one = Reader(wires(4)[0])
     one.write(b"12345")
     assert one.unsent == 1
-    assert isinstance(in_thread(lambda: one.write(b"6")), ForeignThreadError)
+    with pytest.raises(ForeignThreadError):
+        in_thread(one.write, b"6")
     assert one.unsent == 1
 
 
-def test_a_first_write_that_the_kernel_does_not_take_whole_raises_in_a_foreign_thread(loop, wires):
+def test_a_first_write_that_the_kernel_does_not_take_whole_raises_in_a_foreign_thread(loop, wires, in_thread):
     one = Reader(wires(4)[0])
-    assert isinstance(in_thread(lambda: one.write(b"12345")), ForeignThreadError)
+    with pytest.raises(ForeignThreadError):
+        in_thread(one.write, b"12345")
 
 
-def test_call_soon_threadsafe_before_the_first_run_is_not_lost(real_loop):
+def test_call_soon_threadsafe_before_the_first_run_is_not_lost(real_loop, in_thread):
     ran = []
-    in_thread(lambda: real_loop.call_soon_threadsafe(ran.append, 1))
-    in_thread(lambda: real_loop.call_soon_threadsafe(real_loop.stop))
+    in_thread(real_loop.call_soon_threadsafe, ran.append, 1)
+    in_thread(real_loop.call_soon_threadsafe, real_loop.stop)
     real_loop.run()
     assert ran == [1]
 
 
-def test_two_loops_in_two_threads_run_side_by_side(loop, advance):
+def test_two_loops_in_two_threads_run_side_by_side(loop, advance, in_thread):
     def other():
         mine = dangagreen.Loop()
         here.loop = mine

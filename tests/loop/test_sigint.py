@@ -1,7 +1,6 @@
 """SIGINT: who may be interrupted where, and by which thread the handler is called anew."""
 
 import signal
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -12,7 +11,7 @@ import pytest
 from dangagreen.frames import LOOPS
 from dangagreen.loop import sigint
 from dangagreen.loop.sigint import Interrupts, Looks
-from tests.helpers import of_ours
+from tests.helpers import of_ours, run_python
 
 CALL = "lambda function, *args: function(*args)"
 
@@ -281,5 +280,4 @@ try:
 except KeyboardInterrupt:
     print("bye")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "bye\n", "")
+    assert run_python("-c", program) == (0, "bye\n", "")

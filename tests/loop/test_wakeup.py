@@ -11,22 +11,6 @@ from dangagreen import Loop
 from dangagreen.loop.wakeup import WakeupPair
 
 
-def in_thread(call, name="the other"):
-    """Call it in another thread; answer what it returned or raised."""
-    answers = []
-
-    def run():
-        try:
-            answers.append(call())
-        except Exception as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=run, name=name)
-    thread.start()
-    thread.join(5)
-    return answers[0]
-
-
 def test_call_soon_threadsafe_wakes_a_loop_that_waits(real_loop):
     ran = []
     started = threading.Event()
@@ -95,7 +79,7 @@ def test_call_soon_threadsafe_in_a_signal_handler_wakes_a_loop_that_waits(real_l
     assert set(seen) == {signal.SIGUSR1}
 
 
-def test_a_thread_that_calls_while_the_loop_wakes_up_does_not_cost_the_next_wake_up(real_loop, run_turns):
+def test_a_thread_that_calls_while_the_loop_wakes_up_does_not_cost_the_next_wake_up(real_loop, run_turns, in_thread):
     ran = []
 
     def between_lines(frame, event, argument):
@@ -123,7 +107,7 @@ def test_a_thread_that_calls_while_the_loop_wakes_up_does_not_cost_the_next_wake
     assert ran[-1] == "later"
 
 
-def test_more_calls_from_a_thread_than_any_pipe_holds_all_run(real_loop, run_turns):
+def test_more_calls_from_a_thread_than_any_pipe_holds_all_run(real_loop, run_turns, in_thread):
     run_turns(1)
     ran = []
     in_thread(lambda: [real_loop.call_soon_threadsafe(ran.append, number) for number in range(30_000)])

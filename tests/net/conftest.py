@@ -7,7 +7,7 @@ import signal
 import pytest
 
 import dangagreen as d
-from tests.helpers import LOCAL
+from tests.helpers import LOCAL, start_python
 
 
 @pytest.fixture
@@ -70,3 +70,19 @@ def signals():
     for number, handler in usual.items():
         signal.signal(number, handler)
     assert after == (signal.default_int_handler, signal.SIG_DFL)
+
+
+@pytest.fixture
+def started():
+    """`started(program, *arguments)` starts a process, and answers it when it has said that it is ready."""
+    processes = []
+
+    def started(program, *arguments):
+        processes.append(start_python("-c", program, *arguments))
+        assert processes[-1].stdout.readline() == "ready\n"
+        return processes[-1]
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+
+from tests.helpers import ended
 
 SECONDS = 20
 
@@ -105,27 +104,9 @@ TIGHT = {
 
 
 @pytest.fixture
-def started():
-    """`started(program)` starts a process and answers it when it has said that it is ready."""
-    processes = []
-
-    def started(program, *arguments):
-        command = [sys.executable, "-c", PREAMBLE + program, *arguments]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        processes.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield started
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def ended(process):
-    out, err = process.communicate(timeout=SECONDS)
-    return out.splitlines(), err, process.returncode
+def started(started):
+    """Starts a process with the preamble before its program."""
+    return lambda program, *arguments: started(PREAMBLE + program, *arguments)
 
 
 @pytest.mark.parametrize("program", COMPUTES.values(), ids=COMPUTES)

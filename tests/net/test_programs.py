@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
-from tests.helpers import ask, echo_lines
-
-
-def run_program(code, *options, text_in=None):
-    """Run it in an interpreter of its own; answer its exit code, and what it wrote."""
-    command = [sys.executable, "-W", "error", *options]
-    if text_in is None:
-        command += ["-c", code]
-    done = subprocess.run(command, input=text_in, capture_output=True, text=True, timeout=15, check=False)
-    return done.returncode, done.stdout, done.stderr
-
+from tests.helpers import ask, echo_lines, run_python, start_python
 
 SCRIPT = """
 from dangagreen import connect, serve, sleep, spawn
@@ -38,14 +26,14 @@ print(task.result())
 
 
 def test_a_plain_script_waits_at_top_level():
-    assert run_program(SCRIPT) == (0, "b'hello\\n'\nresult\n", "")
+    assert run_python("-W", "error", "-c", SCRIPT) == (0, "b'hello\\n'\nresult\n", "")
 
 
 def test_a_repl_waits_at_its_prompt():
     lines = SCRIPT.replace("\n\nlistener", "\n\n\nlistener").replace(
         "    for line in sock:\n        s", "    for line in sock: s"
     )
-    code, out, _ = run_program(None, "-i", "-q", text_in=lines + "\nprint('still', 'alive')\n")
+    code, out, _ = run_python("-W", "error", "-i", "-q", text_in=lines + "\nprint('still', 'alive')\n")
     assert code == 0
     assert "b'hello\\n'" in out
     assert "result" in out
@@ -64,7 +52,7 @@ except KeyboardInterrupt:
 sleep(0.01)
 print("went on")
 """
-    assert run_program(code) == (0, "interrupted\nwent on\n", "")
+    assert run_python("-W", "error", "-c", code) == (0, "interrupted\nwent on\n", "")
 
 
 def test_ctrl_c_from_outside_ends_a_server_cleanly(tmp_path):
@@ -81,9 +69,7 @@ def main():
 
 run(main)
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as program:
+    with start_python("-c", code) as program:
         assert program.stdout.readline() == "ready\n"
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=10)
@@ -141,14 +127,7 @@ os.write(1, b"fine")
 
 
 def test_after_fork_parent_and_child_each_go_on(poller_class):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORK, poller_class.__name__],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "fine", "")
+    assert run_python("-W", "error", "-c", FORK, poller_class.__name__) == (0, "fine", "")
 
 
 def test_no_descriptor_is_inherited_by_a_program_that_is_started(real_loop, served, client):

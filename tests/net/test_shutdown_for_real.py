@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from functools import partial
 
@@ -22,6 +20,7 @@ from miniredis.clients import Client
 from miniredis.commands import strings
 from miniredis.keys import Keys
 from miniredis.server import talk
+from tests.helpers import ended
 
 pytestmark = pytest.mark.slow
 
@@ -304,29 +303,6 @@ else:
 
 WAITS = ["drain", "drain of a listener", "handler", "join", "join with a timeout", "main", "read_line"]
 WAITS += ["read_line of a client", "request", "request", "sleep", "write_all"]
-
-
-@pytest.fixture
-def started():
-    """`started(program, *arguments)` starts a process and answers it when it has said that it is ready."""
-    processes = []
-
-    def started(program, *arguments):
-        command = [sys.executable, "-c", program, *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield started
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def ended(process):
-    out, err = process.communicate(timeout=SECONDS)
-    return out.splitlines(), err, process.returncode
 
 
 @pytest.mark.parametrize("where", ["run", "top level"])
