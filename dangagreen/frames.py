@@ -1,4 +1,4 @@
-"""Whose code a frame runs: ours, the standard library's, or the program's.
+"""Whose code a frame runs: this package's, the standard library's, or the program's.
 
 It is asked where something went wrong, so that an error names the program's own line, and when Ctrl-C strikes, which
 must not tear what is ours. Rules: nothing here is on the way of the data; code is ours if it lies in the folder of this
@@ -22,12 +22,12 @@ LOOPS: set[FrameType] = set()  # in which loops run: who waits for one of these 
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Is it code of this package?"""
+    """Whether it runs code of this package."""
     return frame.f_code.co_filename.startswith(_FOLDER)
 
 
 def is_library(frame: FrameType) -> bool:
-    """Is it code of the standard library? That is known by its module's name alone."""
+    """Whether it runs code of the standard library, judged by the name of its module alone."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] in sys.stdlib_module_names
 
 

@@ -15,7 +15,7 @@ PARKING: dict[tuple[str, str], None] = {}  # (module, qualified name), in the or
 
 
 def parks(function: Function) -> Function:
-    """List a function as one that may park, and say so of it: `function.__parks__` is True."""
+    """Decorator: list a function as one that may park, and set `function.__parks__` to True."""
     PARKING[function.__module__, function.__qualname__] = None
     function.__parks__ = True  # type: ignore[attr-defined]
     return function

@@ -1,7 +1,8 @@
-"""Groups: tasks that end before the block does.
+"""Task groups, structured concurrency: tasks that end before the block does.
 
-Rules: whatever comes, the block waits for its tasks; what comes meanwhile reaches them, and not the wait. The first
-failure cancels the rest, and all failures leave together. What does not belong here: how cancelling spreads (scopes).
+Rules: the block always waits for its tasks; a cancellation meanwhile cancels them, and does not interrupt the wait. The
+first failure cancels the rest, and all failures are raised together. What does not belong here: how a cancellation is
+passed on (scopes).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.tasks import Params, Result, Task, check_function
 from dangagreen.parks import parks
 
-_BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, LoopReset)  # no failures: what they end is more than a group
+_BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, LoopReset)  # no failures: raised as they are, not in a group
 
 
 class TaskGroup:
@@ -37,19 +38,23 @@ class TaskGroup:
     """
 
     __slots__ = {
-        **dict.fromkeys(("_bare", "_deferred", "_failures", "_limit", "_tasks")),
-        "scope": "The scope that its block and its tasks are in, with a `deadline`.",
+        "_bare": "The first KeyboardInterrupt or the like, which is raised as it is; or None.",
+        "_deferred": "Tasks that wait to start, beyond the limit, in order.",
+        "_failures": "The exceptions of tasks and of the block, in order.",
+        "_limit": "How many tasks run at once at most; None is no limit.",
+        "_tasks": "The tasks that have not ended, in order.",
+        "scope": "The scope of its block and its tasks, which may be assigned a `deadline`.",
     }
 
     def __init__(self, limit: int | None = None) -> None:
         if limit is not None:
             limit = checks.count("a TaskGroup in which no task could ever run: limit", limit, 1)
         self._limit = limit
-        self._tasks: dict[Task[Any], None] = {}  # those that have not ended
-        self._deferred: OrderedDict[Waiter, None] = OrderedDict()  # those of them that wait for a place
+        self._tasks: dict[Task[Any], None] = {}
+        self._deferred: OrderedDict[Waiter, None] = OrderedDict()
         self.scope: CancelScope = _GroupScope(self._tasks)
         self._failures: list[BaseException] = []
-        self._bare: BaseException | None = None  # the first one that is raised as it is
+        self._bare: BaseException | None = None
 
     @property
     def tasks(self) -> list[Task[Any]]:
@@ -57,10 +62,10 @@ class TaskGroup:
         return list(self._tasks)
 
     def spawn(self, function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
-        """Run `function(*args, **kwargs)` in a task of the group, soon, in a copy of this context. It never parks.
+        """Start `function(*args, **kwargs)` in a task of the group, soon, in a copy of this context. Never parks.
 
-        Tasks of the group and callbacks may do it as well. In a group that is cancelled the task never runs. Raises
-        RuntimeError before and after the block.
+        Tasks of the group and callbacks may call it as well. In a cancelled group the task never runs. Raises
+        RuntimeError before and after the block, TypeError for what is no function.
         """
         named = check_function("spawn", function)
         scope = self.scope
@@ -83,7 +88,7 @@ class TaskGroup:
         return task
 
     def cancel(self, reason: object = None) -> None:
-        """Cancel all tasks of the group and what its block waits for. The block then ends quietly."""
+        """Cancel all tasks of the group, and the wait of its block, which then ends quietly. Never parks."""
         self.scope.cancel(reason)
 
     def __repr__(self) -> str:
@@ -101,9 +106,9 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Parks until all tasks have ended. Raises the failures, theirs and that of the block, in one ExceptionGroup.
+        """Parks until all tasks have ended. Raises the failures, of tasks and of the block, in one ExceptionGroup.
 
-        A KeyboardInterrupt or SystemExit leaves as it is, and a second one, or the end of the loop, does not wait.
+        A KeyboardInterrupt or SystemExit is raised as it is; a second one, or the end of the loop, ends the wait.
         """
         me = self.scope._task
         if me is None or require_waiter(me.loop, "leaving a TaskGroup") is not me or self.scope._misplaced(me):
@@ -116,13 +121,13 @@ class TaskGroup:
         caught = self.scope.__exit__(kind, error, traceback)
         failures, self._failures = self._failures, []
         bare, self._bare = self._bare, None
-        if bare is not None and not (failures and isinstance(bare, GeneratorExit)):  # which nobody would see
+        if bare is not None and not (failures and isinstance(bare, GeneratorExit)):  # which would hide the failures
             if not failures and bare is error:
                 return False
             try:
                 raise bare from (_together(failures) if failures else None)
             finally:
-                del bare, error  # a traceback would hold them by this frame
+                del bare, error  # a traceback refers to this frame: a cycle
         if failures:
             raise _together(failures) from None
         if error is None:
@@ -130,13 +135,13 @@ class TaskGroup:
         return caught
 
     def _wait(self, me: Waiter) -> None:
-        """Parks until all tasks have ended. Cancelling reaches them, and not this."""
+        """Parks until all tasks have ended; a cancellation reaches the tasks, and does not interrupt this wait."""
         broken_off = False
         with shield():
             while self._tasks:
                 try:
                     park(me, _LEAVING, self)
-                except BaseException as error:  # Ctrl-C; out of the loop, in top-level code; a reset
+                except BaseException as error:  # Ctrl-C; in top-level code the end of the loop; a reset
                     if broken_off:
                         return
                     broken_off = True
@@ -145,7 +150,7 @@ class TaskGroup:
     # -- the tasks
 
     def _defer(self, task: Task[Any]) -> None:
-        """Have it wait for a place: to resume it is to start it."""
+        """Park a new task until the limit lets it start: its `resume` is its `start`."""
         self._deferred[task] = None
         task.wait, task.subject = _PLACE, self
         task.resume = task.start
@@ -155,7 +160,7 @@ class TaskGroup:
         if self._limit is not None:
             self._give_place(task, self._limit)
         parent = self.scope._task
-        if parent is None or parent.done:  # it did not wait
+        if parent is None or parent.done:  # the block has ended without waiting
             return False
         if error is not None and not isinstance(error, (Cancelled, LoopReset)):
             self._fail(error, f"task {task.name!r} of its group failed")
@@ -164,14 +169,16 @@ class TaskGroup:
         return True
 
     def _give_place(self, task: Task[Any], limit: int) -> None:
+        """A task has ended: start deferred ones, as many as the limit allows."""
         self._deferred.pop(task, None)
         task.wait = task.subject = None
-        with contextlib.suppress(AttributeError):  # it may have waited, and never started
+        with contextlib.suppress(AttributeError):  # set if it was deferred and never started
             del task.resume
         while self._deferred and len(self._tasks) - len(self._deferred) < limit:
             wake(next(iter(self._deferred)))
 
     def _fail(self, error: BaseException, why: str) -> None:
+        """Note a failure, and cancel the group."""
         if not isinstance(error, _BARE):
             self._failures.append(error)
         elif self._bare is None:

@@ -1,9 +1,9 @@
-"""The one door through which every wait goes, and a block of code in which it is shut: no_parking.
+"""Parking: the one way into a wait, for every call that may suspend a task; and no_parking, a block without any.
 
-Rules: whatever a task waits for, somebody is first arranged to wake it (the caller's part), then it parks here, then it
-is woken: the first wake counts and undoes the arrangement. `no_parking` costs nothing where it is not used: for as long
-as it lasts the loop has no current task, as in a callback, so that every call that may park takes its longer way, and
-is refused. What does not belong here: what is waited for.
+Rules: the caller first arranges for a wake-up (a timer, a place in a wait queue), then the task parks here, then it is
+woken: the first wake counts, and undoes the arrangement. `no_parking` costs nothing where it is not used: during its
+block the loop has no current task, as in a callback, so that each call that may park leaves its fast path, and is
+refused. What does not belong here: what is waited for.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.parks import parks
 
-_CALLS = (True,) * 128  # that need not wait, before the clock is looked at,
-_FEW_CALLS = (True,) * 4  # and in a turn that is older than that
-_MANY = 64  # budgets that one task spends in a turn, where the clock does not tell how long that takes
+_CALLS = (True,) * 128  # a budget: calls that need not wait before the clock is read
+_FEW_CALLS = (True,) * 4  # a budget in a turn that is older than LONG_TURN
+_MANY = 64  # budgets that one task may spend in a turn on a clock that stands still
 
 
 def checkpoint(loop: Loop, call: str) -> Waiter:
-    """The task that makes this call, which may park. Every such call begins here, also when it need not wait; those
-    that many programs make very often look in line at what this looks at, and come here if there is something to do.
+    """The entry of each call that may park, also when it need not wait. Returns the task that makes the call.
 
-    Parks when the task has gone on for long without a wait. Raises what cancels the task; CannotParkError in a
-    callback; ForeignThreadError in another thread.
+    The hottest calls test inline what this tests, and call it if one of the tests fails. Parks, to yield, when the task
+    has run for about a millisecond without a wait. Raises the task's cancellation; CannotParkError in a callback;
+    ForeignThreadError in another thread.
     """
     task: Waiter | None = loop.current
     if task is None or get_ident() != loop.thread:
@@ -47,10 +47,10 @@ def checkpoint(loop: Loop, call: str) -> Waiter:
 
 
 def look_at_the_clock(task: Waiter) -> None:
-    """The budget of calls is spent: begin a new one, and give way if the turn is old, and this task one of the reasons.
+    """The task's budget of calls is spent: begin a new one, and yield if the turn is old and this task has its share.
 
-    How long a task has gone on is measured from its first look in an old turn, so that whoever makes few calls is left
-    in peace; the older the turn, the less it may be, so that many such tasks do not add up.
+    The task's share is measured from its first look in an old turn, so that a task with few calls does not yield; the
+    older the turn, the smaller the share, so that many busy tasks do not add up.
     """
     loop = task.loop
     began = loop.now if loop.current is not None else task.turned  # type: ignore[attr-defined]
@@ -61,12 +61,12 @@ def look_at_the_clock(task: Waiter) -> None:
         return
     sched, spender = scheduler(loop), (id(task), began)
     worker = task.worker
-    if task is sched.collector or (worker is not None and worker.gr_frame is not None):  # code that cannot be suspended
+    if task is sched.collector or (worker is not None and worker.gr_frame is not None):  # it cannot be suspended
         return
     if sched.spender != spender:
         sched.spender, sched.looked, sched.spent = spender, now, 0
     sched.spent += 1
-    if not age:  # a clock that stands still while somebody runs, as in tests
+    if not age:  # a clock that stands still while code runs, as in tests
         if sched.spent >= _MANY:
             park(task, _GIVING_WAY_FOR, loop.timers.add(now + LONG_TURN, task.resume))
         return
@@ -77,15 +77,15 @@ def look_at_the_clock(task: Waiter) -> None:
 
 @parks
 def give_way(task: Waiter, wait: WaitKind) -> None:
-    """Parks until everybody else has run once."""
+    """Parks until every other task and call that is ready has run once. Raises the task's cancellation."""
     loop, then = task.loop, None
-    if loop.runnable:  # these first, should they be too many for one turn
+    if loop.runnable:  # these run first, even if they take several turns
         then = OrderedCall(loop.ready.append, task.resume)
         loop.runnable.append(then)
     else:
         loop.ready.append(task.resume)
     park(task, wait, then)
-    if task.interrupt is not None:  # meanwhile
+    if task.interrupt is not None:  # cancelled meanwhile
         raise interrupted(task)
 
 
@@ -97,7 +97,10 @@ def undo_giving_way(then: Any, task: Waiter) -> None:
 
 
 def require_waiter(loop: Loop, call: str) -> Waiter:
-    """The same as `entering`, cancelled or not, and however long it has gone on."""
+    """The task, or top-level code, that makes this call; unlike `checkpoint`, cancelled or not, and without yielding.
+
+    Raises CannotParkError in a callback and inside no_parking(), ForeignThreadError in another thread.
+    """
     if get_ident() != loop.thread:
         loop.check_thread(call)
     task: Waiter | None = loop.current
@@ -107,19 +110,19 @@ def require_waiter(loop: Loop, call: str) -> Waiter:
             raise CannotParkError(_cannot_park(call, sched.no_parking))
         check_present(loop, call)
         task = top_level(loop)
-        loop.now = loop.clock()  # it was the time of the last turn
+        loop.now = loop.clock()  # `now` was the time of the last turn
     return task
 
 
 def check_present(loop: Loop, call: str) -> None:
-    """Raise RuntimeError where another loop of this thread is running: the caller is not this one's top-level code."""
+    """Raise RuntimeError if another loop of this thread is running: the caller is no top-level code of this loop."""
     present = here.loop
     if present is not None and present is not loop and present.running:
         raise RuntimeError(f"{call} of something that belongs to another loop than the one that runs here")
 
 
 def interrupted(task: Waiter) -> BaseException:
-    """What to raise at a wait of a task that has been interrupted: Cancelled anew each time, anything else once."""
+    """The exception for a wait of an interrupted task: a new Cancelled each time; a KeyboardInterrupt once."""
     error = task.interrupt
     assert error is not None
     if isinstance(error, Cancelled):
@@ -131,28 +134,31 @@ def interrupted(task: Waiter) -> BaseException:
 
 @parks
 def park(task: Waiter, wait: WaitKind, subject: Any) -> None:
-    """Parks until somebody wakes the task. The caller has arranged for that, and `wait` tells how to undo it."""
+    """Parks until the task is woken. The caller has arranged for that; `wait.undo(subject, task)` takes it back.
+
+    First sends what the task has written. Raises the error that it is woken with, or the task's cancellation.
+    """
     task.wait = wait
     task.subject = subject
     loop = task.loop
     current, loop.current = loop.current, None
     try:
-        if task.unflushed_socket is not None:  # only now: sending may already wake the task
+        if task.unflushed_socket is not None:  # after `wait` is set: sending may already wake the task
             sock, task.unflushed_socket = task.unflushed_socket, None
             try:
                 sock._flush()
-            except Exception as error:  # the socket's affair, not that of what the task waits for
+            except Exception as error:  # it costs the socket; the task may wait for something else
                 loop.handler_failed(sock, error)
         if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked
             raise interrupted(task)
         worker = task.worker
-        if worker is not None and worker.gr_frame is not None:  # suspended, so that we are in somebody else's
+        if worker is not None and worker.gr_frame is not None:  # suspended: this is another greenlet
             raise foreign(task, wait.name)
-        to_hub = task.to_hub  # a slot that is called where it is read costs the interpreter twice as much
+        to_hub = task.to_hub  # to read a slot and call it in one expression costs the interpreter twice as much
         if to_hub():
             raise task.subject
     except BaseException:
-        if task.wait is not None:  # nobody has woken it: this came out of the flush
+        if task.wait is not None:  # not woken: raised before the switch, or thrown by a reset
             wait.undo(subject, task)
         raise
     finally:
@@ -162,9 +168,9 @@ def park(task: Waiter, wait: WaitKind, subject: Any) -> None:
 
 @parks
 def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) -> None:
-    """Parks until then as well, and raises TimeoutError after `timeout` seconds (None is no limit).
+    """Parks until the task is woken; raises TimeoutError if that is not within `timeout` seconds (None: no limit).
 
-    The caller has checked them before it arranged anything.
+    The caller has checked the timeout before it arranged anything.
     """
     if timeout is None:
         return park(task, wait, subject)
@@ -181,7 +187,7 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
 
 
 def _cannot_park(call: str, no_parking: Any) -> str:
-    """Say who made the call, from the frames between the loop and here."""
+    """The message of a CannotParkError; it names the callback, found in the frames between the loop and here."""
     frame: FrameType | None = sys._getframe()
     callback = None
     if no_parking is not None:
@@ -203,9 +209,15 @@ def _cannot_park(call: str, no_parking: Any) -> str:
 
 
 class NoParking:
-    """What `no_parking()` gives. Attributes: `task`, who has entered it, and `caller`, the name of its function."""
+    """A no_parking() block."""
 
-    __slots__ = ("_before", "_loop", "caller", "outer", "task")
+    __slots__ = {
+        "_before": "The loop's current task when the block was entered.",
+        "_loop": "The loop.",
+        "caller": "The name of the function that has entered it.",
+        "outer": "The no_parking() block around it, or None.",
+        "task": "The task whose code it is; None in a callback.",
+    }
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -218,13 +230,13 @@ class NoParking:
         self._before: Waiter | None = loop.current
         self.outer: NoParking | None = sched.no_parking
         sched.no_parking = self
-        loop.current = None  # every call that may park now looks closer
+        loop.current = None  # each call that may park now leaves its fast path
 
     def __exit__(self, *_error: object) -> None:
         loop, sched = self._loop, scheduler(self._loop)
         if sched.no_parking is self:
             sched.no_parking = self.outer
-        elif self.task is None or not self.task.done:  # else it was forgotten with its task
+        elif self.task is None or not self.task.done:  # otherwise it was closed with its task
             raise RuntimeError("no_parking() blocks are left in the reverse order of entering")
         if loop.current is not None:
             raise RuntimeError("no_parking() was left in another task. Does a generator yield inside the block?")
@@ -233,15 +245,15 @@ class NoParking:
 
 
 def no_parking() -> NoParking:
-    """A block in which every call that may park raises CannotParkError, also where it would not have had to wait.
+    """A block in which every call that may park raises CannotParkError, also if it need not wait.
 
-    So nothing else of this loop runs between its beginning and its end, whatever is called in it.
+    So no other code of this loop runs during the block, whatever is called in it: it is atomic.
     """
     return NoParking(current_loop())
 
 
 def current_waiter(loop: Loop) -> Waiter | None:
-    """Whose code this is; None in a callback."""
+    """The task, or top-level code, that runs now; None in a callback. Inside no_parking() as well."""
     task: Waiter | None = loop.current
     if task is None:
         sched = scheduler(loop)

@@ -1,7 +1,7 @@
-"""The whole program: run, and what is left when a program ends without it.
+"""The program: run, and the end of programs without it.
 
-Rules: what main leaves behind is ended in order: listeners, tasks, sockets; the signal handler is put back. What does
-not belong here: anything that a program could want to do otherwise.
+Rules: what main leaves is ended in order: listeners, tasks, sockets; the handler of SIGINT is put back. What does not
+belong here: graceful shutdown (draining), and policy that a program could want to differ.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _STOPPED = "the loop was stopped"
 
 
 def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
-    """Run `main(*args, **kwargs)` in a task, with a loop; return its result or raise its exception.
+    """Run `main(*args, **kwargs)` in a task on this thread's loop. Returns its result or raises its exception.
 
-    When it has ended, listeners are closed, the remaining tasks cancelled and waited for, and sockets closed. In the
-    main thread Ctrl-C raises KeyboardInterrupt at once in the program's own code, be it main, a task or a callback,
-    and otherwise in `main`, at its wait; a second one, meanwhile, raises it wherever it strikes. When the loop is
-    stopped, by `stop()` or a post-loop callback, `serve_forever` drains as at SIGTERM; any other main gets Cancelled
-    where it waits, and None is returned.
+    When main has ended, listeners are closed, the remaining tasks cancelled and waited for, and sockets closed. In the
+    main thread Ctrl-C raises KeyboardInterrupt: at once in the program's own code, in main, a task or a callback;
+    otherwise in main, at its wait; a second one before that wherever the program is. When the loop is stopped, by
+    `stop()` or a post-loop callback, `serve_forever` shuts down gracefully as at SIGTERM; any other main gets Cancelled
+    where it waits, and None is returned. Raises RuntimeError if the loop is running.
     """
     check_function("run", main)
     loop = current_loop()
@@ -68,9 +68,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
             _wind_up(loop, "run() ended")
         finally:
             signals.restore()
-    if signals.pending or isinstance(
-        task.interrupt, KeyboardInterrupt
-    ):  # it came when main had its last wait behind it
+    if signals.pending or isinstance(task.interrupt, KeyboardInterrupt):  # it came after the last wait of main
         raise KeyboardInterrupt
     if isinstance(task._error, Cancelled) and task.cancelled is not None and task.cancelled.reason is _STOPPED:
         return None  # type: ignore[return-value]
@@ -78,13 +76,13 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
 
 
 def _wind_up(loop: Loop, reason: str) -> None:
-    """What is left when main has ended: close listeners, end tasks, close sockets."""
+    """End what main has left: close listeners, end tasks, close sockets."""
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Acceptor):
             handler.close(reason)
     struck, loop._struck = loop._struck, None
     if struck is not None and struck is not loop.wakeup_pair and (isinstance(struck, FdHandler) or struck._watch_read):
-        loop.call(struck, partial(struck.close, reason))  # or tasks might never come to their turn
+        loop.call(struck, partial(struck.close, reason))  # it may raise in each turn again, before any task runs
     try:
         _end_tasks(loop, reason)
     finally:
@@ -98,7 +96,7 @@ def _close_descriptors(loop: Loop, reason: str) -> None:
 
 
 def _end_tasks(loop: Loop, reason: str) -> None:
-    """Cancel all tasks and wait for them. One that ends by SystemExit keeps it until the others have ended too."""
+    """Cancel all tasks and run the loop until they have ended; a SystemExit of one is raised after that."""
     kept: SystemExit | None = None
     while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
         for task in rest:
@@ -107,17 +105,17 @@ def _end_tasks(loop: Loop, reason: str) -> None:
             loop.run(lambda: all(task.done for task in rest))
         except SystemExit as error:
             kept = kept or error
-            if not any(task.done for task in rest):  # it was a callback, which may raise it at each turn
+            if not any(task.done for task in rest):  # raised by a callback, which may raise it in each turn
                 _close_descriptors(loop, reason)
     if kept is not None:
         try:
             raise kept
         finally:
-            del kept  # or its traceback would hold it by this frame
+            del kept  # its traceback refers to this frame: a cycle
 
 
 def _at_exit() -> None:
-    """The tasks of a script that has ended, be it by Ctrl-C, have their `finally` as those of `run` have."""
+    """At the end of a script without `run`: end its tasks, so that their `finally` blocks run."""
     loop = here.loop
     if loop is not None:
         loop._error_log.tell_left_out()

@@ -1,7 +1,7 @@
-"""Waiters: the greenlets that wait for things, the workers that they borrow, and the hub.
+"""The scheduler: the hub, the waiters that it resumes (tasks and top-level code), and the greenlets that run tasks.
 
 Rules: only the greenlet that runs the loop, the hub, resumes tasks; tasks never switch to each other. This module alone
-imports greenlet. What does not belong here: how one comes to wait and is woken (that is parking).
+imports greenlet. What does not belong here: the way into a wait (parking).
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about
 
 
 class WaitKind:
-    """One kind of waiting: its name, how its arrangement is undone, as a function of (subject, task), and its words.
+    """One kind of wait: what tables and errors call it, and how its arrangement is undone."""
 
-    `due`: for its turn only. Nobody wakes it before that, and the task looks then for what interrupts it. To take
-    one of many that wait for their turns out of the middle would cost the more the more they are.
-    """
-
-    __slots__ = ("due", "name", "undo", "words")
+    __slots__ = {
+        "due": "True: the task only yields, and is not woken before its turn, which checks for cancellation then.",
+        "name": "The call that waits.",
+        "undo": "A function of (subject, task) that takes back what was arranged to wake the task.",
+        "words": "A format of (name, subject) that describes a wait.",
+    }
 
     def __init__(
         self, name: str, undo: Callable[[Any, Waiter], object], words: str = "{0} of {1!r}", due: bool = False
@@ -43,37 +44,38 @@ class WaitKind:
 
 
 class Waiter:
-    """Who can be parked: a task, or top-level code.
-
-    `wait` and `subject` say what it is parked for; `interrupt` is what every call that may park raises on entry. It
-    follows from `cancelled`, its own cancellation, and from its scopes, of which `scope` is the innermost. `resume` and
-    `throw` switch to it, and are for the hub alone; `to_hub` switches away from it, and answers true where it is to
-    raise the error that `throw` has left in `subject`.
-    """
+    """What can be parked: a task, or top-level code. Base class of `Task`."""
 
     __slots__ = {
-        **dict.fromkeys((
-            "cancelled", "context", "deadline_timer", "interrupt", "resume", "scope", "subject", "to_hub",
-            "unflushed_socket", "wait", "worker",
-        )),
+        "cancelled": "Its own cancellation, by `Task.cancel` or its group; or None.",
+        "context": "The context (contextvars) that it runs in.",
+        "deadline_timer": "A timer that fires at the earliest deadline of its scopes, or before; or None.",
         "done": "Whether it has ended.",
+        "interrupt": "What each call that may park raises: by `cancelled` and its scopes; or by Ctrl-C; or None.",
         "loop": "The loop that it runs on.",
-    }  # fmt: skip
+        "resume": "Switches to it. For the hub only.",
+        "scope": "Its innermost open scope, or None.",
+        "subject": "What it is parked for: the object; or the error that it is to raise, after `throw`.",
+        "to_hub": "Switches from it to the hub; returns true if it is to raise the error in `subject`.",
+        "unflushed_socket": "The socket that it wrote to last, whose queue is sent when it parks or ends; or None.",
+        "wait": "What it is parked for: the kind of wait. None while it runs, and once it was woken.",
+        "worker": "The greenlet that runs it; None before it starts and after it has ended.",
+    }
 
-    group: Any = None  # the group that it belongs to
-    context: Context | None  # what it runs in
+    group: Any = None  # the TaskGroup that it belongs to
+    context: Context | None
     resume: Callable[[], object]
     to_hub: Callable[[], object]
     subject: Any
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.wait: WaitKind | None = None  # None while it runs, and once it was woken
+        self.wait: WaitKind | None = None
         self.interrupt: BaseException | None = None
         self.cancelled: Cancelled | None = None
         self.scope: Any = None
-        self.deadline_timer: Timer | None = None  # rings at the earliest deadline of its scopes, or before
-        self.unflushed_socket: Any = None  # it wrote to that last: what is queued leaves when it parks or ends
+        self.deadline_timer: Timer | None = None
+        self.unflushed_socket: Any = None
         self.worker: Worker | None = None
         self.done = False
 
@@ -88,13 +90,13 @@ class Waiter:
 
     @property
     def waits_for(self) -> str | None:
-        """What the task is parked for, in words; None if it is not parked."""
+        """What it is parked for, as text; None if it is not parked."""
         if self.wait is None:
             return None
         return self.wait.words.format(self.wait.name, self.subject)
 
     def start(self) -> None:
-        """Run in a worker until it first parks. Only on the hub."""
+        """Run it in a worker until it first parks. Called on the hub only."""
         if self.interrupt is not None:
             return self.end_unstarted(self.interrupt)
         sched: Scheduler = self.loop.green  # type: ignore[assignment]
@@ -108,27 +110,27 @@ class Waiter:
         return None
 
     def throw(self, error: BaseException) -> None:
-        """Resume it with an error. One that has not started finds by itself that it is cancelled."""
+        """Resume it with an error to raise. One that has not started is ended: it is cancelled."""
         if self.worker is None:
             self.start()
-        else:  # raised by itself, after the switch: so does the error keep the one that was being handled there
+        else:  # it raises the error itself, after the switch: so `__context__` is what it was handling
             self.subject = error
             self.worker.switch(True)
 
     def scopes(self) -> Iterator[Any]:
-        """Its open scopes, from the innermost out."""
+        """The open scopes, from the innermost out."""
         scope = self.scope
         while scope is not None:
             yield scope
             scope = scope._parent
 
     def update_interrupt(self) -> None:
-        """Work out what interrupts it now. What is raised only once, a KeyboardInterrupt, stays until it was."""
+        """Set `interrupt` by its scopes and its own cancellation. A KeyboardInterrupt stays until it was raised."""
         if self.interrupt is None or isinstance(self.interrupt, Cancelled):
             self.interrupt = self.cancelled if self.scope is None else self.scope._pending
 
     def _on_task_end(self, task: Waiter) -> None:
-        """A task that it joins, or watches, has ended."""
+        """Called by a task that it joins or watches, at its end."""
         if self.subject is task and self.wait is not None:  # `wake`, with nothing to undo: 3 percent of a spawn
             self.wait = None
             self.loop.runnable.append(self.resume)
@@ -136,20 +138,20 @@ class Waiter:
             wake(self)
 
     def run(self) -> None:
-        """What its worker does."""
+        """Run it to its end. Called in its worker."""
         raise NotImplementedError
 
     def end(self, error: BaseException | None) -> None:
-        """It has returned, or raised."""
+        """Note that it has returned, or raised `error`."""
         raise NotImplementedError
 
     def end_unstarted(self, error: BaseException) -> None:
-        """It was cancelled before it has started."""
+        """Note that it was cancelled before it started."""
         self.end(error)
 
 
 class Throw(partial[None]):
-    """A resumption with an error, which waits for its turn: the task's `throw`, and the error."""
+    """A queued call that resumes a task with an error: its `throw`, and the error."""
 
     __slots__ = ()
 
@@ -157,21 +159,25 @@ class Throw(partial[None]):
 class Worker(greenlet):
     """A greenlet that runs one task after another."""
 
-    __slots__ = ("resume", "sched", "task")
+    __slots__ = {
+        "resume": "Its `switch`, made once and not for each task.",
+        "sched": "The scheduler that it belongs to.",
+        "task": "The task that it runs; None between two.",
+    }
 
     task: Waiter | None
 
     def __init__(self, sched: Scheduler) -> None:
         super().__init__(_work, sched.hub)
         self.sched = sched
-        self.resume = self.switch  # made once, not for each task
+        self.resume = self.switch
         if not sched.workers:
-            sched.loop._close_with_thread()  # in another one it could not be resumed
+            sched.loop._close_with_thread()  # a greenlet cannot be resumed in another thread
         sched.workers[self] = None
 
 
 def _work() -> None:
-    """What a worker runs. As a method it would add a tenth to what each parked task keeps of its stack."""
+    """The loop of a worker. As a method it would add a tenth to the stack that each parked task keeps."""
     worker: Worker = getcurrent()  # type: ignore[assignment]
     sched = worker.sched
     idle = sched.idle
@@ -190,19 +196,23 @@ def _work() -> None:
 
 
 class TopLevel(Waiter):
-    """Plain code outside any task that makes a call which waits: the loop runs underneath it for so long."""
+    """Top-level code, outside any task, that makes a call which waits: the loop runs underneath it meanwhile."""
 
-    __slots__ = ("_thrown", "_woken", "turned")
+    __slots__ = {
+        "_thrown": "Whether it was woken to raise the error in `subject`.",
+        "_woken": "Whether it was woken since the loop began to run underneath it.",
+        "turned": "When the loop last ran underneath it, by the loop's clock.",
+    }
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
-        self.turned = loop.clock()  # when the loop has last run
+        self.turned = loop.clock()
         self.resume = self._resume
         self.to_hub = self._run_loop
 
     def _resume(self) -> None:
         self._woken = True
-        self.wait = None  # so that nobody wakes it again before the turn has ended
+        self.wait = None  # a second wake before the end of the turn does nothing
 
     def throw(self, error: BaseException) -> None:
         self.subject, self._thrown = error, True
@@ -216,7 +226,7 @@ class TopLevel(Waiter):
                 self.loop.run(lambda: self._woken)
                 if not self._woken:
                     end_forevers(self.loop)
-        except BaseException:  # an interrupt may have come before a resumption that was on its way
+        except BaseException:  # Ctrl-C: a resumption may be queued already, and is dropped
             ours = (self.resume, self.throw)
             kept = [call for call in ready if (call.func if type(call) is Throw else call) not in ours]
             if len(kept) < len(ready):
@@ -227,13 +237,16 @@ class TopLevel(Waiter):
 
 
 class Collector(Waiter):
-    """In the place of the task, or top-level code, in which a garbage collection is under way, until that is over.
+    """Stands for the task, or top-level code, in which a garbage collection is in progress, until that is over.
 
     What it calls, by a `__del__` or a weakref's callback, is refused where it would wait. It has a place of its own, as
     it may strike in the middle of a wait of that task. So it costs nothing to who parks otherwise.
     """
 
-    __slots__ = ("_before", "_entered")
+    __slots__ = {
+        "_before": "The current task when the collection began.",
+        "_entered": "Whether it is the current task.",
+    }
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
@@ -245,7 +258,7 @@ class Collector(Waiter):
         return "the garbage collector"
 
     def throw(self, error: BaseException) -> None:
-        """It is never parked."""
+        """Nothing to do: a collector is never parked."""
 
     def enter(self) -> None:
         self._before, self.loop.current = self.loop.current, self
@@ -271,16 +284,27 @@ class Collector(Waiter):
 
 
 def _do_nothing() -> None:
-    """It is not parked."""
+    """The `resume` of a collector, which is never parked."""
 
 
 class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
-    __slots__ = (
-        "collector", "forevers", "hub", "idle", "looked", "loop", "no_parking", "spender", "spent", "tasks", "to_hub",
-        "top_level", "workers",
-    )  # fmt: skip
+    __slots__ = {
+        "collector": "Stands for the current task during a garbage collection.",
+        "forevers": "Each serve_forever that waits.",
+        "hub": "The greenlet that runs the loop.",
+        "idle": "Workers without a task, kept for the next ones.",
+        "looked": "The clock's time when `spender` first spent a budget in this turn.",
+        "loop": "The loop.",
+        "no_parking": "The innermost no_parking() block that is open, or None.",
+        "spender": "(id of the task, turn) of the task that last spent a budget of calls; None at first.",
+        "spent": "How many budgets `spender` has spent in this turn.",
+        "tasks": "The tasks that have not ended, in the order of their making.",
+        "to_hub": "Switches to the hub.",
+        "top_level": "The waiter that stands for top-level code, or None.",
+        "workers": "All workers, idle or not.",
+    }
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -288,17 +312,17 @@ class Scheduler:
         self.idle: list[Worker] = []
         self.workers: dict[Worker, None] = {}
         self.top_level: TopLevel | None = None
-        self.no_parking: Any = None  # the innermost no_parking() block that is open
+        self.no_parking: Any = None
         self.collector = Collector(loop)
-        self.forevers: list[Any] = []  # each serve_forever that is at it
-        self.spender: tuple[int, float] | None = None  # the id of the task that spent a budget last, and its turn
-        self.looked = 0.0  # when it has done so first,
-        self.spent = 0  # and how often since
+        self.forevers: list[Any] = []
+        self.spender: tuple[int, float] | None = None
+        self.looked = 0.0
+        self.spent = 0
         loop.green = self
         self.adopt()
 
     def adopt(self) -> None:
-        """The current greenlet is the hub from now on."""
+        """Make the current greenlet the hub."""
         self.hub = getcurrent()
         self.to_hub = self.hub.switch
         for worker in self.workers:
@@ -308,7 +332,7 @@ class Scheduler:
                     worker.task.to_hub = self.to_hub
 
     def reset(self) -> None:
-        """End every task where it is, its `finally` blocks run; let go of the workers."""
+        """End every task where it is parked, running its `finally` blocks, and free the workers."""
         self.adopt()
         while self.tasks:  # they may spawn others while they end
             for task in list(self.tasks):
@@ -323,29 +347,29 @@ class Scheduler:
                 scope._deadline = None
 
     def collection(self, begins: bool) -> None:
-        """In this thread. A callback cannot park anyway."""
+        """A garbage collection begins, or is over, in this thread. (In a callback nothing may park anyway.)"""
         if not begins:
             self.collector.leave()
         elif self.loop.current is not None or not self.loop.running:
             self.collector.enter()
 
     def forget_no_parking(self, task: Waiter) -> None:
-        """The task has ended. A generator that has outlived it may hold its block open."""
+        """Close the `no_parking()` blocks of a task that has ended: a generator may have left one open."""
         while self.no_parking is not None and self.no_parking.task is task:
             self.no_parking = self.no_parking.outer
 
     def has_waiters(self) -> bool:
-        """Is there a task, or top-level code that waits?"""
+        """Whether there is a task, or top-level code that waits."""
         return bool(self.tasks) or (self.top_level is not None and self.top_level.wait is not None)
 
     def idle_deadline_timers(self) -> int:
-        """How many waiters have a timer for their scopes' deadlines, and no scope with a deadline any more."""
+        """How many deadline timers are set whose waiters have no scope with a deadline any more."""
         waiters = [waiter for waiter in (*self.tasks, self.top_level) if waiter is not None]
         timed = [waiter for waiter in waiters if waiter.deadline_timer is not None]
         return sum(all(scope._deadline is None for scope in waiter.scopes()) for waiter in timed)
 
     def table(self, most: int | None = None) -> str:
-        """The tasks, and the top-level code if it waits, as text; `most` of them and how many more there are."""
+        """The table of tasks, and of top-level code if it waits; of more than `most` only the number of the others."""
         top = self.top_level
         running = self.loop.current if self.no_parking is None else self.no_parking.task
         waiting = [top] if top is not None and top.wait is not None else []
@@ -370,12 +394,12 @@ class Scheduler:
 
 
 def scheduler(loop: Loop) -> Scheduler:
-    """The loop's greenlet side, made at first use."""
+    """The scheduler of a loop, made at first use."""
     return loop.green or Scheduler(loop)  # type: ignore[return-value]
 
 
 def top_level(loop: Loop) -> TopLevel:
-    """The plain code that runs the loop underneath itself, as a waiter, made at first use."""
+    """The waiter that stands for the loop's top-level code, made at first use."""
     sched = scheduler(loop)
     if sched.top_level is None:
         sched.top_level = TopLevel(loop)
@@ -383,15 +407,15 @@ def top_level(loop: Loop) -> TopLevel:
 
 
 def foreign(task: Waiter, call: str) -> CannotParkError:
-    """What to raise where this task is current, and its code runs in a greenlet that is not its own."""
+    """The error for a call that this task seems to make, in a greenlet that is not its own."""
     return CannotParkError(
-        f"{call} may have to wait, and was called in {getcurrent()!r}, which is none of this library's greenlets: to be"
-        f" woken would resume task {task.name!r} in its place. Call it in the task itself, or in one made by spawn(...)"
+        f"{call} may have to wait, and was called in {getcurrent()!r}, which is not one of this library's greenlets: a"
+        f" wake-up would resume task {task.name!r} instead. Call it in the task itself, or in one made by spawn(...)"
     )
 
 
 def end_forevers(loop: Loop) -> bool:
-    """The loop was stopped: have each serve_forever drain, as at SIGTERM. False if there is none."""
+    """Have each serve_forever drain, as at SIGTERM, since the loop was stopped. Returns False if there is none."""
     forevers = scheduler(loop).forevers
     for forever in forevers:
         forever.end()
@@ -399,8 +423,10 @@ def end_forevers(loop: Loop) -> bool:
 
 
 def wake(task: Waiter, error: BaseException | None = None) -> bool:
-    """Have the loop resume a parked task, with an error if one is given. False if it is not parked any more, or not for
-    longer than its turn takes to come."""
+    """Have the loop resume a parked task, with an error to raise if one is given. The first wake counts.
+
+    Returns False, and does nothing, if the task is not parked any more, or only yields.
+    """
     wait = task.wait
     if wait is None or wait.due:
         return False
@@ -411,9 +437,9 @@ def wake(task: Waiter, error: BaseException | None = None) -> bool:
 
 
 def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
-    """From now on every wait of the task, beginning with the one that it is in, raises what is `pending`, if anything.
+    """Have each wait of the task, from the one that it is in on, raise Cancelled with the reason of `pending`, if any.
 
-    Each time anew. What is raised only once, a KeyboardInterrupt, goes first.
+    A KeyboardInterrupt that is still to be raised, once, goes first.
     """
     if task.interrupt is None or isinstance(task.interrupt, Cancelled):
         task.interrupt = pending

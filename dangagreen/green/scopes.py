@@ -1,9 +1,9 @@
-"""Scopes: blocks of code whose waits are interrupted by the clock or by hand, or are protected from it.
+"""Cancel scopes: blocks of code whose waits are cancelled by a deadline or by hand, or are shielded from that.
 
-Rules: a task's scopes form a list, from the innermost out; an interruption belongs to the outermost cancelled scope
-that no shield hides, and only that one catches it. A cancelled scope stays so: each wait in it raises Cancelled again.
-A task has one timer for all of its scopes: it is left alone when a scope ends, and looks for the next deadline when it
-rings. What does not belong here: how a task is woken (that is sched), and tasks of one's own (groups).
+Rules: a task's scopes form a list, from the innermost out; a Cancelled belongs to the outermost cancelled scope that no
+shield hides, and only that one catches it. Cancellation is level-triggered: each wait in a cancelled scope raises
+again. A task has one deadline timer for all of its scopes: it stays when a scope ends, and when it fires it is set for
+the next deadline. What does not belong here: how a task is woken (sched), and groups of tasks.
 """
 
 from __future__ import annotations
@@ -23,25 +23,32 @@ from dangagreen.loop.loop import current_loop, here
 
 
 class CancelScope:
-    """A block that can be cancelled and may have a deadline: what `with timeout(...) as scope` and its like give.
+    """A block that can be cancelled and may have a deadline: `with timeout(...) as scope`, and the like.
 
-    `cancelled_caught` is True after the block if it has ended, or has raised TimeoutError, because the scope was
-    cancelled or expired. `cancel` and the deadline may be used by anybody in the loop's thread.
+    `cancelled_caught` is True after the block if that ended, or raised TimeoutError, because the scope was cancelled or
+    expired. `cancel` and the deadline may be used by any code in the loop's thread.
     """
 
     __slots__ = {
-        **dict.fromkeys(("_deadline", "_entered", "_error", "_expired", "_parent", "_pending", "_seconds", "_task")),
-        "cancelled_caught": "Whether its block has ended because it was cancelled, or has expired.",
+        "_deadline": "When it expires, in seconds of the loop's clock; None: never, or not yet known.",
+        "_entered": "Whether its block was entered.",
+        "_error": "Its own cancellation: it was cancelled, or has expired; None otherwise.",
+        "_expired": "Whether its deadline has passed.",
+        "_parent": "The scope around it in its task, once it was entered; None: it is the outermost.",
+        "_pending": "What a wait directly inside it raises: its own cancellation, or that of an outer scope; or None.",
+        "_seconds": "Its time limit in seconds from its beginning; None: none, or a deadline was assigned.",
+        "_task": "The task whose code it is, while it is open.",
+        "cancelled_caught": "Whether its block was ended because it was cancelled, or has expired.",
     }
 
     _what = "CancelScope"
-    _raises = _shields = False  # TimeoutError when it expires; is what comes from outside hidden?
-    _tasks: Iterable[Waiter] = ()  # those of its group, which are cancelled with it
+    _raises = _shields = False  # whether an expiry raises TimeoutError; whether outer cancellations are hidden
+    _tasks: Iterable[Waiter] = ()  # tasks of its group, which are cancelled with it
 
-    _parent: CancelScope | None  # the next one out, once it was entered
-    _task: Waiter | None  # while it is open
-    _error: Cancelled | None  # it was cancelled, or has expired
-    _pending: Cancelled | None  # what a wait in it raises
+    _parent: CancelScope | None
+    _task: Waiter | None
+    _error: Cancelled | None
+    _pending: Cancelled | None
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and type(seconds) is not int and (type(seconds) is not float or seconds != seconds):
@@ -59,18 +66,18 @@ class CancelScope:
         if task is None or self._entered:
             task = self._checkpoint()
         worker = task.worker
-        if worker is not None and worker.gr_frame is not None:  # suspended, so that we are in somebody else's
+        if worker is not None and worker.gr_frame is not None:  # suspended: this is another greenlet
             raise foreign(task, f"with {self._what}(...)")
         seconds = self._seconds
         if seconds is not None:
-            clock = loop.clock  # a slot that is called where it is read costs the interpreter twice as much
+            clock = loop.clock  # to read a slot and call it in one expression costs the interpreter twice as much
             try:
                 self._deadline = deadline = clock() + seconds
-            except OverflowError:  # an int that is too large: so rare that it is not looked at before
+            except OverflowError:  # an int that is too large: rare, so not checked before
                 checks.seconds(f"the time of {self._what}", seconds)
                 raise
-            alarm = task.deadline_timer
-            if alarm is None or alarm.deadline > deadline or not seconds > 0:
+            timer = task.deadline_timer
+            if timer is None or timer.deadline > deadline or not seconds > 0:
                 self._expire_or_arm(task, deadline)
         elif self._deadline is not None:
             self._expire_or_arm(task, self._deadline)
@@ -93,12 +100,13 @@ class CancelScope:
         return False
 
     def _checkpoint(self) -> Waiter:
+        """The task that enters. Raises RuntimeError if the scope was used before, CannotParkError in a callback."""
         if self._entered:
             raise RuntimeError(f"{self!r} was entered before: a scope is used once, make another one")
         return require_waiter(current_loop(), f"with {self._what}(...)")
 
     def _leave(self, error: BaseException | None) -> bool:
-        """The same, if there is an interruption to be seen to, or if something is wrong."""
+        """`__exit__` when the task is cancelled, or the scope is left in the wrong place. Returns whether it caught."""
         task = self._task
         if task is None:
             raise RuntimeError(f"{self!r} was left, and is not open")
@@ -107,18 +115,18 @@ class CancelScope:
         wrong = None if task.loop.current is task and task.scope is self else self._misplaced(task)
         self._unlink(task)
         if wrong is not None:
-            if task.done and isinstance(error, GeneratorExit):  # thrown away with the task: too late to do harm
+            if task.done and isinstance(error, GeneratorExit):  # a generator freed with its task: no harm
                 return False
             raise RuntimeError(wrong)
         if self._error is None or self._pending is not self._error or not isinstance(error, Cancelled):
-            return False  # not cancelled, or one further out is as well: it is that one's
+            return False  # not cancelled; or an outer scope is as well, and catches it
         self.cancelled_caught = True
         if self._expired and self._raises:
             raise TimeoutError(self._error.reason) from error
         return True
 
     def _misplaced(self, task: Waiter) -> str | None:
-        """What is wrong with leaving the scope here and now, in words."""
+        """The error message if the scope is left in another task, or out of order; None if all is right."""
         who = current_waiter(task.loop)
         if who is not task:
             where = "a callback" if who is None else repr(who.name)
@@ -130,6 +138,7 @@ class CancelScope:
         return f"{problem}. Does a generator yield inside the block?"
 
     def _unlink(self, task: Waiter) -> None:
+        """Take the scope out of the task's list, and work out anew what interrupts the task."""
         inner, scope = None, task.scope
         while scope is not None and scope is not self:
             inner, scope = scope, scope._parent
@@ -143,16 +152,16 @@ class CancelScope:
             inner._parent = self._parent
             propagate_cancel(task, inner)
         if task.scope is None and type(task) is TopLevel and task.deadline_timer is not None:
-            task.deadline_timer.cancel()  # there is no end of the task to do it
+            task.deadline_timer.cancel()  # top-level code has no end that would do so
             task.deadline_timer = None
 
-    # -- for everybody
+    # -- for its users
 
     @property
     def deadline(self) -> float | None:
         """When it expires, in seconds of the loop's clock; None: never, or `timeout(seconds)` was not entered yet.
 
-        May be assigned, at once or later: a time that has passed expires it. Nothing takes back that it is cancelled.
+        Assignable, before or inside the block: a time that has passed expires it. An expiry cannot be undone.
         """
         return self._deadline
 
@@ -174,13 +183,13 @@ class CancelScope:
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was cancelled, or has expired."""
+        """Whether it was cancelled or has expired."""
         return self._error is not None or self._is_late()
 
     def cancel(self, reason: object = None) -> None:
-        """Raise Cancelled at the wait that its task is in, and at each later one inside the block, which then ends.
+        """Raise Cancelled at the wait that its task is in, and at each later one inside the block.
 
-        Harmless when it is cancelled already, or over.
+        The block then ends quietly. Does nothing if the scope is cancelled already, or its block is over.
         """
         task = self._task
         if task is not None:
@@ -204,10 +213,11 @@ class CancelScope:
     # -- the clock
 
     def _is_late(self) -> bool:
-        """Its time has come, and the alarm may not have rung yet."""
+        """Whether its deadline has passed; the deadline timer may not have fired yet."""
         return self._task is not None and self._deadline is not None and self._task.loop.clock() >= self._deadline
 
     def _expire(self) -> None:
+        """Cancel it because its deadline has passed, unless it is cancelled already."""
         if self._error is not None:
             return
         self._expired = True
@@ -215,7 +225,7 @@ class CancelScope:
         self._error = Cancelled(f"{limit} has passed")
 
     def _expire_or_arm(self, task: Waiter, deadline: float) -> bool:
-        """Expire it if it is late, otherwise see to it that it expires in time."""
+        """Expire it if its deadline has passed, otherwise set the deadline timer. Returns whether it has expired."""
         if deadline <= task.loop.clock():
             self._expire()
             return True
@@ -224,7 +234,7 @@ class CancelScope:
 
 
 class timeout(CancelScope):  # noqa: N801  a block is written as a call, as those of contextlib are
-    """A block that may take so long: a wait that takes longer is interrupted, and the block raises TimeoutError.
+    """A block with a time limit in seconds: after that its wait is interrupted, and the block raises TimeoutError.
 
     The time begins with the block. None is no limit. A block that ends without an interrupted wait raises nothing.
     """
@@ -235,7 +245,7 @@ class timeout(CancelScope):  # noqa: N801  a block is written as a call, as thos
 
 
 class timeout_at(CancelScope):  # noqa: N801
-    """The same, up to a time of the loop's clock."""
+    """A block with a deadline, in seconds of the loop's clock: after that its wait is interrupted, like `timeout`."""
 
     __slots__ = ()
     _what = "timeout_at"
@@ -247,7 +257,10 @@ class timeout_at(CancelScope):  # noqa: N801
 
 
 class move_on_after(CancelScope):  # noqa: N801
-    """The same as `timeout`, but the block just ends; see `cancelled_caught`."""
+    """A block with a time limit in seconds: after that its wait is interrupted, and the block ends without an error.
+
+    None is no limit. `cancelled_caught` says whether it was ended so.
+    """
 
     __slots__ = ()
     _what = "move_on_after"
@@ -257,9 +270,9 @@ class move_on_after(CancelScope):  # noqa: N801
 
 
 class shield(CancelScope):  # noqa: N801
-    """A block that sees nothing of what is cancelled outside of it: scopes, its task, its group.
+    """A block whose waits are not interrupted by cancellations from outside: outer scopes, its task, its group.
 
-    After it the next wait does. It can be given a deadline, and be cancelled, itself.
+    The next wait after the block is. The shield itself may be cancelled, and be assigned a deadline.
     """
 
     __slots__ = ()
@@ -272,11 +285,11 @@ class shield(CancelScope):  # noqa: N801
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return self._leave(error)  # what it has hidden may be seen now
+        return self._leave(error)  # what it has hidden takes effect now
 
 
 def current_deadline() -> float | None:
-    """The earliest deadline that a wait made here would see; None: there is none; -inf: it is cancelled already."""
+    """The earliest deadline that would interrupt a wait made here; None: there is none; -inf: cancelled already."""
     task = current_waiter(current_loop())
     if task is None:
         return None
@@ -286,7 +299,7 @@ def current_deadline() -> float | None:
 
 
 def propagate_cancel(task: Waiter, first: CancelScope | None = None) -> None:
-    """Have a task and all below it see what was cancelled: from its scope `first` inwards, or with None all of it."""
+    """Pass a cancellation on inwards: from the task's scope `first` (None: the outermost) to the tasks of groups."""
     told: list[tuple[Waiter, CancelScope | None]] = [(task, first)]
     for task, first in told:
         inwards: list[CancelScope] = []
@@ -309,7 +322,7 @@ def propagate_cancel(task: Waiter, first: CancelScope | None = None) -> None:
 
 
 def close_scopes(task: Waiter) -> None:
-    """The task ends: its alarm goes, and what it has left open, in a generator, is cancelled."""
+    """At the end of a task: cancel its deadline timer, and the scopes that a generator has left open."""
     if task.deadline_timer is not None:
         task.deadline_timer.cancel()
         task.deadline_timer = None
@@ -320,12 +333,12 @@ def close_scopes(task: Waiter) -> None:
 
 
 def _inherited_cancel(task: Waiter, scope: CancelScope | None) -> Cancelled | None:
-    """What a wait directly inside this scope of the task sees; with None, outside of them all."""
+    """What interrupts a wait directly inside this scope of the task; with None, outside of all its scopes."""
     return task.cancelled if scope is None else scope._pending
 
 
 def _around(task: Waiter) -> Iterator[CancelScope]:
-    """The scopes that are seen from inside the task, from the innermost out, through its groups, up to a shield."""
+    """The scopes that can cancel the task's wait, from the innermost out, through its groups, up to a shield."""
     scope: CancelScope | None = task.scope
     while True:
         while scope is not None:
@@ -334,23 +347,23 @@ def _around(task: Waiter) -> Iterator[CancelScope]:
                 return
             scope = scope._parent
         scope = None if task.group is None else task.group.scope
-        if scope is None or scope._task is None:  # no group, or one that did not wait for it
+        if scope is None or scope._task is None:  # no group, or its block has ended without waiting for the task
             return
         task = scope._task
 
 
 def _arm(task: Waiter, deadline: float) -> None:
-    """Have the task's alarm ring at this time, or before."""
-    alarm = task.deadline_timer
-    if deadline == inf or (alarm is not None and alarm.deadline <= deadline):
+    """Have the task's deadline timer fire at this time, or before."""
+    timer = task.deadline_timer
+    if deadline == inf or (timer is not None and timer.deadline <= deadline):
         return
-    if alarm is not None:
-        alarm.cancel()
+    if timer is not None:
+        timer.cancel()
     task.deadline_timer = task.loop.timers.add_first(deadline, partial(_on_deadline, task))
 
 
 def _on_deadline(task: Waiter) -> None:
-    """Expire every scope whose time has come, before the task is woken, and wait for the next deadline."""
+    """The deadline timer has fired: expire each scope whose deadline has passed, and set it for the next one."""
     task.deadline_timer = None
     now = task.loop.now
     expired: CancelScope | None = None

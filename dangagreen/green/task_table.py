@@ -1,7 +1,7 @@
-"""What is everybody doing: the tasks of a loop as a table of text.
+"""The tasks of a loop as a table of text: state, what each waits for, where it was spawned.
 
-Rules: it may be asked for at any time, and never fails, whatever the `repr` of somebody's object does. What does not
-belong here: what the tasks are, and who waits for whom.
+Rules: it may be made at any time, and never raises, whatever the `repr` of an object does. What does not belong here:
+the tasks themselves.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ _HEADINGS = ("task", "state", "waits for", "spawned at")
 def task_table(loop: Loop | None = None, most: int | None = None) -> str:
     """The tasks of a loop, by default this thread's, one a line: name, state, what it waits for, where it was spawned.
 
-    The states: not started, ready, running, parked. "" if there are none. Beyond `most` only how many more there are.
+    States: not started, ready, running, parked. Returns "" if there are none; of more than `most` tasks only the number
+    of the others. May be called at any time, in a signal handler or another thread too.
     """
     loop = loop_or_current(loop)
     return loop.green.table(most) if loop.green is not None else ""
 
 
 def table(tasks: Iterable[Any], running: object) -> str:
-    """These tasks, one of which may be `running`, with headings; "" if there are none."""
+    """A table of these tasks, one of which may be `running`, with headings; "" if there are none."""
     rows = [_row(task, running) for task in tasks]
     if not rows:
         return ""
@@ -44,7 +45,7 @@ def _row(task: Any, running: object) -> tuple[str, ...]:
 
 
 def described(task: Any, attribute: str) -> str:
-    """In one line, "-" if there are none."""
+    """An attribute of the task as text in one line; "-" if it is empty."""
     try:
         words = getattr(task, attribute, None)
         return " ".join(words.split()) if words else "-"

@@ -1,7 +1,7 @@
-"""Tasks as their users see them: spawn, Task, join, cancel, sleep, sleep_until.
+"""Tasks: spawn, Task, join, cancel, sleep, sleep_until.
 
-Rules: a failure that nobody takes care of is reported once; nothing of a task outlives it in the greenlet that it
-borrowed. What does not belong here: how a task is parked and woken (that is sched).
+Rules: an exception that reaches no caller is reported once; a task leaves nothing behind in the greenlet that ran it.
+What does not belong here: how a task is parked and woken (parking, sched).
 """
 
 from __future__ import annotations
@@ -31,41 +31,37 @@ Result = TypeVar("Result")
 
 
 class Group(Protocol):
-    """What a task needs of the group that it belongs to."""
+    """A TaskGroup, as its tasks need it."""
 
     @property
     def scope(self) -> CancelScope: ...
 
     def _ended(self, task: Task[Any], error: BaseException | None) -> bool:
-        """The task has ended. True if the group takes care of the error."""
+        """Called at the end of a task. Returns whether the group raises the error, so that it is not reported."""
 
 
 class Joiner(Protocol):
-    """Who wants to know when a task ends: a waiter, or what waits for several."""
+    """What is notified when a task ends: a waiter in `join` or `select`, or a `wait` for several tasks."""
 
     def _on_task_end(self, task: Task[Any], /) -> object: ...
 
 
 class Task(Waiter, Generic[Result]):
-    """A function that runs in a greenlet of its own and may wait. Made by `spawn`.
+    """A function that runs in a greenlet of its own, so that its waits suspend nothing else. Made by `spawn`.
 
-    `done` is True once it has ended; `name` may be assigned. `result()` and `cancel()` never wait, `join()` does.
+    `join()` parks until it has ended; `result()` and `cancel()` never park. `done` is whether it has ended.
     """
 
     __slots__ = {
-        **dict.fromkeys(
-            (
-                "__weakref__",
-                "_call",
-                "_error",
-                "_joiners",
-                "_origin",
-                "_result",
-                "error_retrieved",
-                "group",
-            )
-        ),
-        "name": "What errors and tables call it: the function's name, unless another one was assigned.",
+        "__weakref__": "Weak references to it work.",
+        "_call": "The function with its arguments; None once it has ended.",
+        "_error": "What it raised; None if it returned, or has not ended.",
+        "_joiners": "What is notified at its end; True: takes care of a failure for certain, as `join` does. Or None.",
+        "_origin": "(code, instruction) of the spawn, or None.",
+        "_result": "What it returned.",
+        "error_retrieved": "Whether its exception reached a caller, or was reported.",
+        "group": "The TaskGroup that it belongs to, or None.",
+        "name": "Its name in errors and tables: by default the function's; assignable.",
     }
 
     _result: Result
@@ -79,22 +75,22 @@ class Task(Waiter, Generic[Result]):
         named_after: Callable[..., Any] | str,
         origin: tuple[CodeType, int] | None = None,
     ) -> None:
-        self.loop = loop  # what Waiter.__init__ does, in line: a tenth of a spawn
+        self.loop = loop  # Waiter.__init__, inlined: a tenth of a spawn
         self.wait = self.interrupt = self.cancelled = self.scope = self.worker = None
         self.deadline_timer = self.unflushed_socket = None
-        self.done = self.error_retrieved = False  # or it was reported
+        self.done = self.error_retrieved = False
         self.context = context
         self._call: Callable[[], Result] | None = call
         self.name: str = getattr(named_after, "__qualname__", None) or _name_of(named_after)
         self._origin = origin
-        self._joiners: dict[Joiner, bool] | None = None  # True: it takes care of a failure, come what may
+        self._joiners: dict[Joiner, bool] | None = None
         self.group: Group | None = None
         sched: Scheduler = loop.green or scheduler(loop)  # type: ignore[assignment]
         sched.tasks[self] = None
 
     @property
     def spawned_at(self) -> str | None:
-        """ "file:line" of the spawn."""
+        """ "file:line" of the spawn, or None."""
         if self._origin is None:
             return None
         code, instruction = self._origin
@@ -103,7 +99,10 @@ class Task(Waiter, Generic[Result]):
 
     @parks
     def join(self, timeout: float | None = None) -> None:
-        """Parks until the task has ended, however it ended. Raises TimeoutError after `timeout` seconds."""
+        """Parks until the task has ended, however it ended; does not raise what the task raised.
+
+        Raises TimeoutError after `timeout` seconds (None is no limit), RuntimeError if a task joins itself.
+        """
         loop = self.loop
         me: Waiter | None = loop.current
         if me is None or me.interrupt is not None or self.done or get_ident() != loop.thread:
@@ -129,9 +128,9 @@ class Task(Waiter, Generic[Result]):
             raise
 
     def result(self) -> Result:
-        """What the function returned, or raise what it raised; TaskCancelledError if it was cancelled.
+        """Return what the function returned, or raise what it raised; TaskCancelledError if it was cancelled.
 
-        Raises RuntimeError while the task is still running: `join()` it first.
+        Never parks. Raises RuntimeError if the task has not ended: `join()` it first.
         """
         if not self.done:
             raise RuntimeError(f"{self!r} has no result yet: join() it first")
@@ -144,9 +143,9 @@ class Task(Waiter, Generic[Result]):
         return self._result
 
     def _hand_out(self, error: BaseException) -> BaseException:
-        """What it failed with, to be raised: whoever asks first gets the very error.
+        """The exception for `result()` to raise: the first caller gets the exception itself.
 
-        The task keeps an equal one, which tells the same, and holds none of the frames in which it is asked for.
+        The task keeps an equal copy with the same traceback, which refers to none of the frames of its callers.
         """
         self._error = without_traceback(error).with_traceback(error.__traceback__)
         self._error.__cause__, self._error.__context__ = error.__cause__, error.__context__
@@ -154,9 +153,10 @@ class Task(Waiter, Generic[Result]):
         return error
 
     def cancel(self, reason: object = None) -> bool:
-        """Raise Cancelled at the task's wait, and at each later one, that no `shield()` protects.
+        """Raise Cancelled at the task's wait, and at each later one, unless a `shield()` protects it. Never parks.
 
-        None of its scopes catches it. A task that has not started never runs. True unless it had ended already.
+        None of its scopes catches it. A task that has not started never runs. Returns False if it had ended already,
+        True otherwise.
         """
         self.loop.check_thread("cancel")
         if self.done:
@@ -179,10 +179,11 @@ class Task(Waiter, Generic[Result]):
 
     @property
     def ready(self) -> bool:
-        """For `select`: the same as `done`."""
+        """Whether it has ended, for `select`."""
         return self.done
 
     def _watch(self, joiner: Joiner) -> None:
+        """Have the joiner notified at its end. Raises RuntimeError if that is the task itself."""
         if joiner is self:
             raise RuntimeError(f"{self!r} cannot wait for itself")
         if self._joiners is None:
@@ -190,11 +191,12 @@ class Task(Waiter, Generic[Result]):
         self._joiners[joiner] = False
 
     def _unwatch(self, joiner: Joiner) -> None:
+        """Undo `_watch`, or what `join` has arranged."""
         if self._joiners is not None:
             self._joiners.pop(joiner, None)
 
     def _report_if_unretrieved(self) -> None:
-        """Nobody has it handed back: report its failure, unless that was done, or somebody still looks at it."""
+        """Report the exception that has ended it, if that reached no caller, and no joiner is left that may get it."""
         if self.done and isinstance(self._error, Exception) and not self.error_retrieved and not self._joiners:
             self.error_retrieved = True
             failure = self._failure(self._error)
@@ -205,17 +207,17 @@ class Task(Waiter, Generic[Result]):
                 context.run(self.loop.report, failure)
 
     def _failure(self, error: Exception) -> ErrorContext:
-        """What is reported."""
+        """The argument of `on_error` for its exception."""
         where = f", spawned at {self.spawned_at}," if self._origin else ""
         return ErrorContext(f"task {self.name!r}{where} failed", error, self)
 
     def _mark_retrieved(self) -> None:
-        """It has ended, and somebody has it, who takes care of its failure."""
+        """It has ended, and is returned to a caller, who owns its exception now."""
         self.error_retrieved = True
         self.context = None
 
     def _missed(self) -> None:
-        """Ctrl-C has ended the loop under top-level code that joined it. If it has ended, nobody has seen that."""
+        """Ctrl-C has interrupted a `join` by top-level code: if the task ended by an exception, report that."""
         if self.done:
             self.error_retrieved = False
             self._report_if_unretrieved()
@@ -223,17 +225,17 @@ class Task(Waiter, Generic[Result]):
     # -- its life, on the hub and in its worker
 
     def run(self) -> None:
-        """Call the function. Only in a worker."""
+        """Call the function, and end. Called in a worker only."""
         loop = self.loop
         loop.current = self
-        call, error = self._call, None  # read first and then called, as in `park`
+        call, error = self._call, None  # to read a slot and call it in one expression would cost more
         try:
             self._result = result = call()  # type: ignore[misc]
             if result is not None and type(result) is CoroutineType:
                 checks.outcome(f"the function of task {self.name!r}", result)
         except BaseException as raised:
             error = raised
-        del call  # what it holds goes when `end` lets go of it
+        del call  # so that `end` frees the arguments
         if self.unflushed_socket is not None:
             loop.to_flush.append(self.unflushed_socket)
             self.unflushed_socket = None
@@ -245,11 +247,11 @@ class Task(Waiter, Generic[Result]):
                 if not isinstance(error, (Exception, Cancelled)) and not self.error_retrieved:
                     raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
             finally:
-                del self, error  # or the error's traceback would tie the task to itself by this frame
+                del self, error  # the error's traceback refers to this frame: a cycle
 
     def _forget_locals(self, error: BaseException) -> None:
-        """It has failed, and its failure was told: our frames hold the task, which holds the error."""
-        if isinstance(error, Cancelled):  # nobody is shown it
+        """Clear the locals of this package's frames in the traceback: they refer to the task, and it to the error."""
+        if isinstance(error, Cancelled):  # it is not reported
             error.__traceback__ = error.__context__ = error.__cause__ = None
         else:
             forget_locals(error)
@@ -272,7 +274,7 @@ class Task(Waiter, Generic[Result]):
             self.error_retrieved = self.group._ended(self, error)
         if error is not None and isinstance(error, Exception) and not self.error_retrieved:
             if joiners and not any(joiners.values()):
-                self._joiners = joiners  # and its context, until the last who looks at it has let go
+                self._joiners = joiners  # until the last joiner is done with it: it may retrieve the error
                 return
             self.error_retrieved = bool(joiners)
             self.context = None
@@ -281,26 +283,29 @@ class Task(Waiter, Generic[Result]):
 
 
 def _name_of(function: Any) -> str:
-    if isinstance(function, str):  # it was asked for already
+    if isinstance(function, str):  # a name already
         return function
     while isinstance(function, partial):
         function = function.func
     owner = getattr(function, "__self__", None)
-    if isinstance(function, MethodType) and not isinstance(owner, type):  # by the class that its user knows
+    if isinstance(function, MethodType) and not isinstance(owner, type):  # by the class of the object
         return f"{type(owner).__qualname__}.{function.__name__}"
     return getattr(function, "__qualname__", None) or repr(function)
 
 
 def check_function(call: str, function: Any) -> Callable[..., Any] | str:
-    """What a task of this function is named after, it or a name. Raises TypeError for what cannot run in a task."""
+    """What a task of this function is named after: the function, or a name. Raises TypeError if it cannot be run."""
     checks.function(call, function, f": write {call}(f, x) for f(x)")
     return function if type(function) is FunctionType else _name_of(function)
 
 
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
-    """Run `function(*args, **kwargs)` in a task of its own, soon, in a copy of this context."""
+    """Start `function(*args, **kwargs)` in a task of its own, soon, in a copy of the current context. Never parks.
+
+    Raises TypeError for what is no function, and for an `async def` or a generator function.
+    """
     named: Callable[..., Any] | str = function
-    if type(function) is not FunctionType or function.__code__.co_flags & NOT_RUN:  # quickly told of most
+    if type(function) is not FunctionType or function.__code__.co_flags & NOT_RUN:  # a quick test that most pass
         named = check_function("spawn", function)
     loop = here.loop or current_loop()
     frame = sys._getframe(CALLER)
@@ -312,12 +317,12 @@ def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: P
 
 @parks
 def sleep(seconds: float) -> None:
-    """Parks until `seconds` have passed; 0, or less, lets everybody else run once."""
+    """Parks until `seconds` have passed; 0, or less, yields: every other task that is ready runs once."""
     loop = current_loop()
     task: Waiter | None = loop.current
     if task is None or task.interrupt is not None:
         task = checkpoint(loop, "sleep")
-    if (kind := type(seconds)) is not float and kind is not int:  # what is usual is looked at no closer
+    if (kind := type(seconds)) is not float and kind is not int:  # a quick test that most pass
         seconds = checks.seconds("the time of sleep", seconds)
     try:
         deadline = loop.clock() + seconds if seconds > 0 else None
@@ -332,7 +337,7 @@ def sleep(seconds: float) -> None:
 
 @parks
 def sleep_until(deadline: float) -> None:
-    """Parks until the loop's clock shows `deadline`; if it does already, lets everybody else run once."""
+    """Parks until the loop's clock has reached `deadline`; if it has already, yields as `sleep(0)` does."""
     loop = current_loop()
     task = checkpoint(loop, "sleep_until")
     deadline = checks.seconds("the deadline of sleep_until", deadline)
@@ -343,7 +348,7 @@ def sleep_until(deadline: float) -> None:
 
 
 def current_task() -> Task[Any] | None:
-    """The task that runs now; None in a callback and in top-level code."""
+    """The task that makes this call; None in a callback and in top-level code."""
     loop = current_loop()
     task = loop.current or current_waiter(loop)
     return task if isinstance(task, Task) else None
