@@ -19,10 +19,10 @@ def soak(*options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(180)
 def test_a_short_soak_with_a_fresh_seed_finds_nothing() -> None:
-    done = soak("--seconds", "6")
+    done = soak("--seconds", "8")
     print(done.stdout, done.stderr)  # with the seed, that is
     assert done.returncode == 0
-    assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == ["programs", "faults", "parsers"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == ["programs", "ends", "faults", "parsers"]
     assert "0 wrong" in done.stdout
 
 

@@ -93,9 +93,10 @@ class Lifetime(WriteQueue):
             waits = self._last_activity > 0 and self._waits_for_peer()
             deadlines.append((self._last_activity if waits else now) + self.idle_timeout)
             if now >= deadlines[-1]:
+                timer = self._timer
                 if not self._peer_has_acted():
                     return self.close(f"the peer was idle for {self.idle_timeout} s")
-                if self.closed:
+                if self.closed or self._timer is not timer:  # by a hook, which may have set its limits
                     return None
                 self._last_activity, deadlines[-1] = now, now + self.idle_timeout
         self._timer = None

@@ -329,7 +329,7 @@ class CallbackSocket(DangaAliases, Endpoint):
 
         It closes, with that error as the reason, unless there is input that nobody has read.
         """
-        if self.closed:  # by what a subclass does before it calls this
+        if self.closed or self._finishing:  # by what a subclass does before it calls this
             return None
         self._read_error = self._read_error or self._pending_error()
         if not self._has_input():
@@ -339,7 +339,7 @@ class CallbackSocket(DangaAliases, Endpoint):
 
     def event_hup(self) -> object:
         """Called when the peer hung up and, where reading is watched, all its input was read. It closes if so."""
-        if not self.closed and not self._has_input():
+        if not (self.closed or self._finishing) and not self._has_input():
             self._hangup_state |= BY_PEER
             self.close(self._read_error or "the peer hung up")
         return None

@@ -1,12 +1,14 @@
 """Soak the library: `python -m tests.soak --seconds 600` in a checkout.
 
-Three kinds of runs share the time.
+Four kinds of runs share the time.
   programs  random programs of both styles against a byte-exact model, in memory and over real sockets and every poller
+  ends      random programs about the end of a connection, whose states and transitions are those of the table in
+            dangagreen/sockets/states.py
   faults    a program of everything, in which one call of the poller or of a socket fails, with an errno that its manual
             page names
   parsers   hostile input for the example servers and the crawler, beside an honest client
 What is wrong is printed, and the exit status is 1. The seed decides all that is random but for what the kernel's timing
-makes of it; a program that failed is repeated by --program and its number.
+makes of it; a program that failed is repeated by --program and its number, for "ends" with --kinds ends.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ import secrets
 import sys
 from random import Random
 
-from tests.soak import faulty, parsers, programs
+from tests.soak import ends, faulty, parsers, programs
 
-KINDS = {"programs": programs.soak, "faults": faulty.soak, "parsers": parsers.soak}
-NOUNS = {"programs": "programs", "faults": "faults", "parsers": "attacks"}
+KINDS = {"programs": programs.soak, "ends": ends.soak, "faults": faulty.soak, "parsers": parsers.soak}
+NOUNS = {"programs": "programs", "ends": "programs", "faults": "faults", "parsers": "attacks"}
 
 
 def options() -> argparse.Namespace:
@@ -42,7 +44,7 @@ def main() -> int:
         sys.exit(f"no such kind: {', '.join(unknown)}; there are {', '.join(KINDS)}")
     logging.getLogger("dangagreen").setLevel(logging.CRITICAL + 1)  # what reaches on_error is looked at by each kind
     if chosen.program is not None:
-        wrong = programs.once(chosen.program)
+        wrong = (ends if kinds == ["ends"] else programs).once(chosen.program)
         print(*wrong, sep="\n")
         return bool(wrong)
     seed = chosen.seed if chosen.seed is not None else secrets.randbelow(1 << 32)

@@ -1,5 +1,6 @@
 """finish and write_eof, how long a peer is waited for, idle time and lifetime, what a stall of the process means."""
 
+import errno
 import socket
 import struct
 
@@ -537,6 +538,32 @@ def test_closing_leaves_no_timer_behind(kind, loop, wires):
 def test_no_timeout_means_no_timer(loop, wires):
     Server(wires()[0])
     assert len(loop.timers) == 0
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["no limit", "finish"])
+def test_a_hook_may_change_the_limits_when_a_timeout_looks_for_the_last_time(ends, loop, wires, run_turns):
+    """What the kernel had no memory for leaves then, which is no idleness."""
+
+    class Changing(Idle):
+        __slots__ = ()
+        high_water, low_water = 10, 1
+
+        def on_low_water(self):
+            if ends:
+                self.finish()
+            else:
+                self.idle_timeout = None
+
+    sock, peer = wires()
+    one = Changing(sock)
+    sock.writes.append(OSError(errno.ENOBUFS, "no memory"))
+    one.write(b"x" * 20)
+    loop.clock.jump(10.1)
+    run_turns(1)
+    assert peer.recv(100) == b"x" * 20
+    assert not one.closed
+    assert len(loop.timers) == ends
+    one.close()
 
 
 # -- write_eof: half a close
