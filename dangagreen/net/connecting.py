@@ -1,7 +1,7 @@
-"""Clients: connect.
+"""Clients: connect, name resolution in a thread.
 
-Rules: every way out, cancellation included, leaves no descriptor behind; an error names the address. What does not
-belong here: what is said on the connection.
+Rules: no file descriptor is left behind by an error or a cancellation; an error names the address. What does not belong
+here: what is said on the connection.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from dangagreen.streams.writing import StreamSocket
 
 
 class _Connecting(Descriptor):
-    """A socket on its way to a peer: wakes its task at the first event of any kind."""
+    """A socket that is connecting (EINPROGRESS): wakes its task at the first event of any kind."""
 
-    __slots__ = ("task",)
+    __slots__ = {"task": "The task that is parked in `connect`."}
 
     def __init__(self, sock: socket.socket, loop: Loop, task: Waiter) -> None:
         self.task = task
@@ -80,10 +80,11 @@ def connect(
     socket_class: Callable[[socket.socket], Any] = Socket,
     nodelay: bool = True,
 ) -> Any:
-    """Parks until the connection to (host, port), or to the Unix socket of that path or abstract name, is made.
+    """Parks until the connection to (host, port), or to a Unix socket's path or abstract name, is made; returns it.
 
-    Tries the addresses of the host one after the other. Raises TimeoutError after `timeout` seconds in all,
-    ConnectionError or another OSError, naming the address, if the last one fails too.
+    A host name is looked up in a thread; its addresses are tried one after the other. `socket_class` is a subclass of
+    Socket, or a partial of one. Raises TimeoutError after `timeout` seconds in all (None is no limit), ConnectionError
+    or another OSError, naming the address, if the last address fails too.
     """
     if timeout is not None:
         timeout = checks.seconds("the timeout of connect", timeout)
@@ -96,7 +97,7 @@ def connect(
         left = None if deadline is None else max(0.0, deadline - loop.clock())
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:  # the kernel may lack this family, and have the next
+        except OSError as error:  # EAFNOSUPPORT: the kernel may lack this family, and have the next one
             failure = _about(sockaddr, error)
             continue
         try:
@@ -110,7 +111,7 @@ def connect(
             return connection
         except OSError as error:
             loop.abandon(sock, error)
-            if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the kernel's ETIMEDOUT
+            if isinstance(error, TimeoutError) and error.errno is None:  # of `timeout`, not the kernel's ETIMEDOUT
                 raise TimeoutError(f"connecting to {address!r} took longer than {timeout} s") from None
             failure = _about(sockaddr, error)
         except BaseException as error:
@@ -119,7 +120,7 @@ def connect(
     try:
         raise failure if failure is not None else OSError(f"{address!r} has no address to connect to")
     finally:
-        del failure  # its traceback would hold it by this frame
+        del failure  # its traceback refers to this frame: a cycle
 
 
 def _about(sockaddr: Any, error: OSError) -> OSError:
@@ -137,21 +138,21 @@ def _connect_one(task: Waiter, sock: socket.socket, sockaddr: Any, timeout: floa
 
 
 def _is_connected_to_itself(sock: socket.socket, sockaddr: Any) -> bool:
-    """Has the kernel given it, as its own port, the very one that it was to connect to, where nobody listens?
+    """Whether the kernel has chosen as the local port the very one to connect to, on which no socket listens.
 
-    That happens to whoever tries a port of the ephemeral range time and again: TCP opens such a connection from both
-    sides at once (RFC 9293, simultaneous open).
+    It happens when a port of the ephemeral range is tried repeatedly: the connection is then one of the socket with
+    itself (RFC 9293, simultaneous open).
     """
     if sock.family == socket.AF_UNIX or sock.getsockname()[1] != sockaddr[1]:
         return False
     try:
         return sock.getsockname() == sock.getpeername()  # type: ignore[no-any-return]
-    except OSError:  # the peer has reset it already: there was one
+    except OSError:  # a peer has reset the connection already: so there was one
         return False
 
 
 def _finish_connecting(task: Waiter, sock: socket.socket, timeout: float | None) -> int:
-    """Parks until the kernel has an answer; returns its errno, 0 if connected."""
+    """Parks until connect(2) has completed; returns its errno (SO_ERROR), 0 if connected."""
     connecting = _Connecting(sock, task.loop, task)
     try:
         park_for(task, _CONNECT, connecting, timeout)
@@ -161,7 +162,7 @@ def _finish_connecting(task: Waiter, sock: socket.socket, timeout: float | None)
 
 
 def _rest(timeout: float | None) -> float | None:
-    """Parks for a moment; returns what is left of the timeout, or raises TimeoutError."""
+    """Parks while the accept queue is full, for 10 ms; returns the rest of the timeout, or raises TimeoutError."""
     if timeout is not None and timeout <= 0:
         raise TimeoutError
     sleep(_QUEUE_FULL_SECONDS)
@@ -181,7 +182,10 @@ def _addresses(task: Waiter, address: Any, timeout: float | None) -> list[tuple[
 
 
 def _look_up(task: Waiter, name: HostAndPort, address: object, timeout: float | None) -> list[tuple[int, Any]]:
-    """Look it up in a thread, since it may take seconds. A look-up that nobody waits for any more just ends."""
+    """Parks until a thread has looked the name up, which may take seconds; returns families and addresses.
+
+    After a timeout or a cancellation the thread goes on, and its answer is dropped.
+    """
     answer: list[Any] = []
     waiting = [task]
 
@@ -199,5 +203,5 @@ def _look_up(task: Waiter, name: HostAndPort, address: object, timeout: float | 
     finally:
         waiting.clear()
     if isinstance(answer[0], OSError):
-        raise answer.pop()  # a traceback would hold it by this frame
+        raise answer.pop()  # its traceback refers to this frame: a cycle
     return answer[0]  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""How a server ends: what waits is accepted, what is idle is ended, what is at work may finish, the rest is cut off.
+"""Graceful shutdown: accept what the kernel has queued, end idle connections, let the others finish, cut off the rest.
 
-Rules: at the end of each turn it looks at what is there and does what is due, and nobody needs to tell it of any
-change; the first to ask for a drain begins it, and it goes on whether or not anybody waits for it; every wait for a
-peer or a handler is bounded. What does not belong here: signals, and what a program does after its server has ended.
+Rules: level-triggered: at the end of each turn a drain looks at its connections and does what is due; nothing has to
+notify it. The first call begins it, and it goes on whether or not a task waits for it. Every wait for a peer or a
+handler is bounded. What does not belong here: signals (serve_forever).
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from dangagreen.sockets.states import OBSERVED, OWES
 
 log = logging.getLogger("dangagreen")
 
-_EACH_TURN = 6  # connections that a drain looks at in each turn at least,
-_ROUND_SECONDS = 0.04  # and within how many seconds at all of them
+_EACH_TURN = 6  # connections that a drain looks at in each turn, at least
+_ROUND_SECONDS = 0.04  # within so many seconds it looks at all of them
 
 
 class Listener(Acceptor):
-    """Accepts connections, and can end in order: what `serve` and `serve_requests` return.
+    """A server: accepts connections, and shuts down gracefully. Made by `serve` and `serve_requests`.
 
-    Class attributes, in seconds: `new_connection_grace` (how long a drain waits for a request of a connection from
-    which one may be on its way), `linger_seconds` (how long for peers that it has told the end), `clean_up_seconds`
+    Class attributes, in seconds: `new_connection_grace` (how long a drain waits for a request on a connection that was
+    just accepted, or active), `linger_seconds` (how long for the FIN of peers that were sent one), `clean_up_seconds`
     (how long for handlers that it has cancelled).
     """
 
     __slots__ = {
-        "_drain": "Its graceful shutdown, under way or over; None before one has begun.",
-        "_on_failure": "What the `serve_forever` that it is in wants called when it can accept no more.",
-        "_on_stop": "What the `serve_forever` that it is in wants called by `stop()`; None while it is in none.",
-        "_stops": "How often `stop()` was called while it was in none.",
+        "_drain": "Its graceful shutdown, in progress or over; None before one has begun.",
+        "_on_failure": "Called when it can accept no more: set by the `serve_forever` that has it.",
+        "_on_stop": "Called by `stop()`: set by the `serve_forever` that has it; None otherwise.",
+        "_stops": "How often `stop()` was called while no `serve_forever` had it.",
         "handler": "The function that `serve_requests` was given; None for `serve`.",
     }
 
@@ -71,17 +71,17 @@ class Listener(Acceptor):
 
     @property
     def draining(self) -> bool:
-        """Has a drain begun? A handler may tell its peer, as HTTP does by `Connection: close`."""
+        """Whether a drain has begun. A handler may tell its peer, as HTTP does by `Connection: close`."""
         return self._drain is not None
 
     @parks
     def drain(self, grace: float | None = 30.0) -> list[CallbackSocket]:
-        """Parks until the server has ended, in a graceful shutdown; returns the connections that were cut off.
+        """Parks until the server has shut down gracefully. Returns the connections that were cut off.
 
-        Accepts what is in the kernel's queue and nothing more, ends idle connections and, once they are idle, those
-        that are at work. What is left after `grace` seconds (None is no limit) is cut off: its handler is cancelled
-        and its clean-up waited for. Once begun it goes on, also if the caller is cancelled; several have the earliest
-        of their deadlines and the same result. Raises RuntimeError in a handler of one of its own connections.
+        Accepts the connections in the kernel's accept queue, and closes; ends idle connections, and those at work once
+        they are idle. After `grace` seconds (None is no limit) cancels the handlers that are left, closes the other
+        connections, and waits for clean-up. Once begun it goes on, also if the caller is cancelled; several calls have
+        the earliest of their deadlines and the same result. Raises RuntimeError in a handler of its own connections.
         """
         me = checkpoint(self.loop, "drain")
         if isinstance(me, HandlerTask) and me.sock._listener is self:
@@ -93,7 +93,10 @@ class Listener(Acceptor):
         return list(drain.cut_off)
 
     def stop(self) -> None:
-        """End the `serve_forever` that this listener is in, or comes to be in, as a signal does. From any thread."""
+        """End the `serve_forever` that has this listener, or the next one that gets it, as a signal does.
+
+        May be called from any thread.
+        """
         self.loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
@@ -108,10 +111,11 @@ class Listener(Acceptor):
             self.loop.ready.append(self._on_failure)
 
     def _begin_drain(self, grace: float | None) -> Drain:
+        """The drain in progress, or a new one, with `grace` seconds from now on at most."""
         if grace is not None:
             grace = checks.seconds("the grace of a drain", grace)
         drain = self._drain
-        if drain is None or not (drain.over or drain in self.loop.object_callbacks):  # a reset of the loop forgets it
+        if drain is None or not (drain.over or drain in self.loop.object_callbacks):  # a reset of the loop drops it
             drain = self._drain = Drain(self)
             self.tell_of_connections(drain.add)
         drain.tighten(grace)
@@ -119,57 +123,73 @@ class Listener(Acceptor):
 
 
 class Drain:
-    """One listener's end, under way. `cut_off` are the connections for which it came too early."""
+    """The graceful shutdown of one listener."""
 
-    __slots__ = (
-        "_cancelled", "_cut_at", "_deadline", "_left", "_linger_until", "_listener", "_loop", "_looked_at", "_reason",
-        "_spared", "_still_at_work", "_timer", "_told", "cut_off", "over", "waiting",
-    )  # fmt: skip
+    __slots__ = {
+        "_cancelled": "Connection to handler's task, of the handlers that were cancelled.",
+        "_cut_at": "When the grace was over and the rest was cut off; None before.",
+        "_deadline": "When the grace is over; None is no limit.",
+        "_left": "Connections that are to be ended, in the order of the next looks; some may have closed.",
+        "_linger_until": "When peers that were all sent a FIN, and have not ended, are closed; None otherwise.",
+        "_listener": "The listener; deleted at the end.",
+        "_looked_at": "When it last looked at connections.",
+        "_loop": "The loop.",
+        "_reason": "The close reason of connections that are cut off.",
+        "_spared": "Connection to the time until which a request may be on its way: not idle before that.",
+        "_still_at_work": "Tasks of handlers that are left when all connections have closed; None before.",
+        "_timer": "Makes a turn when something is due next; or None.",
+        "_told": "How many connections in a row, of the last looks, had been sent everything and a FIN.",
+        "cut_off": "The connections that were cut off.",
+        "over": "Whether the server has ended.",
+        "waiting": "The tasks that are parked in `drain`.",
+    }
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._loop = loop = listener.loop
-        self._left: deque[CallbackSocket] = deque()  # in the order in which they are looked at; some may have closed
-        self._told = 0  # how many in a row were found to have been told the end
+        self._left: deque[CallbackSocket] = deque()
+        self._told = 0
         self._looked_at = loop.clock()
-        self._spared: dict[CallbackSocket, float] = {}  # until when more of a request may be on its way
+        self._spared: dict[CallbackSocket, float] = {}
         self._deadline: float | None = None
         self._cut_at: float | None = None
-        self._cancelled: dict[CallbackSocket, HandlerTask] = {}  # whose time was up
-        self._still_at_work: list[HandlerTask] | None = None  # handlers, when all connections have closed
+        self._cancelled: dict[CallbackSocket, HandlerTask] = {}
+        self._still_at_work: list[HandlerTask] | None = None
         self._linger_until: float | None = None
-        self._reason = f"the time of the drain of {listener!r} was up"
+        self._reason = f"the grace of the drain of {listener!r} was over"
         self._timer: Timer | None = None
         self.cut_off: list[CallbackSocket] = []
         self.over = False
         self.waiting: dict[Waiter, None] = {}
         loop.object_callbacks[self] = self._begin
-        loop.ready.append(_do_nothing)  # so that there is a turn, at whose end it begins
+        loop.ready.append(_do_nothing)  # makes a turn, at whose end it begins
 
     def __repr__(self) -> str:
         return repr(self._listener) if not self.over else "a server that has ended"
 
     def tighten(self, grace: float | None) -> None:
-        """Let it take no longer than `grace` seconds from now."""
+        """End the grace in `grace` seconds from now, if it would end later; None changes nothing."""
         if grace is not None and not self.over:
             deadline = self._loop.clock() + max(0.0, grace)
             self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
             self._loop.ready.append(_do_nothing)
 
     def add(self, connection: CallbackSocket) -> None:
-        """One that was accepted meanwhile."""
+        """A connection was accepted meanwhile: it is to be ended as well, after a grace for its first request."""
         self._left.append(connection)
         self._told = 0
         self._observe(connection)
         self._spared[connection] = self._loop.clock() + self._listener.new_connection_grace
 
     def _observe(self, sock: CallbackSocket) -> None:
+        """Have writes of the connection noted, which answer what was read."""
         if not sock._write_closed:
             sock._write_closed = OBSERVED
 
     # -- at the end of each turn
 
     def _begin(self, *maps: object) -> bool:
+        """The first turn: collect the connections, and have the listener accept the rest and close."""
         now, patience = self._loop.clock(), self._listener.new_connection_grace
         for sock in self._loop.handlers.values():
             if isinstance(sock, CallbackSocket) and sock._listener is self._listener:
@@ -183,6 +203,7 @@ class Drain:
         return self._step(*maps)
 
     def _step(self, *_maps: object) -> bool:
+        """Each turn: do what is due. Returns True, as a post-loop callback: the loop goes on."""
         now = self._loop.clock()
         if self._cut_at is None and self._deadline is not None and now >= self._deadline:
             self._cut_at = now
@@ -229,24 +250,26 @@ class Drain:
         self._loop.call(sock, sock.finish)
 
     def _end(self, sock: CallbackSocket) -> None:
-        """Close what no handler cleans up."""
+        """Cut a connection off, unless a cancelled handler still cleans up."""
         handler = self._cancelled.get(sock)
         if not sock.closed and not sock._finishing and (handler is None or handler.done):
             self._loop.call(sock, partial(sock.close, self._reason))
 
     def _linger(self, now: float) -> None:
-        """All that are left were told the end. Their late input is discarded for a while: it must not cost them
-        the tail of a reply."""
+        """All connections that are left were sent a FIN: discard late input, and close them after `linger_seconds`.
+
+        A lingering close: an RST could cost a peer the tail of its reply.
+        """
         if self._linger_until is None:
             self._linger_until = now + self._listener.linger_seconds
         if now >= self._linger_until:
-            for sock in self._left:  # after a stall their ends may lie in the kernel, and have come in time
+            for sock in self._left:  # after a stall of the process a FIN may be in the kernel, come in time
                 if not sock.closed:
                     self._loop.call(sock, sock._hear_late)
             self._close_all("the peer did not end its side")
 
     def _cut(self) -> None:
-        """The time is up. Who is idle, or has only to end its side, loses nothing."""
+        """The grace is over: close idle connections, and cut off the others; their handlers are cancelled."""
         self._listener.close(self._reason)
         handlers = self._handlers()
         for sock in self._left:
@@ -264,15 +287,16 @@ class Drain:
             handler.cancel(self._reason)
 
     def _give_up(self) -> None:
-        """Close also what a handler still cleans up."""
+        """The clean-up time is over: close the connections of handlers that still run, and end the drain."""
         self._close_all(self._reason)
         for handler in self._handlers().values():
             log.warning(
-                "%r goes on, %s s after it was cancelled: %s", handler, self._listener.clean_up_seconds, self._reason
+                "%r still runs %s s after it was cancelled: %s", handler, self._listener.clean_up_seconds, self._reason
             )
         self._finish()
 
     def _finish(self) -> None:
+        """The server has ended: wake the tasks in `drain`, and drop all references."""
         if not self.over:
             self.over = True
             self._loop.object_callbacks.pop(self, None)
@@ -284,12 +308,12 @@ class Drain:
                 self._timer.cancel()
             for task in list(self.waiting):
                 wake(task)
-            for sock in self.cut_off:  # they are kept for whoever asks, by this, and this by the listener
+            for sock in self.cut_off:  # kept for later calls of `drain`; with their listener they would be a cycle
                 sock._listener = None
             del self._listener
 
     def _look_again(self, now: float) -> None:
-        """Have a turn when there will be something to do."""
+        """Set a timer for the time when something will be due, so that there is a turn then."""
         times = [self._linger_until]
         times += [self._deadline] if self._cut_at is None else [self._cut_at + self._listener.clean_up_seconds]
         if len(self._left) > _EACH_TURN:
@@ -307,12 +331,12 @@ class Drain:
     # -- one connection
 
     def _handlers(self) -> dict[CallbackSocket, HandlerTask]:
-        """Those at work, also those of connections that are closed already."""
+        """Connection to the task of its handler, of all handlers that run, also of closed connections."""
         tasks = [task for task in scheduler(self._loop).tasks if isinstance(task, HandlerTask)]
         return {task.sock: task for task in tasks if task.sock._listener is self._listener}
 
     def _no_handler(self) -> bool:
-        """Have the handlers ended? To be asked when there are no connections any more, so that none can begin."""
+        """Whether all handlers have ended. Called when no connection is left, so that no handler can start."""
         if self._still_at_work is None:
             self._still_at_work = list(self._handlers().values())
         while self._still_at_work and self._still_at_work[-1].done:
@@ -320,11 +344,12 @@ class Drain:
         return not self._still_at_work
 
     def _is_idle(self, sock: CallbackSocket) -> bool:
+        """The `idle` of an open connection; False if that raises, which is reported and closes the connection."""
         if sock.closed or sock._finishing:
             return False
-        if type(sock).idle is CallbackSocket.idle:  # of which it is known that it raises nothing
+        if type(sock).idle is CallbackSocket.idle:  # not overridden: it raises nothing
             return bool(sock.idle)
-        try:  # `Loop.call`, in line: there may be very many
+        try:  # `Loop.call`, inlined: there may be very many
             return bool(sock._context.run(getattr, sock, "idle"))
         except Exception as error:
             self._loop.handler_failed(sock, error)
@@ -336,12 +361,12 @@ class Drain:
 
 
 def _eof_sent(sock: CallbackSocket) -> bool:
-    """Has it been sent everything, the end included?"""
+    """Whether everything was sent to the peer, the FIN included."""
     return sock.closed or (sock._finishing and sock._queue is None)
 
 
 def _do_nothing() -> None:
-    """A turn comes, and with it the look at its end."""
+    """A call that makes a turn, at whose end the drain looks at its connections."""
 
 
 def _stop_waiting(drain: Drain, task: Waiter) -> None:

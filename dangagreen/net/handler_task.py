@@ -1,9 +1,9 @@
-"""The task of a connection's handler: how the connection is made, what the handler runs in, what follows its end.
+"""The task of a connection's handler: making the connection, running the handler, and what follows its end.
 
-Rules: a connection's callbacks and tasks share one context, copied where its server was started, and no two connections
-share any; a handler that ends because its own peer did has ended normally; three frames of ours lie beneath a handler,
-since a parked one keeps them and each switch copies them. What does not belong here: who starts the handler of a
-request (that is sock), and bytes.
+Rules: a connection's callbacks and tasks share one context, copied where its server was started; no two connections
+share one. A handler that ends because its own peer did has ended normally. Three frames of this package lie beneath a
+handler: a parked one keeps them, and each switch copies them. What does not belong here: when the handler of a request
+starts (sock), and bytes.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ AnyCallback = TypeVar("AnyCallback", bound=CallbackSocket)
 _Changes = list[tuple[ContextVar[Any], Any, Token[Any]]]
 
 _UNSET = object()
-_REQUESTS = 64  # of one connection that are served in one go, before others get their turn,
-_SHARE = 0.000005  # and seconds that are for them, beyond the first one, where there are others,
-_SHARE_OF_MANY = 0.0001  # or where these are many, so that a turn is long anyway: a portion's replies leave together
-_MANY = 8
+_REQUESTS = 64  # requests of one connection (pipelined) that are served in one go, before others have their turn
+_SHARE = 0.000005  # seconds for requests after the first one, if others have something to do
+_SHARE_OF_MANY = 0.0001  # if many have, so that a turn is long anyway: the replies then leave in one system call
+_MANY = 8  # others
 
 
 class HandlerTask(Task[None]):
-    """Calls a handler, and sees to what follows its end: of `serve` the end of the connection."""
+    """The task of a handler of `serve`: calls it, and ends the connection after it."""
 
     __slots__ = {
-        "_begun": "The context of the `event_read` of a subclass that has started it; None where none has.",
-        "_handler": "The function that it calls.",
-        "sock": "The connection that it is for.",
+        "_begun": "The context of the overridden `event_read` that has started it, at that time; or None.",
+        "_handler": "The handler, a function of the connection.",
+        "sock": "The connection.",
     }
 
     def __init__(self, sock: StreamSocket, handler: Handler, begun: Context | None = None) -> None:
@@ -69,9 +69,9 @@ class HandlerTask(Task[None]):
                 sock.finish()
 
     def _has_ended_with_its_peer(self, error: BaseException) -> bool:
-        """Close the connection whose handler has raised. False if that is a failure, which is to be told of."""
+        """The handler has raised: close the connection. Returns False if the error is a failure, to be reported."""
         sock = self.sock
-        if not sock._finishing:  # then it is to send its tail
+        if not sock._finishing:  # the tail of its reply is still to be sent
             sock.close(error)
         if _is_own_end(sock, error):
             sock.debugmsg("%s ended with its peer: %r", _name(self._handler), error)
@@ -85,7 +85,7 @@ class HandlerTask(Task[None]):
             self._result = None
             return self.end(None)
         self.end(error)
-        self.loop.call(sock, partial(sock.close, error))  # nobody else will
+        self.loop.call(sock, partial(sock.close, error))  # nothing else will
         return None
 
     def _failure(self, error: Exception) -> ErrorContext:
@@ -95,12 +95,14 @@ class HandlerTask(Task[None]):
         return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {error}", error, self)
 
     def _forget_locals(self, error: BaseException) -> None:
-        forget_locals(error, everybody=True)  # the handler's as well: the connection is over
+        forget_locals(error, everybody=True)  # the handler's locals as well: the connection is over
 
 
 class RequestTask(HandlerTask):
-    """Of `serve_requests`: serves what has come, and what is in the buffer when the handler returns. Then the
-    connection waits as a callback again."""
+    """The task of a handler of `serve_requests`: calls it for the requests that are in the buffer, one after the other.
+
+    After that the connection waits as a callback object again.
+    """
 
     __slots__ = ()
 
@@ -110,7 +112,7 @@ class RequestTask(HandlerTask):
             return
         changes = None if self._begun is None else _enter(self._begun)
         try:
-            for _ in range(_REQUESTS):  # a turn for each of several that came together would be ten times as dear
+            for _ in range(_REQUESTS):  # one turn for each of several pipelined requests would cost ten times as much
                 before = sock.buffered
                 if (result := handler(sock)) is not None:
                     checks.outcome(f"the handler {_name(handler)}", result)
@@ -134,13 +136,14 @@ class RequestTask(HandlerTask):
                 _leave(changes)
 
     def _wait_for_the_next(self) -> None:
+        """Watch for the next request, or finish the connection at EOF."""
         sock = self.sock
         if sock._eof and not sock._buffer and sock._at_work < HELD:
             return sock.finish()
         sock._at_work -= 1
         try:
             sock.watch_read(True)
-        except BaseException:  # a connection that nobody watches would never be served again
+        except BaseException:  # unwatched, the connection would never be served again
             sock.finish()
             raise
         return None
@@ -154,14 +157,14 @@ def _name(handler: Handler) -> object:
 
 
 def begin_callbacks(socket_class: Callable[[Any], CallbackSocket], sock: Any, _listener: object) -> CallbackSocket:
-    """Make a connection in callback style."""
+    """Make the object of an accepted connection, in callback style."""
     connection = _made(socket_class, sock)
     connection.watch_read(True)
     return connection
 
 
 def begin_handler(socket_class: Callable[[Any], StreamSocket], handler: Handler, sock: Any, _listener: object) -> Any:
-    """Make a connection in sequential style, and have its handler called soon."""
+    """Make the object of an accepted connection, in sequential style, and start the task of its handler."""
     connection = _made(socket_class, sock)
     connection._sequential = 1
     connection.loop.runnable.append(HandlerTask(connection, handler).start)
@@ -169,7 +172,7 @@ def begin_handler(socket_class: Callable[[Any], StreamSocket], handler: Handler,
 
 
 def _made(socket_class: Callable[[Any], AnyCallback], sock: Any) -> AnyCallback:
-    """Make the object, in the context that it is to have: what its class sets meanwhile is for itself alone."""
+    """Make the object within its own context: context variables that its `__init__` sets are its own alone."""
     context = copy_context()
     connection = context.run(socket_class, sock)
     try:
@@ -187,7 +190,7 @@ def _made(socket_class: Callable[[Any], AnyCallback], sock: Any) -> AnyCallback:
 
 
 def _is_share(loop: Loop, seconds: float) -> bool:
-    """Has a connection had its share of this turn?"""
+    """Whether so many seconds are a connection's whole share of this turn."""
     events, others = len(loop.batch), len(loop.ready) + len(loop.runnable) + len(loop.pending_reads)
     if events > _MANY or others > _MANY:
         return seconds > _SHARE_OF_MANY
@@ -195,14 +198,14 @@ def _is_share(loop: Loop, seconds: float) -> bool:
 
 
 def _enter(begun: Context) -> _Changes:
-    """Set the context variables as they were in the `event_read` that has started a handler, which is over by now."""
+    """Set the context variables as they were in the overridden `event_read` that has started the handler."""
     now = copy_context()
     values = [(variable, value) for variable, value in begun.items() if now.get(variable, _UNSET) is not value]
     return [(variable, value, variable.set(value)) for variable, value in values]
 
 
 def _leave(changes: _Changes) -> None:
-    """Put them back as that `event_read` has left them, but for those that the handler has changed."""
+    """Undo `_enter`, except for variables that the handler has changed."""
     for variable, value, token in changes:
         if variable.get() is value:
             variable.reset(token)
@@ -212,8 +215,8 @@ def _leave(changes: _Changes) -> None:
 
 
 def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
-    """Did this very connection come to its end? That of another one is the handler's failure."""
-    if isinstance(error, BaseExceptionGroup):  # of a group whose tasks use the connection
+    """Whether the error is the end of this very connection. That of another one is a failure of the handler."""
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup whose tasks use the connection
         return all(_is_own_end(sock, one) for one in error.exceptions)
     if isinstance(error, (IncompleteReadError, ClosedError)):
         return error.sock is sock
@@ -221,7 +224,7 @@ def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
 
 
 def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
-    """Which call on the socket, if its peer was merely slow: a timeout of this very wait, that the handler let out."""
+    """The name of the call on the socket, if the error is the timeout of a wait for its peer; None otherwise."""
     if not isinstance(error, TimeoutError):
         return None
     call, step = None, (error.__cause__ or error).__traceback__

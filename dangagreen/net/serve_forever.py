@@ -1,7 +1,7 @@
-"""Servers that run until they are told to end: serve_forever, SIGTERM and Ctrl-C.
+"""serve_forever: servers that run until SIGTERM, Ctrl-C or `stop()`, and then shut down gracefully.
 
-Rules: signal handlers are installed in the main thread only, for as long as it waits, and what was there is put back;
-a program that hangs can still be ended. What does not belong here: what a listener does to end (that is draining).
+Rules: signal handlers are installed in the main thread only, while it waits, and the former ones are put back; a
+program that hangs can still be ended. What does not belong here: the graceful shutdown of a listener (draining).
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HANGS = 0.25  # seconds for which a piece of the program's code may go on after Ctrl-C before it is struck
+_HANGS = 0.25  # seconds for which code of the program may run on after Ctrl-C before KeyboardInterrupt is raised in it
 
 
 @parks
 def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[CallbackSocket]:
-    """Parks until SIGTERM, Ctrl-C or a listener's `stop()`, drains all the listeners, returns who was cut off.
+    """Parks until SIGTERM, Ctrl-C or a listener's `stop()`, then shuts all the listeners down gracefully.
 
-    The second signal, or `stop()`, ends the grace. The third signal, or the second of a program that hangs, raises
-    KeyboardInterrupt, SystemExit for SIGTERM, wherever the program is. So does Ctrl-C alone in the program's own code,
-    if that goes on for a quarter of a second without the loop's having its turn. `Loop.stop()`, and a post-loop
-    callback that answers false, drain as well. Outside the main thread no signal is heard.
+    Returns the connections that were cut off after `grace` seconds (None is no limit). The second signal, or `stop()`,
+    ends the grace. The third signal, or the second one of a program that hangs, raises KeyboardInterrupt, SystemExit
+    for SIGTERM, wherever the program is. So does a single Ctrl-C in the program's own code, if that runs on for a
+    quarter of a second without yielding to the loop. `Loop.stop()`, and a post-loop callback that returns something
+    false, begin the shutdown as well. Outside the main thread no signal handlers are installed.
 
-    Raises RuntimeError if one of the listeners, or the main thread, is in another `serve_forever`; after the drain the
-    error of a listener that could accept no more, or was closed with an exception as the reason.
+    Raises TypeError without a listener, RuntimeError if one of them, or the main thread, is in another `serve_forever`;
+    after the shutdown the error of a listener that could accept no more, or was closed with an exception.
     """
     loop = current_loop()
     me = checkpoint(loop, "serve_forever")
@@ -51,7 +52,7 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Call
     with _Forever(me, listeners) as forever:
         if _failure(listeners) is None:
             park(me, _FOREVER, forever)
-        for listener in listeners:  # all at once
+        for listener in listeners:  # all at the same time
             listener._begin_drain(grace)
         cut_off = [sock for listener in listeners for sock in listener.drain(grace)]
     if (failure := _failure(listeners)) is not None:
@@ -60,45 +61,53 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Call
 
 
 def _failure(listeners: tuple[Listener, ...]) -> BaseException | None:
-    """Why one of them accepts no more, if it was not meant to end."""
+    """The error of a listener that can accept no more, if one of them has closed by an exception."""
     reasons = (listener.close_reason for listener in listeners)
     return next((reason for reason in reasons if isinstance(reason, BaseException)), None)
 
 
 class _Forever:
-    """Counts how often it was asked to end, and has the first two times done what is due."""
+    """One `serve_forever` that waits: counts signals and calls of `stop()`, and acts upon the first two."""
 
-    __slots__ = ("_asked", "_before", "_listeners", "_looks", "_pending", "_piece", "_task")
+    __slots__ = {
+        "_asked": "How many signals and calls of `stop()` were acted upon.",
+        "_before": "Signal to the handler that was installed before.",
+        "_listeners": "Its listeners.",
+        "_looks": "Calls of the handler by which it watches code that runs on after Ctrl-C.",
+        "_pending": "Whether a signal has come that the loop has not acted upon.",
+        "_piece": "The frame of the program's code that was running when Ctrl-C came, or None.",
+        "_task": "The task that waits.",
+    }
 
     def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
         self._task = task
         self._listeners = listeners
         self._asked = 0
-        self._pending = False  # a signal has come that the loop has not acted upon
+        self._pending = False
         self._looks = Looks()
-        self._piece: FrameType | None = None  # of the program, which was at work when Ctrl-C came
-        self._before: dict[signal.Signals, Any] = {}  # the handlers that were there
+        self._piece: FrameType | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def ask(self) -> None:
-        """Only on the hub."""
+        """A signal, or a call of `stop()`: the first wakes the task, later ones end the grace. On the hub only."""
         self._pending = self._looks.wanted = False
         self._looks.trace_no_more()
         self._piece = None
         self._asked += 1
         if self._asked == 1:
-            if self._task.wait is _FOREVER:  # or it was cancelled meanwhile, and waits for something else
+            if self._task.wait is _FOREVER:  # it may have been cancelled, and wait for something else
                 wake(self._task)
         else:
             for listener in self._listeners:
                 listener._begin_drain(0)
 
     def listener_failed(self) -> None:
-        """Only on the hub. It is no request to hurry, however many of them fail."""
+        """A listener can accept no more: wake the task. Unlike a signal it never ends the grace. On the hub only."""
         if self._task.wait is _FOREVER:
             wake(self._task)
 
     def end(self) -> None:
-        """Only on the hub. The loop was stopped, and may be so at the end of each turn: that counts once."""
+        """The loop was stopped, perhaps in each turn: counts as one call of `stop()`. On the hub only."""
         if not self._asked:
             self.ask()
 
@@ -121,7 +130,7 @@ class _Forever:
             self._looks.begin(_HANGS)
 
     def _on_line(self, _frame: FrameType) -> None:
-        """The library has returned to the piece that goes on."""
+        """Called at the next line of the program's code that runs on: raise KeyboardInterrupt there."""
         self._looks.trace_no_more()
         if self._pending:
             raise KeyboardInterrupt
@@ -141,7 +150,7 @@ class _Forever:
             listener._stops = 0
         scheduler(self._task.loop).forevers.append(self)
         for number, before in heard.items():
-            if before is not None and before is not signal.SIG_IGN:  # who started us wants it ignored
+            if before is not None and before is not signal.SIG_IGN:  # ignored by the parent's wish, as under nohup
                 self._before[number] = before
                 signal.signal(number, self._on_signal)
         return self
@@ -156,7 +165,7 @@ class _Forever:
             listener._on_stop = listener._on_failure = None
         for number, before in self._before.items():
             owner = getattr(before, "__self__", None)
-            if isinstance(owner, Interrupts) and not owner.installed:  # it was put back while ours was in its place
+            if isinstance(owner, Interrupts) and not owner.installed:  # its run has ended meanwhile
                 before = signal.default_int_handler
             if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, before)

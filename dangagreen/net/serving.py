@@ -1,7 +1,6 @@
 """Servers: serve, serve_requests.
 
-Rules: what they are given is checked before anything listens. What does not belong here: what becomes of a connection
-(that is handler_task and sock).
+Rules: arguments are checked before anything listens. What does not belong here: connections (handler_task, sock).
 """
 
 from __future__ import annotations
@@ -60,13 +59,15 @@ def serve(
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
-    """Listen, and serve each connection. It does not block: run the loop, or wait for something, for it to happen.
+    """Listen, and serve each connection. Returns a Listener at once; connections are served while the loop runs.
 
-    `handler` is a Socket subclass, or a `functools.partial` of one with further arguments for it (callback style: an
-    instance for each connection, watched for reading), or a function (sequential style: called with a `socket_class`,
-    which may be a partial too, in a task of its own; when it returns, the connection is finished, unless it has called
-    `watch_read(True)`). `address` is (host, port), a path, or a listening socket;
-    port 0 picks one, see `listener.address`. Raises OSError if the address cannot be had.
+    `handler` is a subclass of Socket, or a `functools.partial` of one with further arguments (callback style: an
+    instance for each connection, with reading watched), or a function (sequential style: called with a `socket_class`,
+    which may be a partial too, in a task of its own; when it returns, the connection is ended by `finish()`, unless it
+    has called `watch_read(True)`). `address` is (host, port), a path, or a listening socket; port 0 picks a free one,
+    see `listener.address`. `backlog` is the length of the kernel's accept queue, `max_connections` the connection
+    limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY. Raises OSError, naming the address, if bind(2) or listen(2)
+    fails; TypeError or ValueError for arguments that make no sense.
     """
     check_socket_class("serve", socket_class, StreamSocket)
     connected: Callable[[Any, Any], object]
@@ -121,11 +122,12 @@ def serve_requests(
     nodelay: bool = True,
     loop: Loop | None = None,
 ) -> Listener:
-    """Listen, and serve each request, on connections that are idle most of the time: each is then a callback object.
+    """Listen, and serve requests on connections that are idle most of the time (keep-alive). Returns a Listener.
 
-    It does not block. `handler(sock)` runs in a borrowed greenlet each time an idle connection has input, serves one or
-    more requests and returns. State between requests lives in slots of `socket_class`, which may override `event_read`
-    to act in callback style for a while and call `super().event_read()` to start the handler.
+    An idle connection is a callback object. `handler(sock)` runs in a borrowed greenlet when an idle connection has
+    input, serves one or more requests and returns. State between requests lives in slots of `socket_class`, which may
+    override `event_read` to act in callback style for a while, and call `super().event_read()` to start the handler.
+    Other arguments, and what it raises, as for `serve`.
     """
     check_socket_class("serve_requests", socket_class, Socket)
     if not callable(handler) or isinstance(innermost(handler), type):

@@ -1,7 +1,7 @@
-"""Socket, the one class of both styles: how a connection of `serve_requests` comes to its handler.
+"""Socket, the one class of both styles: a request on a connection of `serve_requests` starts its handler.
 
-Rules: an idle connection is in callback style, and input starts its handler in a borrowed greenlet; the end of an idle
-connection starts nobody. What does not belong here: what the handler's task does (that is handler_task), and bytes.
+Rules: an idle connection is in callback style; input starts the handler in a borrowed greenlet; EOF of an idle
+connection starts none. What does not belong here: the handler's task (handler_task), and bytes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.subclassing import check_identity, check_subclass
 from dangagreen.streams.writing import StreamSocket
 
-_FIRST = 16384  # bytes that are received before the handler is started
+_FIRST = 16384  # bytes to receive, at most, before the handler is started
 
 
 class Socket(StreamSocket):
-    """The one socket class: callback style, sequential style, and the passage between them. Subclass it."""
+    """A connection, in callback style (`event_read`, `read`, `write`) and sequential style (`read_line`, `write_all`).
+
+    Subclass it for callback style, with `__slots__` for attributes of your own. Both styles share one object and one
+    buffer: a connection may change between them at any time, and no byte is lost.
+    """
 
     __slots__ = ()
 
@@ -29,12 +33,14 @@ class Socket(StreamSocket):
         check_subclass(cls, Socket)
 
     def event_read(self) -> object:
-        """Called when there is input, while reading is watched. On a server made by `serve_requests` it starts the
-        handler; elsewhere a subclass that watches reading must override it."""
+        """Called when there is input or EOF, while reading is watched and no task is parked in a read.
+
+        On a connection of `serve_requests` it starts the handler; elsewhere it raises NotImplementedError: override it.
+        """
         handler = getattr(self._listener, "handler", None)
         if handler is None:
             return super().event_read()
-        if self._at_work and self._at_work & 1:  # its end watches again
+        if self._at_work and self._at_work & 1:  # a handler is running; at its end reading is watched again
             self._watch_read = False
             return None
         if not self._buffer:
@@ -50,21 +56,21 @@ class Socket(StreamSocket):
         self._at_work += 1
         if type(self).event_read is Socket.event_read:
             RequestTask(self, handler).start()
-        else:  # not within it: what it undoes at its end, a current span perhaps, would be undone amid the request
+        else:  # after the override has returned: a context variable that it resets, such as a span, is the request's
             self.loop.runnable.append(RequestTask(self, handler, copy_context()).start)
         return None
 
     def _has_no_request(self) -> None:
-        """At the end of the stream the connection ends, and nobody is started for that.
+        """EOF without a request: the connection ends, and no handler is started.
 
-        A reset, or a hang-up, is told to its hook first, as in callback style.
+        After a reset or a hang-up, `event_err` or `event_hup` is called first, as in callback style.
         """
-        if self._eof and not self.closed and not self._finishing:  # or the event_read of a subclass has ended it
+        if self._eof and not self.closed and not self._finishing:  # not ended by the event_read of a subclass
             self._on_eof()
             self._end_idle()
 
     def _end_idle(self) -> None:
-        """Finish in this turn still, when the hooks have been called."""
+        """Finish later in this turn, after the hooks."""
         self.loop.ready.append(partial(self.loop.call, self, self._finish_idle))
 
     def _finish_idle(self) -> None:
@@ -77,7 +83,7 @@ class Socket(StreamSocket):
 
 
 def check_socket_class(call: str, maker: Any, base: type) -> None:
-    """Raise TypeError for what makes no connections: neither a subclass of `base` nor a `functools.partial` of one."""
+    """Raise TypeError unless `maker` is a subclass of `base`, or a `functools.partial` of one."""
     made = innermost(maker)
     if isinstance(made, type) and issubclass(made, base):
         if abstract := getattr(made, "__abstractmethods__", None):
@@ -85,7 +91,7 @@ def check_socket_class(call: str, maker: Any, base: type) -> None:
                 f"{call} cannot make objects of the abstract {made!r}: it lacks {', '.join(sorted(abstract))}"
             )
         check_identity(made)  # a decorator may have given it an __eq__ since it was made
-        adopt_settings(made, fixed=True)  # and anybody settings
+        adopt_settings(made, fixed=True)  # settings may have been assigned to the class
     else:
         raise TypeError(
             f"{call} needs a subclass of {base.__name__}, or a functools.partial of one, not {checks.shown(maker)}"
@@ -93,7 +99,7 @@ def check_socket_class(call: str, maker: Any, base: type) -> None:
 
 
 def innermost(function: Any) -> Any:
-    """What is called in the end by a `functools.partial`; anything else itself."""
+    """The function of a `functools.partial`, also of a nested one; anything else itself."""
     while isinstance(function, partial):
         function = function.func
     return function
