@@ -32,7 +32,7 @@ REASONS = {  # of those ends that come from inside: how their reasons begin, and
     "the peer was idle": "a timeout",
     "the peer took no more": "a timeout",
     "the peer did not end": "a timeout",
-    "the time of the drain": "a drain",
+    "the grace of the drain": "a drain",
     "the peer sent more than": "a limit",
     "the peer reads too slowly": "a limit",
 }
