@@ -105,6 +105,14 @@ class Listener(Acceptor):
         else:
             self._stops += 1
 
+    def _tell(self, on_stop: Callable[[], object] | None, on_failure: Callable[[], object] | None) -> None:
+        """A `serve_forever` has it now, or with None no more: what to call on `stop()`, also for each that came before,
+        and when it can accept no more."""
+        self._on_stop, self._on_failure = on_stop, on_failure
+        if on_stop is not None:
+            self.loop.ready.extend([on_stop] * self._stops)
+            self._stops = 0
+
     def _on_close(self) -> None:
         super()._on_close()
         if isinstance(self.close_reason, BaseException) and self._on_failure is not None:

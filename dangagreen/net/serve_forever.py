@@ -74,37 +74,37 @@ class _Forever:
         "_before": "Signal to the handler that was installed before.",
         "_listeners": "Its listeners.",
         "_looks": "Calls of the handler by which it watches code that runs on after Ctrl-C.",
-        "_pending": "Whether a signal has come that the loop has not acted upon.",
         "_piece": "The frame of the program's code that was running when Ctrl-C came, or None.",
-        "_task": "The task that waits.",
+        "_signal_pending": "Whether a signal has come that the loop has not acted upon.",
+        "_waiter": "The task that waits.",
     }
 
     def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
-        self._task = task
+        self._waiter = task
         self._listeners = listeners
         self._asked = 0
-        self._pending = False
+        self._signal_pending = False
         self._looks = Looks()
         self._piece: FrameType | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def ask(self) -> None:
         """A signal, or a call of `stop()`: the first wakes the task, later ones end the grace. On the hub only."""
-        self._pending = self._looks.wanted = False
+        self._signal_pending = self._looks.wanted = False
         self._looks.trace_no_more()
         self._piece = None
         self._asked += 1
         if self._asked == 1:
-            if self._task.wait is _FOREVER:  # it may have been cancelled, and wait for something else
-                wake(self._task)
+            if self._waiter.wait is _FOREVER:  # it may have been cancelled, and wait for something else
+                wake(self._waiter)
         else:
             for listener in self._listeners:
                 listener._begin_drain(0)
 
     def listener_failed(self) -> None:
         """A listener can accept no more: wake the task. Unlike a signal it never ends the grace. On the hub only."""
-        if self._task.wait is _FOREVER:
-            wake(self._task)
+        if self._waiter.wait is _FOREVER:
+            wake(self._waiter)
 
     def end(self) -> None:
         """The loop was stopped, perhaps in each turn: counts as one call of `stop()`. On the hub only."""
@@ -114,17 +114,17 @@ class _Forever:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._looks.own:
             self._looks.own = False
-            going_on = self._pending and piece_at_work(frame) is self._piece
+            going_on = self._signal_pending and piece_at_work(frame) is self._piece
             if not (going_on and may_strike(frame)):
-                self._looks.wanted = self._pending
+                self._looks.wanted = self._signal_pending
                 if going_on:
                     self._looks.trace(callers(frame), self._on_line)
                 return
-        if self._pending or self._asked >= 2:
+        if self._signal_pending or self._asked >= 2:
             self._piece = None
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self._pending = True
-        self._task.loop.call_soon_threadsafe(self.ask)
+        self._signal_pending = True
+        self._waiter.loop.call_soon_threadsafe(self.ask)
         self._piece = piece_at_work(frame)
         if number == signal.SIGINT and self._piece is not None:
             self._looks.begin(_HANGS)
@@ -132,7 +132,7 @@ class _Forever:
     def _on_line(self, _frame: FrameType) -> None:
         """Called at the next line of the program's code that runs on: raise KeyboardInterrupt there."""
         self._looks.trace_no_more()
-        if self._pending:
+        if self._signal_pending:
             raise KeyboardInterrupt
 
     def __enter__(self) -> _Forever:
@@ -144,11 +144,8 @@ class _Forever:
         ):
             raise RuntimeError("another serve_forever has these listeners, or the signals: give all of them to one")
         for listener in self._listeners:
-            listener._on_stop = self.ask
-            listener._on_failure = self.listener_failed
-            self._task.loop.ready.extend([self.ask] * listener._stops)
-            listener._stops = 0
-        scheduler(self._task.loop).forevers.append(self)
+            listener._tell(self.ask, self.listener_failed)
+        scheduler(self._waiter.loop).forevers.append(self)
         for number, before in heard.items():
             if before is not None and before is not signal.SIG_IGN:  # ignored by the parent's wish, as under nohup
                 self._before[number] = before
@@ -156,13 +153,13 @@ class _Forever:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._pending = False
+        self._signal_pending = False
         self._piece = None
         self._looks.end()
         self._looks.trace_no_more()
-        scheduler(self._task.loop).forevers.remove(self)
+        scheduler(self._waiter.loop).forevers.remove(self)
         for listener in self._listeners:
-            listener._on_stop = listener._on_failure = None
+            listener._tell(None, None)
         for number, before in self._before.items():
             owner = getattr(before, "__self__", None)
             if isinstance(owner, Interrupts) and not owner.installed:  # its run has ended meanwhile
