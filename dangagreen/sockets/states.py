@@ -128,9 +128,12 @@ CAUSES: Final = {
     "shutdown: no memory": "it will be sent in 20 ms",
     "shutdown: an error": "it fails otherwise",
     "the poller refuses": "what is to be waited for cannot be watched",
-    "a timeout": "idle_timeout, lifetime or linger_seconds is over",
-    "a limit": "max_unsent or linger_bytes is passed",
-    "a drain": "the time of a graceful shutdown is up",
+    "idle_timeout": "is over",
+    "lifetime": "is over",
+    "linger_seconds": "are over",
+    "linger_bytes": "have come late, and more",
+    "max_unsent": "is passed; in a lingering close, where on_high_water has begun it",
+    "a drain": "its time is up, or that of the peers that it has told the end",
     "it closes": "the object does, for whatever cause",
     "the turn ends": "where OS sockets are closed",
 }
@@ -138,12 +141,13 @@ TRANSITIONS: Final[dict[str, dict[tuple[str, str], tuple[str, ...]]]] = {
     "life": {
         ("open", "finishing"): ("finish()",),
         ("open", "closed"): (
-            *("close()", "finish()", "the end of a block", "event_hup", "event_err", "it raised", "a timeout"),
-            *("a limit", "a drain", "the poller refuses", "send: an error", "shutdown: an error"),
+            *("close()", "finish()", "the end of a block", "event_hup", "event_err", "it raised", "a drain"),
+            *("idle_timeout", "lifetime", "max_unsent", "the poller refuses", "send: an error", "shutdown: an error"),
         ),
         ("finishing", "closed"): (
-            *("recv: the end", "recv: an error", "send: an error", "shutdown: an error", "a timeout", "a limit"),
-            *("a drain", "the queue has left", "close()", "it raised", "the poller refuses"),
+            *("recv: the end", "recv: an error", "send: an error", "shutdown: an error", "the queue has left"),
+            *("linger_seconds", "linger_bytes", "lifetime", "max_unsent", "a drain", "the poller refuses"),
+            *("close()", "it raised"),
         ),
         ("open", "stolen"): ("steal_socket()",),
         ("finishing", "stolen"): ("steal_socket()",),
@@ -188,5 +192,7 @@ RULES: Final = [
     "not s.closed or (s._reader is None and s._drain_waiters is None)",
     "not (s.closed or s._finishing) or not (s._watch_read or s._watch_write or s._reader or s._buffer)",
     "s.closed or not s._hangup_state & BY_PEER",
+    "s.close_reason != 'the peer hung up' or s._hangup_state & BY_PEER",
+    "s._write_error is None or s._write_error.errno not in CUT_OFF or s._eof or s._read_error is not None",
     "s._eof == EOF_TOLD or not s._hangup_state & HUP_TOLD_AT_END",
 ]

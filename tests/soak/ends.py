@@ -27,14 +27,14 @@ from tests.soak.refusing import OsSocket, Poller
 from tests.soak.steps import PARKING, PLOTS, STEPS, WEIGHTS, Oops, Steps
 
 MOST_FOUND = 20
-REASONS = {  # of those ends that come from inside: how their reasons begin, and the cause that is meant
-    "its lifetime": "a timeout",
-    "the peer was idle": "a timeout",
-    "the peer took no more": "a timeout",
-    "the peer did not end": "a timeout",
+REASONS = {  # of those ends that come from inside: part of what they say, and the cause that is meant
+    "its lifetime of": "lifetime",
+    "the peer was idle for": "idle_timeout",
+    " s after finish()": "linger_seconds",
+    "bytes after finish()": "linger_bytes",
+    "the peer reads too slowly": "max_unsent",
     "the grace of the drain": "a drain",
-    "the peer sent more than": "a limit",
-    "the peer reads too slowly": "a limit",
+    "the peer did not end its side!": "a drain",
 }
 
 
@@ -78,8 +78,8 @@ class Observed(d.Socket):
             self.program.observer.look("finished")
 
     def close(self, reason: object = None) -> None:
-        words = str(reason)
-        causes = [cause for start, cause in REASONS.items() if start in words]
+        words = f"{reason}!"
+        causes = [cause for part, cause in REASONS.items() if part in words]
         if isinstance(reason, BaseException) and not isinstance(reason, OSError):
             causes.append("it raised")
         before = self.program.observer.before

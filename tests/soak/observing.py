@@ -14,6 +14,7 @@ from itertools import product
 from types import CodeType
 from typing import Any
 
+from dangagreen.errors import CUT_OFF
 from dangagreen.loop.handlers import UNREGISTERED
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets import sock, states
@@ -104,7 +105,7 @@ def is_legal(life: str, read: str, write: str) -> bool:
     return any(life in row.life and read in row.read and write in row.write for row in states.LEGAL)
 
 
-NAMES = {**vars(states), "_Stolen": sock._Stolen, "UNREGISTERED": UNREGISTERED, "WRITE": WRITE}
+NAMES = {**vars(states), "CUT_OFF": CUT_OFF, "_Stolen": sock._Stolen, "UNREGISTERED": UNREGISTERED, "WRITE": WRITE}
 CODE = {
     **{machine: code_of(rows, (state.where for state in rows.values())) for machine, rows in states.MACHINES.items()},
     "rules": code_of(states.RULES, states.RULES),

@@ -40,6 +40,7 @@ class Steps:
     tasks: list[d.Task[None]]
     leaving: list[Any]  # tasks at the end of their blocks
     depth: int  # of hooks within hooks
+    planned: Callable[[Any], None] | None = None  # for the next hook
 
     def call(self, name: str, *args: Any) -> Any:
         """Call a method of the socket, in whatever place."""
@@ -65,7 +66,10 @@ class Steps:
         self.depth += 1
         try:
             with self.observer.during(name):
-                if self.depth < 4 and self.random.random() < 0.15:
+                if self.planned is not None:
+                    (act, self.planned) = self.planned, None
+                    act(self)
+                elif self.depth < 4 and self.random.random() < 0.15:
                     self.in_place()
                 if self.random.random() < 0.03:
                     raise Oops(name)
@@ -224,10 +228,28 @@ class Steps:
 
     def nobody_watches_the_end(self) -> None:
         self.call("watch_read", False)
-        self.call("watch_write", True)
         self.refuse_one("add")
         self.refuse_one("modify")
         self.finish()
+
+    def exceed_in_an_end(self) -> None:
+        self.planned = Steps.finish  # in on_high_water
+        self.call("write_soon", bytes(20_000))
+
+    def end_a_short_life(self) -> None:
+        self.do("lifetime", lambda: setattr(self.sock, "lifetime", 0.5))
+        self.finish()
+
+    def lift_limits_at_the_last_look(self) -> None:
+        """In on_low_water, when a timeout finds that the kernel has memory again."""
+        self.do("idle_timeout", lambda: setattr(self.sock, "idle_timeout", 0.5))
+        self.refuse_one("send", "ENOBUFS")
+        self.call("write", bytes(4000))
+        self.planned = Steps.lift_limits
+        self.time()
+
+    def lift_limits(self) -> None:
+        self.do("idle_timeout", lambda: setattr(self.sock, "idle_timeout", None))
 
     def recv_fails(self) -> None:
         self.refuse_one("recv", "ECONNRESET EIO")
@@ -302,6 +324,9 @@ PLOTS: list[list[Callable[[Steps], None]]] = [  # what chance would seldom find
     [Steps.recv_fails, Steps.read_soon, Steps.peer_sends, Steps.recv_fails, Steps.read],
     [Steps.shutdown_fails, Steps.write_eof, Steps.time, Steps.shutdown_fails, Steps.time],
     [Steps.peer_resets_before_the_end],
+    [Steps.exceed_in_an_end],
+    [Steps.lift_limits_at_the_last_look],
+    [Steps.end_a_short_life, Steps.time, Steps.time],
     [Steps.send_fails, Steps.write, Steps.steal_at_the_end],
     [Steps.read_soon, Steps.peer_stops, Steps.send_fails, Steps.write, Steps.steal],
     [Steps.nobody_watches_the_end],
