@@ -221,21 +221,29 @@ def test_clean_up_code_at_exit_can_do_what_it_could_before(order, used):
 
 def test_a_thread_wakes_the_loop_at_exit():
     out = program("""
-import atexit, os, signal, threading, time
+import atexit, threading
 import dangagreen as d
 
 loop = d.current_loop()
-stop = threading.Event()
+waits = threading.Event()
 
 def other():  # started before the end, since some versions of Python start none after it
-    stop.wait()
-    time.sleep(0.05)
+    waits.wait()
     loop.call_soon_threadsafe(result.set_result, "from a thread")
 
+class Poller:  # in front of the loop's own: tells when the loop is about to wait
+    def __getattr__(self, name):
+        return getattr(poller, name)
+
+    def wait(self, timeout):
+        if timeout is None or timeout > 0:
+            waits.set()
+        return poller.wait(timeout)
+
 def clean_up():
-    global result
+    global poller, result
     result = d.Future()
-    stop.set()
+    poller, loop.poller = loop.poller, Poller()
     print(result.wait(timeout=30))
 
 atexit.register(clean_up)
