@@ -199,8 +199,12 @@ def ready_loop():
         loop.reset()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_a_ticker_lives_beside(ready_loop, scenario):
+DEAR = {"writing.StreamSocket.__exit__", "serve_forever.serve_forever", "connecting.connect"}  # each makes sockets
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in DEAR)) for name in SCENARIOS])
+def test_a_ticker_lives_beside(ready_loop, name):
+    scenario = SCENARIOS[name]
     loop, keep = ready_loop
 
     def spin():

@@ -61,20 +61,21 @@ def pages():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1])
 
-for number in range(1000):
+count = int(sys.argv[2])
+for number in range(count):
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
     if number % 100 == 99:
         gc.collect()
-    if number == 299:
+    if number == count * 3 // 10 - 1:
         before = pages(), len(os.listdir("/proc/self/fd"))
 gc.collect()
 after = pages(), len(os.listdir("/proc/self/fd"))
-assert len(loops) == 1000, len(loops)
+assert len(loops) == count, len(loops)
 assert [loop() for loop in loops if loop() is not None] == []
 assert [worker() for worker in workers if worker() is not None] == []
-assert len(left) == (3000 if sys.argv[1] in ("without_run", "of_its_own") else 0), len(left)
+assert len(left) == (3 * count if sys.argv[1] in ("without_run", "of_its_own") else 0), len(left)
 assert after[1] <= before[1], (before, after)
 assert after[0] - before[0] < 256, (before, after)
 assert threading.enumerate() == [threading.main_thread()]
@@ -89,8 +90,9 @@ def program(source, *args):
 
 
 @pytest.mark.parametrize("what", ["with_run", "without_run", "served", "in_callbacks", "of_its_own"])
-def test_a_thousand_threads_leave_nothing(what):
-    program(THREADS, what)
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_hundreds_of_threads_leave_nothing(what, count):
+    program(THREADS, what, str(count))
 
 
 def test_a_loop_in_each_of_several_threads_keeps_little_memory():

@@ -665,6 +665,16 @@ def test_failures_beside_a_bare_one_are_its_cause(loop, call):
     assert call(work) == (3, [ValueError])
 
 
+def test_of_two_interrupts_the_first_leaves(loop, call):
+    def work():
+        with pytest.raises(SystemExit) as raised, d.TaskGroup() as group:
+            group.spawn(protected, 2, KeyboardInterrupt())
+            group.spawn(fail, SystemExit(3), 1)
+        return raised.value.code, loop.clock()
+
+    assert call(work) == (3, 1002)
+
+
 def test_an_interrupt_in_a_nested_group_leaves_both_bare(loop):
     log = []
 

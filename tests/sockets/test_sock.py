@@ -103,7 +103,7 @@ def test_a_connecting_socket_sends_what_was_written_meanwhile(real_loop, peers, 
     assert one.data == b"answer"
 
 
-def test_a_connection_that_is_refused_closes_with_that_as_the_reason(real_loop, peers, run_until):
+def test_a_connection_that_is_refused_closes_with_that_as_the_reason(real_loop, peers, wait_for):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     client = socket.socket()
@@ -113,7 +113,7 @@ def test_a_connection_that_is_refused_closes_with_that_as_the_reason(real_loop, 
     one = Reader(client)
     one.watch_write(True)
     one.write(b"hello") if one.loop.poller.__class__.__name__ == "SelectPoller" else None
-    run_until(lambda: one.closed, turns=100)
+    wait_for(lambda: one.closed)
     assert isinstance(one.close_reason, OSError)
     assert one.close_reason.errno == errno.ECONNREFUSED
 
