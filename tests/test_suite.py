@@ -31,7 +31,6 @@ PRIVATE = {  # how often a test file may use private names of the package: less 
     "net/test_connecting.py": 1,
     "net/test_draining.py": 7,
     "soak/ends.py": 1,
-    "soak/faults.py": 1,
     "soak/observing.py": 2,
     "sockets/test_addresses.py": 1,
     "sockets/test_danga.py": 1,

@@ -69,7 +69,8 @@ class ShuffledTimers(Timers):
         while heap and heap[0][0] == deadline:
             if (number := heappop(heap)[1]) in pending:
                 numbers.append(number)
-        slept_on = {task.subject for task in scheduler(self._loop).tasks if isinstance(task.subject, Timer)}
+        parked = (task for task in scheduler(self._loop).tasks if task.wait is not None)  # only these have a subject
+        slept_on = {task.subject for task in parked if isinstance(task.subject, Timer)}
         sleepers = [timer for number in numbers if (timer := pending[number]) in slept_on]
         self._random.shuffle(sleepers)
         for number in numbers:

@@ -144,6 +144,16 @@ def test_a_timeout_comes_before_what_happens_at_the_same_moment():
     assert set(orders(play)) == {"".join(usual)}
 
 
+def test_a_timer_that_is_due_beside_a_task_that_has_not_run_yet():
+    with virtual_loop(seed=1) as loop:
+        fired = []
+        loop.add_timer(0, lambda: fired.append(task.done))
+        task = d.spawn(d.sleep, 1)
+        d.sleep(0)
+        assert fired == [False]
+        task.join()
+
+
 def test_sleep_0_lets_everybody_else_run():
     def play(note):
         tasks = [d.spawn(note, "x") for _ in range(5)]
