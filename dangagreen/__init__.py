@@ -15,10 +15,11 @@ from dangagreen.errors import (
     ShutDown,
     TaskCancelledError,
 )
+from dangagreen.green.deadlines import current_deadline, move_on_after, timeout, timeout_at
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
-from dangagreen.green.scopes import CancelScope, current_deadline, move_on_after, shield, timeout, timeout_at
+from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
 from dangagreen.loop.loop import Loop, current_loop

@@ -13,7 +13,7 @@ from collections import deque
 import pytest
 
 import dangagreen as d
-from dangagreen.green.sched import wake
+from dangagreen.green.waiters import wake
 
 # -- code
 

@@ -1,10 +1,10 @@
 """Whose code a frame runs: the package's, the standard library's, or the program's."""
 
 import contextlib
+import os
 import sys
 
 import dangagreen as d
-from dangagreen import frames
 from dangagreen.frames import LOOPS, is_library, is_ours
 from tests.helpers import of_ours
 
@@ -30,7 +30,7 @@ def test_ours_is_what_lies_in_our_folder_whatever_it_calls_itself():
 
 
 def test_a_folder_that_begins_like_ours_is_not():
-    beside = compile("lambda call: call()", frames._FOLDER.rstrip("/") + "_tools/x.py", "eval")
+    beside = compile("lambda call: call()", os.path.dirname(d.__file__) + "_tools/x.py", "eval")
     assert [is_ours(frame) for frame in frames_of(eval(beside))] == [False]
 
 

@@ -23,7 +23,7 @@ SHAPE = [
         "sockets",
         "settings subclassing addresses states | descriptor write_queue busy lifetime endpoint danga sock listener",
     ),
-    ("green", "task_table | sched | parking | scopes | tasks | groups | run"),
+    ("green", "task_table | waiters | sched | parking | scopes | deadlines tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
     ("net", "handler_task | sock draining | serving | connecting serve_forever"),

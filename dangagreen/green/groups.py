@@ -12,8 +12,6 @@ import sys
 from _thread import get_ident
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import copy_context
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,9 +19,10 @@ from dangagreen import checks
 from dangagreen.errors import Cancelled
 from dangagreen.frames import CALLER
 from dangagreen.green.parking import checkpoint, park, require_waiter
-from dangagreen.green.sched import LoopReset, Waiter, WaitKind, wake
+from dangagreen.green.sched import LoopReset
 from dangagreen.green.scopes import CancelScope, shield
-from dangagreen.green.tasks import Params, Result, Task, check_function
+from dangagreen.green.tasks import Params, Result, Task, check_function, make_task
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.parks import parks
 
 _BARE = (KeyboardInterrupt, SystemExit, GeneratorExit, LoopReset)  # no failures: raised as they are, not in a group
@@ -74,13 +73,11 @@ class TaskGroup:
         loop = scope._task.loop
         if get_ident() != loop.thread:
             loop.check_thread("TaskGroup.spawn")
-        frame = sys._getframe(CALLER)
-        call = partial(function, *args, **kwargs) if args or kwargs else function
-        task = Task(loop, call, copy_context(), named, (frame.f_code, frame.f_lasti))
+        task = make_task(loop, function, args, kwargs, named, sys._getframe(CALLER))
         task.group = self
         self._tasks[task] = None
-        if scope._pending is not None:
-            task.cancelled = task.interrupt = Cancelled(scope._pending.reason)
+        if scope._cancel_seen is not None:
+            task.cancelled = task.interrupt = Cancelled(scope._cancel_seen.reason)
         elif self._limit is not None and len(self._tasks) - len(self._deferred) > self._limit:
             self._defer(task)
             return task

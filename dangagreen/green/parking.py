@@ -16,8 +16,9 @@ from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.frames import CALLER, LOOPS, is_ours
-from dangagreen.green.sched import Waiter, WaitKind, foreign, scheduler, top_level, wake
+from dangagreen.green.sched import foreign, scheduler, top_level
 from dangagreen.green.task_table import described
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN

@@ -9,14 +9,14 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable
-from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
 
 from dangagreen.errors import Cancelled
 from dangagreen.frames import CALLER
-from dangagreen.green.sched import end_forevers, scheduler, wake
-from dangagreen.green.tasks import Params, Result, Task, check_function
+from dangagreen.green.sched import scheduler
+from dangagreen.green.tasks import Params, Result, Task, check_function, make_task
+from dangagreen.green.waiters import end_forevers, wake
 from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.sigint import Interrupts
@@ -35,14 +35,13 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
     `stop()` or a post-loop callback, `serve_forever` shuts down gracefully as at SIGTERM; any other main gets Cancelled
     where it waits, and None is returned. Raises RuntimeError if the loop is running.
     """
-    check_function("run", main)
+    named = check_function("run", main)
     loop = current_loop()
     if loop.running:
         raise RuntimeError(
             "run() was called while this thread's loop is running: call the function itself, or spawn it"
         )
-    frame = sys._getframe(CALLER)
-    task = Task(loop, partial(main, *args, **kwargs), copy_context(), main, (frame.f_code, frame.f_lasti))
+    task = make_task(loop, main, args, kwargs, named, sys._getframe(CALLER))
     task.error_retrieved = True
     loop.runnable.append(task.start)
 

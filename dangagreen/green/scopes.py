@@ -3,7 +3,7 @@
 Rules: a task's scopes form a list, from the innermost out; a Cancelled belongs to the outermost cancelled scope that no
 shield hides, and only that one catches it. Cancellation is level-triggered: each wait in a cancelled scope raises
 again. A task has one deadline timer for all of its scopes: it stays when a scope ends, and when it fires it is set for
-the next deadline. What does not belong here: how a task is woken (sched), and groups of tasks.
+the next deadline. What does not belong here: how a task is woken (waiters), and groups of tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Self
 from dangagreen import checks
 from dangagreen.errors import Cancelled
 from dangagreen.green.parking import current_waiter, require_waiter
-from dangagreen.green.sched import TopLevel, Waiter, deliver_cancel, foreign
+from dangagreen.green.sched import foreign
+from dangagreen.green.waiters import TopLevel, Waiter, deliver_cancel
 from dangagreen.loop.loop import current_loop, here
 
 
@@ -32,10 +33,10 @@ class CancelScope:
     __slots__ = {
         "_deadline": "When it expires, in seconds of the loop's clock; None: never, or not yet known.",
         "_entered": "Whether its block was entered.",
-        "_error": "Its own cancellation: it was cancelled, or has expired; None otherwise.",
+        "_own_cancel": "Its own cancellation: it was cancelled, or has expired; None otherwise.",
         "_expired": "Whether its deadline has passed.",
         "_parent": "The scope around it in its task, once it was entered; None: it is the outermost.",
-        "_pending": "What a wait directly inside it raises: its own cancellation, or that of an outer scope; or None.",
+        "_cancel_seen": "What a wait directly inside it raises: its own or an outer cancellation; or None.",
         "_seconds": "Its time limit in seconds from its beginning; None: none, or a deadline was assigned.",
         "_task": "The task whose code it is, while it is open.",
         "cancelled_caught": "Whether its block was ended because it was cancelled, or has expired.",
@@ -47,15 +48,15 @@ class CancelScope:
 
     _parent: CancelScope | None
     _task: Waiter | None
-    _error: Cancelled | None
-    _pending: Cancelled | None
+    _own_cancel: Cancelled | None
+    _cancel_seen: Cancelled | None
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and type(seconds) is not int and (type(seconds) is not float or seconds != seconds):
             seconds = checks.seconds(f"the time of {self._what}", seconds)
         self._seconds = seconds
         self._deadline: float | None = None
-        self._task = self._error = self._pending = None
+        self._task = self._own_cancel = self._cancel_seen = None
         self._entered = self._expired = self.cancelled_caught = False
 
     # -- the block
@@ -85,7 +86,7 @@ class CancelScope:
         self._task = task
         self._parent = task.scope
         task.scope = self
-        if task.interrupt is not None or self._error is not None:
+        if task.interrupt is not None or self._own_cancel is not None:
             propagate_cancel(task, self)
         return self
 
@@ -118,11 +119,11 @@ class CancelScope:
             if task.done and isinstance(error, GeneratorExit):  # a generator freed with its task: no harm
                 return False
             raise RuntimeError(wrong)
-        if self._error is None or self._pending is not self._error or not isinstance(error, Cancelled):
+        if self._own_cancel is None or self._cancel_seen is not self._own_cancel or not isinstance(error, Cancelled):
             return False  # not cancelled; or an outer scope is as well, and catches it
         self.cancelled_caught = True
         if self._expired and self._raises:
-            raise TimeoutError(self._error.reason) from error
+            raise TimeoutError(self._own_cancel.reason) from error
         return True
 
     def _misplaced(self, task: Waiter) -> str | None:
@@ -174,8 +175,9 @@ class CancelScope:
             task.loop.check_thread("CancelScope.deadline")
         self._seconds = None
         self._deadline = deadline
-        if task is not None and deadline is not None and self._error is None and self._expire_or_arm(task, deadline):
-            propagate_cancel(task, self)
+        if task is not None and deadline is not None and self._own_cancel is None:
+            if self._expire_or_arm(task, deadline):
+                propagate_cancel(task, self)
 
     def reschedule(self, deadline: float | None) -> None:
         """Assign `deadline`."""
@@ -184,7 +186,7 @@ class CancelScope:
     @property
     def cancelled(self) -> bool:
         """Whether it was cancelled or has expired."""
-        return self._error is not None or self._is_late()
+        return self._own_cancel is not None or self._is_late()
 
     def cancel(self, reason: object = None) -> None:
         """Raise Cancelled at the wait that its task is in, and at each later one inside the block.
@@ -194,11 +196,11 @@ class CancelScope:
         task = self._task
         if task is not None:
             task.loop.check_thread("CancelScope.cancel")
-        if self._error is None:
+        if self._own_cancel is None:
             if self._is_late():
                 self._expire()
             else:
-                self._error = Cancelled(reason)
+                self._own_cancel = Cancelled(reason)
             if task is not None:
                 propagate_cancel(task, self)
 
@@ -210,6 +212,28 @@ class CancelScope:
         state = "expired" if self._expired else "cancelled" if self.cancelled else "open" if self._task else "not open"
         return f"<{self._what}({bound}), {state}>"
 
+    # -- for the scheduler: it and all around it
+
+    def _outwards(self) -> Iterator[CancelScope]:
+        scope: CancelScope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope._parent
+
+    def _has_deadlines(self) -> bool:
+        """Whether the deadline timer of its task is needed by one of them."""
+        return any(scope._deadline is not None for scope in self._outwards())
+
+    def _forget_deadlines(self) -> None:
+        """The loop has cancelled all timers."""
+        for scope in self._outwards():
+            scope._deadline = None
+
+    def _end_all(self, reset: Cancelled) -> None:
+        """The loop was reset: waits raise that inside shields as well."""
+        for scope in self._outwards():
+            scope._cancel_seen = reset
+
     # -- the clock
 
     def _is_late(self) -> bool:
@@ -218,11 +242,11 @@ class CancelScope:
 
     def _expire(self) -> None:
         """Cancel it because its deadline has passed, unless it is cancelled already."""
-        if self._error is not None:
+        if self._own_cancel is not None:
             return
         self._expired = True
         limit = f"the deadline {self._deadline}" if self._seconds is None else f"the limit of {self._seconds} s"
-        self._error = Cancelled(f"{limit} has passed")
+        self._own_cancel = Cancelled(f"{limit} has passed")
 
     def _expire_or_arm(self, task: Waiter, deadline: float) -> bool:
         """Expire it if its deadline has passed, otherwise set the deadline timer. Returns whether it has expired."""
@@ -231,42 +255,6 @@ class CancelScope:
             return True
         _arm(task, deadline)
         return False
-
-
-class timeout(CancelScope):  # noqa: N801  a block is written as a call, as those of contextlib are
-    """A block with a time limit in seconds: after that its wait is interrupted, and the block raises TimeoutError.
-
-    The time begins with the block. None is no limit. A block that ends without an interrupted wait raises nothing.
-    """
-
-    __slots__ = ()
-    _what = "timeout"
-    _raises = True
-
-
-class timeout_at(CancelScope):  # noqa: N801
-    """A block with a deadline, in seconds of the loop's clock: after that its wait is interrupted, like `timeout`."""
-
-    __slots__ = ()
-    _what = "timeout_at"
-    _raises = True
-
-    def __init__(self, deadline: float | None) -> None:
-        super().__init__(None)
-        self.deadline = deadline
-
-
-class move_on_after(CancelScope):  # noqa: N801
-    """A block with a time limit in seconds: after that its wait is interrupted, and the block ends without an error.
-
-    None is no limit. `cancelled_caught` says whether it was ended so.
-    """
-
-    __slots__ = ()
-    _what = "move_on_after"
-
-    def __init__(self, seconds: float | None = None) -> None:
-        super().__init__(seconds)
 
 
 class shield(CancelScope):  # noqa: N801
@@ -288,16 +276,6 @@ class shield(CancelScope):  # noqa: N801
         return self._leave(error)  # what it has hidden takes effect now
 
 
-def current_deadline() -> float | None:
-    """The earliest deadline that would interrupt a wait made here; None: there is none; -inf: cancelled already."""
-    task = current_waiter(current_loop())
-    if task is None:
-        return None
-    if _inherited_cancel(task, task.scope) is not None:
-        return -inf
-    return min((scope._deadline for scope in _around(task) if scope._deadline is not None), default=None)
-
-
 def propagate_cancel(task: Waiter, first: CancelScope | None = None) -> None:
     """Pass a cancellation on inwards: from the task's scope `first` (None: the outermost) to the tasks of groups."""
     told: list[tuple[Waiter, CancelScope | None]] = [(task, first)]
@@ -309,10 +287,10 @@ def propagate_cancel(task: Waiter, first: CancelScope | None = None) -> None:
             scope, outer = outer, outer._parent
             if scope is first:
                 break
-        pending = task.cancelled if outer is None else outer._pending
+        pending = task.cancelled if outer is None else outer._cancel_seen
         for scope in reversed(inwards):
-            before = scope._pending
-            pending = scope._pending = scope._error if pending is None or scope._shields else pending
+            before = scope._cancel_seen
+            pending = scope._cancel_seen = scope._own_cancel if pending is None or scope._shields else pending
             if before is None and pending is not None:
                 for child in scope._tasks:
                     if child.cancelled is None:
@@ -332,12 +310,7 @@ def close_scopes(task: Waiter) -> None:
         task.scope = None
 
 
-def _inherited_cancel(task: Waiter, scope: CancelScope | None) -> Cancelled | None:
-    """What interrupts a wait directly inside this scope of the task; with None, outside of all its scopes."""
-    return task.cancelled if scope is None else scope._pending
-
-
-def _around(task: Waiter) -> Iterator[CancelScope]:
+def around(task: Waiter) -> Iterator[CancelScope]:
     """The scopes that can cancel the task's wait, from the innermost out, through its groups, up to a shield."""
     scope: CancelScope | None = task.scope
     while True:
@@ -370,7 +343,7 @@ def _on_deadline(task: Waiter) -> None:
     following = inf
     scope: CancelScope | None = task.scope
     while scope is not None:
-        if scope._deadline is not None and scope._error is None:
+        if scope._deadline is not None and scope._own_cancel is None:
             if scope._deadline <= now:
                 scope._expire()
                 expired = scope

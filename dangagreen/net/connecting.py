@@ -16,8 +16,8 @@ from typing import Any, TypeVar, overload
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park_for
-from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.green.tasks import sleep
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.pollers import WRITE
 from dangagreen.net.sock import Socket, check_socket_class

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
+from dangagreen.green.sched import scheduler
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
 from dangagreen.net.handler_task import HandlerTask

@@ -13,7 +13,8 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, scheduler, wake
+from dangagreen.green.sched import scheduler
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import Interrupts, Looks, callers, may_strike, piece_at_work
 from dangagreen.net.draining import Listener

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 
 from dangagreen.errors import BusyError, connection
-from dangagreen.green.sched import Waiter, wake
+from dangagreen.green.waiters import Waiter, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sockets.states import EOF_MET

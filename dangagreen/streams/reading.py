@@ -16,7 +16,7 @@ from itertools import islice
 from dangagreen import checks
 from dangagreen.errors import ClosedError, IncompleteReadError, LimitError, peer_of
 from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.parks import parks

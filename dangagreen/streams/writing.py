@@ -14,7 +14,7 @@ from typing import Self
 
 from dangagreen.errors import ClosedError, LimitError
 from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.parks import parks
 from dangagreen.sockets.states import MUTE
 from dangagreen.sockets.write_queue import Buffer, as_bytes

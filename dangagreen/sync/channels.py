@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from dangagreen import checks
 from dangagreen.errors import Cancelled, ChannelEnd, ClosedChannelError, TaskCancelledError
 from dangagreen.green.parking import checkpoint, park_for
-from dangagreen.green.sched import Waiter, WaitKind
+from dangagreen.green.waiters import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
 from dangagreen.sync.handoff import Handoff, Item, Watchable, leave_getters, leave_putters

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint
-from dangagreen.green.sched import WaitKind, wake
+from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.parks import parks
 from dangagreen.sync.locks import Lock, Mutex, RLock, caller, owner_name
 from dangagreen.sync.wait_queue import WaitQueue

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from typing import Any, Generic, TypeVar
 
 from dangagreen.green.parking import park_for
-from dangagreen.green.sched import Waiter, WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, loop_or_current
 
 Item = TypeVar("Item")

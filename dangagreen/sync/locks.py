@@ -12,8 +12,9 @@ from types import TracebackType
 
 from dangagreen import checks
 from dangagreen.green.parking import check_present, checkpoint, current_waiter
-from dangagreen.green.sched import Waiter, WaitKind, top_level
+from dangagreen.green.sched import top_level
 from dangagreen.green.scopes import shield
+from dangagreen.green.waiters import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
 from dangagreen.sync.wait_queue import WaitQueue

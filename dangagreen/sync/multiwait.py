@@ -15,8 +15,8 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, wake
 from dangagreen.green.tasks import Result, Task
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.parks import parks

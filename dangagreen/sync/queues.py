@@ -18,7 +18,7 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.errors import ShutDown
 from dangagreen.green.parking import checkpoint, park
-from dangagreen.green.sched import Waiter, WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
 from dangagreen.sync.handoff import Handoff, Item, leave_getters, leave_putters

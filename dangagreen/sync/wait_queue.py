@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dangagreen.green.parking import park_for
-from dangagreen.green.sched import Waiter, WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import current_loop
 
 

@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 import dangagreen as d
-from dangagreen.green.sched import wake
+from dangagreen.green.waiters import wake
 from tests.helpers import fail, fails, in_group, nap, outcome, protected, stays
 
 # -- failures

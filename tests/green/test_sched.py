@@ -14,20 +14,11 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import here
-from dangagreen.testing import StalledError, virtual_loop, wire
+from dangagreen.testing import virtual_loop, wire
 from tests.helpers import Thing
 from tests.inside import run_tasks
 
 var = contextvars.ContextVar("var", default="unset")
-
-
-# -- spawn, join, result
-
-
-# -- sleep
-
-
-# -- cancel
 
 
 # -- contexts and recycled greenlets
@@ -156,70 +147,7 @@ def test_a_recycled_greenlet_keeps_nothing_of_its_last_task_alive(loop):
     assert [ref() for ref in kept] == [None] * 4
 
 
-# -- calls that wait, made in a callback
-
-
-# -- top-level code
-
-
-def test_top_level_code_sleeps_joins_and_reads_while_tasks_run(loop, pair):
-    sock, far = pair()
-    steps = []
-
-    def work():
-        for number in range(3):
-            d.sleep(1)
-            steps.append(number)
-        far.send(b"line\n")
-
-    task = d.spawn(work)
-    d.sleep(1.5)
-    assert steps == [0]
-    assert sock.read_line() == b"line\n"
-    task.join()
-    assert steps == [0, 1, 2]
-    assert not loop.running
-
-
-def test_top_level_code_after_a_failed_wait_can_wait_again(loop):
-    task = d.spawn(d.sleep, 5)
-    for _ in range(3):
-        with pytest.raises(TimeoutError):
-            task.join(1)
-    task.join()
-    assert loop.clock() == 1005
-
-
-def test_top_level_code_that_waits_for_nothing_is_told(loop, pair):
-    loop.poller.patience = 0
-    sock, _ = pair()
-    with pytest.raises(StalledError):
-        sock.read_line()
-    assert sock.as_string()
-    d.sleep(1)
-
-
-def test_top_level_read_can_be_repeated_after_an_exception_left_the_loop(loop, pair):
-    sock, far = pair()
-
-    def interrupt():
-        raise KeyboardInterrupt
-
-    loop.add_timer(1, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        sock.read_line()
-    far.send(b"still there\n")
-    assert sock.read_line() == b"still there\n"
-
-
-def test_the_loop_ends_and_top_level_calls_start_it_again(loop):
-    loop.call_soon(loop.stop)
-    loop.run()
-    d.sleep(1)
-    loop.call_soon(loop.stop)
-    loop.run()
-    d.sleep(1)
-    assert loop.clock() == 1002
+# -- one run of the loop and the next
 
 
 def test_a_task_parked_while_one_loop_run_ended_goes_on_in_the_next(loop):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dangagreen as d
-from dangagreen.green.sched import Waiter, wake
+from dangagreen.green.waiters import Waiter, wake
 from dangagreen.loop.loop import here
 from dangagreen.sync import channels, queues
 from dangagreen.testing import no_leaks, virtual_loop

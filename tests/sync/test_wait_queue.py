@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import dangagreen as d
-from dangagreen.green.sched import Waiter
+from dangagreen.green.waiters import Waiter
 from dangagreen.sync.wait_queue import WaitQueue
 from tests.helpers import in_callback, is_free
 from tests.inside import run_tasks, waiting_for

@@ -1,0 +1,278 @@
+"""Waiters, which are tasks and top-level code: what they wait for, and how they are woken.
+
+Rules: a waiter is woken once, and only while it is parked; only the loop resumes it, at its turn. Nothing here knows
+what a greenlet is: to switch is to call `resume`, `to_hub` or `throw`. What does not belong here: the way into a wait
+(parking), the hub and the greenlets that run tasks (sched).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from dangagreen.errors import Cancelled, CannotParkError
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.timers import Timer
+
+
+class WaitKind:
+    """One kind of wait: what tables and errors call it, and how its arrangement is undone."""
+
+    __slots__ = {
+        "due": "True: the task only yields, and is not woken before its turn, which checks for cancellation then.",
+        "name": "The call that waits.",
+        "undo": "A function of (subject, task) that takes back what was arranged to wake the task.",
+        "words": "A format of (name, subject) that describes a wait.",
+    }
+
+    def __init__(
+        self, name: str, undo: Callable[[Any, Waiter], object], words: str = "{0} of {1!r}", due: bool = False
+    ) -> None:
+        self.name = name
+        self.undo = undo
+        self.words = words
+        self.due = due
+
+
+class Waiter:
+    """What can be parked: a task, or top-level code. Base class of `Task`."""
+
+    __slots__ = {
+        "cancelled": "Its own cancellation, by `Task.cancel` or its group; or None.",
+        "context": "The context (contextvars) that it runs in.",
+        "deadline_timer": "A timer that fires at the earliest deadline of its scopes, or before; or None.",
+        "done": "Whether it has ended.",
+        "interrupt": "What each call that may park raises: by `cancelled` and its scopes; or by Ctrl-C; or None.",
+        "loop": "The loop that it runs on.",
+        "resume": "Switches to it. For the hub only.",
+        "scope": "Its innermost open scope, or None.",
+        "subject": "What it is parked for: the object; or the error that it is to raise, after `throw`.",
+        "to_hub": "Switches from it to the hub; returns true if it is to raise the error in `subject`.",
+        "unflushed_socket": "The socket that it wrote to last, whose queue is sent when it parks or ends; or None.",
+        "wait": "What it is parked for: the kind of wait. None while it runs, and once it was woken.",
+        "worker": "The greenlet that runs it; None before it starts and after it has ended.",
+    }
+
+    group: Any = None  # the TaskGroup that it belongs to
+    context: Context | None
+    resume: Callable[[], object]
+    to_hub: Callable[[], object]
+    subject: Any
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.wait: WaitKind | None = None
+        self.interrupt: BaseException | None = None
+        self.cancelled: Cancelled | None = None
+        self.scope: Any = None
+        self.deadline_timer: Timer | None = None
+        self.unflushed_socket: Any = None
+        self.worker: Any = None
+        self.done = False
+
+    @property
+    def name(self) -> str:
+        return "top-level code"
+
+    @property
+    def task(self) -> Waiter:
+        """Who reads, where it is parked in a read."""
+        return self
+
+    @property
+    def waits_for(self) -> str | None:
+        """What it is parked for, as text; None if it is not parked."""
+        if self.wait is None:
+            return None
+        return self.wait.words.format(self.wait.name, self.subject)
+
+    def start(self) -> None:
+        """Run it in a worker until it first parks. Called on the hub only."""
+        if self.interrupt is not None:
+            return self.end_unstarted(self.interrupt)
+        sched: Any = self.loop.green
+        idle = sched.idle
+        self.worker = worker = idle.pop() if idle else sched.new_worker()
+        worker.task = self
+        worker.gr_context = self.context
+        self.to_hub = sched.to_hub
+        self.resume = resume = worker.resume
+        resume()
+        return None
+
+    def throw(self, error: BaseException) -> None:
+        """Resume it with an error to raise. One that has not started is ended: it is cancelled."""
+        if self.worker is None:
+            self.start()
+        else:  # it raises the error itself, after the switch: so `__context__` is what it was handling
+            self.subject = error
+            self.worker.resume(True)
+
+    @property
+    def cancel_seen(self) -> Cancelled | None:
+        """What cancels a wait that it makes now, or None."""
+        seen: Cancelled | None = self.cancelled if self.scope is None else self.scope._cancel_seen
+        return seen
+
+    def update_interrupt(self) -> None:
+        """Set `interrupt` by its scopes and its own cancellation. A KeyboardInterrupt stays until it was raised."""
+        if self.interrupt is None or isinstance(self.interrupt, Cancelled):
+            self.interrupt = self.cancel_seen
+
+    def _on_task_end(self, task: Waiter) -> None:
+        """Called by a task that it joins or watches, at its end."""
+        if self.subject is task and self.wait is not None:  # `wake`, with nothing to undo: 3 percent of a spawn
+            self.wait = None
+            self.loop.runnable.append(self.resume)
+        else:
+            wake(self)
+
+    def run(self) -> None:
+        """Run it to its end. Called in its worker."""
+        raise NotImplementedError
+
+    def end(self, error: BaseException | None) -> None:
+        """Note that it has returned, or raised `error`."""
+        raise NotImplementedError
+
+    def end_unstarted(self, error: BaseException) -> None:
+        """Note that it was cancelled before it started."""
+        self.end(error)
+
+
+class Throw:
+    """A queued call that resumes a task with an error."""
+
+    __slots__ = {"error": "The error.", "task": "The task that is to raise it."}
+
+    def __init__(self, task: Waiter, error: BaseException) -> None:
+        self.task = task
+        self.error = error
+
+    def __call__(self) -> None:
+        self.task.throw(self.error)
+
+
+def wake(task: Waiter, error: BaseException | None = None) -> bool:
+    """Have the loop resume a parked task, with an error to raise if one is given. The first wake counts.
+
+    Returns False, and does nothing, if the task is not parked any more, or only yields.
+    """
+    wait = task.wait
+    if wait is None or wait.due:
+        return False
+    wait.undo(task.subject, task)
+    task.wait = None
+    task.loop.runnable.append(task.resume if error is None else Throw(task, error))
+    return True
+
+
+def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
+    """Have each wait of the task, from the one that it is in on, raise Cancelled with the reason of `pending`, if any.
+
+    A KeyboardInterrupt that is still to be raised, once, goes first.
+    """
+    if task.interrupt is None or isinstance(task.interrupt, Cancelled):
+        task.interrupt = pending
+    if pending is not None and task.wait is not None:
+        wake(task, Cancelled(pending.reason))
+
+
+class TopLevel(Waiter):
+    """Top-level code, outside any task, that makes a call which waits: the loop runs underneath it meanwhile."""
+
+    __slots__ = {
+        "_thrown": "Whether it was woken to raise the error in `subject`.",
+        "_woken": "Whether it was woken since the loop began to run underneath it.",
+        "turned": "When the loop last ran underneath it, by the loop's clock.",
+    }
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self.turned = loop.clock()
+        self.resume = self._resume
+        self.to_hub = self._run_loop
+
+    def _resume(self) -> None:
+        self._woken = True
+        self.wait = None  # a second wake before the end of the turn does nothing
+
+    def throw(self, error: BaseException) -> None:
+        self.subject, self._thrown = error, True
+        self._resume()
+
+    def _run_loop(self) -> bool:
+        self._woken = self._thrown = False
+        ready = self.loop.runnable
+        try:
+            while not self._woken:
+                self.loop.run(lambda: self._woken)
+                if not self._woken:
+                    end_forevers(self.loop)
+        except BaseException:  # Ctrl-C: a resumption may be queued already, and is dropped
+            kept = [call for call in ready if call != self.resume and not (type(call) is Throw and call.task is self)]
+            if len(kept) < len(ready):
+                ready.clear()
+                ready.extend(kept)
+            raise
+        return self._thrown
+
+
+def end_forevers(loop: Loop) -> bool:
+    """The loop was stopped: have each serve_forever drain, as at SIGTERM. False if there is none."""
+    sched: Any = loop.green
+    for forever in sched.forevers:
+        forever.end()
+    return bool(sched.forevers)
+
+
+class Collector(Waiter):
+    """Stands for the task, or top-level code, in which a garbage collection is in progress, until that is over.
+
+    What it calls, by a `__del__` or a weakref's callback, is refused where it would wait. It has a place of its own, as
+    it may strike in the middle of a wait of that task. So it costs nothing to who parks otherwise.
+    """
+
+    __slots__ = {
+        "_before": "The current task when the collection began.",
+        "_entered": "Whether it is the current task.",
+    }
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self.resume, self.to_hub = _do_nothing, self._refuse
+        self._entered = False
+
+    @property
+    def name(self) -> str:
+        return "the garbage collector"
+
+    def throw(self, error: BaseException) -> None:
+        """Nothing to do: a collector is never parked."""
+
+    def enter(self) -> None:
+        self._before, self.loop.current = self.loop.current, self
+        self._entered = True
+
+    def leave(self) -> None:
+        if self._entered:
+            self._entered = False
+            self.loop.current, self._before = self._before, None
+            if self.unflushed_socket is not None:
+                self.loop.to_flush.append(self.unflushed_socket)
+                self.unflushed_socket = None
+            if self.deadline_timer is not None:
+                self.deadline_timer.cancel()
+                self.deadline_timer = None
+
+    def _refuse(self) -> None:
+        assert self.wait is not None
+        raise CannotParkError(
+            f"{self.wait.name} would have to wait inside a garbage collection, in a __del__ or a weakref callback, and"
+            f" the collector would be off meanwhile. Do it in a task of its own: spawn(...)"
+        )
+
+
+def _do_nothing() -> None:
+    """The `resume` of a collector, which is never parked."""
