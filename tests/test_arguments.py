@@ -140,7 +140,7 @@ class World:
             "done": self.result.done,
             "sockets": [(s.closed, s.unsent, s.buffered) for s in (self.sock, self.full)],
             "listeners": [(one.closed, one.max_connections) for one in (self.listener, self.served)],
-            "scopes": [scope for task in (loop.green.top_level, self.task) if task for scope in task.scopes()],
+            "scopes": [task.scope for task in (loop.green.top_level, self.task) if task],
             "descriptors": len(os.listdir("/dev/fd")),
         }
 
@@ -302,8 +302,8 @@ FREE = set(
     Socket.finish Socket.have_epoll Socket.local_addr_string Socket.local_ip_string Socket.on_high_water
     Socket.on_incomplete_write Socket.on_low_water Socket.peer_addr_string Socket.peer_ip_string Socket.profiling_data
     Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read Socket.watch_write
-    Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.end_unstarted Task.result Task.run Task.scopes
-    Task.start Task.throw Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
+    Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.end_unstarted Task.result Task.run
+    Task.resume_with Task.start Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
     current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
     BrokenBarrierError Event Lock RLock Task

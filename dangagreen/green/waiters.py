@@ -1,8 +1,8 @@
 """Waiters, which are tasks and top-level code: what they wait for, and how they are woken.
 
 Rules: a waiter is woken once, and only while it is parked; only the loop resumes it, at its turn. Nothing here knows
-what a greenlet is: to switch is to call `resume`, `to_hub` or `throw`. What does not belong here: the way into a wait
-(parking), the hub and the greenlets that run tasks (sched).
+what a greenlet is: to switch is to call `resume`, `to_hub` or `resume_with`. What does not belong here: the way into a
+wait (parking), the hub and the greenlets that run tasks (sched).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Waiter:
         "loop": "The loop that it runs on.",
         "resume": "Switches to it. For the hub only.",
         "scope": "Its innermost open scope, or None.",
-        "subject": "What it is parked for: the object; or the error that it is to raise, after `throw`.",
+        "subject": "What it is parked for: the object; or the error that it is to raise, after `resume_with`.",
         "to_hub": "Switches from it to the hub; returns true if it is to raise the error in `subject`.",
         "unflushed_socket": "The socket that it wrote to last, whose queue is sent when it parks or ends; or None.",
         "wait": "What it is parked for: the kind of wait. None while it runs, and once it was woken.",
@@ -101,7 +101,7 @@ class Waiter:
         resume()
         return None
 
-    def throw(self, error: BaseException) -> None:
+    def resume_with(self, error: BaseException) -> None:
         """Resume it with an error to raise. One that has not started is ended: it is cancelled."""
         if self.worker is None:
             self.start()
@@ -151,7 +151,7 @@ class Throw:
         self.error = error
 
     def __call__(self) -> None:
-        self.task.throw(self.error)
+        self.task.resume_with(self.error)
 
 
 def wake(task: Waiter, error: BaseException | None = None) -> bool:
@@ -198,7 +198,7 @@ class TopLevel(Waiter):
         self._woken = True
         self.wait = None  # a second wake before the end of the turn does nothing
 
-    def throw(self, error: BaseException) -> None:
+    def resume_with(self, error: BaseException) -> None:
         self.subject, self._thrown = error, True
         self._resume()
 
@@ -248,7 +248,7 @@ class Collector(Waiter):
     def name(self) -> str:
         return "the garbage collector"
 
-    def throw(self, error: BaseException) -> None:
+    def resume_with(self, error: BaseException) -> None:
         """Nothing to do: a collector is never parked."""
 
     def enter(self) -> None:

@@ -243,7 +243,7 @@ class Bare(Waiter):
     def resume(self):
         pass
 
-    def throw(self, error):
+    def resume_with(self, error):
         pass
 
 
