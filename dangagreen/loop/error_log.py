@@ -1,8 +1,8 @@
-"""The default of `Loop.on_error`: what has failed goes to the logger "dangagreen", each kind so often and no more.
+"""The default of `Loop.on_error`: errors go to the logger "dangagreen", rate-limited by kind.
 
-Rules: a peer can make a program fail as often as it likes, but not fill its log. A kind is a type of exception and the
-place in the user's code that it came from; the first ten of a minute are told in full, with the traceback, the others
-counted, and the count is told. An `on_error` of the user's own gets every one. What does not belong here: what failed.
+Rules: a peer may cause any number of errors, and must not fill the log. A kind is a type of exception and the place in
+the user's code where it was raised; the first ten in a minute are logged with their traceback, the others are counted,
+and the count is logged. An `on_error` of the user's own gets every error. What does not belong here: what failed.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ from types import TracebackType
 from dangagreen.errors import ErrorContext
 from dangagreen.frames import is_ours
 
-MOST = 10  # of a kind that are told in full,
-SECONDS = 60.0  # in so many seconds since the first of them
-KINDS = 256  # that are kept count of at a time
+MOST = 10  # errors of a kind that are logged in full
+SECONDS = 60.0  # within so many seconds since the first of them
+KINDS = 256  # kinds that are counted at a time
 
 log = logging.getLogger("dangagreen")
 
 
 class InOneLine(ErrorContext):
-    """Something that happens to any server, and is nobody's mistake: it is told without a traceback."""
+    """An error that happens to any server and is no mistake, such as a slow peer: logged in one line at WARNING."""
 
     __slots__ = ()
 
 
 class ErrorLog:
-    """The log of one loop, whose clock it goes by."""
+    """The error log of one loop."""
 
-    __slots__ = ("_clock", "_kinds")
+    __slots__ = {
+        "_clock": "The loop's clock.",
+        "_kinds": "Kind to [when its minute began, how many there were since], in the order of beginning.",
+    }
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._kinds: dict[tuple[str, str], list[float]] = {}  # [when its minute began, how many there were], in order
+        self._kinds: dict[tuple[str, str], list[float]] = {}
 
     def __call__(self, context: ErrorContext) -> None:
-        """Log the message and the traceback; or only count it."""
+        """Log the error with its traceback, or only count it."""
         now = self._clock()
         self._forget_old(now)
         kind = type(context.exception).__name__, _place(context.exception)
@@ -49,7 +52,7 @@ class ErrorLog:
             log.warning("%s at %s: more of these are only counted for %s s", *kind, SECONDS)
 
     def tell_left_out(self) -> None:
-        """At the end: how many of each kind there were beside those that were told."""
+        """Log how many errors of each kind were only counted. Called at the end."""
         while self._kinds:
             self._forget_first()
 
@@ -68,7 +71,7 @@ class ErrorLog:
 
 
 def log_error(context: ErrorContext) -> None:
-    """The message and the traceback, to the logger "dangagreen"."""
+    """Log one error, with its traceback, to the logger "dangagreen"."""
     error = context.exception
     if isinstance(context, InOneLine):
         log.warning("%s", context.message)
@@ -77,7 +80,7 @@ def log_error(context: ErrorContext) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """ "file:line" of the innermost frame that is not the library's; of the innermost one, if there is no other."""
+    """ "file:line" of the innermost frame that is not of this package; of the innermost one, if all are."""
     place, step = "an unknown place", error.__traceback__
     ours = True
     while step is not None:

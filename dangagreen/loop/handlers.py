@@ -1,7 +1,7 @@
-"""What the loop knows of the things it serves, and the simplest of them: an fd without an object.
+"""Handler, the base class of everything that has an fd in a loop; and FdHandler, for an fd without an object.
 
-Rules: the loop needs of a handler what `Handler` has, and nothing else; each of its slots is written by one layer of
-sockets, which is named there. What does not belong here: sockets.
+Rules: the loop uses of a handler what `Handler` has, and nothing else; each of its slots is written by one layer of the
+socket classes, which is named there. What does not belong here: sockets.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from typing import Any, Protocol
 from dangagreen import checks
 from dangagreen.loop.pollers import READ, WRITE, Poller
 
-UNREGISTERED = 32  # "the poller does not know this fd": a bit of its own, so that a test for READ or WRITE is false
-PAUSED = UNREGISTERED | READ | WRITE  # nor is it to be told for a while: what is asked for counts as told
+UNREGISTERED = 32  # the poller does not know the fd: a bit of its own, so that a test for READ or WRITE is false
+PAUSED = UNREGISTERED | READ | WRITE  # nor is it to be registered for a while: all interest counts as registered
 
 
 class Reader(Protocol):
-    """Who is parked in a read of a handler: the waiter itself, or what stands in its place."""
+    """The waiter that is parked in a read of a handler, or what stands for it."""
 
     @property
-    def resume(self) -> Callable[[], object]: ...  # for the loop: there is input, or an end
+    def resume(self) -> Callable[[], object]: ...  # called by the loop when there is input or EOF
     @property
-    def task(self) -> Any: ...  # the waiter, for those who wake it by other ways
+    def task(self) -> Any: ...  # the waiter, to be woken for other reasons
 
 
 class TaskLayer(Protocol):
-    """What the loop tells the greenlet layer, which attaches itself as `Loop.green`."""
+    """The greenlet layer, as the loop calls it; it attaches itself as `Loop.green`."""
 
-    no_parking: object  # the block of that name that is open, or None
+    no_parking: object  # the no_parking() block that is open, or None
 
-    def adopt(self) -> None: ...  # the greenlet that calls this runs the loop from now on
-    def reset(self) -> None: ...  # every task ends now
-    def collection(self, begins: bool) -> None: ...  # nobody may park in a garbage collection, which begins or is over
-    def has_waiters(self) -> bool: ...  # is there a task, or top-level code that waits?
-    def idle_deadline_timers(self) -> int: ...  # how many timers of its own will find nothing to do
-    def table(self, most: int | None = None) -> str: ...  # the tasks, so many at most, and what they wait for
+    def adopt(self) -> None: ...  # the calling greenlet runs the loop from now on
+    def reset(self) -> None: ...  # ends every task
+    def collection(self, begins: bool) -> None: ...  # a garbage collection begins or is over: nothing may park in it
+    def has_waiters(self) -> bool: ...  # whether there is a task, or top-level code that waits
+    def idle_deadline_timers(self) -> int: ...  # how many of its timers will have nothing to do
+    def table(self, most: int | None = None) -> str: ...  # the table of at most so many tasks
 
 
 class Registrar(Protocol):
-    """What a handler needs of the loop to come and to go."""
+    """The loop, as a handler needs it to register and unregister."""
 
     poller: Poller
 
@@ -50,17 +50,20 @@ class Registrar(Protocol):
 
 
 class Handler:
-    """An object that owns a file descriptor. A turn reads its slots, and calls its methods; a subclass sets all of the
-    slots before it registers itself with the loop, and overrides what the loop may come to call of it."""
+    """An object that owns a file descriptor: base class of sockets and listeners.
+
+    A turn reads its slots and calls its methods. A subclass sets all slots before it registers itself with the loop,
+    and overrides the methods that the loop may call.
+    """
 
     __slots__ = {
-        **dict.fromkeys(("__weakref__",)),
-        "_context": "The context that its callbacks run in.",
-        "_queue": "What is to be sent, a list or a deque; None where there is nothing. Of the write queue.",
-        "_reader": "Who is parked in a read of it, or None. Of reading in sequential style.",
-        "_registered_mask": "What the poller watches it for; UNREGISTERED, PAUSED.",
-        "_timer": "What limits how long it may wait, or None. Of timeouts.",
-        "_watch_read": "Whether `event_read` is to be called when there is input.",
+        "__weakref__": "Weak references to it work.",
+        "_context": "The context (contextvars) that its callbacks run in.",
+        "_queue": "The write queue, a list or a deque; None if it is empty. Written by the write queue's layer.",
+        "_reader": "The waiter that is parked in a read of it, or None. Written by reading in sequential style.",
+        "_registered_mask": "The bits that the poller watches it for; or UNREGISTERED, or PAUSED.",
+        "_timer": "The timer of its idle timeout, lifetime or lingering; or None. Written by the timeouts' layer.",
+        "_watch_read": "Whether `event_read` is called when there is input.",
         "closed": "Whether `close` was called, here or by the library.",
         "fd": "The number of the OS socket's file descriptor.",
         "loop": "The loop that it belongs to.",
@@ -77,50 +80,50 @@ class Handler:
     loop: Any
 
     def event_read(self) -> object:
-        """Called when there is something to read, while reading is watched. A subclass that watches must override."""
+        """Called when there is input or EOF, while reading is watched. Raises NotImplementedError: override it."""
         raise NotImplementedError(f"{type(self).__name__} must override event_read")
 
     def close(self, reason: object = None) -> None:
-        """Leave the loop, and have the OS socket closed."""
+        """Leave the loop; the OS socket is closed at the end of the turn."""
         raise NotImplementedError
 
     def _events(self, mask: int) -> None:
-        """Whatever is not the plain "readable, and somebody reads"."""
+        """Handle events other than a plain READ for a parked reader, or for `event_read`."""
         raise NotImplementedError
 
     def _interest(self) -> int:
-        """The bits that it waits for."""
+        """The bits that the poller is to watch it for."""
         raise NotImplementedError
 
     def _update_registration(self) -> None:
-        """Make what the kernel watches what it should be."""
+        """Register `_interest()` with the poller, if something else is registered."""
         raise NotImplementedError
 
     def _pushed_back(self, just_now: bool) -> bool:
-        """Deliver what was pushed back. Is there more?"""
+        """Deliver input that no event announces. Returns whether there is more for the next turn."""
         raise NotImplementedError
 
     def _flush(self) -> None:
-        """Send what is queued."""
+        """Send the write queue."""
         raise NotImplementedError
 
     def _was_at_work(self) -> None:
-        """`event_read` has returned, where the time that it waits is limited."""
+        """Called after `event_read` if there is an idle timeout: its own work does not count."""
         raise NotImplementedError
 
     def _abandon(self, reason: object) -> None:
-        """`close`, without what a subclass makes of it."""
+        """`close`, without an override of a subclass."""
         raise NotImplementedError
 
     def _close_fd(self) -> None:
-        """It was closed, and the turn is over."""
+        """Close the OS socket, at the end of the turn in which the handler was closed."""
         raise NotImplementedError
 
 
 class FdHandler(Handler):
-    """An fd without an object: one of `other_fds`, whose `callback` is called with the event bits."""
+    """An fd without an object, one of `other_fds`."""
 
-    __slots__ = ("callback",)
+    __slots__ = {"callback": "A function of the event bits, called when the fd is readable."}
 
     loop: Registrar
 
@@ -140,7 +143,7 @@ class FdHandler(Handler):
             raise
 
     def watch_anew(self) -> None:
-        """Its number may be that of another file by now: the kernel watches files."""
+        """Register the fd anew: its number may belong to another file by now, and the kernel watches files."""
         with suppress(OSError, KeyError):
             self.loop.poller.remove(self.fd)
         self.loop.poller.add(self.fd, READ)
@@ -158,14 +161,14 @@ class FdHandler(Handler):
             self.loop.unregister(self.fd)
             try:
                 self.loop.poller.remove(self.fd)
-            except (OSError, KeyError):  # it was closed before it was taken out
+            except (OSError, KeyError):  # it was closed before it was removed
                 pass
             self._close_fd()
 
     _abandon = close
 
     def _close_fd(self) -> None:
-        """It is the caller's."""
+        """Nothing to close: the fd belongs to the caller of `add_other_fds`."""
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}: {self.callback!r}>"

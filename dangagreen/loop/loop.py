@@ -1,7 +1,7 @@
-"""The event loop: how it begins, goes on and ends, and which one is a thread's own.
+"""The event loop: run, stop, reset, close, fork; and the loop of each thread.
 
 Rules: a loop belongs to one thread at a time; KeyboardInterrupt and SystemExit leave `run()`; what was installed for a
-run is put back after it; a forked child has a poller of its own. What does not belong here: what a turn does.
+run is put back after it; a forked child has a poller of its own. What does not belong here: the turn.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ bytes(_KEPT)
 
 
 class Loop(Turning):
-    """An event loop. One per thread is made at first use (`current_loop()`); tests make their own.
+    """An event loop. Each thread has one, made at first use (`current_loop()`); tests make their own.
 
-    `clock` answers seconds and never goes back; `poller` is one of `available_pollers()` or has the same methods.
-    `on_error` may be replaced by a callable that takes an `ErrorContext`. A loop belongs to the thread that made it
-    or that last ran it: what changes registrations, queues or the schedule raises ForeignThreadError elsewhere.
+    `clock` returns seconds and never goes back; `poller` is one of `available_pollers()`, or has the same methods.
+    `on_error` may be assigned, a function of an `ErrorContext`. A loop belongs to the thread that made it or last ran
+    it: calls that change registrations, queues or the schedule raise ForeignThreadError in another thread.
     """
 
-    __slots__ = ("__weakref__", "_outer")
+    __slots__ = {
+        "__weakref__": "Weak references to it work.",
+        "_outer": "The thread's current loop before `with` this one.",
+    }
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         checks.function("Loop(clock=...)", clock)
@@ -59,12 +62,12 @@ class Loop(Turning):
     # -- running
 
     def run(self, until: Callable[[], bool] | None = None) -> None:
-        """Turn until `stop()` is called, a post-loop callback answers false, or `until()` is true after a turn.
+        """Run turns until `stop()` is called, a post-loop callback returns something false, or `until()` is true.
 
-        Meanwhile this is the thread's current loop. In the main thread Ctrl-C raises KeyboardInterrupt at the end of
-        the turn, unless the program handles SIGINT itself. Raises Deadlock when nothing can happen any more; where
-        somebody outside, a thread or a signal, might still wake it, logs one warning after `deadlock_seconds` instead
-        (None: looks for neither).
+        Meanwhile this is the thread's current loop. In the main thread Ctrl-C raises KeyboardInterrupt, at the latest
+        at the end of the turn, unless the program handles SIGINT itself. Raises Deadlock when all tasks wait and
+        nothing can wake the loop; if a thread or a signal might, logs one warning after `deadlock_seconds` instead
+        (None: neither). Raises RuntimeError if it is running, or was closed, or inside no_parking().
         """
         if until is not None:
             checks.function("Loop.run", until)
@@ -108,14 +111,14 @@ class Loop(Turning):
         self._stop = True
 
     def set_loop_timeout(self, milliseconds: float) -> None:
-        """The longest that a turn may wait for events: -1 is no limit, 0 does not wait."""
+        """Set the longest time that a turn may wait for events: -1 is no limit, 0 does not wait."""
         seconds = checks.seconds("the loop timeout", milliseconds, "milliseconds") / 1000
         self.loop_timeout = None if seconds < 0 else min(seconds, LONGEST_WAIT)
 
     # -- the end, fork
 
     def reset(self) -> None:
-        """Forget everything: close all sockets, end all tasks, cancel all timers. Not while the loop is running."""
+        """Close all sockets, end all tasks, cancel all timers, drop all callbacks. RuntimeError while it is running."""
         if self.running:
             raise RuntimeError("reset() of a running loop: stop() it first")
         self._abandon_all()
@@ -137,7 +140,7 @@ class Loop(Turning):
         self.measurements = Profile()
 
     def close(self) -> None:
-        """`reset()`, and let go of the poller. What is to happen in this loop raises RuntimeError from then on."""
+        """`reset()`, and close the poller. Calls that need the loop raise RuntimeError from then on."""
         if not self.closed:
             self._close()
             if here.loop is self:
@@ -154,7 +157,7 @@ class Loop(Turning):
         _loops.discard(self)
 
     def _close_with_thread(self) -> None:
-        """Have the loop closed at the end of this thread, be it not the main one, if the loop is its own still then."""
+        """Have the loop closed at the end of this thread, if it belongs to it then. Not for the main thread."""
         if get_ident() != threading.main_thread().ident:
             if here.end is None:
                 here.end = _End()
@@ -173,7 +176,7 @@ class Loop(Turning):
         here.loop = self._outer
 
     def _after_fork(self) -> None:
-        """In the child: a poller of its own, told everything anew; the parent's keeps its registrations."""
+        """In the child: make a new poller, and register everything with it. The parent's is not touched."""
         with contextlib.suppress(OSError):
             self.poller.close()  # first: a kqueue is not inherited, and a new one may get the number of the old
         self.poller = type(self.poller)()
@@ -194,12 +197,13 @@ class Loop(Turning):
 
 
 class _End:
-    """The end of a thread: what is referred to by its `here` alone goes with it, while it can still switch greenlets.
+    """Closes a thread's loops at its end, by its `__del__`: it is referred to by thread-local storage alone.
 
-    They are greenlets of that thread: once it has ended nobody can resume them, nor free them.
+    That is the last moment at which greenlets of the thread can be switched to: later they can neither be resumed nor
+    freed.
     """
 
-    __slots__ = ("loops",)
+    __slots__ = {"loops": "The loops to close, as long as they belong to the thread."}
 
     def __init__(self) -> None:
         self.loops: weakref.WeakSet[Loop] = weakref.WeakSet()
@@ -222,11 +226,11 @@ class _Here(threading.local):
 
 here = _Here()  # `here.loop` is this thread's loop, if it has one
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
-_ending: dict[int, Loop] = {}  # of threads that are ending: what is put into `here` by then would stay for ever
+_ending: dict[int, Loop] = {}  # by threads that are ending: what is put into `here` by then would never be freed
 
 
 def current_loop() -> Loop:
-    """This thread's loop, made at first use, and closed when the thread ends."""
+    """Return this thread's loop, made at first use, and closed when the thread ends."""
     loop = here.loop
     if loop is None:
         if _ending and (loop := _ending.get(get_ident())) is not None:
@@ -237,7 +241,7 @@ def current_loop() -> Loop:
 
 
 def loop_or_current(loop: Loop | None) -> Loop:
-    """The loop that a call is given, or this thread's. Raises TypeError for what is no loop."""
+    """A `loop` argument, or this thread's loop for None. Raises TypeError for what is no loop."""
     if loop is None:
         return current_loop()
     if not isinstance(loop, Loop):

@@ -26,28 +26,28 @@ from dangagreen.loop.timers import Timer, Timers
 from dangagreen.loop.wakeup import WakeupPair
 from dangagreen.parks import PARKING
 
-_ASSIGNING = "assigning "  # what `check_thread` is told where an attribute is assigned, before its name
+_ASSIGNING = "assigning "  # the argument of `check_thread` for an assignment begins so; the attribute's name follows
 
 
 class OrderedCall(partial[Any]):
-    """A call that keeps its place among those that wait for their turn, also where a test has tasks run in any order.
+    """A queued call that keeps its place in the queue, also when a test runs tasks in a random order.
 
-    A `partial`, and no class with a `__call__` of its own, since the interpreter makes the call without a frame.
+    A `partial`, not a class with a `__call__`: the interpreter calls it without a frame.
     """
 
     __slots__ = ()
 
 
 class ContextCall(OrderedCall):
-    """What `call_soon` was given, to be called in its `context`: what it raises is reported there."""
+    """A call of `call_soon`, in its context."""
 
-    __slots__ = ("context",)
+    __slots__ = {"context": "The context (contextvars) that it is made in, and in which its error is reported."}
 
     context: Context
 
 
 class _Closed(deque[Callable[[], object]]):
-    """The calls of a closed loop: there are none, and none comes."""
+    """The queue of calls of a closed loop: empty, and an append raises RuntimeError."""
 
     def append(self, _call: Callable[[], object]) -> None:
         raise RuntimeError(_IS_CLOSED)
@@ -57,11 +57,11 @@ class _Closed(deque[Callable[[], object]]):
 
 
 _IS_CLOSED = "this loop was closed: make another one"
-_NO_THREAD = 0  # in the place of the thread of a closed loop: who compares it with his own looks closer
+_NO_THREAD = 0  # the `thread` of a closed loop: no thread's identifier, so that fast paths call `check_thread`
 
 
 def _as_arguments(name: str) -> str:
-    """The public call that is being made, as `call_soon_threadsafe` takes it: "sock.write, data"."""
+    """The public call that is being made, as arguments for `call_soon_threadsafe`: "sock.write, data"."""
     frame = sys._getframe(1)
     while (outer := frame.f_back) is not None and is_ours(outer):
         frame = outer
@@ -70,7 +70,7 @@ def _as_arguments(name: str) -> str:
     call, function = code.co_name, frame.f_globals.get(code.co_name)
     may_park = (frame.f_globals.get("__name__"), code.co_qualname) in PARKING
     if names and names[0] == "self":
-        owner = frame.f_locals.get("instance", frame.f_locals["self"])  # a descriptor's, or the object itself
+        owner = frame.f_locals.get("instance", frame.f_locals["self"])  # `instance`: of a descriptor's __set__
         if call == "__init__":
             return ", ".join([type(owner).__name__, *names[1:2]])
         word = "sock" if hasattr(owner, "unsent") else type(owner).__name__.lower()
@@ -78,7 +78,7 @@ def _as_arguments(name: str) -> str:
             return f"setattr, {word}, {name.removeprefix(_ASSIGNING)!r}, value"
         function = getattr(type(owner), call, None)
         del names[0]
-        if call.startswith("__"):  # iteration, which calls `name` time and again, or the end of a block
+        if call.startswith("__"):  # __iter__, which calls `name`, or __exit__
             call = name
             names.clear()
         call = f"{word}.{call}"
@@ -87,14 +87,17 @@ def _as_arguments(name: str) -> str:
 
 
 class Schedule:
-    """The calls that wait for their turn, in order, and the timers."""
+    """Queued calls, timers, and the way in from other threads: base class of `Loop`."""
 
     __slots__ = {
-        **dict.fromkeys(("wakeup_pair", "ready", "runnable", "timers")),
-        "clock": "The clock: a callable that answers seconds.",
+        "clock": "The clock: a function that returns seconds.",
         "closed": "Whether `close` was called.",
-        "poller": "What waits for events.",
+        "poller": "The poller, which waits for events.",
+        "ready": "Calls to make in this turn or the next one, in order.",
+        "runnable": "Tasks to start or resume, as calls, in order.",
         "thread": "The identifier of the thread that the loop belongs to.",
+        "timers": "The timers.",
+        "wakeup_pair": "The handler by which other threads wake the loop; None until it has run.",
     }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
@@ -104,27 +107,30 @@ class Schedule:
         self.thread = get_ident()
         self.closed = False
         self.ready: deque[Callable[[], object]] = deque()
-        self.runnable: deque[Callable[[], object]] = deque()  # tasks to start or to resume
-        self.wakeup_pair: WakeupPair | None = None  # by which other threads wake the loop, once it has run
+        self.runnable: deque[Callable[[], object]] = deque()
+        self.wakeup_pair: WakeupPair | None = None
 
     def register(self, handler: Handler) -> None:
+        """Put a handler into the descriptor map."""
         raise NotImplementedError
 
     def unregister(self, fd: int) -> None:
+        """Take an fd out of the descriptor map."""
         raise NotImplementedError
 
     def time(self) -> float:
-        """The clock, in seconds."""
+        """The loop's clock, in seconds."""
         return self.clock()
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of this context.
+        """Call it in this turn, or in the next one if this turn's calls have begun; in a copy of the current context.
 
-        Of very many, 64 are called in a turn, in order.
+        Of very many, 64 are called in a turn, in order. Raises TypeError for what is no function, ForeignThreadError in
+        another thread, RuntimeError after `close()`.
         """
         if get_ident() != self.thread:
             self._check_open("call_soon")
-        if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
+        if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # a quick test that most pass
             checks.function("call_soon", callback, ": write call_soon(f, x) for f(x)")
         context = copy_context()
         call = ContextCall(context.run, callback, *args)
@@ -132,7 +138,10 @@ class Schedule:
         self.ready.append(call)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-        """The same from any thread, or from a signal handler: the one way into a loop from outside."""
+        """Call it soon, like `call_soon`, and wake the loop. May be called from any thread or signal handler.
+
+        Raises TypeError for what is no function, RuntimeError after `close()`.
+        """
         checks.function("call_soon_threadsafe", callback, ": write call_soon_threadsafe(f, x) for f(x)")
         context = copy_context()
         call = ContextCall(context.run, callback, *args)
@@ -142,12 +151,15 @@ class Schedule:
             pair.wake()
 
     def add_timer(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context."""
+        """Call it once, no earlier than `seconds` from now (negative ones count as 0), in a copy of this context.
+
+        Returns a Timer, which has `cancel()`. Raises like `call_soon`, and ValueError for NaN.
+        """
         if get_ident() != self.thread:
             self._check_open("add_timer")
-        if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # quickly told of most
+        if type(callback) is not FunctionType or callback.__code__.co_flags & NOT_RUN:  # a quick test that most pass
             checks.function("add_timer", callback)
-        if (kind := type(seconds)) is not float and kind is not int:  # what is usual is looked at no closer
+        if (kind := type(seconds)) is not float and kind is not int:  # a quick test that most pass
             seconds = checks.seconds("the time of a timer", seconds)
         try:
             if not seconds > 0:
@@ -158,7 +170,7 @@ class Schedule:
         return self.timers.add(deadline, callback, copy_context())
 
     def check_thread(self, call: str) -> None:
-        """Raise ForeignThreadError unless this is the loop's own thread. Of a closed loop nothing can be torn."""
+        """Raise ForeignThreadError, in the name of `call`, unless this is the loop's thread, or the loop is closed."""
         if get_ident() != self.thread and not self.closed:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             raise ForeignThreadError(
@@ -167,13 +179,13 @@ class Schedule:
             )
 
     def _check_open(self, call: str) -> None:
-        """Raise RuntimeError if the loop was closed, ForeignThreadError unless this is its own thread."""
+        """Raise RuntimeError if the loop is closed, ForeignThreadError unless this is its thread."""
         if self.closed:
             raise RuntimeError(_IS_CLOSED)
         self.check_thread(call)
 
     def _close_schedule(self) -> None:
-        """Refuse whatever comes from now on."""
+        """Refuse calls from now on."""
         self.closed = True
         self.thread = _NO_THREAD
         self.ready = self.runnable = _Closed()

@@ -1,10 +1,10 @@
-"""Ctrl-C, while a loop runs: raised at once in the program's own code, and in ours when nothing is half done.
+"""SIGINT (Ctrl-C) while a loop runs: KeyboardInterrupt at once in the program's code, in ours when that returns.
 
-Rules: only in the main thread, and only where nobody else handles SIGINT; what was there is put back. The innermost
-code that is neither C nor of the standard library decides whose code it is. Where it is ours, Ctrl-C is noted, and
-acted upon by the loop, or when our code returns to the program's, whichever comes first. A second Ctrl-C before the
-first was acted upon raises KeyboardInterrupt where it strikes, so that a program that hangs can be ended. What does not
-belong here: other signals.
+Rules: only in the main thread, and only if the program has no handler of SIGINT; the former handler is put back. The
+innermost frame that is not of the standard library decides whose code it is. In this package's code Ctrl-C is noted,
+and acted upon by the loop, or when that code returns to the program's, whichever is first: nothing is left half done. A
+second Ctrl-C before that raises KeyboardInterrupt wherever it comes, so that a program that hangs can be ended. What
+does not belong here: other signals.
 """
 
 from __future__ import annotations
@@ -23,19 +23,24 @@ from typing import Any
 from dangagreen.frames import LOOPS, is_library, is_ours
 
 _JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
-# What is raised there, in a loop of one line, neither `except` nor `finally` around it would see (CPython 3.13).
-_LOOK_SECONDS = 0.005  # between the looks of a noted one whether our code has returned
+# An exception raised at these, in a loop of one line, escapes `except` and `finally` around it (CPython 3.13).
+_LOOK_SECONDS = 0.005  # between two looks whether this package's code has returned, after Ctrl-C was noted
 
 
 class Looks:
-    """Has the handler of SIGINT called time and again, so that it can look where the program is by then.
+    """Repeated calls of the SIGINT handler, made by a thread, which look where the program is by then.
 
-    `wanted` is True for as long as that is of use; `own` is True where the next signal is one of these. A program that
-    calls us again and again is met in its own code by hardly any of them: `trace` has it met there at its next line,
-    unless somebody else traces it.
+    A program that calls this package in a loop is rarely met in its own code by these: `trace` then meets it at its
+    next line, unless a debugger or the like traces it already.
     """
 
-    __slots__ = ("_lock", "_on_line", "_traced", "own", "wanted")
+    __slots__ = {
+        "_lock": "Held while a signal is sent.",
+        "_on_line": "Called at the next line of a traced frame.",
+        "_traced": "The frames that are traced.",
+        "own": "Whether the next SIGINT is one of these calls, and no Ctrl-C.",
+        "wanted": "Whether the calls are still needed.",
+    }
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
@@ -43,7 +48,7 @@ class Looks:
         self._traced: list[FrameType] = []
 
     def trace(self, frames: list[FrameType], on_line: Callable[[FrameType], object]) -> None:
-        """Until `trace_no_more` call `on_line(frame)` at each line of these frames. It may raise KeyboardInterrupt."""
+        """Call `on_line(frame)` at each line of these frames, until `trace_no_more`. It may raise KeyboardInterrupt."""
         self.trace_no_more()
         if frames and sys.gettrace() is None:
             self._traced, self._on_line = frames, on_line
@@ -54,12 +59,13 @@ class Looks:
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
         if self._traced and event in ("line", "opcode"):
             if frame.f_code.co_code[frame.f_lasti] in _JUMPS_BACK:
-                frame.f_trace_opcodes = True  # the next one will do
+                frame.f_trace_opcodes = True  # wait for the next instruction
             else:
                 self._on_line(frame)
         return self._trace
 
     def trace_no_more(self) -> None:
+        """End the tracing."""
         traced, self._traced = self._traced, []
         if traced:
             if sys.gettrace() is _trace_no_call:
@@ -70,9 +76,9 @@ class Looks:
             del self._on_line
 
     def begin(self, seconds: float = _LOOK_SECONDS) -> None:
-        """The first look comes after so many seconds."""
+        """Start the calls; the first one comes after so many seconds."""
         self.wanted = True
-        with contextlib.suppress(RuntimeError):  # no thread can be had: then the loop or a second Ctrl-C must do
+        with contextlib.suppress(RuntimeError):  # no thread can be started: the loop, or a second Ctrl-C, has to do
             _thread.start_new_thread(self._look, (seconds,))
 
     def _look(self, seconds: float) -> None:
@@ -86,21 +92,29 @@ class Looks:
                 _thread.interrupt_main()
 
     def end(self) -> None:
-        """None is on its way any more once the handler is changed. Not for the handler, which may strike here."""
+        """Stop the calls: none is in flight after this. Not to be called by the handler, which may interrupt it."""
         with self._lock:
             self.wanted = False
 
 
 class Interrupts:
-    """Raises KeyboardInterrupt in the program's own code. In ours it calls `notify`, once for as long as `pending` is
-    True, and raises it if our code returns meanwhile."""
+    """A handler of SIGINT: raises KeyboardInterrupt in the program's code; in this package's code calls `notify`.
 
-    __slots__ = ("_callers", "_looks", "_notify", "installed", "pending")
+    Then it is `pending` until it is acted upon: by the loop, or by KeyboardInterrupt when this package's code returns.
+    """
+
+    __slots__ = {
+        "_callers": "The frames of the program to which this package's code will return.",
+        "_looks": "Repeated calls of the handler, while Ctrl-C is pending.",
+        "_notify": "Called once when Ctrl-C is noted.",
+        "installed": "Whether it is installed.",
+        "pending": "Whether a Ctrl-C was noted that was not acted upon.",
+    }
 
     def __init__(self, notify: Callable[[], object]) -> None:
         self._notify = notify
         self.pending = False
-        self._callers: list[FrameType] = []  # of the program, to which our code will return
+        self._callers: list[FrameType] = []
         self._looks = Looks()
         self.installed = (
             threading.current_thread() is threading.main_thread()
@@ -123,9 +137,9 @@ class Interrupts:
         return None
 
     def _look(self, frame: FrameType | None) -> None:
-        """Has our code returned to the program's?"""
+        """Raise KeyboardInterrupt if this package's code has returned to the program's; otherwise look again later."""
         strikes = self.pending and may_strike(frame) and any(_innermost(frame) is caller for caller in self._callers)
-        if strikes or not self.pending:  # or the loop was faster
+        if strikes or not self.pending:  # not pending: the loop has acted
             self.acted_upon()
         elif self._callers:
             self._looks.trace(callers(frame), self._on_line)
@@ -133,14 +147,14 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _on_line(self, frame: FrameType) -> None:
-        """It has, to this frame."""
+        """This package's code has returned to this frame of the program: raise KeyboardInterrupt there."""
         pending = self.pending
         self.acted_upon()
         if pending:
             raise KeyboardInterrupt
 
     def acted_upon(self) -> None:
-        """It was, or is going to be at once: the next one is a first one, and nobody need look any more."""
+        """Note that the pending Ctrl-C was acted upon, or will be at once: the next one is a first one again."""
         self._looks.wanted = self.pending = False
         self._looks.trace_no_more()
         self._callers = []
@@ -153,25 +167,24 @@ class Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.installed = False
         self._callers = []
-        self._notify = _interrupt  # what was there keeps whoever was to be told
+        self._notify = _interrupt  # drops the reference to what was to be notified
 
 
 def _trace_no_call(_frame: FrameType, _event: str, _argument: object) -> None:
-    """Only frames that have a function of their own for it are traced."""
+    """The trace function of the thread: calls are not traced, only frames that have an `f_trace` of their own."""
 
 
 def may_strike(frame: FrameType | None) -> bool:
-    """Is this frame, or whoever has called the standard library in it, the program's own code?
+    """Whether KeyboardInterrupt may be raised here: the frame, or the caller of the standard library, is the program's.
 
-    Not where a `__del__` is under way: what it raises is lost.
+    Not inside a `__del__`: what it raises is lost.
     """
     frame = _innermost(frame)
     return frame is not None and not (is_ours(frame) or frame in LOOPS) and not _in_del(frame)
 
 
 def piece_at_work(frame: FrameType | None) -> FrameType | None:
-    """The outermost frame of the program that has not returned to the loop: of a callback, or a task; None if there is
-    none, as in the loop itself."""
+    """The outermost frame of the program above the loop, of a callback or a task; None if there is none."""
     piece = None
     while frame is not None and frame not in LOOPS:
         if not (is_ours(frame) or is_library(frame)):
@@ -187,7 +200,7 @@ def _innermost(frame: FrameType | None) -> FrameType | None:
 
 
 def callers(frame: FrameType | None) -> list[FrameType]:
-    """The frames of the program that wait for our code to return, the innermost first; none if it is the loop."""
+    """The program's frames that have called this package, the innermost first; none if the loop has called it."""
     frame = _innermost(frame)
     while frame is not None and frame not in LOOPS and (is_ours(frame) or is_library(frame)):
         frame = frame.f_back
@@ -210,5 +223,5 @@ def _in_del(frame: FrameType | None) -> bool:
 
 
 def _interrupt() -> None:
-    """Nobody is there to be told."""
+    """The `notify` of a handler that is not installed any more."""
     raise KeyboardInterrupt
