@@ -57,7 +57,7 @@ class Handler:
     """
 
     __slots__ = {
-        "__weakref__": "Weak references to it work.",
+        **dict.fromkeys(("__weakref__",)),
         "_context": "The context (contextvars) that its callbacks run in.",
         "_queue": "The write queue, a list or a deque; None if it is empty. Written by the write queue's layer.",
         "_reader": "The waiter that is parked in a read of it, or None. Written by reading in sequential style.",
