@@ -51,7 +51,6 @@ PRIVATE = {  # how often a test file may use private names of the package: less 
     "sync/test_wait_queue.py": 6,
     "test_context.py": 3,
     "test_example_sources.py": 2,
-    "test_frames.py": 1,
     "test_memory.py": 2,
 }
 
