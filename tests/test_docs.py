@@ -144,8 +144,8 @@ INNER = {
     " profile ready runnable timers to_close to_flush wakeup_pair abandon check_thread close_later handler_failed"
     " register report unregister",
     dangagreen.Listener: "event_read tell_of_connections",
-    dangagreen.Task: "cancelled context deadline_timer end end_unstarted error_retrieved group interrupt resume run"
-    " scope scopes start subject throw to_hub unflushed_socket update_interrupt wait worker",
+    dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted error_retrieved group interrupt"
+    " resume resume_with run scope scopes start subject to_hub unflushed_socket update_interrupt wait worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",
