@@ -170,8 +170,7 @@ class CallbackSocket(DangaAliases, Endpoint):
             self._last_activity = self.loop.now
             self._append(data)
         else:
-            self._eof = EOF_MET
-            self.loop.interest_changed.append(self)
+            self._meet_end(EOF_MET)
 
     def _append(self, data: bytes) -> None:
         """Add to a buffer that is not empty."""
@@ -185,11 +184,15 @@ class CallbackSocket(DangaAliases, Endpoint):
 
     def _on_eof(self) -> None:
         """There is nothing more to read, and `read` says so."""
-        self._eof = EOF_TOLD
-        self.loop.interest_changed.append(self)
+        self._meet_end(EOF_TOLD)
         if self._read_error is not None:  # no event need tell of it any more
             self.loop.ready.append(partial(self.loop.call, self, self._tell_error))
-        if self._reader is not None:  # a task waits for what has come to its end
+
+    def _meet_end(self, eof: int) -> None:
+        """No event need announce the end any more. A task that waits for what has come to its end is to find it."""
+        self._eof = eof
+        self.loop.interest_changed.append(self)
+        if self._reader is not None:
             self.loop.pending_reads[self] = True
 
     def push_back_read(self, data: Buffer) -> None:

@@ -196,3 +196,12 @@ RULES: Final = [
     "s._write_error is None or s._write_error.errno not in CUT_OFF or s._eof or s._read_error is not None",
     "s._eof == EOF_TOLD or not s._hangup_state & HUP_TOLD_AT_END",
 ]
+
+# What holds at the end of a turn as well: nobody waits for what nothing brings.
+AT_REST: Final = [
+    "s._queue is None or s._sending == BLOCKED or s in s.loop.to_flush",
+    "s._reader is None or not s._eof",
+    "s.closed or not s._finishing or s._timer.active",
+    "s._registered_mask & UNREGISTERED or not s._interest() & ~s._registered_mask",
+    "s._registered_mask != UNREGISTERED or s._reader is None and s._sending != BLOCKED or s in s.loop.interest_changed",
+]

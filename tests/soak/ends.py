@@ -138,7 +138,7 @@ class Program(Steps):
     def turn(self) -> bool:
         """At the end of each turn: some steps. Is the program over?"""
         self.observer.causes.append("the turn ends")
-        self.observer.look("at the end of a turn")
+        self.observer.look("at the end of a turn", at_rest=True)
         if self.left <= 0:
             return True
         if self.sock.closed:

@@ -50,10 +50,10 @@ class Observer:
         self.within: list[str] = []  # the calls that are under way, which never wait
         self.wrong: list[str] = []
 
-    def look(self, place: str) -> None:
+    def look(self, place: str, at_rest: bool = False) -> None:
         if self.sock is None:
             return
-        now, faults = states_of(self.sock)
+        now, faults = states_of(self.sock, at_rest)
         combination = tuple(now.values())
         self.seen.combinations[combination] += 1
         if not is_legal(*combination):
@@ -83,18 +83,24 @@ class Observer:
             self.within.pop()
 
 
-def states_of(sock: Any) -> tuple[dict[str, str], list[str]]:
+def states_of(sock: Any, at_rest: bool = False) -> tuple[dict[str, str], list[str]]:
     """The state of each machine, and what is wrong with the slots themselves."""
     found, faults = {}, []
-    for machine, (names, code) in CODE.items():
-        here = [name for name, holds in zip(names, eval(code, NAMES, {"s": sock}), strict=True) if holds]
-        if machine == "rules":
-            faults += [f"not so: {rule}" for rule in names if rule not in here]
-        else:
-            found[machine] = here[0] if here else "none"
-            if len(here) != 1:
-                faults.append(f"{machine}: {here or 'no state'} at once")
+    for machine in states.MACHINES:
+        here = true_of(machine, sock)
+        found[machine] = here[0] if here else "none"
+        if len(here) != 1:
+            faults.append(f"{machine}: {here or 'no state'} at once")
+    for rules in ("rules", "at rest") if at_rest else ("rules",):
+        here = true_of(rules, sock)
+        faults += [f"not so: {rule}" for rule in CODE[rules][0] if rule not in here]
     return found, faults
+
+
+def true_of(kind: str, sock: Any) -> list[str]:
+    """The names of those expressions that are true of the socket now."""
+    names, code = CODE[kind]
+    return [name for name, holds in zip(names, eval(code, NAMES, {"s": sock}), strict=True) if holds]
 
 
 def code_of(names: Iterable[str], expressions: Iterable[str]) -> tuple[list[str], CodeType]:
@@ -109,4 +115,5 @@ NAMES = {**vars(states), "CUT_OFF": CUT_OFF, "_Stolen": sock._Stolen, "UNREGISTE
 CODE = {
     **{machine: code_of(rows, (state.where for state in rows.values())) for machine, rows in states.MACHINES.items()},
     "rules": code_of(states.RULES, states.RULES),
+    "at rest": code_of(states.AT_REST, states.AT_REST),
 }

@@ -200,6 +200,28 @@ def test_a_parked_reader_hears_of_a_reset_that_a_write_has_met(call, real_loop, 
     sock.close()
 
 
+@pytest.mark.parametrize("end", ["eof", "reset"])
+def test_a_parked_reader_hears_of_an_end_that_a_callback_has_met_behind_what_was_pushed_back(end, loop, pair):
+    sock, peer = pair()
+    task = d.spawn(sock.read_exactly, 10)
+    d.sleep(0)
+    sock.push_back_read(b"ab")
+    d.sleep(0)
+
+    def read_on():
+        if end == "reset":
+            peer.reset()
+        else:
+            peer.shutdown(socket.SHUT_WR)
+        assert sock.read(100) == b"ab"  # and the end after it, which no event tells any more
+
+    d.spawn(read_on)
+    task.join()
+    with pytest.raises(ConnectionResetError if end == "reset" else d.IncompleteReadError):
+        task.result()
+    sock.close()
+
+
 def test_a_broken_pipe_after_the_peers_end_is_no_reset_of_what_it_has_sent(real_loop, real_pair):
     ours, theirs = real_pair()
     sock = d.Socket(ours)
