@@ -79,20 +79,20 @@ def _blank(kind: type[BaseException], arguments: list[Any]) -> Any:
     raise TypeError(f"{kind.__name__} cannot be copied")
 
 
-def forget_locals(error: BaseException, everybody: bool = False) -> None:
-    """Clear the frames of its traceback, and of those that led to it, which have ended: ours, or those of everybody.
+def forget_locals(error: BaseException, all_frames: bool = False) -> None:
+    """Clear the locals of ended frames in the tracebacks of an exception, its context and cause.
 
-    The traceback itself stays, and tells the same.
+    Of this package's frames, or of `all_frames`. The tracebacks print as before.
     """
     told, seen = [error], {id(error)}
     for one in told:
         step = one.__traceback__
         while step is not None:
             frame, step = step.tb_frame, step.tb_next
-            if everybody or is_ours(frame):
-                with contextlib.suppress(RuntimeError):  # it is running still
+            if all_frames or is_ours(frame):
+                with contextlib.suppress(RuntimeError):  # it is still running
                     frame.clear()
-                    _ = frame.f_locals  # up to Python 3.12 whoever has read it has left a copy there, which follows now
+                    _ = frame.f_locals  # up to Python 3.12 an earlier read has left a copy there, which this updates
         for other in (one.__context__, one.__cause__, *getattr(one, "exceptions", ())):
             if isinstance(other, BaseException) and id(other) not in seen:
                 seen.add(id(other))

@@ -186,7 +186,7 @@ class TaskGroup:
 class _GroupScope(CancelScope):
     """The scope of a group's block: to be cancelled there is to be cancelled in all of its tasks."""
 
-    __slots__ = ("_tasks",)
+    __slots__ = {"_tasks": "The tasks of the group that have not ended, in order."}
     _what = "TaskGroup"
 
     def __init__(self, tasks: dict[Task[Any], None]) -> None:

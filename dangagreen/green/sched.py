@@ -95,7 +95,7 @@ class Scheduler:
         self.adopt()
 
     def new_worker(self) -> Worker:
-        """One more greenlet for tasks, where none is idle."""
+        """A new greenlet for tasks, made when none is idle."""
         return Worker(self)
 
     def adopt(self) -> None:

@@ -213,7 +213,7 @@ class Task(Waiter, Generic[Result]):
         return ErrorContext(f"task {self.name!r}{where} failed", error, self)
 
     def _mark_retrieved(self) -> None:
-        """It has ended, and is returned to a caller, who owns its exception now."""
+        """Note that it is returned to a caller, who owns its exception now."""
         self.error_retrieved = True
         self.context = None
 

@@ -95,7 +95,7 @@ class HandlerTask(Task[None]):
         return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {error}", error, self)
 
     def _forget_locals(self, error: BaseException) -> None:
-        forget_locals(error, everybody=True)  # the handler's locals as well: the connection is over
+        forget_locals(error, all_frames=True)  # the handler's locals as well: the connection is over
 
 
 class RequestTask(HandlerTask):

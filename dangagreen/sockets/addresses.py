@@ -1,8 +1,7 @@
-"""Addresses: what may be listened on or connected to, and the opening of listening OS sockets.
+"""Addresses to listen on or to connect to, and the opening of listening OS sockets.
 
-Rules: an address that cannot be meant is refused before the kernel, or the resolver, makes another one of it; what
-fails names the address and the cause, and leaves nothing behind. What does not belong here: accepting, and the waiting
-of clients.
+Rules: an address that makes no sense is refused before the kernel, or the resolver, makes another one of it; an error
+names the address and the cause, and leaves nothing behind. What does not belong here: accepting and connecting.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 PeerAddress = tuple[str, int] | tuple[str, int, int, int] | Path
 Address = PeerAddress | socket.socket
 # Of a socket: (host, port), for IPv6 (host, port, flowinfo, scope id), a path, or bytes for an abstract Unix name.
-# It is Any, as in the standard library's types: who knows which it is wants to write `host, port = listener.address`.
+# Any, as in the standard library's types, so that `host, port = listener.address` passes a type checker.
 SocketAddress: TypeAlias = Any
 
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103  # bytes; one more for the NUL after it: unix(7), unix(4)
-_OF_ANOTHER_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this host lacks it, and may have the name's next
+_OF_ANOTHER_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this host lacks it, and may have the next one
 
 
 class HostAndPort(NamedTuple):
@@ -38,7 +37,7 @@ class HostAndPort(NamedTuple):
     family: int = socket.AF_UNSPEC
 
     def look_up(self, address: object, flags: int = 0) -> list[tuple[int, Any]]:
-        """Families and OS addresses. Raises gaierror, an OSError, also for a name that no resolver can be asked for."""
+        """getaddrinfo(3): pairs of family and OS address. Raises gaierror, an OSError, for a name that is not found."""
         try:
             if "\0" in self.host:
                 raise UnicodeError("it holds a NUL")  # the resolver would take what is before it
@@ -56,8 +55,10 @@ class HostAndPort(NamedTuple):
 
 
 def host_and_port(address: Any, others: str) -> HostAndPort:
-    """What (host, port), or IPv6's four parts, say. Raises TypeError, naming the `others` that it might have been, and
-    ValueError."""
+    """The address of a tuple (host, port), or of IPv6's four parts.
+
+    Raises TypeError for anything else, with `others` for what it might be; ValueError for a number out of range.
+    """
     try:
         host, port, *rest = address
         flowinfo, scope_id = rest or (0, 0)
@@ -84,15 +85,15 @@ def _part(what: str, value: Any, address: object, most: int) -> int:
 
 
 def is_path(address: object) -> bool:
-    """Is it the name of a Unix socket?"""
+    """Whether an address is the path or name of a Unix socket."""
     return isinstance(address, (str, bytes, os.PathLike))
 
 
 def unix_path(address: Any) -> str | bytes:
     """The path of a Unix socket, or an abstract name, which begins with a NUL.
 
-    Raises ValueError for a str that looks like host:port, and OSError for what is no path, which the kernel would cut
-    short, or make a name of its own for.
+    Raises ValueError for a str that looks like host:port; OSError, with the errno of bind(2), for an empty path, one
+    with a NUL, and one that is too long.
     """
     if _looks_like_host_and_port(address):
         host, _, port = address.rpartition(":")
@@ -122,12 +123,12 @@ def _looks_like_host_and_port(address: object) -> bool:
 
 
 def of_listener(sockaddr: Any) -> Any:
-    """An OS address so that it can be given to `connect`."""
+    """An OS address in the form that `connect` takes."""
     return f"./{sockaddr}" if _looks_like_host_and_port(sockaddr) else public(sockaddr)
 
 
 def public(sockaddr: Any) -> Any:
-    """An OS address as this package tells it: of IP (host, port), a link-local host with its scope, "fe80::1%lo"."""
+    """An OS address in its public form: of IP (host, port), a link-local host with its scope, "fe80::1%lo"."""
     if not isinstance(sockaddr, tuple):
         return sockaddr
     host, port, *rest = sockaddr
@@ -141,9 +142,10 @@ def public(sockaddr: Any) -> Any:
 
 
 def open_listener(address: Any, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
-    """A listening OS socket for (host, port), a path, or a socket that listens already, and whether a path was made.
+    """Open a listening OS socket for (host, port), a path, or a socket that listens already.
 
-    Raises OSError, naming the address, if it cannot be had; a stale Unix socket that nobody listens on is replaced.
+    Returns it, and whether the file of a Unix socket was made; that of a dead server is replaced. Raises OSError,
+    naming the address, if bind(2) or listen(2) fails.
     """
     if isinstance(address, socket.socket):
         if not address.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -190,13 +192,13 @@ def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.s
 
 
 def remove_path(path: str | bytes) -> None:
-    """Unlink the file of a Unix socket, if it has one and it can be."""
+    """Unlink the file of a Unix socket; errors are ignored."""
     with contextlib.suppress(OSError, ValueError):
         os.unlink(path)
 
 
 def _remove_stale(path: str | bytes) -> None:
-    """Unlink a Unix socket that is left over from a server that died; anything else is left where it is."""
+    """Unlink the file of a Unix socket on which no process listens (ECONNREFUSED); nothing else."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX) as probe:

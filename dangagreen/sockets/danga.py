@@ -1,4 +1,4 @@
-"""Danga::Socket's class methods, which act on the current thread's loop, and its CamelCase names.
+"""Danga::Socket's class methods, which act on the current thread's loop, and aliases by its CamelCase names.
 
 Rules: each method is one line to `Loop`. What does not belong here: behaviour.
 """
@@ -19,7 +19,7 @@ PostLoopCallback = Callable[[dict[int, Any], dict[int, Callable[[int], object]]]
 
 
 class _SetPostLoopCallback:
-    """On the class it sets the loop's callback, on an object that object's: one name, as in Perl."""
+    """A descriptor: on a class the call sets the loop's callback, on an object that object's, as in Perl."""
 
     def __get__(self, instance: Any, owner: type) -> Callable[[PostLoopCallback | None], None]:
         loop: Loop = instance.loop if instance is not None else current_loop()
@@ -42,33 +42,33 @@ def _call_in_its_context(sock: Any, callback: PostLoopCallback) -> object:
 
 
 class DangaAliases:
-    """Mixed into Socket. See `Loop` for what each of them does."""
+    """Mixin of Socket: class methods and aliases. `Loop` has what each of them does."""
 
     __slots__ = ()
 
     @staticmethod
     def event_loop() -> None:
-        """Run this thread's loop until `Loop.stop()` is called or a post-loop callback answers false."""
+        """Run this thread's loop until `Loop.stop()` is called, or a post-loop callback returns something false."""
         current_loop().run()
 
     @staticmethod
     def reset() -> None:
-        """Close all sockets, end all tasks, cancel all timers, forget all callbacks. Not while the loop is running."""
+        """Close all sockets, end all tasks, cancel all timers, drop all callbacks. RuntimeError while it is running."""
         current_loop().reset()
 
     @staticmethod
     def watched_sockets() -> int:
-        """How many descriptors are in the map."""
+        """How many objects are registered."""
         return len(current_loop().descriptor_map())
 
     @staticmethod
     def descriptor_map() -> dict[int, Any]:
-        """fd -> object, of all that are registered (a copy)."""
+        """A copy of the descriptor map: fd to object, of all that are registered."""
         return current_loop().descriptor_map()
 
     @staticmethod
     def to_close() -> list[Any]:
-        """The objects whose OS sockets go at the end of this turn (a copy)."""
+        """A copy of the list of closed objects whose OS sockets are closed at the end of this turn."""
         return list(current_loop().to_close)
 
     @staticmethod
@@ -78,41 +78,41 @@ class DangaAliases:
 
     @staticmethod
     def debug_msg(message: str, *args: object) -> None:
-        """A line to the logger "dangagreen" at level DEBUG. A newline at its end is cut."""
+        """Log a line to the logger "dangagreen" at level DEBUG. A newline at its end is cut."""
         logging.getLogger("dangagreen").debug(message.removesuffix("\n"), *args)
 
     @staticmethod
     def other_fds(fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:
-        """fd -> callable, for fds without an object; called with the event bits. With `fds`, replaces them all."""
+        """fd to callable, of fds without an object; called with the event bits. With `fds`, replaces them all."""
         return current_loop().other_fds(fds)
 
     @staticmethod
     def add_other_fds(fds: Mapping[int, Callable[[int], object]]) -> None:
-        """Watch more fds without an object."""
+        """Watch more fds without an object: see `Loop.add_other_fds`."""
         current_loop().add_other_fds(fds)
 
     @staticmethod
     def remove_other_fd(fd: int) -> None:
-        """Watch one of them no more; harmless if it is not watched."""
+        """Stop watching an fd of `other_fds`. Does nothing if it is not watched."""
         current_loop().remove_other_fd(fd)
 
     @staticmethod
     def add_timer(seconds: float, callback: Callable[[], object]) -> Timer:
-        """Call it once, no earlier than `seconds` from now. The answer has `cancel()`."""
+        """Call it once, no earlier than `seconds` from now. Returns a Timer, which has `cancel()`."""
         return current_loop().add_timer(seconds, callback)
 
     @staticmethod
     def set_loop_timeout(milliseconds: float) -> None:
-        """The longest that a turn may wait: -1 is no limit, 0 does not wait."""
+        """Set the longest time that a turn may wait for events: -1 is no limit, 0 does not wait."""
         current_loop().set_loop_timeout(milliseconds)
 
     set_post_loop_callback = _SetPostLoopCallback()
 
     @staticmethod
     def enable_profiling() -> bool:
-        """Measure the processor time of each event of each class, from now on: what was measured before is forgotten.
+        """Measure the processor time of each event of each class from now on; earlier measurements are dropped.
 
-        Answers True: it can be done here.
+        Returns True, as in Perl: it is supported.
         """
         loop = current_loop()
         loop.profile = loop.measurements = Profile()
@@ -120,12 +120,12 @@ class DangaAliases:
 
     @staticmethod
     def disable_profiling() -> None:
-        """Stop measuring. `profiling_data()` keeps what was measured, until `reset()`."""
+        """Stop measuring. `profiling_data()` keeps the measurements until `reset()`."""
         current_loop().profile = None
 
     @staticmethod
     def profiling_data() -> dict[str, list[float]]:
-        """ "Class-event" -> [user seconds, system seconds, calls]."""
+        """The measurements: "Class-event" to [user seconds, system seconds, calls]."""
         return current_loop().measurements.data
 
     EventLoop = event_loop

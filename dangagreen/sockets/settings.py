@@ -1,7 +1,7 @@
-"""Settings of a connection: attributes of its class, each of which may be set for one object as well.
+"""Settings of a connection: class attributes that may be assigned for one object as well.
 
-Rules: a value is checked where it is set, on a class when that is made; what one object has of its own lies in the
-loop, so that it costs nothing where there is none. What does not belong here: what a setting does.
+Rules: a value is checked when it is assigned, that of a class when the class is made; values of single objects are kept
+in the loop, so that they cost nothing if there are none. What does not belong here: what a setting does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ _names: dict[str, None] = {}  # of all settings
 
 
 class Setting(Generic[Value]):
-    """A class attribute that objects with `__slots__` may assign too. `check(name, value)` answers what to keep."""
+    """A descriptor: a class attribute that may be assigned for an object with `__slots__` too."""
 
-    __slots__ = ("check", "name", "value")
+    __slots__ = {
+        "check": "A function of (name, value) that returns the value to keep, or raises.",
+        "name": "The name of the attribute.",
+        "value": "The value of the class.",
+    }
 
     def __init__(self, value: Value, check: Callable[[str, Any], Value]) -> None:
         self.value = value
@@ -47,7 +51,7 @@ class Setting(Generic[Value]):
 
 
 def seconds(name: str, value: Any) -> float:
-    """A time that is not negative."""
+    """A time in seconds. Raises ValueError for a negative one or NaN, TypeError for what is no number."""
     number = value if value != value else checks.seconds(name, value)
     if not number >= 0:
         raise ValueError(f"{name} is {number}: it is a time in seconds, or None")
@@ -55,23 +59,25 @@ def seconds(name: str, value: Any) -> float:
 
 
 def seconds_or_none(name: str, value: Any) -> float | None:
+    """A time in seconds, or None. Raises like `seconds`."""
     return None if value is None else seconds(name, value)
 
 
 def size(name: str, value: Any) -> int:
-    """A number of bytes."""
+    """A number of bytes. Raises ValueError for a negative one, TypeError for what is no int."""
     return checks.count(name, value)
 
 
 def size_or_none(name: str, value: Any) -> int | None:
+    """A number of bytes, or None. Raises like `size`."""
     return None if value is None else size(name, value)
 
 
 def adopt_settings(cls: Any, *, fixed: bool) -> None:
-    """Make settings of what a class, or one that is mixed into it, has in their place; or has been given since.
+    """Make settings of plain values that a class, or a mixin of it, has by their names; also of later assignments.
 
-    Raises TypeError or ValueError for what is none. `fixed`: from now on its objects look at what is noted here, once
-    for all of them; otherwise each looks whether the class has been given others, which takes it ten times as long.
+    Raises TypeError or ValueError for a value that makes no sense. `fixed`: note the values in the class, where its
+    objects look them up from now on; otherwise each object looks for later assignments, which takes ten times as long.
     """
     mine = vars(cls)
     if (not fixed or mine.get("_limited") is not None) and mine.get("_noted") == _values(cls):  # as the last time
@@ -94,7 +100,7 @@ def adopt_settings(cls: Any, *, fixed: bool) -> None:
 
 
 def notes(cls: Any, *, fixed: bool = False) -> dict[str, Any]:
-    """What is noted in a class of the settings that it has."""
+    """The values of settings that are noted in a class: name to value."""
     limited = cls.idle_timeout is not None or cls.lifetime is not None if fixed else None
     return dict(zip(NOTED, (_values(cls), cls.high_water, cls.line_limit, limited), strict=True))
 

@@ -51,12 +51,12 @@ MACHINES: Final[dict[str, dict[str, State]]] = {
         ),
         "closed": State(
             "s.closed and s in s.loop.to_close and not isinstance(s.sock, _Stolen)",
-            "everybody has been woken; the OS socket keeps its number until the turn ends",
+            "each parked task was woken; the OS socket keeps its number until the turn ends",
         ),
         "gone": State(
             "s.closed and s not in s.loop.to_close and not isinstance(s.sock, _Stolen)", "the OS socket is closed"
         ),
-        "stolen": State("s.closed and isinstance(s.sock, _Stolen)", "the OS socket is somebody else's, and open"),
+        "stolen": State("s.closed and isinstance(s.sock, _Stolen)", "the OS socket was handed over, and is open"),
     },
     "read": {
         "open": State("not s._eof and s._read_error is None", "there may be more input"),

@@ -1,7 +1,7 @@
-"""What a subclass of a socket may be: checked once, when the class is made.
+"""Checks of subclasses of Socket, made once, when the class is made.
 
-Rules: a name that is ours is refused, since what hides it breaks the object in silence; what looks like a misspelt hook
-or setting is told of by a warning. What does not belong here: objects.
+Rules: a name that Socket itself uses raises TypeError, since hiding it would break objects in silence; a name that
+looks like a misspelt hook or setting gives a warning. What does not belong here: objects.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.sockets.settings import NOTED, Setting, adopt_settings, notes
 
-_LETTERS = 2  # by so many may a name differ from another one that was meant
+_LETTERS = 2  # a name that differs from a hook or setting by so many letters is taken for a misspelling
 
 
 def check_subclass(cls: type, base: type) -> None:
-    """Raise TypeError, or ValueError for a setting, for what a subclass of `base` cannot be."""
+    """Raise TypeError, or ValueError for a setting, if a class is no valid subclass of `base`; warn of misspelt names."""
     for owner in cls.__mro__:
         if owner is cls or not (issubclass(owner, base) or owner in base.__mro__):  # once for each class
             for name, value in vars(owner).items():
@@ -37,7 +37,7 @@ def check_subclass(cls: type, base: type) -> None:
 
 
 def check_identity(cls: type) -> None:
-    """Raise TypeError for a class that takes two connections for equal: dicts and sets would mix them up."""
+    """Raise TypeError for a class with an `__eq__` or `__hash__`: dicts and sets would mix up equal connections."""
     if any(getattr(cls, name) is not getattr(object, name) for name in ("__eq__", "__hash__")):
         raise TypeError(
             f"{cls.__name__} has an __eq__ or a __hash__ of its own, and connections are told apart by their identity:"
@@ -70,7 +70,7 @@ def _check_name(cls: type, base: type, name: str, value: object) -> None:
 
 
 def _find(base: type, name: str) -> tuple[type, object] | None:
-    """Which of the classes that `base` consists of has the name, and what it has there."""
+    """(class, value) of the name, in the first class of `base`'s MRO that has it; None if none has."""
     return next(((owner, vars(owner)[name]) for owner in base.__mro__[:-1] if name in vars(owner)), None)
 
 
@@ -111,7 +111,7 @@ def _differ_little(one: str, other: str) -> bool:
 
 
 def _checked_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
-    """An `__init__` that does not seem to call the one it overrides: look whether that was called, by whomever."""
+    """Wrap an `__init__` that does not seem to call `super().__init__`: check afterwards whether it did."""
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -122,7 +122,7 @@ def _checked_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _checked_init_of_another(cls: type, owner: type) -> Callable[..., None]:
-    """The same, where `__init__` is that of a class that is mixed in, or of whatever comes before it some day."""
+    """An `__init__` for a class that inherits one from a mixin: calls that, and checks like `_checked_init`."""
 
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         super(cls, self).__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -132,6 +132,6 @@ def _checked_init_of_another(cls: type, owner: type) -> Callable[..., None]:
 
 
 def check_initialised(sock: Any, cls: type) -> None:
-    """Raise TypeError for a socket whose class has not called `super().__init__`."""
+    """Raise TypeError if the `__init__` of a socket's class has not called `super().__init__`."""
     if not hasattr(sock, "close_reason"):
         raise TypeError(f"{cls.__name__}.__init__ does not call super().__init__(sock), which makes a socket of it")

@@ -177,7 +177,7 @@ class Mutex(_Acquirable):
 
 
 class Lock(Mutex):
-    """A mutual-exclusion lock for tasks, top-level code and callbacks of one loop. Anybody may release it."""
+    """A mutual-exclusion lock for tasks, top-level code and callbacks of one loop. Any of them may release it."""
 
     __slots__ = ()
 

@@ -48,13 +48,17 @@ class ShuffledQueue(deque[Call]):
 class ShuffledTimers(Timers):
     """Timers, where it is random which of several tasks that sleep until the same moment wakes first."""
 
-    __slots__ = ("_loop", "_moment", "_random")
+    __slots__ = {
+        "_loop": "The loop.",
+        "_moment": "The deadline of the tasks that were shuffled last.",
+        "_random": "The source of the order.",
+    }
 
     def __init__(self, loop: Loop, random: Random) -> None:
         super().__init__(loop)
         self._loop = loop
         self._random = random
-        self._moment = -math.inf  # the deadline of those that were shuffled last
+        self._moment = -math.inf
 
     def pop_due(self, now: float, mark: int) -> Timer | None:
         deadline = self.next_deadline()

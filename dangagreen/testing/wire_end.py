@@ -75,7 +75,7 @@ class WireEnd:
         return -1 if self.closed else self._fd
 
     def setblocking(self, flag: bool) -> None:
-        """It never blocks. Raises ValueError if it is to."""
+        """Nothing to do: an end never blocks. Raises ValueError for True."""
         if flag:
             raise ValueError("a wire end does not block")
 
@@ -141,7 +141,7 @@ class WireEnd:
         return self.peer._name
 
     def getsockname(self) -> Name:
-        """Its own address."""
+        """The address of this end."""
         self._check_open()
         return self._name
 
