@@ -19,7 +19,7 @@ _LETTERS = 2  # a name that differs from a hook or setting by so many letters is
 
 
 def check_subclass(cls: type, base: type) -> None:
-    """Raise TypeError, or ValueError for a setting, if a class is no valid subclass of `base`; warn of misspelt names."""
+    """Raise TypeError, or ValueError for a setting, if a class is no valid subclass of `base`; warn of odd names."""
     for owner in cls.__mro__:
         if owner is cls or not (issubclass(owner, base) or owner in base.__mro__):  # once for each class
             for name, value in vars(owner).items():
