@@ -160,7 +160,7 @@ def test_locals_of_others_stay_and_the_traceback_tells_the_same():
     forget_locals(error)
     deepest = error.__cause__.__traceback__.tb_next.tb_frame
     assert deepest.f_locals["large"]
-    forget_locals(error, everybody=True)
+    forget_locals(error, all_frames=True)
     assert not deepest.f_locals
     assert traceback.format_exception(error) == before
 
@@ -176,7 +176,7 @@ def test_locals_go_also_where_somebody_has_looked_at_them():
     except KeyError as raised:
         error = raised
     assert error.__traceback__.tb_next.tb_frame.f_locals["owner"] is held()
-    forget_locals(error, everybody=True)
+    forget_locals(error, all_frames=True)
     assert held() is None
 
 
