@@ -17,7 +17,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import VirtualClock, VirtualPoller
-from tests.helpers import LOCAL, async_generator, coroutine_function, generator_function
+from tests.connections import LOCAL
+from tests.helpers import async_generator, coroutine_function, generator_function
 from tests.inside import snapshot, waiting_for
 
 HUGE = 10**400

@@ -16,7 +16,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen import checks
-from tests.helpers import LOCAL, async_generator, coroutine_function, generator_function
+from tests.connections import LOCAL
+from tests.helpers import async_generator, coroutine_function, generator_function
 
 # -- what is accepted
 

@@ -17,7 +17,7 @@ import dangagreen as d
 from dangagreen.errors import ErrorContext
 from dangagreen.loop.error_log import ErrorLog
 from dangagreen.testing import BLOCK
-from tests.helpers import reset
+from tests.connections import reset
 
 pytestmark = pytest.mark.usefixtures("uncollected")
 

@@ -11,7 +11,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import here
-from tests.helpers import run_python
+from tests.programs import run_python
 
 THREADS = """
 import gc, os, resource, sys, threading, weakref

@@ -14,7 +14,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import no_leaks, wire
-from tests.helpers import LOCAL, Small, joined, take
+from tests.connections import LOCAL, Small, take
+from tests.helpers import joined
 from tests.inside import incoming
 
 INTERRUPTED = "interrupted"

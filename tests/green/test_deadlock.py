@@ -15,7 +15,7 @@ import dangagreen as d
 from dangagreen.loop import turn as turn_module
 from dangagreen.loop.pollers import READ
 from dangagreen.testing import StalledError, VirtualClock, virtual_loop
-from tests.helpers import start_python
+from tests.programs import start_python
 
 SOON = 0.02  # seconds after which a warning is due in these tests
 PROGRAM_SECONDS = 10

@@ -6,7 +6,7 @@ import struct
 import threading
 
 from dangagreen import Socket
-from tests.helpers import Collector
+from tests.connections import Collector
 
 # -- fork
 

@@ -13,7 +13,7 @@ import pytest
 from dangagreen import Loop, Socket
 from dangagreen.loop.error_log import ErrorLog
 from dangagreen.loop.loop import here
-from tests.helpers import Collector, Reader
+from tests.connections import Collector, Reader
 
 # -- one batch of events
 

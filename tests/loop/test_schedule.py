@@ -9,7 +9,7 @@ import pytest
 import dangagreen
 from dangagreen import ForeignThreadError, Socket, current_loop
 from dangagreen.loop.loop import here
-from tests.helpers import Reader
+from tests.connections import Reader
 
 
 def test_call_soon_runs_calls_in_order_and_those_added_meanwhile_in_the_next_turn(loop, run_turns):

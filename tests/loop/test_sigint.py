@@ -11,7 +11,8 @@ import pytest
 from dangagreen.frames import LOOPS
 from dangagreen.loop import sigint
 from dangagreen.loop.sigint import Interrupts, Looks
-from tests.helpers import of_ours, run_python
+from tests.helpers import of_ours
+from tests.programs import run_python
 
 CALL = "lambda function, *args: function(*args)"
 

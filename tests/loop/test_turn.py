@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dangagreen import Socket, serve
-from tests.helpers import Collector
+from tests.connections import Collector
 
 # -- one batch of events
 

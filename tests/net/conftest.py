@@ -7,7 +7,8 @@ import signal
 import pytest
 
 import dangagreen as d
-from tests.helpers import LOCAL, start_python
+from tests.connections import LOCAL
+from tests.programs import start_python
 
 
 @pytest.fixture

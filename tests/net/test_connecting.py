@@ -10,7 +10,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.net import connecting
-from tests.helpers import ask, echo_lines
+from tests.connections import ask, echo_lines
 
 
 def test_connect_refused_names_the_address(real_loop, free_address):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.helpers import ended
+from tests.programs import ended
 
 SECONDS = 20
 

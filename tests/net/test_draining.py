@@ -15,7 +15,8 @@ import pytest
 import dangagreen as d
 from dangagreen.errors import OUT_OF_RESOURCES
 from dangagreen.green.sched import scheduler
-from tests.helpers import Echo, echo_one_line, ends, for_ever, protected, results, styles
+from tests.connections import Echo, echo_one_line, ends, for_ever, styles
+from tests.helpers import protected, results
 
 LINGER = d.Listener.linger_seconds
 NEWCOMER = d.Listener.new_connection_grace

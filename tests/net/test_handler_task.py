@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dangagreen as d
-from tests.helpers import LOCAL
+from tests.connections import LOCAL
 
 
 class Plain(d.Socket):

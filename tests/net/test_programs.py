@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.helpers import ask, echo_lines, run_python, start_python
+from tests.connections import ask, echo_lines
+from tests.programs import run_python, start_python
 
 SCRIPT = """
 from dangagreen import connect, serve, sleep, spawn

@@ -11,7 +11,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import Loop, here
-from tests.helpers import LOCAL, Echo, echo_lines, ends, for_ever, of_ours, protected, results
+from tests.connections import LOCAL, Echo, echo_lines, ends, for_ever
+from tests.helpers import of_ours, protected, results
 
 
 @pytest.fixture

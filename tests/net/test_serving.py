@@ -15,7 +15,7 @@ import dangagreen as d
 from dangagreen.green.sched import scheduler
 from dangagreen.net import connecting
 from dangagreen.sockets.listener import ListenOptions
-from tests.helpers import LOCAL, STYLES, Echo, ask, echo_lines
+from tests.connections import LOCAL, STYLES, Echo, ask, echo_lines
 
 var = contextvars.ContextVar("var", default="unset")
 

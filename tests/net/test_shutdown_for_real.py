@@ -20,7 +20,7 @@ from miniredis.clients import Client
 from miniredis.commands import strings
 from miniredis.keys import Keys
 from miniredis.server import talk
-from tests.helpers import ended
+from tests.programs import ended
 
 pytestmark = pytest.mark.slow
 

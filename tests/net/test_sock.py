@@ -8,7 +8,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.green.sched import scheduler
-from tests.helpers import STYLES, Echo, ask, echo_lines, echo_one_line
+from tests.connections import STYLES, Echo, ask, echo_lines, echo_one_line
 
 styles = pytest.mark.parametrize(
     ("server", "handler"),

@@ -6,7 +6,7 @@ import pytest
 
 from dangagreen import Socket
 from dangagreen.sockets.descriptor import Descriptor
-from tests.helpers import Reader, Recording
+from tests.connections import Reader, Recording
 from tests.inside import incoming
 
 # -- registration

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from dangagreen import Socket
-from tests.helpers import Reader
+from tests.connections import Reader
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from dangagreen import BusyError, ClosedError, Loop, Socket
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.sockets.states import BY_PEER
 from dangagreen.testing import BLOCK
-from tests.helpers import Reader, Recording, reset, run_python
+from tests.connections import Reader, Recording, reset
+from tests.programs import run_python
 
 
 class Deaf(Reader):

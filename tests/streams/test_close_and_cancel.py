@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import dangagreen as d
-from tests.helpers import READS, WRITES, blocked
+from tests.connections import READS, WRITES, blocked
 
 # -- close and cancel wake whoever is parked, once
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import dangagreen as d
 from dangagreen.testing import BLOCK
-from tests.helpers import READS, any_read, result_of, take
+from tests.connections import READS, any_read, take
+from tests.helpers import result_of
 from tests.inside import incoming
 
 thorough = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,7 +17,7 @@ import pytest
 import dangagreen as d
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import Loop
-from tests.helpers import reset
+from tests.connections import reset
 
 LOCAL = ("127.0.0.1", 0)
 SENT = b"one\ntwo\nhal"  # what the peer has sent before it resets the connection

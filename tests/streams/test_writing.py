@@ -9,7 +9,8 @@ import pytest
 import dangagreen as d
 from dangagreen.streams import writing
 from dangagreen.testing import BLOCK
-from tests.helpers import Small, any_write, blocked, result_of, take
+from tests.connections import Small, any_write, blocked, take
+from tests.helpers import result_of
 from tests.inside import incoming
 
 # -- writing

@@ -1,0 +1,36 @@
+"""Programs that tests run in an interpreter of their own, which imports from where this one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+PROGRAM_SECONDS = 60  # what one may take: a test that is slower has failed
+PYTHONPATH = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def run_python(*arguments, text_in=None):
+    """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained)."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=text_in,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_SECONDS,
+        env=os.environ | PYTHONPATH,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def start_python(*arguments):
+    """Start one, with pipes to read from what it writes and what it complains of."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], text=True, env=os.environ | PYTHONPATH, **pipes)
+
+
+def ended(process):
+    """Wait for its end: (the lines that it wrote, what it complained, its exit code)."""
+    out, err = process.communicate(timeout=PROGRAM_SECONDS)
+    return out.splitlines(), err, process.returncode
