@@ -145,7 +145,7 @@ INNER = {
     " register report unregister",
     dangagreen.Listener: "event_read tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted error_retrieved group interrupt"
-    " resume resume_with run scope scopes start subject to_hub unflushed_socket update_interrupt wait worker",
+    " resume resume_with run scope start subject task to_hub unflushed_socket update_interrupt wait worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

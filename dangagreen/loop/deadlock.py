@@ -19,7 +19,7 @@ from dangagreen.loop.sigint import Interrupts
 def external_wakers() -> Iterator[str]:
     """Yield a str for each external waker there is, those that are looked up fastest first."""
     of_ctrl_c = signal.getsignal(signal.SIGINT)
-    ends_all = of_ctrl_c is signal.default_int_handler or isinstance(getattr(of_ctrl_c, "__self__", None), Interrupts)
+    ends_all = of_ctrl_c is signal.default_int_handler or isinstance(of_ctrl_c, Interrupts)
     if callable(of_ctrl_c) and not ends_all:
         yield "the handler of SIGINT"
     if _threads() > 1:

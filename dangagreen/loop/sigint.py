@@ -97,77 +97,138 @@ class Looks:
             self.wanted = False
 
 
-class Interrupts:
-    """A handler of SIGINT: raises KeyboardInterrupt in the program's code; in this package's code calls `notify`.
+class SignalHandler:
+    """A handler of Ctrl-C and the like, which lets the loop act upon a signal, or raises in the program's code.
 
-    Then it is `pending` until it is acted upon: by the loop, or by KeyboardInterrupt when this package's code returns.
+    The first signal is `pending` until the loop has acted upon it; a second one before that raises where it strikes.
+    While one is pending the handler is called anew, in case the program's code runs on and has to be struck after all.
+    A subclass says when that is so.
     """
 
     __slots__ = {
-        "_callers": "The frames of the program to which this package's code will return.",
-        "_looks": "Repeated calls of the handler, while Ctrl-C is pending.",
-        "_notify": "Called once when Ctrl-C is noted.",
-        "installed": "Whether it is installed.",
-        "pending": "Whether a Ctrl-C was noted that was not acted upon.",
+        "_before": "Signal to the handler that was installed before this one.",
+        "_looks": "The calls by which it watches code that runs on.",
+        "pending": "Whether a signal has come that was not acted upon.",
     }
 
-    def __init__(self, notify: Callable[[], object]) -> None:
-        self._notify = notify
+    def __init__(self) -> None:
         self.pending = False
-        self._callers: list[FrameType] = []
         self._looks = Looks()
-        self.installed = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self.installed:
-            signal.signal(signal.SIGINT, self._on_signal)
+        self._before: dict[signal.Signals, Any] = {}
 
-    def _on_signal(self, _number: int, frame: FrameType | None) -> None:
-        if self._looks.own:
-            self._looks.own = False
-            return self._look(frame)
-        if self.pending or may_strike(frame):
-            raise KeyboardInterrupt
-        self.pending = True
-        self._notify()
-        self._callers = callers(frame)
-        if self._callers:
-            self._looks.begin()
-        return None
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        looks = self._looks
+        if looks.own:
+            looks.own = False
+            if not self.pending:  # the loop was faster
+                self.acted_upon()
+            elif self._runs_on(frame):
+                if may_strike(frame):
+                    self._strikes()
+                    raise KeyboardInterrupt
+                looks.trace(callers(frame), self._on_line)
+        elif self.pending or self._is_urgent(frame):
+            looks.wanted = False
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        else:
+            self.pending = True
+            self._tell()
+            self._note(number, frame)
 
-    def _look(self, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt if this package's code has returned to the program's; otherwise look again later."""
-        strikes = self.pending and may_strike(frame) and any(_innermost(frame) is caller for caller in self._callers)
-        if strikes or not self.pending:  # not pending: the loop has acted
-            self.acted_upon()
-        elif self._callers:
-            self._looks.trace(callers(frame), self._on_line)
-        if strikes:
-            raise KeyboardInterrupt
-
-    def _on_line(self, frame: FrameType) -> None:
-        """This package's code has returned to this frame of the program: raise KeyboardInterrupt there."""
+    def _on_line(self, _frame: FrameType) -> None:
+        """Our code has returned to the program's, which has come to its next line."""
         pending = self.pending
-        self.acted_upon()
+        self._strikes()
         if pending:
             raise KeyboardInterrupt
 
+    def _is_urgent(self, frame: FrameType | None) -> bool:
+        """Whether a first signal is not for the loop, and raises at once."""
+        raise NotImplementedError
+
+    def _tell(self) -> None:
+        """Have the loop act upon the signal."""
+        raise NotImplementedError
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """Note whose code is at work at a first signal, and begin to watch it."""
+        raise NotImplementedError
+
+    def _runs_on(self, frame: FrameType | None) -> bool:
+        """Whether that code is to be struck, now or as soon as ours has returned to it."""
+        raise NotImplementedError
+
+    def _strikes(self) -> None:
+        """It is about to raise in code that runs on."""
+        self.acted_upon()
+
     def acted_upon(self) -> None:
-        """Note that the pending Ctrl-C was acted upon, or will be at once: the next one is a first one again."""
+        """The loop has acted upon the signal, or is about to: the next one is a first one, and nothing is watched."""
         self._looks.wanted = self.pending = False
         self._looks.trace_no_more()
+
+    @property
+    def installed(self) -> bool:
+        """Whether it stands in the place of another handler, which may have been replaced meanwhile."""
+        return bool(self._before)
+
+    def install(self, before: dict[signal.Signals, Any]) -> None:
+        """Take the place of these handlers."""
+        for number, handler in before.items():
+            self._before[number] = handler
+            signal.signal(number, self)
+
+    def restore(self) -> None:
+        """Put the former handlers back, where nobody has installed another one meanwhile."""
+        self._looks.end()
+        self._looks.trace_no_more()
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            if isinstance(handler, SignalHandler) and not handler.installed:  # its run has ended meanwhile
+                handler = signal.default_int_handler
+            if signal.getsignal(number) is self:
+                signal.signal(number, handler)
+
+
+class Interrupts(SignalHandler):
+    """Ctrl-C while a loop runs: raises KeyboardInterrupt in the program's own code. In ours it calls `notify`, and
+    raises if our code returns before the loop has acted upon it."""
+
+    __slots__ = {
+        "_callers": "The frames of the program to which our code will return.",
+        "_notify": "Has the loop act upon it.",
+    }
+
+    def __init__(self, notify: Callable[[], object]) -> None:
+        SignalHandler.__init__(self)
+        self._notify = notify
+        self._callers: list[FrameType] = []
+        if threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self.install({signal.SIGINT: signal.default_int_handler})
+
+    def _is_urgent(self, frame: FrameType | None) -> bool:
+        return may_strike(frame)
+
+    def _tell(self) -> None:
+        self._notify()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._callers = callers(frame)
+        if self._callers:
+            self._looks.begin()
+
+    def _runs_on(self, frame: FrameType | None) -> bool:
+        return bool(self._callers)
+
+    def acted_upon(self) -> None:
+        SignalHandler.acted_upon(self)
         self._callers = []
 
     def restore(self) -> None:
-        """Put the interpreter's own handler back, unless the program has installed one of its own meanwhile."""
-        self._looks.end()
-        self._looks.trace_no_more()
-        if self.installed and signal.getsignal(signal.SIGINT) == self._on_signal:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.installed = False
+        SignalHandler.restore(self)
         self._callers = []
-        self._notify = _interrupt  # drops the reference to what was to be notified
+        self._notify = _interrupt  # who keeps this handler keeps nobody else
 
 
 def _trace_no_call(_frame: FrameType, _event: str, _argument: object) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import current_loop
-from dangagreen.loop.sigint import Interrupts, Looks, callers, may_strike, piece_at_work
+from dangagreen.loop.sigint import SignalHandler, piece_at_work
 from dangagreen.net.draining import Listener
 from dangagreen.parks import parks
 from dangagreen.sockets.sock import CallbackSocket
@@ -67,32 +66,26 @@ def _failure(listeners: tuple[Listener, ...]) -> BaseException | None:
     return next((reason for reason in reasons if isinstance(reason, BaseException)), None)
 
 
-class _Forever:
+class _Forever(SignalHandler):
     """One `serve_forever` that waits: counts signals and calls of `stop()`, and acts upon the first two."""
 
     __slots__ = {
         "_asked": "How many signals and calls of `stop()` were acted upon.",
-        "_before": "Signal to the handler that was installed before.",
         "_listeners": "Its listeners.",
-        "_looks": "Calls of the handler by which it watches code that runs on after Ctrl-C.",
         "_piece": "The frame of the program's code that was running when Ctrl-C came, or None.",
-        "_signal_pending": "Whether a signal has come that the loop has not acted upon.",
         "_waiter": "The task that waits.",
     }
 
     def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
+        SignalHandler.__init__(self)
         self._waiter = task
         self._listeners = listeners
         self._asked = 0
-        self._signal_pending = False
-        self._looks = Looks()
         self._piece: FrameType | None = None
-        self._before: dict[signal.Signals, Any] = {}
 
     def ask(self) -> None:
         """A signal, or a call of `stop()`: the first wakes the task, later ones end the grace. On the hub only."""
-        self._signal_pending = self._looks.wanted = False
-        self._looks.trace_no_more()
+        self.acted_upon()
         self._piece = None
         self._asked += 1
         if self._asked == 1:
@@ -112,61 +105,48 @@ class _Forever:
         if not self._asked:
             self.ask()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._looks.own:
-            self._looks.own = False
-            going_on = self._signal_pending and piece_at_work(frame) is self._piece
-            if not (going_on and may_strike(frame)):
-                self._looks.wanted = self._signal_pending
-                if going_on:
-                    self._looks.trace(callers(frame), self._on_line)
-                return
-        if self._signal_pending or self._asked >= 2:
-            self._piece = None
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self._signal_pending = True
+    def _is_urgent(self, frame: FrameType | None) -> bool:
+        return self._asked >= 2
+
+    def _tell(self) -> None:
         self._waiter.loop.call_soon_threadsafe(self.ask)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self._piece = piece_at_work(frame)
         if number == signal.SIGINT and self._piece is not None:
             self._looks.begin(_HANGS)
 
-    def _on_line(self, _frame: FrameType) -> None:
-        """Called at the next line of the program's code that runs on: raise KeyboardInterrupt there."""
+    def _runs_on(self, frame: FrameType | None) -> bool:
+        return self._piece is not None and piece_at_work(frame) is self._piece
+
+    def _strikes(self) -> None:
         self._looks.trace_no_more()
-        if self._signal_pending:
-            raise KeyboardInterrupt
+        self._piece = None  # once; it stays pending, since the loop has still to begin the graceful shutdown
 
     def __enter__(self) -> _Forever:
         heard = {}
         if threading.current_thread() is threading.main_thread():
             heard = {number: signal.getsignal(number) for number in _SIGNALS}
         if any(listener._on_stop is not None for listener in self._listeners) or any(
-            isinstance(getattr(before, "__self__", None), _Forever) for before in heard.values()
+            isinstance(before, _Forever) for before in heard.values()
         ):
             raise RuntimeError("another serve_forever has these listeners, or the signals: give all of them to one")
         for listener in self._listeners:
             listener._tell(self.ask, self.listener_failed)
         scheduler(self._waiter.loop).forevers.append(self)
-        for number, before in heard.items():
-            if before is not None and before is not signal.SIG_IGN:  # ignored by the parent's wish, as under nohup
-                self._before[number] = before
-                signal.signal(number, self._on_signal)
+        # Not in the place of one that is no Python code, nor of a signal that is ignored by the parent's wish (nohup).
+        self.install(
+            {number: before for number, before in heard.items() if before is not None and before is not signal.SIG_IGN}
+        )
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._signal_pending = False
+        self.pending = False
         self._piece = None
-        self._looks.end()
-        self._looks.trace_no_more()
         scheduler(self._waiter.loop).forevers.remove(self)
         for listener in self._listeners:
             listener._tell(None, None)
-        for number, before in self._before.items():
-            owner = getattr(before, "__self__", None)
-            if isinstance(owner, Interrupts) and not owner.installed:  # its run has ended meanwhile
-                before = signal.default_int_handler
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, before)
+        self.restore()
 
     def __repr__(self) -> str:
         return ", ".join(map(repr, self._listeners))
