@@ -33,7 +33,7 @@ def incoming(end):
 
 def own_settings(loop):
     """The settings that single sockets of the loop were given, by the sockets' ids."""
-    return loop._own_settings
+    return loop.own_settings
 
 
 def has_reader(sock):

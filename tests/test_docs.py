@@ -140,9 +140,9 @@ CLASSES = [
 ]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
-    dangagreen.Loop: "batch budget current green handlers interest_changed measurements object_callbacks pending_reads"
-    " profile ready runnable timers to_close to_flush wakeup_pair abandon check_thread close_later handler_failed"
-    " register report unregister",
+    dangagreen.Loop: "abandon batch budget check_thread close_later close_with_thread current error_log green"
+    " handler_failed handlers interest_changed measurements object_callbacks own_settings pending_reads post_loop_maps"
+    " profile ready register report runnable take_struck timers to_close to_flush unregister wakeup_pair",
     dangagreen.Listener: "event_read tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted error_retrieved group interrupt"
     " resume resume_with run scope start subject task to_hub unflushed_socket update_interrupt wait worker",

@@ -17,7 +17,7 @@ SHAPE = [
     ("", "public errors frames parks tracebacks checks"),
     (
         "loop",
-        "error_log pollers timers profiling sigint collecting deadlock | handlers wakeup schedule registry turn loop",
+        "error_log pollers timers profiling sigint collecting | handlers wakeup schedule registry deadlock turn loop",
     ),
     (
         "sockets",

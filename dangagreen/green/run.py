@@ -79,7 +79,7 @@ def _wind_up(loop: Loop, reason: str) -> None:
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Acceptor):
             handler.close(reason)
-    struck, loop._struck = loop._struck, None
+    struck = loop.take_struck()
     if struck is not None and struck is not loop.wakeup_pair and (isinstance(struck, FdHandler) or struck._watch_read):
         loop.call(struck, partial(struck.close, reason))  # it may raise in each turn again, before any task runs
     try:
@@ -117,7 +117,7 @@ def _at_exit() -> None:
     """At the end of a script without `run`: end its tasks, so that their `finally` blocks run."""
     loop = here.loop
     if loop is not None:
-        loop._error_log.tell_left_out()
+        loop.error_log.tell_left_out()
     if loop is not None and not loop.running and loop.green is not None and scheduler(loop).tasks:
         _wind_up(loop, "the program ended")
 

@@ -37,7 +37,7 @@ class Worker(greenlet):
         self.sched = sched
         self.resume = self.switch
         if not sched.workers:
-            sched.loop._close_with_thread()  # a greenlet cannot be resumed in another thread
+            sched.loop.close_with_thread()  # a greenlet cannot be resumed in another thread
         sched.workers[self] = None
 
 

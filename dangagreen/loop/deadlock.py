@@ -1,8 +1,8 @@
-"""External wakers: signal handlers and other threads, which might still wake a loop that looks deadlocked.
+"""Deadlocks: all tasks wait, and nothing can wake the loop, neither of what it waits for itself nor from outside.
 
-Rules: when in doubt, it counts: any other thread does, idle or a daemon, Python's or not; so does any signal handler of
-the program's own. The interpreter's handler of Ctrl-C, and that of `Interrupts`, do not: they end the program, not the
-wait. What does not belong here: what the loop itself waits for, descriptors and timers.
+Rules: when in doubt, it is none, but a warning: any other thread is one, idle or a daemon, Python's or not; so is any
+signal handler of the program's own. The interpreter's handler of Ctrl-C, and that of `Interrupts`, are not: they end
+the program, not the wait. A busy loop pays next to nothing for the look. What does not belong here: the wait itself.
 """
 
 from __future__ import annotations
@@ -11,9 +11,105 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from dangagreen import checks
+from dangagreen.errors import Deadlock
+from dangagreen.loop.handlers import TaskLayer
+from dangagreen.loop.pollers import LONGEST_WAIT, READ, Poller
+from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.sigint import Interrupts
+
+_FEW = 32  # descriptors that may be examined for a deadlock before every wait
+_LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to examine, ten times what that takes
+_SHOWN = 50  # tasks in the table of a deadlock
+
+
+class DeadlockWatch(Registry):
+    """What a loop looks at before a wait that might never end: base class of `Loop`."""
+
+    __slots__ = {
+        "_deadlock_seconds": "After how many seconds of a wait a deadlock is suspected; None: never.",
+        "_waited": "Whether the loop has waited in vain since it last examined its descriptors for a deadlock.",
+        "_warned": "Whether this `run` has logged its warning of a deadlock.",
+        "green": "The greenlet layer of this loop, which attaches itself; None until something needs it.",
+    }
+
+    def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
+        super().__init__(clock, poller)
+        self._deadlock_seconds: float | None = 5.0
+        self._waited = self._warned = False
+        self.green: TaskLayer | None = None
+
+    @property
+    def deadlock_seconds(self) -> float | None:
+        """After how many seconds of a wait without limit a deadlock is suspected; None: never. Assignable."""
+        return self._deadlock_seconds
+
+    @deadlock_seconds.setter
+    def deadlock_seconds(self, value: float | None) -> None:
+        if value is not None:
+            value = min(max(0.0, checks.seconds("deadlock_seconds", value)), LONGEST_WAIT)
+        self._deadlock_seconds = value
+
+    def _begin_run(self) -> None:
+        """A new `run` has not warned yet."""
+        self._warned = False
+
+    def _seems_that_no_fd_can_wake(self) -> bool:
+        """Whether none of the first few descriptors has interest registered; the wake-up pair does not count."""
+        looked = 0
+        for handler in self.handlers.values():  # one of the first is, as a rule, a listener
+            if handler._watch_read and handler._registered_mask & READ:  # quicker than `_interest`
+                return False
+            if handler is not self.wakeup_pair:
+                if handler._interest() or self.green is None or not self.green.has_waiters():
+                    return False  # a descriptor can wake the loop; or no task waits, and there is no deadlock
+                looked += 1
+                if looked == _FEW:
+                    break
+        return True
+
+    def _look_for_a_stall(self, patience: float | None) -> float | None:
+        """Examine all descriptors for a deadlock before a wait of `patience`. Returns how long to wait.
+
+        With many descriptors and timers it waits first, many times as long as the examination takes, and examines only
+        after a wait in vain: a busy program pays nothing for its idle connections, however many.
+        """
+        if self.deadlock_seconds is None:
+            return patience
+        much = len(self.handlers) + len(self.timers)
+        if much > _FEW and (self.batch or not self._waited):
+            self._waited = True
+            return much * _LOOK if patience is None else min(patience, much * _LOOK)
+        self._waited = False
+        if not any(handler._interest() for handler in self.handlers.values() if handler is not self.wakeup_pair):
+            if self._waits_for_nothing(patience):
+                self._stalled()
+        return patience
+
+    def _waits_for_nothing(self, patience: float | None) -> bool:
+        """Whether there are no timers, or only deadline timers whose scopes are over."""
+        return patience is None or (self.green is not None and self.green.idle_deadline_timers() == len(self.timers))
+
+    def _doubts(self) -> Iterator[str]:
+        """What might still end a wait that has no limit: a str for each."""
+        if len(self.handlers) > 1:
+            yield "the end of a connection that no task reads"
+        yield from external_wakers()
+
+    def _stalled(self) -> None:
+        """The next wait has no limit, and no descriptor can end it: raise Deadlock, or warn if something else might."""
+        assert self._deadlock_seconds is not None
+        if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
+            return  # pollers are level-triggered: the turn's own wait finds these events again
+        table = self.green.table(_SHOWN) if self.green is not None else ""
+        if outside := ", ".join(self._doubts()):
+            self._warned = bool(table)
+            if table:
+                log.warning("all tasks wait, and only %s might wake the loop:\n%s", outside, table)
+        elif not self.poller.wait(0):  # a thread may have woken the loop and ended meanwhile
+            raise Deadlock("all tasks wait, and nothing can wake the loop", table)
 
 
 def external_wakers() -> Iterator[str]:

@@ -21,10 +21,10 @@ from dangagreen.errors import CannotParkError
 from dangagreen.frames import LOOPS
 from dangagreen.loop.collecting import is_collecting, watch_collections
 from dangagreen.loop.handlers import UNREGISTERED
-from dangagreen.loop.pollers import Poller, available_pollers
+from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
-from dangagreen.loop.turn import LONGEST_WAIT, Turning
+from dangagreen.loop.turn import Turning
 from dangagreen.loop.wakeup import WakeupPair
 
 _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
@@ -80,8 +80,7 @@ class Loop(Turning):
         if self.green is not None and self.green.no_parking is not None:
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
         outer = here.loop
-        self._stop = self._warned = False
-        self._struck = None
+        self._begin_run()
         interrupts = Interrupts(self.stop)
         frame = sys._getframe()
         with contextlib.ExitStack() as undo:
@@ -105,10 +104,6 @@ class Loop(Turning):
                 pass
         if interrupts.pending:
             raise KeyboardInterrupt
-
-    def stop(self) -> None:
-        """End `run()` at the end of this turn."""
-        self._stop = True
 
     def set_loop_timeout(self, milliseconds: float) -> None:
         """Set the longest time that a turn may wait for events: -1 is no limit, 0 does not wait."""
@@ -152,11 +147,11 @@ class Loop(Turning):
         if ends is not None:
             ends.close()
         self.poller.close()
-        self._error_log.tell_left_out()
+        self.error_log.tell_left_out()
         self._close_schedule()
         _loops.discard(self)
 
-    def _close_with_thread(self) -> None:
+    def close_with_thread(self) -> None:
         """Have the loop closed at the end of this thread, if it belongs to it then. Not for the main thread."""
         if get_ident() != threading.main_thread().ident:
             if here.end is None:
@@ -236,7 +231,7 @@ def current_loop() -> Loop:
         if _ending and (loop := _ending.get(get_ident())) is not None:
             return loop
         loop = here.loop = Loop()
-        loop._close_with_thread()
+        loop.close_with_thread()
     return loop
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 READ, WRITE, ERR, HUP = 1, 4, 8, 16
+LONGEST_WAIT = 86400.0  # seconds: epoll and poll take at most 24 days; a wake-up without need does no harm
 _INVALID = 32  # POLLNVAL: the fd was closed without being removed
 
 Events = list[tuple[int, int]]

@@ -28,16 +28,17 @@ class Registry(Schedule):
     """The descriptors of one loop: base class of `Loop`."""
 
     __slots__ = {
-        "_error_log": "The default of `on_error`.",
+        "error_log": "The default of `on_error`.",
         "_maps": "What post-loop callbacks of this turn are given; None until the first of them needs it.",
         "_on_error": "The callable that `on_error` is.",
         "_others": "fd to FdHandler: those of `other_fds`, and perhaps some that were closed since.",
-        "_own_settings": "id of a socket to {name: value}, of sockets that were assigned settings of their own.",
+        "own_settings": "id of a socket to {name: value}, of sockets that were assigned settings of their own.",
         "_places": "A batch, and its index: fd to position. Made when the first fd leaves during that batch.",
         "batch": "The (fd, events) of this turn; (-1, 0) in the place of an fd that has left.",
         "handlers": "The descriptor map: fd to handler.",
         "object_callbacks": "Post-loop callbacks of objects, by object.",
         "pending_reads": "Handlers with input that no event announces; True: it was pushed back in this turn.",
+        "post_loop_callback": "What is called at the end of each turn; something false from it ends `run`.",
         "running": "Whether `run` is running.",
         "to_close": "Closed handlers whose OS sockets are to be closed at the end of the turn.",
     }
@@ -50,10 +51,11 @@ class Registry(Schedule):
         self.to_close: list[Handler] = []
         self.object_callbacks: dict[object, Callable[[], object]] = {}
         self._maps: tuple[dict[int, Any], dict[int, Callable[[int], object]]] | None = None
+        self.post_loop_callback: Callable[..., object] | None = None
         self._others: dict[int, FdHandler] = {}
-        self._error_log = ErrorLog(clock)
-        self._own_settings: dict[int, dict[str, Any]] = {}
-        self._on_error: Callable[[ErrorContext], object] = self._error_log
+        self.error_log = ErrorLog(clock)
+        self.own_settings: dict[int, dict[str, Any]] = {}
+        self._on_error: Callable[[ErrorContext], object] = self.error_log
         self.batch: Events = []
         self._places: tuple[Events, dict[int, int]] = self.batch, {}
 
@@ -83,11 +85,29 @@ class Registry(Schedule):
         if (handler := self._others.pop(fd, None)) is not None and self.handlers.get(fd) is handler:
             handler.close()
 
-    def _post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
+    def post_loop_maps(self) -> tuple[dict[int, Any], dict[int, Callable[[int], object]]]:
         """`descriptor_map()` and `other_fds()` for post-loop callbacks, made once a turn and only if there is one."""
         if self._maps is None:
             self._maps = self.descriptor_map(), self.other_fds()
         return self._maps
+
+    def _run_post_loop_callbacks(self) -> bool:
+        """Call them all. Returns whether each of them has answered that the loop is to go on."""
+        self._maps, all_go_on = None, True
+        for owner in [*self.object_callbacks, None]:
+            callback: Any = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
+            if callback is None:  # none set, or an earlier callback has closed the object
+                continue
+            try:
+                go_on = callback() if owner is not None else callback(*self.post_loop_maps())
+                checks.outcome("it", go_on)
+            except Exception as error:
+                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
+                continue
+            if not go_on:
+                all_go_on = False
+        self._maps = None
+        return all_go_on
 
     def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
         """Watch more fds without an object. The caller keeps them, and calls `remove_other_fd` before closing one.
@@ -149,8 +169,8 @@ class Registry(Schedule):
             self.pending_reads.pop(handler, None)
         if self.object_callbacks:
             self.object_callbacks.pop(handler, None)
-        if self._own_settings:
-            self._own_settings.pop(id(handler), None)
+        if self.own_settings:
+            self.own_settings.pop(id(handler), None)
         self.to_close.append(handler)
         if not self.running:
             self._close_all()
@@ -230,7 +250,7 @@ class Registry(Schedule):
                 checks.outcome("on_error", result)
         except Exception:
             log.exception("loop.on_error raised; what it was to report follows")
-            self._error_log(context)
+            self.error_log(context)
 
 
 def _named(handler: Handler) -> str:

@@ -71,7 +71,7 @@ class Timer:
             if owner is not None and get_ident() != owner.thread:
                 owner.check_thread("Timer.cancel")
             self.callback = self.context = None
-            pending = timers._pending
+            pending = timers.by_number
             del pending[self._number]
             if len(timers.heap) > 2 * len(pending) + _TOO_FEW_TO_SWEEP:
                 timers._sweep()
@@ -100,7 +100,7 @@ class Timers:
 
     __slots__ = {
         "_added": "How many timers were added so far: the number of the last one.",
-        "_pending": "Number to timer, of all that are to fire.",
+        "by_number": "Number to timer, of all that are to fire.",
         "heap": "(deadline, number) of pending timers, and of some that were cancelled.",
         "owner": "The loop.",
     }
@@ -108,13 +108,13 @@ class Timers:
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner = owner
         self.heap: list[tuple[float, int]] = []
-        self._pending: dict[int, Timer] = {}
+        self.by_number: dict[int, Timer] = {}
         self._added = 0
 
     def add(self, deadline: float, callback: Callable[[], object], context: Context | None = None) -> Timer:
         """Add a timer that fires at `deadline`, in seconds of the loop's clock, in `context` if one is given."""
         self._added = number = self._added + 1
-        timer = self._pending[number] = Timer(self, number, deadline, callback, context)
+        timer = self.by_number[number] = Timer(self, number, deadline, callback, context)
         heappush(self.heap, (deadline, number))
         return timer
 
@@ -122,7 +122,7 @@ class Timers:
         """Add a timer that fires before all that `add` has made for that deadline, which must not be due yet."""
         self._added += 1
         number = self._added - _BEFORE_OTHERS
-        timer = self._pending[number] = Timer(self, number, deadline, callback, None)
+        timer = self.by_number[number] = Timer(self, number, deadline, callback, None)
         heappush(self.heap, (deadline, number))
         return timer
 
@@ -131,7 +131,7 @@ class Timers:
         heap = self.heap
         while heap:
             deadline, number = heap[0]
-            if number in self._pending:
+            if number in self.by_number:
                 return deadline
             heappop(heap)
         return None
@@ -148,22 +148,27 @@ class Timers:
             if deadline > now or number > mark:
                 break
             heappop(heap)
-            if (timer := self._pending.pop(number, None)) is not None:
+            if (timer := self.by_number.pop(number, None)) is not None:
                 return timer
         return None
 
+    def renumber(self, timer: Timer, number: int) -> None:
+        """Have this timer fire in the place of the one of that number. Tests shuffle timers of equal deadlines so."""
+        self.by_number[number] = timer
+        timer._number = number
+
     def clear(self) -> None:
         """Cancel every timer."""
-        for timer in self._pending.values():
+        for timer in self.by_number.values():
             timer.callback = timer.context = None
-        self._pending.clear()
+        self.by_number.clear()
         self.heap.clear()
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self.by_number)
 
     def _sweep(self) -> None:
         """Remove the entries of cancelled timers from the heap."""
-        pending = self._pending
+        pending = self.by_number
         self.heap[:] = [entry for entry in self.heap if entry[1] in pending]
         heapify(self.heap)

@@ -14,43 +14,33 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.checks import RESUMED
-from dangagreen.errors import Deadlock, ErrorContext
-from dangagreen.loop.deadlock import external_wakers
-from dangagreen.loop.handlers import Handler, TaskLayer
-from dangagreen.loop.pollers import READ, Poller
+from dangagreen.errors import ErrorContext
+from dangagreen.loop.deadlock import DeadlockWatch
+from dangagreen.loop.handlers import Handler
+from dangagreen.loop.pollers import LONGEST_WAIT, READ, Poller
 from dangagreen.loop.profiling import Profile
-from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.schedule import ContextCall
 
 _CALLS_PER_TURN = 64  # calls, tasks, timers and pending reads, of each kind: more would starve the others
 _LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is read before each eighth of these
 _EVENTS = 16  # events dispatched between two looks at the timers
-_FEW = 32  # descriptors that may be examined for a deadlock before every wait
-_LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to examine, ten times what that takes
-_SHOWN = 50  # tasks in the table of a deadlock
 LONG_TURN = 0.001  # seconds for one kind of work, or for one task: the rest is for the next turn
-LONGEST_WAIT = 86400.0  # seconds: epoll and poll take at most 24 days; a wake-up without need does no harm
 
 
-class Turning(Registry):
+class Turning(DeadlockWatch):
     """The turn of a loop: base class of `Loop`."""
 
     __slots__ = {
-        "_deadlock_seconds": "After how many seconds of a wait a deadlock is suspected; None: never.",
         "_stop": "Whether `run` is to end after this turn.",
         "_struck": "The handler whose callback raised what left `run` (Ctrl-C), and may do so again; None otherwise.",
-        "_waited": "Whether the loop has waited in vain since it last examined its descriptors for a deadlock.",
-        "_warned": "Whether this `run` has logged its warning of a deadlock.",
         "budget": "An iterator: one item for each call that may park, until the clock has to be read again.",
         "current": "The task that runs now; None while a callback, or the loop itself, does.",
-        "green": "The greenlet layer of this loop, which attaches itself; None until something needs it.",
         "interest_changed": "Handlers whose registration with the poller has to be updated at the end of the turn.",
         "measurements": "What profiling has measured.",
         "profile": "`measurements` while profiling is on, None otherwise.",
         "to_flush": "Handlers whose write queue is to be sent at the end of the turn.",
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
         "now": "The clock's time when this turn's events were collected.",
-        "post_loop_callback": "What is called at the end of each turn; something false from it ends `run`.",
     }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
@@ -60,26 +50,26 @@ class Turning(Registry):
         self.interest_changed: list[Handler] = []
         self.current: Any = None
         self.budget: Iterator[bool] = iter(())
-        self.green: TaskLayer | None = None
-        self._stop = self._warned = False
+        self._stop = False
         self._struck: Handler | None = None
-        self._waited = False
         self.loop_timeout: float | None = None
-        self._deadlock_seconds: float | None = 5.0
-        self.post_loop_callback: Callable[..., object] | None = None
         self.measurements = Profile()
         self.profile: Profile | None = None
 
-    @property
-    def deadlock_seconds(self) -> float | None:
-        """After how many seconds of a wait without limit a deadlock is suspected; None: never. Assignable."""
-        return self._deadlock_seconds
+    def stop(self) -> None:
+        """End `run()` at the end of this turn."""
+        self._stop = True
 
-    @deadlock_seconds.setter
-    def deadlock_seconds(self, value: float | None) -> None:
-        if value is not None:
-            value = min(max(0.0, checks.seconds("deadlock_seconds", value)), LONGEST_WAIT)
-        self._deadlock_seconds = value
+    def _begin_run(self) -> None:
+        """Forget what an earlier `run` has left."""
+        DeadlockWatch._begin_run(self)
+        self._stop = False
+        self._struck = None
+
+    def take_struck(self) -> Handler | None:
+        """The handler whose callback raised what left `run`, if one did; it is answered once."""
+        struck, self._struck = self._struck, None
+        return struck
 
     def _turn(self) -> bool:
         """One turn. Returns whether `run` is to go on."""
@@ -106,7 +96,8 @@ class Turning(Registry):
         if self.to_close:
             self._close_all()
         if self.post_loop_callback is not None or self.object_callbacks:
-            self._run_post_loop_callbacks()
+            if not self._run_post_loop_callbacks():
+                self._stop = True
         return not self._stop
 
     def _patience(self) -> float | None:
@@ -131,61 +122,6 @@ class Turning(Registry):
                 return self._look_for_a_stall(patience)
             return patience
         return self.loop_timeout
-
-    def _seems_that_no_fd_can_wake(self) -> bool:
-        """Whether none of the first few descriptors has interest registered; the wake-up pair does not count."""
-        looked = 0
-        for handler in self.handlers.values():  # one of the first is, as a rule, a listener
-            if handler._watch_read and handler._registered_mask & READ:  # quicker than `_interest`
-                return False
-            if handler is not self.wakeup_pair:
-                if handler._interest() or self.green is None or not self.green.has_waiters():
-                    return False  # a descriptor can wake the loop; or no task waits, and there is no deadlock
-                looked += 1
-                if looked == _FEW:
-                    break
-        return True
-
-    def _look_for_a_stall(self, patience: float | None) -> float | None:
-        """Examine all descriptors for a deadlock before a wait of `patience`. Returns how long to wait.
-
-        With many descriptors and timers it waits first, many times as long as the examination takes, and examines only
-        after a wait in vain: a busy program pays nothing for its idle connections, however many.
-        """
-        if self.deadlock_seconds is None:
-            return patience
-        much = len(self.handlers) + len(self.timers)
-        if much > _FEW and (self.batch or not self._waited):
-            self._waited = True
-            return much * _LOOK if patience is None else min(patience, much * _LOOK)
-        self._waited = False
-        if not any(handler._interest() for handler in self.handlers.values() if handler is not self.wakeup_pair):
-            if self._waits_for_nothing(patience):
-                self._stalled()
-        return patience
-
-    def _waits_for_nothing(self, patience: float | None) -> bool:
-        """Whether there are no timers, or only deadline timers whose scopes are over."""
-        return patience is None or (self.green is not None and self.green.idle_deadline_timers() == len(self.timers))
-
-    def _doubts(self) -> Iterator[str]:
-        """What might still end a wait that has no limit: a str for each."""
-        if len(self.handlers) > 1:
-            yield "the end of a connection that no task reads"
-        yield from external_wakers()
-
-    def _stalled(self) -> None:
-        """The next wait has no limit, and no descriptor can end it: raise Deadlock, or warn if something else might."""
-        assert self._deadlock_seconds is not None
-        if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
-            return  # pollers are level-triggered: the turn's own wait finds these events again
-        table = self.green.table(_SHOWN) if self.green is not None else ""
-        if outside := ", ".join(self._doubts()):
-            self._warned = bool(table)
-            if table:
-                log.warning("all tasks wait, and only %s might wake the loop:\n%s", outside, table)
-        elif not self.poller.wait(0):  # a thread may have woken the loop and ended meanwhile
-            raise Deadlock("all tasks wait, and nothing can wake the loop", table)
 
     def _without_pending_reads(self, batch: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """The events, without READ events of handlers whose pushed-back input is delivered later in this turn.
@@ -326,19 +262,3 @@ class Turning(Registry):
                 handler._update_registration()
             except Exception as error:
                 self.handler_failed(handler, error)
-
-    def _run_post_loop_callbacks(self) -> None:
-        self._maps = None
-        for owner in [*self.object_callbacks, None]:
-            callback: Any = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
-            if callback is None:  # none set, or an earlier callback has closed the object
-                continue
-            try:
-                go_on = callback() if owner is not None else callback(*self._post_loop_maps())
-                checks.outcome("it", go_on)
-            except Exception as error:
-                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
-                continue
-            if not go_on:
-                self._stop = True
-        self._maps = None

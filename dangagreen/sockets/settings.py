@@ -34,7 +34,7 @@ class Setting(Generic[Value]):
         _names[name] = None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Value:
-        if instance is None or not (own := instance.loop._own_settings):
+        if instance is None or not (own := instance.loop.own_settings):
             return self.value
         return own.get(id(instance), {}).get(self.name, self.value)  # type: ignore[no-any-return]
 
@@ -46,7 +46,7 @@ class Setting(Generic[Value]):
         loop.check_thread(f"assigning {self.name}")
         if not instance.closed:
             instance._check_water(**{self.name: value})
-            loop._own_settings.setdefault(id(instance), {})[self.name] = value
+            loop.own_settings.setdefault(id(instance), {})[self.name] = value
             instance._was_set(self.name)
 
 

@@ -69,7 +69,7 @@ class ShuffledTimers(Timers):
 
     def _shuffle(self, deadline: float) -> None:
         """Let the sleepers of this moment change places."""
-        heap, pending, numbers = self.heap, self._pending, []
+        heap, pending, numbers = self.heap, self.by_number, []
         while heap and heap[0][0] == deadline:
             if (number := heappop(heap)[1]) in pending:
                 numbers.append(number)
@@ -80,8 +80,7 @@ class ShuffledTimers(Timers):
         for number in numbers:
             heappush(heap, (deadline, number))
             if pending[number] in slept_on:
-                pending[number] = timer = sleepers.pop()
-                timer._number = number
+                self.renumber(sleepers.pop(), number)
 
 
 def shuffle_tasks(loop: Loop, random: Random) -> None:

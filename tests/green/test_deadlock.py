@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 import dangagreen as d
-from dangagreen.loop import turn as turn_module
+from dangagreen.loop import deadlock
 from dangagreen.loop.pollers import READ
 from dangagreen.testing import StalledError, VirtualClock, virtual_loop
 from tests.programs import start_python
@@ -49,13 +49,13 @@ class Scripted:
 @pytest.fixture
 def alone(monkeypatch):
     """Nobody outside the loop might wake it, whatever the test runner has installed."""
-    monkeypatch.setattr(turn_module, "external_wakers", lambda: iter(()))
+    monkeypatch.setattr(deadlock, "external_wakers", lambda: iter(()))
 
 
 @pytest.fixture
 def in_company(monkeypatch):
     """Somebody might."""
-    monkeypatch.setattr(turn_module, "external_wakers", lambda: iter(["the neighbour"]))
+    monkeypatch.setattr(deadlock, "external_wakers", lambda: iter(["the neighbour"]))
 
 
 def woken():
@@ -216,7 +216,7 @@ def test_whoever_woke_the_loop_and_went_is_heard(real_loop, knot, monkeypatch):
             real_loop.call_soon_threadsafe(task.cancel)
         return iter(())
 
-    monkeypatch.setattr(turn_module, "external_wakers", external_wakers)
+    monkeypatch.setattr(deadlock, "external_wakers", external_wakers)
     task.join()
     assert task.done
 
@@ -309,7 +309,7 @@ def test_no_warning_where_no_task_waits(real_loop, in_company, caplog):
 def test_a_thread_that_dies_without_a_word_makes_it_certain(real_loop, knot, monkeypatch):
     real_loop.deadlock_seconds = SOON
     company = ["the neighbour"]
-    monkeypatch.setattr(turn_module, "external_wakers", lambda: iter([company.pop()] if company else []))
+    monkeypatch.setattr(deadlock, "external_wakers", lambda: iter([company.pop()] if company else []))
     with pytest.raises(d.Deadlock):
         knot()[0].join()
 
