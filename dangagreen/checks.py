@@ -15,6 +15,8 @@ from operator import index
 from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
+Buffer = bytes | bytearray | memoryview
+
 _GENERATORS = 0x20  # code flags, by their numbers since to import inspect takes 10 ms: CO_GENERATOR,
 NOT_RUN = _GENERATORS | 0x80 | 0x100 | 0x200  # CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
 RESUMED = ()  # what is left of a call that has resumed a task: nothing to look at
@@ -105,3 +107,28 @@ def outcome(what: str, value: object) -> None:
             with contextlib.suppress(ValueError, RuntimeError):  # it is running
                 value.close()
         raise TypeError(f"{what} returned {shown(value)}, which nobody runs: write a plain def")
+
+
+def as_bytes(data: Any) -> bytes:
+    """The bytes that a bytes-like object holds now. Anything else raises TypeError."""
+    if type(data) is bytes:
+        return data
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        hint = ": give it text.encode()" if isinstance(data, str) else ""
+        raise TypeError(f"bytes are needed here, not {type(data).__name__}{hint}") from None
+
+
+def room(call: str, buffer: Any) -> int:
+    """For how many bytes a writable buffer has room. Raises TypeError for another thing, ValueError for one of none."""
+    try:
+        with memoryview(buffer) as view:
+            if view.readonly:
+                raise TypeError
+            size = view.nbytes
+    except TypeError:
+        raise TypeError(f"{call} needs a writable buffer, such as a bytearray, not {shown(buffer)}") from None
+    if not size:
+        raise ValueError(f"{call}: the buffer has no room")
+    return size

@@ -12,6 +12,24 @@ import dangagreen as d
 # -- sockets in callback style
 
 
+class Server(d.Socket):
+    """Reads what it gets and keeps it."""
+
+    __slots__ = ("data", "ends")
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.data = b""
+        self.ends = 0
+
+    def event_read(self):
+        data = self.read(65536)
+        if data is None:
+            self.ends += 1
+        else:
+            self.data += data
+
+
 class Reader(d.Socket):
     """Reads `size` bytes at each event_read; notes the calls of its hooks, and each None."""
 

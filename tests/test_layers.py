@@ -21,7 +21,8 @@ SHAPE = [
     ),
     (
         "sockets",
-        "settings subclassing addresses states | descriptor write_queue busy lifetime endpoint danga sock listener",
+        "settings subclassing addresses states busy | descriptor endpoint idle read_buffer receiving"
+        " | backpressure write_queue limits lingering danga sock listener",
     ),
     ("green", "task_table | waiters | sched | parking | scopes | deadlines tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),

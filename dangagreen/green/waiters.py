@@ -80,6 +80,10 @@ class Waiter:
         """Who reads, where it is parked in a read."""
         return self
 
+    def _wake(self, error: BaseException | None = None) -> bool:
+        """`wake` of this module, for the core, which knows of a waiter only that it can be woken."""
+        return wake(self, error)
+
     @property
     def waits_for(self) -> str | None:
         """What it is parked for, as text; None if it is not parked."""

@@ -19,7 +19,6 @@ from dangagreen.green.parking import checkpoint, park_for
 from dangagreen.green.tasks import sleep
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
-from dangagreen.loop.pollers import WRITE
 from dangagreen.net.sock import Socket, check_socket_class
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import HostAndPort, PeerAddress, host_and_port, is_path, unix_path
@@ -36,9 +35,8 @@ class _Connecting(Descriptor):
     def __init__(self, sock: socket.socket, loop: Loop, task: Waiter) -> None:
         self.task = task
         super().__init__(sock, loop)
-        self._watch_write = True
         try:
-            self._add_interest(WRITE)
+            self._watch_output(True)
         except BaseException:
             self._release()
             raise
@@ -107,7 +105,7 @@ def connect(
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = socket_class(sock)
             check_initialised(connection, type(connection))
-            connection._sequential = 1
+            connection._set_style(sequential=True)
             return connection
         except OSError as error:
             loop.abandon(sock, error)

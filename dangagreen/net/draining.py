@@ -23,7 +23,6 @@ from dangagreen.net.handler_task import HandlerTask
 from dangagreen.parks import parks
 from dangagreen.sockets.listener import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
-from dangagreen.sockets.states import OBSERVED, OWES
 
 log = logging.getLogger("dangagreen")
 
@@ -187,13 +186,8 @@ class Drain:
         """A connection was accepted meanwhile: it is to be ended as well, after a grace for its first request."""
         self._left.append(connection)
         self._told = 0
-        self._observe(connection)
+        connection._observe()
         self._spared[connection] = self._loop.clock() + self._listener.new_connection_grace
-
-    def _observe(self, sock: CallbackSocket) -> None:
-        """Have writes of the connection noted, which answer what was read."""
-        if not sock._write_closed:
-            sock._write_closed = OBSERVED
 
     # -- at the end of each turn
 
@@ -203,7 +197,7 @@ class Drain:
         for sock in self._loop.handlers.values():
             if isinstance(sock, CallbackSocket) and sock._listener is self._listener:
                 self._left.append(sock)
-                self._observe(sock)
+                sock._observe()
         for sock in list(self._left):
             if sock._last_activity > now - patience and self._is_idle(sock):
                 self._spared[sock] = now + patience
@@ -251,7 +245,7 @@ class Drain:
     def _end_if_idle(self, sock: CallbackSocket, now: float) -> None:
         if now < self._spared.get(sock, now) or not self._is_idle(sock):
             return
-        if sock._write_closed & OWES and sock._sequential == 2:  # it may wait for more of its request
+        if sock._owes_an_answer():  # it may wait for more of its request
             until = sock._last_activity + self._listener.new_connection_grace
             if now < until:
                 self._spared[sock] = until
@@ -261,7 +255,7 @@ class Drain:
     def _end(self, sock: CallbackSocket) -> None:
         """Cut a connection off, unless a cancelled handler still cleans up."""
         handler = self._cancelled.get(sock)
-        if not sock.closed and not sock._finishing and (handler is None or handler.done):
+        if not sock._is_over() and (handler is None or handler.done):
             self._loop.call(sock, partial(sock.close, self._reason))
 
     def _linger(self, now: float) -> None:
@@ -318,7 +312,7 @@ class Drain:
             for task in list(self.waiting):
                 wake(task)
             for sock in self.cut_off:  # kept for later calls of `drain`; with their listener they would be a cycle
-                sock._listener = None
+                sock._set_listener(None)
             del self._listener
 
     def _look_again(self, now: float) -> None:
@@ -354,7 +348,7 @@ class Drain:
 
     def _is_idle(self, sock: CallbackSocket) -> bool:
         """The `idle` of an open connection; False if that raises, which is reported and closes the connection."""
-        if sock.closed or sock._finishing:
+        if sock._is_over():
             return False
         if type(sock).idle is CallbackSocket.idle:  # not overridden: it raises nothing
             return bool(sock.idle)
@@ -371,7 +365,7 @@ class Drain:
 
 def _eof_sent(sock: CallbackSocket) -> bool:
     """Whether everything was sent to the peer, the FIN included."""
-    return sock.closed or (sock._finishing and sock._queue is None)
+    return sock.closed or sock._is_fin_sent()
 
 
 def _do_nothing() -> None:

@@ -54,7 +54,7 @@ class HandlerTask(Task[None]):
 
     def _handle(self) -> None:
         sock, handler = self.sock, self._handler
-        if sock._write_closed and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
+        if sock.closed or sock._finishing:  # meanwhile: there is nobody to be served
             return
         try:
             if (result := handler(sock)) is not None:
@@ -63,16 +63,13 @@ class HandlerTask(Task[None]):
             if not self._has_ended_with_its_peer(error):
                 raise
         else:
-            if sock._watch_read:
-                sock._sequential = 0
-            else:
+            if not sock._goes_on_with_callbacks():
                 sock.finish()
 
     def _has_ended_with_its_peer(self, error: BaseException) -> bool:
         """The handler has raised: close the connection. Returns False if the error is a failure, to be reported."""
         sock = self.sock
-        if not sock._finishing:  # the tail of its reply is still to be sent
-            sock.close(error)
+        sock._close_unless_finishing(error)  # the tail of its reply may still be to be sent
         if _is_own_end(sock, error):
             sock.debugmsg("%s ended with its peer: %r", _name(self._handler), error)
             return True
@@ -81,7 +78,7 @@ class HandlerTask(Task[None]):
 
     def end_unstarted(self, error: BaseException) -> None:
         sock = self.sock
-        if sock.closed or sock._finishing:  # before it was cancelled
+        if sock._is_over():  # before it was cancelled
             self._result = None
             return self.end(None)
         self.end(error)
@@ -108,7 +105,7 @@ class RequestTask(HandlerTask):
 
     def _handle(self) -> None:
         sock, handler, loop, began = self.sock, self._handler, self.loop, 0.0
-        if sock._write_closed and (sock.closed or sock._finishing):  # meanwhile: there is nobody to be served
+        if sock.closed or sock._finishing:  # meanwhile: there is nobody to be served
             return
         changes = None if self._begun is None else _enter(self._begun)
         try:
@@ -116,14 +113,14 @@ class RequestTask(HandlerTask):
                 before = sock.buffered
                 if (result := handler(sock)) is not None:
                     checks.outcome(f"the handler {_name(handler)}", result)
-                if not 0 < sock.buffered < before or changes is not None or sock._watch_read:
+                if not 0 < sock.buffered < before or changes is not None or not sock._has_next_request():
                     break
                 now = loop.clock()
                 if not began:
                     began = now
                 elif now - began > _SHARE and _is_share(loop, now - began):
                     give_way(self, GIVING_WAY)
-                    if sock.closed or not sock._buffer or sock._watch_read or sock._reader is not None:
+                    if not sock._has_next_request():
                         break
                     began = loop.clock()
         except BaseException as error:
@@ -138,9 +135,9 @@ class RequestTask(HandlerTask):
     def _wait_for_the_next(self) -> None:
         """Watch for the next request, or finish the connection at EOF."""
         sock = self.sock
-        if sock._eof and not sock._buffer and sock._at_work < HELD:
+        if sock._eof and sock._has_ended() and sock._at_work < HELD:
             return sock.finish()
-        sock._at_work -= 1
+        sock._end_work()
         try:
             sock.watch_read(True)
         except BaseException:  # unwatched, the connection would never be served again
@@ -166,7 +163,7 @@ def begin_callbacks(socket_class: Callable[[Any], CallbackSocket], sock: Any, _l
 def begin_handler(socket_class: Callable[[Any], StreamSocket], handler: Handler, sock: Any, _listener: object) -> Any:
     """Make the object of an accepted connection, in sequential style, and start the task of its handler."""
     connection = _made(socket_class, sock)
-    connection._sequential = 1
+    connection._set_style(sequential=True)
     connection.loop.runnable.append(HandlerTask(connection, handler).start)
     return connection
 
@@ -176,13 +173,10 @@ def _made(socket_class: Callable[[Any], AnyCallback], sock: Any) -> AnyCallback:
     context = copy_context()
     connection = context.run(socket_class, sock)
     try:
-        timer = connection._timer
+        connection._set_context(context)
     except AttributeError:
         check_initialised(connection, type(connection))
         raise
-    connection._context = context
-    if timer is not None:
-        timer.context = context
     return connection
 
 

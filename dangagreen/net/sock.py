@@ -41,19 +41,15 @@ class Socket(StreamSocket):
         if handler is None:
             return super().event_read()
         if self._at_work and self._at_work & 1:  # a handler is running; at its end reading is watched again
-            self._watch_read = False
+            self._watch_input(False)
             return None
         if not self._buffer:
-            if not self._eof and not (self._write_closed and (self.closed or self._finishing)):
-                try:
-                    self._receive(_FIRST)
-                except OSError as error:
-                    self.debugmsg("%r between two requests", error)
+            if not self._has_reader() and not self._receive(_FIRST) and self._read_error is not None:
+                self.debugmsg("%r between two requests", self._read_error)
             if not self._buffer:
                 self._has_no_request()
                 return None
-        self._watch_read, self._sequential = False, 1
-        self._at_work += 1
+        self._begin_request()
         if type(self).event_read is Socket.event_read:
             RequestTask(self, handler).start()
         else:  # after the override has returned: a context variable that it resets, such as a span, is the request's
@@ -65,8 +61,8 @@ class Socket(StreamSocket):
 
         After a reset or a hang-up, `event_err` or `event_hup` is called first, as in callback style.
         """
-        if self._eof and not self.closed and not self._finishing:  # not ended by the event_read of a subclass
-            self._on_eof()
+        if self._eof and not self._is_over():  # not ended by the event_read of a subclass
+            self._tell_eof()
             self._end_idle()
 
     def _end_idle(self) -> None:
@@ -74,11 +70,11 @@ class Socket(StreamSocket):
         self.loop.ready.append(partial(self.loop.call, self, self._finish_idle))
 
     def _finish_idle(self) -> None:
-        if self._eof and not self._at_work and not self._buffer and self._reader is None:
+        if self._has_ended() and not self._at_work:
             self.finish()
 
     def _was_released(self) -> None:
-        if self._eof and getattr(self._listener, "handler", None) is not None:
+        if self._has_ended() and getattr(self._listener, "handler", None) is not None:
             self._end_idle()
 
 

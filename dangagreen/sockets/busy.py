@@ -19,12 +19,9 @@ class AtWork(Protocol):
     """What is known here of a socket."""
 
     loop: Loop
-    _at_work: int
 
-    @property
-    def _timer(self) -> object: ...
-    def _was_at_work(self) -> None: ...
-    def _was_released(self) -> None: ...
+    def _hold(self) -> None: ...
+    def _release_hold(self) -> None: ...
 
 
 class Busy:
@@ -35,7 +32,7 @@ class Busy:
     def __init__(self, sock: AtWork) -> None:
         self._sock: AtWork | None = None
         sock.loop.check_thread("busy")
-        sock._at_work += HELD
+        sock._hold()
         self._sock = sock
 
     def release(self) -> None:
@@ -47,11 +44,7 @@ class Busy:
     def _release(self) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:
-            sock._at_work -= HELD
-            if sock._timer is not None:
-                sock._was_at_work()
-            if not sock._at_work:
-                sock._was_released()
+            sock._release_hold()
 
     def __enter__(self) -> Self:
         return self

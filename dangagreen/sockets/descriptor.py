@@ -7,16 +7,20 @@ is short of memory it is asked for nothing. What does not belong here: reading, 
 
 from __future__ import annotations
 
+import socket
 import weakref
 from _thread import get_ident
-from contextvars import copy_context
+from collections.abc import Callable
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
+from dangagreen import checks
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
 from dangagreen.loop.handlers import PAUSED, UNREGISTERED, Handler
 from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
 from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.loop.timers import Timer
 from dangagreen.tracebacks import without_traceback
 
 PAUSE_SECONDS = 0.02  # until the kernel is asked again for what it had no memory for
@@ -71,7 +75,25 @@ class Descriptor(Handler):
         loop.register(self)
         loop.interest_changed.append(self)  # so that one that watches nothing still learns of hang-ups
 
+    def _set_context(self, context: Context) -> None:
+        """Run its callbacks, its timer and its handler with these context variables."""
+        timer = self._timer
+        self._context = context
+        if timer is not None:
+            timer.context = context
+
+    def _set_listener(self, listener: Any) -> None:
+        self._listener = listener
+
     # -- interest
+
+    def _waits(self) -> bool:
+        """Does it wait for its peer: for input, or until it takes what is queued?"""
+        return self._watch_read or self._reader is not None or self._queue is not None
+
+    def _waits_for_input_alone(self) -> bool:
+        waits = self._reader is not None if not self._watch_read else not self._watch_write
+        return waits and self._queue is None
 
     def _interest(self) -> int:
         """The bits that it needs now."""
@@ -106,6 +128,32 @@ class Descriptor(Handler):
                 return  # to hear of less does not matter so much: the next event asks for it again
             self._registered_mask = want
 
+    def _watch_input(self, on: bool) -> None:
+        """Have the loop call `event_read` when there is input, or no longer. If the poller refuses, it raises OSError,
+        and all is as before."""
+        before, self._watch_read = self._watch_read, on
+        if on and not self._registered_mask & READ:
+            try:
+                self._add_interest(READ)
+            except BaseException:
+                self._watch_read = before
+                raise
+
+    def _watch_output(self, on: bool) -> None:
+        """The counterpart for `event_write`."""
+        before, self._watch_write = self._watch_write, on
+        if on and not self._registered_mask & WRITE:
+            try:
+                self._add_interest(WRITE)
+            except BaseException:
+                self._watch_write = before
+                raise
+
+    def _look_at_interest(self, bit: int) -> None:
+        """Tell the kernel at once if this is wanted no more."""
+        if self._registered_mask & bit:
+            self._update_registration()
+
     def _unregister(self) -> None:
         """Hear nothing from the kernel, hang-ups included, until something is wanted again."""
         if self._registered_mask != UNREGISTERED:
@@ -128,9 +176,38 @@ class Descriptor(Handler):
         if self._registered_mask != PAUSED and not self.closed:
             self._unregister()
             self._registered_mask = PAUSED
-            deadline = self.loop.clock() + PAUSE_SECONDS
-            self.loop.timers.add(deadline, partial(_end_pause, weakref.ref(self)), self._context)
+            self._call_at(self.loop.clock() + PAUSE_SECONDS, partial(_end_pause, weakref.ref(self)))
         return True
+
+    def _shut_writing(self, again: Callable[[], None]) -> bool:
+        """Send the end of the stream. Where the kernel has no memory for it now, False, and `again` is called later."""
+        if self.closed:  # meanwhile
+            return False
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno not in OUT_OF_BUFFERS:
+                raise
+            self._call_at(self.loop.clock() + PAUSE_SECONDS, again)
+            return False
+        return True
+
+    def _is_paused(self) -> bool:
+        """Is the kernel asked for nothing, since it had no memory?"""
+        return self._registered_mask == PAUSED
+
+    def _call_at(self, deadline: float, callback: Callable[[], object]) -> Timer:
+        """Call it then, with the context variables of this object."""
+        return self.loop.timers.add(deadline, callback, self._context)
+
+    # -- events
+
+    def _hook(self, event: str, call: Callable[[], object]) -> None:
+        """Call a hook, `event_` and this name, or who is called in its place."""
+        profile = self.loop.profile
+        result = call() if profile is None else profile.measure(self, event, call)
+        if result is not None and result is not checks.RESUMED:
+            checks.outcome(f"event_{event}", result)
 
     # -- the end
 

@@ -1,4 +1,4 @@
-"""A socket in words: its addresses, its state, and lines to the log.
+"""One end of a connection: its addresses, its state in words, lines to the log, an option of the OS socket.
 
 Rules: an address is asked for once, while it can be known; nothing here fails because the connection has. What does not
 belong here: reading and writing.
@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.addresses import public
-from dangagreen.sockets.lifetime import Lifetime
+from dangagreen.sockets.descriptor import Descriptor
 
 log = logging.getLogger("dangagreen")
 
+# TCP_CORK is Linux's name, TCP_NOPUSH that of the BSDs and macOS.
+_CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
 
-class Endpoint(Lifetime):
+
+class Endpoint(Descriptor):
     """What a socket says of itself."""
 
-    __slots__ = ("_local", "_peer")
-
-    _local: Any
-    _peer: Any
+    __slots__ = {
+        "_local": "This side's address, once it was asked for and known; not set before.",
+        "_peer": "The peer's address, likewise.",
+    }
 
     def peer_ip_string(self) -> str | None:
         """The peer's IP address; None for a Unix socket, or if it was never asked for while it could be known."""
@@ -45,7 +49,7 @@ class Endpoint(Lifetime):
         return _in_words(self._address("getsockname", "_local"))
 
     def _address(self, call: str, slot: str) -> Any:
-        address = getattr(self, slot)
+        address = getattr(self, slot, None)
         if address is None:
             try:
                 address = public(getattr(self.sock, call)())
@@ -68,9 +72,20 @@ class Endpoint(Lifetime):
         if log.isEnabledFor(logging.DEBUG):
             log.debug(message.removesuffix("\n") + " [%s]", *args, self.as_string())
 
+    def tcp_cork(self, on: bool) -> None:
+        """Hold back partial TCP segments, or let them go. Ignored where it means nothing, and after the end."""
+        if _CORK is not None and not self.closed and self.sock.family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                self.sock.setsockopt(socket.IPPROTO_TCP, _CORK, int(bool(on)))
+            except OSError as error:
+                self.debugmsg("tcp_cork: %s", error)
+
     def dump_error(self, message: str) -> None:
         """The message, this socket in words and the stack, to the logger "dangagreen"."""
         log.error("%s [%s]", message, self.as_string(), stack_info=True)
+
+    def _was_released(self) -> None:
+        """The servers of net look whether it is to end: nobody holds `busy()` any more."""
 
 
 def _in_words(address: Any) -> str | None:

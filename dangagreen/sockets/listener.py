@@ -108,9 +108,8 @@ class Acceptor(Descriptor):
         if self._nodelay:  # connections inherit it on every platform that we know of; the first accept checks
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, loop)
-        self._watch_read = True
         try:
-            self._add_interest(READ)
+            self._watch_input(True)
         except BaseException:
             self._release()
             raise
@@ -121,7 +120,7 @@ class Acceptor(Descriptor):
             if self.closed or not self._watch_read:
                 return
             if self._max_connections is not None and self.connections >= self._max_connections:
-                self._watch_read = False
+                self._watch_input(False)
                 return
             if self._accept_budget is not None:
                 if not self._accept_budget:
@@ -167,7 +166,7 @@ class Acceptor(Descriptor):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = self._connected(sock, self)
             if isinstance(connection, Descriptor):
-                connection._listener = self
+                connection._set_listener(self)
                 if not connection.closed:  # as its constructor may have done
                     self.connections += 1
                 if self._on_connection is not None:
@@ -225,11 +224,9 @@ class Acceptor(Descriptor):
             self._go_on()
 
     def _go_on(self) -> None:
-        self._watch_read = True
         try:
-            self._add_interest(READ)
+            self._watch_input(True)
         except OSError as error:  # of epoll_ctl: not the affair of whoever has made room
-            self._watch_read = False
             return self._back_off(error) if error.errno in NO_ROOM else self.loop.handler_failed(self, error)
         if self._accept_budget is not None:
             self.loop.ready.append(self._accept_the_rest)
@@ -244,10 +241,9 @@ class Acceptor(Descriptor):
 
     def _back_off(self, error: OSError) -> None:
         log.warning("%r pauses accepting for %s s: %s", self, self.accept_backoff, error)
-        self._backoff_timer = self.loop.timers.add(self.loop.clock() + self.accept_backoff, self._resume, self._context)
-        self._watch_read = False
-        if self._registered_mask & READ:
-            self._update_registration()
+        self._backoff_timer = self._call_at(self.loop.clock() + self.accept_backoff, self._resume)
+        self._watch_input(False)
+        self._look_at_interest(READ)
 
     def _resume(self) -> None:
         self._backoff_timer = None

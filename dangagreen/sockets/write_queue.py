@@ -8,86 +8,37 @@ empty (that is the greenlet layer's).
 
 from __future__ import annotations
 
-import math
-import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 from dangagreen import checks
+from dangagreen.checks import Buffer, as_bytes
 from dangagreen.errors import BROKEN
-from dangagreen.loop.handlers import PAUSED
-from dangagreen.loop.loop import Loop
-from dangagreen.loop.pollers import WRITE
-from dangagreen.sockets.descriptor import Descriptor
-from dangagreen.sockets.settings import Setting, size, size_or_none
-from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE, OBSERVED
-from dangagreen.tracebacks import without_traceback
+from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.sockets.backpressure import BackPressure
+from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
 
-Buffer = bytes | bytearray | memoryview
 Writer = Callable[[Buffer], int]
 
 _JOIN = 131072  # bytes put together for one send; what glibc still allocates without a system call
 _MANY = 64  # pieces in a queue: beyond it a deque, which costs more memory, and nothing to take from its head
 _CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their turn
 
-# TCP_CORK is Linux's name, TCP_NOPUSH that of the BSDs and macOS.
-_CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
 
-
-class WriteQueue(Descriptor):
-    """The writing half of a socket.
-
-    Settings, of the class or of one object, in bytes: `high_water` and `low_water` (hooks `on_high_water`,
-    `on_low_water`, and where `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket;
-    None is no limit).
-    """
+class WriteQueue(BackPressure):
+    """The writing half of a socket."""
 
     __slots__ = {
-        **dict.fromkeys((
-            "_drain_waiters", "_high_water", "_last_activity", "_over_high_water", "_queued_callables", "_sending",
-            "_write_closed", "_write_error", "_writer",
-        )),
-        "unsent": "How many bytes are queued that the kernel has not taken.",
-    }  # fmt: skip
+        "_queued_callables": "How many of what is queued are callables.",
+        "_sending": "Who sends the queue: IDLE, BLOCKED or FLUSHING.",
+        "_writer": "What `set_writer_func` was given, in the place of the system call.",
+    }
 
-    _usual_high_water: ClassVar[int] = 65536  # what the class has: see `settings.adopt_settings`
-    _noted: ClassVar[tuple[Any, ...]] = ()
-    high_water: Setting[int] = Setting(65536, size)
-    low_water: Setting[int] = Setting(16384, size)
-    max_unsent: Setting[int | None] = Setting(None, size_or_none)
-
-    def __init__(self, sock: Any, loop: Loop | None = None) -> None:
-        Descriptor.__init__(self, sock, loop)  # by super() the life of a connection would take 4 percent more
-        self.unsent = self._queued_callables = 0
-        self._sending = IDLE
-        self._writer: Writer | None = None
-        self._last_activity = self.loop.now  # when the peer last sent, or took what it had let wait
-        self._drain_waiters: Any = None  # tasks that wait for the queue to shrink
-        self._high_water = self._usual_high_water  # a slot is read four times as fast as an attribute of the class
-        self._over_high_water = False  # over the high-water mark, and not yet under the low one again
-        self._write_closed = 0  # see `states`, as for `_sending`
-        self._write_error: OSError | None = None
-
-    @classmethod
-    def _check_order(cls, low_water: int, high_water: int, max_unsent: int | None) -> None:
-        if not 0 <= low_water <= high_water <= (max_unsent if max_unsent is not None else math.inf):
-            raise ValueError(
-                f"{cls.__name__} needs low_water <= high_water <= max_unsent, and has low_water = {low_water},"
-                f" high_water = {high_water}, max_unsent = {max_unsent}"
-            )
-
-    def _check_water(self, **one: Any) -> None:
-        """Raise ValueError if the marks would be in disorder with this one of them."""
-        self._check_order(
-            **{name: one.get(name, getattr(self, name)) for name in ("low_water", "high_water", "max_unsent")}
-        )
-
-    def _was_set(self, name: str) -> None:
-        """This object has been given a setting of its own."""
-        if name == "high_water":
-            self._high_water = self.high_water
+    _queued_callables: int
+    _sending: int
+    _writer: Writer | None
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or run a callable when everything before it was sent; or, with None, kick-start the queue.
@@ -146,17 +97,6 @@ class WriteQueue(Descriptor):
             self._try_again()
         return self._queue is None
 
-    def _is_mute(self) -> bool:
-        """Does what is written go nowhere? Otherwise a drain observes this connection, and this is its answer."""
-        if self._write_closed & MUTE:
-            return True
-        self._answers()
-        return False
-
-    def _answers(self) -> None:
-        """Something is about to be written while a drain observes."""
-        self._write_closed = OBSERVED
-
     def _enqueue(self, data: Buffer | Callable[[], object]) -> None:
         if self._queue is None:
             self._queue = [data]
@@ -170,12 +110,18 @@ class WriteQueue(Descriptor):
             self._is_over_high_water()
 
     def _is_over_high_water(self) -> None:
-        if not self._over_high_water:
-            self._over_high_water = True
-            self.on_high_water()
+        self._cross_high_water()
         most = self.max_unsent
         if most is not None and self.unsent > most:
             self.close(f"{self.unsent} bytes are queued, max_unsent is {most}: the peer reads too slowly")
+
+    def _is_blocked(self) -> bool:
+        """Does it wait until the kernel takes more?"""
+        return self._sending == BLOCKED
+
+    def _wants_to_write(self) -> bool:
+        """Is `event_write` to be called when the kernel takes bytes?"""
+        return self._watch_write or self._queue is not None
 
     # -- the queue leaves
 
@@ -242,8 +188,8 @@ class WriteQueue(Descriptor):
             self._sending = IDLE
             if self._queue is queue:
                 self._was_flushed(blocked)
-            elif self._registered_mask & WRITE:
-                self._update_registration()
+            else:
+                self._look_at_interest(WRITE)
 
     def _send_some(self, queue: Any) -> bool:
         """Send the bytes at the head of the queue with one call. Did the kernel take them all?"""
@@ -257,7 +203,10 @@ class WriteQueue(Descriptor):
                 count += 1
             if count > 1:
                 data = b"".join(islice(queue, count))
-        sent = self._try_to_send(data)
+        try:
+            sent = self.sock.send(data) if self._writer is None else self._writer(data)
+        except OSError as error:
+            sent = self._not_sent(error)
         if sent >= 0:
             self._was_sent(queue, count, data, sent)
         return sent == len(data)
@@ -266,19 +215,12 @@ class WriteQueue(Descriptor):
         """Of `data`, which is the first `count` pieces of the queue put together, so many bytes were sent."""
         self.unsent -= sent
         if sent:
-            self._last_activity = self.loop.now if self._timer is None else self.loop.clock()
+            self._heard()
         if sent == len(data):
             _take_off(queue, count)
         elif sent or count > 1:
             _take_off(queue, count)
             queue.insert(0, memoryview(data)[sent:])
-
-    def _try_to_send(self, data: Buffer) -> int:
-        """How many bytes the kernel took, or -1 if it will take no more at all. `write` has the same in line."""
-        try:
-            return self.sock.send(data) if self._writer is None else self._writer(data)
-        except OSError as error:
-            return self._not_sent(error)
 
     def _not_sent(self, error: OSError) -> int:
         """Nothing was sent: 0 if the kernel only has no room, or no memory, now, -1 if it will take no more at all."""
@@ -293,8 +235,8 @@ class WriteQueue(Descriptor):
         Where it cannot (ENOSPC, ENOMEM of epoll_ctl), the rest would never leave: the connection is closed with that.
         """
         self._sending = BLOCKED
-        if not self._registered_mask & WRITE or self._registered_mask == PAUSED:
-            self._last_activity = self.loop.clock()
+        if not self._registered_mask & WRITE or self._is_paused():
+            self._was_at_work()
             try:
                 self._add_interest(WRITE)
             except BaseException as error:
@@ -312,50 +254,48 @@ class WriteQueue(Descriptor):
                 self._queue = None
         if self._drain_waiters:
             self._wake_writers()
-        if self._over_high_water and self.unsent <= self.low_water:
-            self._over_high_water = False
-            self.on_low_water()
-        if not blocked and self._registered_mask & WRITE:
-            self._update_registration()
+        self._look_at_low_water()
+        if not blocked:
+            self._look_at_interest(WRITE)
 
     def _write_failed(self, error: OSError) -> None:
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there.
 
         An error that does not say that the connection is broken leaves a peer who waits for more: close in any case.
         """
-        self._write_error = without_traceback(error)
+        self._note_write_error(error)
         self._drop_queue()
         if error.errno not in BROKEN or not self._may_be_read():
             self.close(self._cause(error))
             return
-        self._tell_the_end()
+        self._send_fin_after_all()
         if self._drain_waiters:
             self._wake_writers()
-
-    def _tell_the_end(self) -> None:
-        """Shut writing down. The connection may live all the same: EPIPE of a Unix peer that has shut down reading."""
 
     def _drop_queue(self) -> None:
-        self._write_closed = MUTE
-        self._queue = None
-        self.unsent = self._queued_callables = 0
-        self._sending = IDLE
+        """What is queued, and what is written from now on, goes nowhere."""
+        self._close_writing()
+        self._queue = self._writer = None
+        self.unsent = self._queued_callables = self._sending = 0
 
-    def _may_be_read(self) -> bool:
-        return False
+    def _interest(self) -> int:
+        reads = (self._watch_read or self._reader is not None or self._finishing) and not self._eof
+        return (READ if reads else 0) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
 
-    def _cause(self, error: OSError) -> OSError:
-        """What has broken the connection, where more is known of that than the error says."""
-        return error
+    def _close_after_queue(self, then: Callable[[], object]) -> None:
+        """What is written from now on goes nowhere; and do this when what is queued was sent."""
+        self._close_writing()  # before the queue leaves: what is written from within that comes after the end
+        self._enqueue(then)
+        if self._sending == IDLE:
+            self._flush()
 
-    def _on_close(self) -> None:
-        self._drop_queue()
-        self._writer = None
-        if self._drain_waiters:
-            self._wake_writers()
-
-    def _wake_writers(self) -> None:
-        """The queue is shorter than it was: the greenlet layer wakes who waits for that."""
+    def _send_fin_after_all(self) -> None:
+        """Nothing can be sent, but the connection may live: EPIPE of a Unix peer that has shut down reading."""
+        try:
+            self._shut_writing(self._send_fin_after_all)
+        except OSError as error:
+            if error.errno not in BROKEN:  # there is no other way to tell it
+                self.close(self._write_error)
 
     # -- hooks and settings
 
@@ -367,24 +307,13 @@ class WriteQueue(Descriptor):
     def on_incomplete_write(self) -> object:
         """Called when the kernel took less than it was given."""
 
-    def on_high_water(self) -> object:
-        """Called when more than `high_water` bytes have come to be queued."""
-
-    def on_low_water(self) -> object:
-        """Called when, after that, no more than `low_water` are queued."""
-
     def watch_write(self, on: bool) -> None:
         """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
         self.loop.check_thread("watch_write")
-        before, self._watch_write = self._watch_write, bool(on) and not self._write_closed & MUTE
-        if self._watch_write:
-            try:
-                self._add_interest(WRITE)
-            except BaseException:
-                self._watch_write = before
-                raise
-        elif self._registered_mask & WRITE:
-            self._update_registration()
+        wanted = bool(on) and not self._write_closed & MUTE
+        self._watch_output(wanted)
+        if not wanted:
+            self._look_at_interest(WRITE)
 
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace the system call: `writer(data)` answers how many bytes it took, or raises BlockingIOError."""
@@ -401,17 +330,6 @@ class WriteQueue(Descriptor):
 
         self._writer = checked if writer is not None else None
 
-    def tcp_cork(self, on: bool) -> None:
-        """Hold back partial TCP segments, or let them go. Ignored where it means nothing, and after the end."""
-        if _CORK is not None and not self.closed and self.sock.family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                self.sock.setsockopt(socket.IPPROTO_TCP, _CORK, int(bool(on)))
-            except OSError as error:
-                self.debugmsg("tcp_cork: %s", error)
-
-    def debugmsg(self, message: str, *args: object) -> None:
-        raise NotImplementedError
-
 
 def _take_off(queue: Any, count: int) -> None:
     """Take so many pieces off its head."""
@@ -420,14 +338,3 @@ def _take_off(queue: Any, count: int) -> None:
     else:
         for _ in range(count):
             queue.popleft()
-
-
-def as_bytes(data: Any) -> bytes:
-    """The bytes that a bytes-like object holds now. Anything else raises TypeError."""
-    if type(data) is bytes:
-        return data
-    try:
-        return bytes(memoryview(data))
-    except TypeError:
-        hint = ": give it text.encode()" if isinstance(data, str) else ""
-        raise TypeError(f"bytes are needed here, not {type(data).__name__}{hint}") from None

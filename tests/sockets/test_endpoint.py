@@ -100,3 +100,30 @@ def test_debugmsg_with_a_percent_sign_in_the_peers_address_is_harmless(loop, pee
     Socket(server).dump_error("100% broken")
     assert "50% of it" in caplog.messages[0]
     assert path in caplog.messages[0]
+
+
+# -- tcp_cork
+
+
+CORK = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_tcp_cork_sets_and_clears_the_option(real_loop, tcp_pair, family):
+    sock, _ = tcp_pair(family)
+    one = Socket(sock)
+    assert CORK is not None
+    one.tcp_cork(True)
+    assert sock.getsockopt(socket.IPPROTO_TCP, CORK) != 0
+    one.tcp_cork(False)
+    assert sock.getsockopt(socket.IPPROTO_TCP, CORK) == 0
+
+
+def test_tcp_cork_means_nothing_on_a_unix_socket_and_after_close(real_loop, unix_pair, tcp_pair):
+    unix, tcp = Socket(unix_pair()[0]), Socket(tcp_pair()[0])
+    unix.tcp_cork(True)
+    assert unix.write(b"x") is True
+    tcp.close()
+    tcp.tcp_cork(True)
+    tcp.tcp_cork(False)
+    assert not unix.closed

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 import dangagreen as d
-from dangagreen.streams import writing
+from dangagreen.green import waiters
 from dangagreen.testing import BLOCK
 from tests.connections import Small, any_write, blocked, take
 from tests.helpers import result_of
@@ -445,8 +445,8 @@ def pump(peer, run_turns, size=100):
 def test_as_many_are_woken_as_there_is_room_for(loop, full, run_turns, monkeypatch):
     one, peer = full
     woken = []
-    original = writing.wake
-    monkeypatch.setattr(writing, "wake", lambda task, *error: woken.append(task) or original(task, *error))
+    original = waiters.wake
+    monkeypatch.setattr(waiters, "wake", lambda task, *error: woken.append(task) or original(task, *error))
     tasks = [d.spawn(one.write_all, b"%03d" % number + bytes(97)) for number in range(200)]
     run_turns(5)
     received = b""

@@ -1,32 +1,15 @@
-"""finish and write_eof, how long a peer is waited for, idle time and lifetime, what a stall of the process means."""
+"""finish and write_eof, how long a peer is waited for, and a linger time of the OS socket's own."""
 
-import errno
 import socket
 import struct
+import time
 
 import pytest
 
-from dangagreen import Socket
+from dangagreen import Socket, serve
 from dangagreen.loop.pollers import ERR
 from dangagreen.sockets.states import EOF_TOLD
-
-
-class Server(Socket):
-    """Reads what it gets and keeps it."""
-
-    __slots__ = ("data", "ends")
-
-    def __init__(self, sock, loop=None):
-        super().__init__(sock, loop)
-        self.data = b""
-        self.ends = 0
-
-    def event_read(self):
-        data = self.read(65536)
-        if data is None:
-            self.ends += 1
-        else:
-            self.data += data
+from tests.connections import Server
 
 
 class Client(Socket):
@@ -381,191 +364,6 @@ def test_close_during_finish_closes_at_once(loop, wires, run_turns):
     assert len(loop.timers) == 0
 
 
-# -- timeouts
-
-
-class Idle(Server):
-    __slots__ = ()
-    idle_timeout = 10
-
-
-class Mortal(Server):
-    __slots__ = ()
-    lifetime = 10
-
-
-def test_an_idle_peer_is_closed_with_a_reason(loop, wires, advance):
-    sock, peer = wires()
-    one = Idle(sock)
-    one.watch_read(True)
-    advance(9.9)
-    assert not one.closed
-    advance(0.2)
-    assert one.closed
-    assert "idle" in str(one.close_reason)
-    assert "10 s" in str(one.close_reason)
-    assert peer.recv(1) == b""
-
-
-def test_input_begins_the_idle_time_anew(loop, wires, advance):
-    sock, peer = wires()
-    one = Idle(sock)
-    one.watch_read(True)
-    for _ in range(20):
-        advance(6)
-        peer.send(b"x")
-    advance(0.1)
-    assert not one.closed
-    advance(9.8)
-    assert not one.closed
-    advance(0.2)
-    assert one.closed
-    assert one.data == b"x" * 20
-
-
-def test_a_handlers_own_work_does_not_count_as_idle(loop, wires, advance):
-    sock, _ = wires()
-    one = Idle(sock)
-    one.watch_read(True)
-    advance(5)
-    one.watch_read(False)
-    advance(100)
-    assert not one.closed
-    one.watch_read(True)
-    advance(9.9)
-    assert not one.closed
-    advance(0.2)
-    assert one.closed
-
-
-def test_a_peer_that_takes_nothing_of_what_is_queued_is_idle(loop, wires, advance):
-    sock, _ = wires(10)
-    one = Idle(sock)
-    one.write(b"x" * 100)
-    advance(25)
-    assert one.closed
-
-
-def test_a_peer_that_keeps_taking_what_is_queued_is_not_idle(loop, wires, advance):
-    sock, peer = wires(10)
-    one = Idle(sock)
-    one.watch_read(True)
-    one.write(b"x" * 200)
-    received = b""
-    for _ in range(20):
-        advance(3)
-        received += peer.recv(10) if peer.events(1) else b""
-    assert not one.closed
-    assert received == b"x" * 200
-
-
-def test_a_lifetime_ends_a_busy_connection_too(loop, wires, advance):
-    sock, peer = wires()
-    one = Mortal(sock)
-    one.watch_read(True)
-    for _ in range(9):
-        peer.send(b"x")
-        advance(1)
-    assert not one.closed
-    advance(1.1)
-    assert one.closed
-    assert "lifetime" in str(one.close_reason)
-
-
-def test_a_lifetime_counts_also_while_nothing_is_watched(loop, wires, advance):
-    one = Mortal(wires()[0])
-    advance(10.1)
-    assert one.closed
-
-
-def test_the_earlier_of_both_limits_counts(loop, wires, advance):
-    class Both(Server):
-        __slots__ = ()
-        idle_timeout = 3
-        lifetime = 5
-
-    (idle_sock, _), (busy_sock, busy_peer) = wires(), wires()
-    idle, busy = Both(idle_sock), Both(busy_sock)
-    for one in (idle, busy):
-        one.watch_read(True)
-    advance(2)
-    busy_peer.send(b"x")
-    advance(1.5)
-    assert idle.closed
-    assert "idle" in str(idle.close_reason)
-    assert not busy.closed
-    advance(2)
-    assert "lifetime" in str(busy.close_reason)
-
-
-def test_a_thousand_reads_cost_one_timer(loop, wires, run_turns, monkeypatch):
-    sock, peer = wires()
-    one = Idle(sock)
-    one.watch_read(True)
-    added = []
-    real_add = loop.timers.add
-
-    class Counting:
-        def __getattr__(self, name):
-            return getattr(timers, name)
-
-        def __len__(self):
-            return len(timers)
-
-        def add(self, *arguments):
-            added.append(arguments)
-            return real_add(*arguments)
-
-    timers = loop.timers
-    monkeypatch.setattr(loop, "timers", Counting())
-    for _ in range(1000):
-        peer.send(b"x")
-        run_turns(1)
-    monkeypatch.setattr(loop, "timers", timers)
-    assert one.data == b"x" * 1000
-    assert added == []
-    assert len(timers) == 1
-
-
-@pytest.mark.parametrize("kind", [Idle, Mortal])
-def test_closing_leaves_no_timer_behind(kind, loop, wires):
-    one = kind(wires()[0])
-    assert len(loop.timers) == 1
-    one.close()
-    assert len(loop.timers) == 0
-
-
-def test_no_timeout_means_no_timer(loop, wires):
-    Server(wires()[0])
-    assert len(loop.timers) == 0
-
-
-@pytest.mark.parametrize("ends", [False, True], ids=["no limit", "finish"])
-def test_a_hook_may_change_the_limits_when_a_timeout_looks_for_the_last_time(ends, loop, wires, run_turns):
-    """What the kernel had no memory for leaves then, which is no idleness."""
-
-    class Changing(Idle):
-        __slots__ = ()
-        high_water, low_water = 10, 1
-
-        def on_low_water(self):
-            if ends:
-                self.finish()
-            else:
-                self.idle_timeout = None
-
-    sock, peer = wires()
-    one = Changing(sock)
-    sock.writes.append(OSError(errno.ENOBUFS, "no memory"))
-    one.write(b"x" * 20)
-    loop.clock.jump(10.1)
-    run_turns(1)
-    assert peer.recv(100) == b"x" * 20
-    assert not one.closed
-    assert len(loop.timers) == ends
-    one.close()
-
-
 # -- write_eof: half a close
 
 
@@ -684,56 +482,6 @@ def test_a_failing_shutdown_is_a_failed_write(loop, wires, run_turns):
     assert isinstance(one.close_reason, OSError)
 
 
-def test_work_that_computes_does_not_count_as_idle(loop, wires, advance):
-    """Though no turn of the loop comes in between."""
-
-    class Slow(Idle):
-        __slots__ = ()
-
-        def event_read(self):
-            super().event_read()
-            self.loop.clock.jump(15)
-
-    sock, peer = wires()
-    one = Slow(sock)
-    one.watch_read(True)
-    peer.send(b"x")
-    advance(9)
-    assert not one.closed
-    one.push_back_read(b"y")
-    advance(1)  # and 15 of its own
-    advance(8.9)
-    assert not one.closed
-    advance(2)
-    assert one.closed
-
-
-def test_time_before_a_reply_gets_stuck_does_not_count_as_idle(loop, wires, advance):
-    sock, peer = wires(10)
-    one = Idle(sock)
-    advance(19.9)
-    one.write(b"x" * 20)
-    advance(1)
-    assert not one.closed
-    assert peer.recv(100) == b"x" * 10
-    advance(9)
-    assert peer.recv(100) == b"x" * 10
-    assert not one.closed
-    one.write(b"x" * 20)
-    advance(10.1)
-    assert one.closed
-
-
-@pytest.mark.parametrize("name", ["idle_timeout", "lifetime", "linger_seconds"])
-@pytest.mark.parametrize("seconds", [-1, float("nan")])
-def test_times_that_are_none_are_refused_with_the_class(name, seconds):
-    with pytest.raises(ValueError, match=rf"Bad.{name} is {seconds}"):
-        type("Bad", (Socket,), {name: seconds})
-
-
-# -- after a stall of the whole process
-
-
 class Patient(Socket):
     __slots__ = ("got",)
     idle_timeout = 1.0
@@ -744,45 +492,6 @@ class Patient(Socket):
 
     def event_read(self):
         self.got += self.read(100) or b""
-
-
-def test_nobody_who_has_sent_before_a_stall_is_closed_as_idle(loop, wires, run_turns):
-    """Of a large batch of events most are dispatched after timers have been looked at."""
-    socks = []
-    for _ in range(300):
-        near, far = wires()
-        socks.append((Patient(near), far))
-        socks[-1][0].watch_read(True)
-    run_turns(1)
-    for _, far in socks:
-        far.send(b"here")
-    loop.clock.jump(5.0)
-    run_turns(3)
-    assert [sock.close_reason for sock, _ in socks if sock.closed] == []
-    assert {sock.got for sock, _ in socks} == {b"here"}
-
-
-def test_who_has_sent_nothing_before_a_stall_is_closed(loop, wires, run_turns):
-    sock = Patient(wires()[0])
-    sock.watch_read(True)
-    run_turns(1)
-    loop.clock.jump(5.0)
-    run_turns(2)
-    assert sock.close_reason == "the peer was idle for 1.0 s"
-
-
-def test_who_has_taken_what_was_queued_before_a_stall_is_not_idle(loop, wires, run_turns):
-    near, far = wires(100)
-    sock = Patient(near)
-    sock.write(b"x" * 1000)
-    run_turns(1)
-    assert sock.unsent
-    far.recv(100)
-    loop.clock.jump(5.0)
-    sock._timer.cancel()
-    sock._check_limits()  # before its event
-    assert not sock.closed
-    assert sock.unsent == 800
 
 
 def test_what_came_before_a_stall_ends_a_lingering_close_in_order(loop, wires, run_turns):
@@ -799,3 +508,122 @@ def test_what_came_before_a_stall_ends_a_lingering_close_in_order(loop, wires, r
     assert sock.closed
     assert sock.close_reason is None
     run_turns(1)
+
+
+# -- close(2) with a linger time
+
+
+LINGER_SECONDS = 20
+
+
+def set_linger(sock, seconds, on=True):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, seconds))
+
+
+def fill(sock):
+    """Write until the kernel takes no more, to a peer that does not read."""
+    while sock.write(bytes(65536)):
+        pass
+
+
+@pytest.fixture
+def accepted(real_loop, run_until, peers):
+    """`accepted(class)`: a connection that a listener has accepted, its listener, and the peer."""
+    made = []
+
+    def accepted(before=lambda listener: None):
+        listener = serve(("127.0.0.1", 0), Keeping)
+        before(listener)
+        peer = socket.create_connection(listener.address, 5)
+        peer.settimeout(5)
+        peers.append(peer)
+        made.append(listener)
+        run_until(lambda: Keeping.made)
+        return Keeping.made.pop(), peer
+
+    yield accepted
+    for listener in made:
+        listener.close()
+
+
+class Keeping(Socket):
+    __slots__ = ()
+    made: list = []  # noqa: RUF012
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.made.append(self)
+
+    def event_read(self):
+        self.read(1)
+
+
+def of_ones_own(tcp_pair, accepted):
+    ours, theirs = tcp_pair()
+    sock = Socket(ours)
+    set_linger(sock.sock, LINGER_SECONDS)
+    return sock, theirs
+
+
+def set_before(tcp_pair, accepted):
+    ours, theirs = tcp_pair()
+    set_linger(ours, LINGER_SECONDS)
+    return Socket(ours), theirs
+
+
+def of_a_server(tcp_pair, accepted):
+    sock, peer = accepted()
+    set_linger(sock.sock, LINGER_SECONDS)
+    return sock, peer
+
+
+def inherited(tcp_pair, accepted):
+    return accepted(lambda listener: set_linger(listener.sock, LINGER_SECONDS))
+
+
+@pytest.mark.parametrize(
+    "make", [of_ones_own, set_before, of_a_server, inherited], ids=["own", "before", "server", "inherited"]
+)
+def test_a_linger_time_does_not_stop_the_loop_and_the_rest_is_sent_all_the_same(
+    make, real_loop, tcp_pair, accepted, run_turns
+):
+    sock, peer = make(tcp_pair, accepted)
+    fill(sock)
+    queued = sock.unsent
+    start = time.monotonic()
+    sock.close()
+    run_turns(2)
+    assert time.monotonic() - start < LINGER_SECONDS / 2
+    received = 0
+    while data := peer.recv(1 << 20):
+        received += len(data)
+    assert received > 65536
+    assert (received + queued) % 65536 == 0  # what the kernel had taken, whole
+
+
+def test_a_linger_time_of_zero_still_means_a_reset(real_loop, tcp_pair, accepted, run_turns):
+    for make in (of_ones_own, of_a_server):
+        sock, peer = make(tcp_pair, accepted)
+        set_linger(sock.sock, 0)
+        sock.write(b"hello")
+        sock.close()
+        run_turns(2)
+        peer.recv(5)
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+
+
+def test_what_only_looks_like_a_socket_is_closed_without_a_question(real_loop, unix_pair, run_turns):
+    ours, theirs = unix_pair()
+
+    class Plain:
+        def __init__(self):
+            self.recv, self.send, self.close, self.fileno = ours.recv, ours.send, ours.close, ours.fileno
+
+        def setblocking(self, flag):
+            ours.setblocking(flag)
+
+    Socket(Plain()).close()
+    run_turns(2)
+    assert ours.fileno() == -1
+    assert theirs.recv(1) == b""

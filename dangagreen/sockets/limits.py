@@ -1,0 +1,56 @@
+"""What is done when a connection has been idle, or has lived, for too long: it is closed.
+
+Rules: what lies in the kernel counts as heard, since it may have come long ago, while the process was stopped or busy.
+What does not belong here: since when it is idle (that is idle), what a protocol does on a timeout.
+"""
+
+from __future__ import annotations
+
+import math
+
+from dangagreen.sockets.write_queue import WriteQueue
+
+
+class TimeLimits(WriteQueue):
+    """A socket with limits in time: see `idle_timeout` and `lifetime`."""
+
+    __slots__ = ()
+
+    def _was_set(self, name: str) -> None:
+        super()._was_set(name)
+        if name in ("idle_timeout", "lifetime"):
+            now = self.loop.clock()
+            self._restart_clock(now)
+            if not self._finishing:  # then its timer is that of the lingering
+                deadline = min(self._end_of_life(), self._idle_deadline(now))
+                self._look_again(max(now, deadline))
+
+    def _look_again(self, deadline: float) -> None:
+        if deadline < math.inf:
+            self._set_timer(deadline, self._check_limits)
+        else:  # its class may have been given None meanwhile
+            self._cancel_timer()
+
+    def _check_limits(self) -> None:
+        """Close when a limit has passed; otherwise look again when the next one may have."""
+        now, end = self.loop.clock(), self._end_of_life()
+        if now >= end:
+            return self.close(f"its lifetime of {self.lifetime} s is over")
+        if now >= (deadline := self._idle_deadline(now)):
+            timer, has_acted = self._timer, self._peer_has_acted()
+            if self.closed or self._timer is not timer:  # by a hook, which may have set its limits, or finished it
+                return None
+            if not has_acted:
+                return self.close(f"the peer was idle for {self.idle_timeout} s")
+            self._was_at_work()
+            deadline = self._idle_deadline(now)
+        return self._look_again(min(end, deadline))
+
+    def _peer_has_acted(self) -> bool:
+        """Has it done what was waited for, and nobody has looked yet?"""
+        if self._is_blocked():
+            before = self.unsent
+            self._try_again()
+            if self.closed or self.unsent < before:
+                return True
+        return not self._waits_in_vain()

@@ -1,0 +1,179 @@
+"""Bytes that were received, or pushed back, and that nobody has read yet: where they lie, and how they are taken.
+
+Rules: bytes stay here until a read returns them; to take from the head and to put something before it takes a time
+proportional to what is taken or put, whatever lies behind. What does not belong here: system calls, who waits for what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import islice
+from typing import ClassVar
+
+from dangagreen.sockets.idle import IdleClock
+from dangagreen.sockets.settings import Setting, size
+
+LARGE = 65536  # bytes in a buffer: to copy so many takes no longer than a system call or two; beyond, it grows in place
+_LINES_AT_ONCE = 16  # lines that a task is given in one go: so many calls of its budget,
+_SHORT = 2048  # and so many bytes in all
+
+
+class ReadBuffer(IdleClock):
+    """A socket's bytes that are read ahead: `_buffer` from `_pos` on, immutable while they are few.
+
+    Setting, of the class or of one object: `line_limit` (bytes: what `read_line`, `read_until` and iteration take at
+    most, where they are not given another limit).
+    """
+
+    __slots__ = {
+        "_buffer": "The bytes, after some that were taken and are not deleted yet; a bytearray where it is large.",
+        "_line_limit": "`line_limit`: a slot is read four times as fast as a setting.",
+        "_pos": "Where in the buffer the unread bytes begin.",
+        "_scan_from": "Below 0: so many of the unread bytes were searched by a parked reader. Above 0: lines up to this"
+        " position were granted: `read_line` gives them without any more ado.",
+    }
+
+    _buffer: bytes | bytearray
+    _line_limit: int
+    _pos: int
+    _scan_from: int
+    _usual_line_limit: ClassVar[int] = 65536  # what the class has: see `settings.adopt_settings`
+    line_limit: Setting[int] = Setting(65536, size)
+
+    def _was_set(self, name: str) -> None:
+        """This object has been given a setting of its own."""
+        if name == "line_limit":
+            self._line_limit = self.line_limit
+            self._scan_from = 0
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were read ahead or pushed back, and are not read yet."""
+        return len(self._buffer) - self._pos
+
+    # -- putting
+
+    def _append(self, data: bytes) -> None:
+        """Add what was received to a buffer that is not empty."""
+        buffer = self._buffer
+        if isinstance(buffer, bytearray):
+            buffer += data
+        else:
+            joined = buffer[self._pos :] + data
+            self._buffer = joined if len(joined) <= LARGE else bytearray(joined)
+            self._pos, self._scan_from = 0, min(self._scan_from, 0)
+
+    def _put_before(self, data: bytes) -> None:
+        """Put bytes before those in the buffer.
+
+        One that is large grows at its head by as much as it holds: then to put many small pieces there takes a time
+        that is proportional to their size, whatever lies behind them.
+        """
+        self._scan_from = 0
+        buffer, start = self._buffer, self._pos
+        unread = len(buffer) - start
+        if unread + len(data) <= LARGE:
+            self._buffer, self._pos = data + buffer[start:], 0
+            return
+        if start < len(data) or type(buffer) is bytes:
+            grown = bytearray(max(unread, len(data)))
+            start = len(grown)
+            grown += memoryview(buffer)[self._pos :]
+            self._buffer = buffer = grown
+        self._pos = start - len(data)
+        buffer[self._pos : start] = data  # type: ignore[index]
+
+    # -- taking
+
+    def _consume(self, n: int) -> bytes:
+        """Take up to n bytes out of the buffer, which is not empty."""
+        if n <= 0:
+            raise ValueError(f"read({n}): at least one byte must be asked for")
+        buffer, start = self._buffer, self._pos
+        taken = buffer[start : start + n]
+        self._scan_from = 0
+        if start + n >= len(buffer):
+            self._buffer, self._pos = b"", 0
+        elif isinstance(buffer, bytearray):
+            self._pos = start + n
+            if self._pos > len(buffer) // 4 * 3:  # not each time: there is room for what is pushed back
+                del buffer[: self._pos]
+                self._pos = 0
+        else:
+            self._pos = start + n
+        return taken if isinstance(taken, bytes) else bytes(taken)
+
+    def _consume_into(self, view: memoryview) -> int:
+        """Take as much as has room there, and put it there."""
+        size = min(len(view), len(self._buffer) - self._pos)
+        view[:size] = self._buffer[self._pos : self._pos + size]
+        self._consume(size)
+        return size
+
+    def _consume_exactly(self, n: int) -> bytes | None:
+        """Take n bytes, one at least; None while there are fewer."""
+        buffer, start = self._buffer, self._pos
+        if (end := start + n) < len(buffer) and type(buffer) is bytes:
+            self._pos = end
+            return buffer[start:end]
+        return self._consume(n) if end <= len(buffer) else None
+
+    def _consume_up_to(self, end: int) -> bytes:
+        """Take what lies before this position; nothing for 0."""
+        return self._consume(end - self._pos) if end else b""
+
+    def _consume_line(self, end: int) -> bytes:
+        """Take the line that ends before this position.
+
+        If there have been others in this buffer, the next ones are granted, if they are about as long as this one:
+        `read_line` gives them in fewer steps, and the budget of calls pays for them at once.
+        """
+        buffer, start = self._buffer, self._pos
+        if type(buffer) is not bytes or end >= len(buffer):
+            return self._consume(end - start)
+        if start:
+            most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
+            self._scan_from = min(len(buffer), end + most)
+            next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
+        self._pos = end
+        return buffer[start:end]
+
+    def _consume_all(self) -> bytes:
+        """Take all that is there, be it nothing."""
+        return self._consume(len(self._buffer)) if self._buffer else b""
+
+    def _drop_input(self) -> None:
+        self._buffer, self._pos = b"", 0
+
+    # -- looking
+
+    def _search(self, separator: bytes) -> int:
+        """The position after the next separator; 0 if it has not come, and then the next search goes on from here."""
+        buffer, start = self._buffer, self._pos
+        end = buffer.find(separator, start + max(0, 1 - self._scan_from - len(separator)))
+        if end >= 0:
+            return end + len(separator)
+        self._scan_from = start - len(buffer)
+        return 0
+
+    def _is_longer(self, end: int, limit: int) -> bool:
+        """Is what lies before this position longer than that?"""
+        return end - self._pos > limit
+
+    def _search_anew(self) -> None:
+        """The next search is for something else than the last one."""
+        self._scan_from = 0
+
+    def _lines_ahead(self, size: int) -> tuple[bytes, int, Iterator[bytes]] | None:
+        """For iteration: the buffer, the position in it, and the lines from there on, or as many of them as one of
+        `size` bytes lets expect in one go; the budget of calls pays for these at once. None: let `read_line` do it."""
+        buffer, at = self._buffer, self._pos
+        if not buffer or type(buffer) is not bytes or len(buffer) - at > self._line_limit:
+            return None
+        lines: Iterator[bytes] = BytesIO(buffer)
+        lines.seek(at)  # type: ignore[attr-defined]
+        if len(buffer) - at > min(_LINES_AT_ONCE * size, _SHORT):  # else there are about so many, or fewer
+            next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
+            lines = islice(lines, _LINES_AT_ONCE)
+        return buffer, at, lines
