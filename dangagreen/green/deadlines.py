@@ -32,7 +32,7 @@ class timeout_at(CancelScope):  # noqa: N801
     _raises = True
 
     def __init__(self, deadline: float | None) -> None:
-        super().__init__(None)
+        CancelScope.__init__(self, None)
         self.deadline = deadline
 
 
@@ -46,7 +46,7 @@ class move_on_after(CancelScope):  # noqa: N801
     _what = "move_on_after"
 
     def __init__(self, seconds: float | None = None) -> None:
-        super().__init__(seconds)
+        CancelScope.__init__(self, seconds)
 
 
 def current_deadline() -> float | None:

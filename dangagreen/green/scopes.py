@@ -268,7 +268,7 @@ class shield(CancelScope):  # noqa: N801
     _shields = True
 
     def __init__(self) -> None:
-        super().__init__(None)
+        CancelScope.__init__(self, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

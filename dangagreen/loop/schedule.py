@@ -62,7 +62,9 @@ _NO_THREAD = 0  # the `thread` of a closed loop: no thread's identifier, so that
 
 def _as_arguments(name: str) -> str:
     """The public call that is being made, as arguments for `call_soon_threadsafe`: "sock.write, data"."""
-    frame = sys._getframe(1)
+    frame = sys._getframe()
+    if not is_ours(frame):  # compiled to C: no frame tells what the call was given
+        return name
     while (outer := frame.f_back) is not None and is_ours(outer):
         frame = outer
     code = frame.f_code

@@ -13,13 +13,13 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.net.handler_task import RequestTask
 from dangagreen.sockets.settings import adopt_settings
-from dangagreen.sockets.subclassing import check_identity, check_subclass
+from dangagreen.sockets.subclassing import CheckedSubclasses, check_identity
 from dangagreen.streams.writing import StreamSocket
 
 _FIRST = 16384  # bytes to receive, at most, before the handler is started
 
 
-class Socket(StreamSocket):
+class Socket(StreamSocket, CheckedSubclasses):
     """A connection, in callback style (`event_read`, `read`, `write`) and sequential style (`read_line`, `write_all`).
 
     Subclass it for callback style, with `__slots__` for attributes of your own. Both styles share one object and one
@@ -27,10 +27,6 @@ class Socket(StreamSocket):
     """
 
     __slots__ = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        check_subclass(cls, Socket)
 
     def event_read(self) -> object:
         """Called when there is input or EOF, while reading is watched and no task is parked in a read.

@@ -18,6 +18,21 @@ from dangagreen.sockets.settings import NOTED, Setting, adopt_settings, notes
 _LETTERS = 2  # a name that differs from a hook or setting by so many letters is taken for a misspelling
 
 
+class CheckedSubclasses:
+    """A base of the public class: every subclass of that class is checked when it is made.
+
+    It stands last among its bases, so that the classes before it, of which the public one is put together, are not.
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        public = next(owner for owner in cls.__mro__ if CheckedSubclasses in owner.__bases__)
+        if public is not cls:
+            check_subclass(cls, public)
+
+
 def check_subclass(cls: type, base: type) -> None:
     """Raise TypeError, or ValueError for a setting, if a class is no valid subclass of `base`; warn of odd names."""
     for owner in cls.__mro__:

@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import warnings
+import weakref
 
 import pytest
 
@@ -361,3 +362,36 @@ def test_an_init_that_calls_it_by_a_helper_is_right(loop, wires):
     assert sock.name == "y"
     assert Helped.__init__.__doc__ == "The signature stays."
     sock.close()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["mixed in first", "mixed in last"])
+def test_a_class_without_slots_may_be_mixed_in(loop, wires, first):
+    class Counting:
+        def count(self):
+            self.number = getattr(self, "number", 0) + 1
+            return self.number
+
+    class Slotted:
+        __slots__ = ()
+
+    bases = (Counting, Slotted, Socket) if first else (Socket, Counting, Slotted)
+    sock = type("Mine", bases, {"__slots__": ("own",)})(wires()[0])
+    sock.own = 1
+    assert [sock.count(), sock.count()] == [1, 2]
+    assert weakref.ref(sock)() is sock
+    sock.close()
+
+
+def test_a_subclass_of_a_subclass_is_checked_as_well():
+    class Mine(Socket):
+        __slots__ = ()
+
+    with pytest.raises(TypeError, match="has a 'sock' of its own"):
+        type("Theirs", (Mine,), {"__slots__": ("sock",)})
+
+
+def test_the_classes_that_a_socket_is_put_together_of_are_not_checked():
+    class Inner(Socket.__bases__[0]):
+        __slots__ = ("event_mine",)
+
+    assert "event_mine" in vars(Inner)
