@@ -32,6 +32,13 @@ class TimeLimits(WriteQueue):
             self._cancel_timer()
 
     def _check_limits(self) -> None:
+        """A timer has fired. What a hook raises costs this connection: nobody else would look at its limits again."""
+        try:
+            self._apply_limits()
+        except Exception as error:
+            self.loop.handler_failed(self, error)
+
+    def _apply_limits(self) -> None:
         """Close when a limit has passed; otherwise look again when the next one may have."""
         now, end = self.loop.clock(), self._end_of_life()
         if now >= end:

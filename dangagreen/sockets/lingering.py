@@ -95,6 +95,14 @@ class Lingering(TimeLimits):
         self._set_timer(deadline, partial(self._lingered, self.unsent))
 
     def _lingered(self, unsent: int) -> None:
+        """A timer has fired. What a hook raises costs this connection, as in all its life."""
+        try:
+            self._linger_on(unsent)
+        except Exception as error:
+            self.loop.handler_failed(self, error)
+
+    def _linger_on(self, unsent: int) -> None:
+        """Close, unless the peer has taken some of what was unsent at the last look."""
         if self.loop.clock() >= self._end_of_life():
             return self.close(f"its lifetime of {self.lifetime} s is over")
         self._hear_late()

@@ -336,8 +336,6 @@ class Receiving(ReadBuffer):
         there = self._peek()
         if there is None:  # the OS tells it but once
             self._meet_eof()
-            if self._watch_read:  # event_read has to find the end, and no event need announce it any more
-                self.loop.pending_reads.setdefault(self, False)
         return there != 0
 
     def _has_input(self) -> bool:
@@ -384,11 +382,14 @@ class Receiving(ReadBuffer):
     # -- the end of the input
 
     def _meet_eof(self, eof: int = EOF_MET) -> None:
-        """There is nothing more to receive. A parked task that waits for what has come to its end is to find it."""
+        """There is nothing more to receive, and no event need announce it any more. A parked task that waits for what
+        has come to its end is to find it; or `event_read`, what was only met."""
         self._eof = max(self._eof, eof)
         self.loop.interest_changed.append(self)
         if self._reader is not None:
             self.loop.pending_reads[self] = True
+        elif self._watch_read and self._eof == EOF_MET:
+            self.loop.pending_reads.setdefault(self, False)
 
     def _tell_eof(self) -> None:
         """There is nothing more to read, and `read` says so."""

@@ -200,6 +200,7 @@ RULES: Final = [
 # What holds at the end of a turn as well: nobody waits for what nothing brings.
 AT_REST: Final = [
     "s._queue is None or s._sending == BLOCKED or s in s.loop.to_flush",
+    "s._drain_waiters is None or s._queue is not None",
     "s._reader is None or not s._eof",
     "s.closed or not s._finishing or s._timer.active",
     "s._registered_mask & UNREGISTERED or not s._interest() & ~s._registered_mask",

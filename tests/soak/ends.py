@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from functools import partial
 from random import Random
 from typing import Any
@@ -111,6 +112,7 @@ class Program(Steps):
         self.left = random.randrange(5, 60)
         self.plot = list(random.choice(PLOTS)) if random.random() < 0.4 else []
         self.depth = 0
+        self.called_hooks: Counter[str] = Counter()
         self.leaving: list[Any] = []  # tasks at the end of their blocks
         self.tasks: list[d.Task[None]] = []
         self.stolen: Any = None

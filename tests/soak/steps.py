@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -19,6 +21,8 @@ from dangagreen.loop.loop import Loop
 from dangagreen.testing import WireEnd
 from tests.soak.observing import Observer
 from tests.soak.refusing import REFUSALS, OsSocket, Poller
+
+MOST_CALLS = {"event_err": 1, "event_hup": 2}  # the second one after read() has answered None
 
 
 class Oops(Exception):
@@ -40,6 +44,7 @@ class Steps:
     tasks: list[d.Task[None]]
     leaving: list[Any]  # tasks at the end of their blocks
     depth: int  # of hooks within hooks
+    called_hooks: Counter[str]
     planned: Callable[[Any], None] | None = None  # for the next hook
 
     def call(self, name: str, *args: Any) -> Any:
@@ -63,6 +68,9 @@ class Steps:
         """Called by the library: what is usual, and now and then something else, or an error."""
         before = list(self.observer.causes)
         self.observer.look(f"in {name}")
+        self.called_hooks[name] += 1
+        if self.called_hooks[name] > MOST_CALLS.get(name, math.inf):
+            self.observer.wrong.append(f"{name} is called once more")
         self.depth += 1
         try:
             with self.observer.during(name):

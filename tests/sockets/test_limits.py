@@ -184,3 +184,52 @@ def test_who_has_taken_what_was_queued_before_a_stall_is_not_idle(loop, wires, r
     sock._check_limits()  # before its event
     assert not sock.closed
     assert sock.unsent == 800
+
+
+def test_a_hook_may_finish_a_connection_when_a_timeout_looks_for_the_last_time(loop, wires, run_turns):
+    """Though the peer was idle: it has as long as after any finish()."""
+
+    class Finishing(Idle):
+        __slots__ = ()
+
+        def on_incomplete_write(self):
+            if self.loop.now > 1010:
+                self.finish()
+
+    sock, peer = wires()
+    one = Finishing(sock)
+    sock.writes += [OSError(errno.ENOBUFS, "no memory"), OSError(errno.ENOBUFS, "no memory")]
+    one.write(b"x" * 20)
+    loop.clock.jump(10.1)
+    run_turns(1)
+    assert not one.closed
+    loop.clock.jump(0.1)  # and the kernel has memory again
+    run_turns(2)
+    assert peer.recv(100) == b"x" * 20
+    assert peer.recv(100) == b""
+    one.close()
+
+
+@pytest.mark.parametrize("end", ["idle_timeout", "finish"])
+def test_a_hook_that_raises_when_a_timeout_looks_for_the_last_time_costs_the_connection(
+    end, loop, wires, run_turns, take_errors
+):
+    class Failing(Idle):
+        __slots__ = ()
+
+        def on_incomplete_write(self):
+            if self.loop.now > 1010:
+                raise ValueError("no")
+
+    sock, _peer = wires()
+    one = Failing(sock)
+    sock.writes.append(OSError(errno.ENOBUFS, "no memory"))
+    one.write(b"x" * 20)
+    if end == "finish":
+        one.finish()
+    loop.clock.jump(10.1)
+    sock.writes.append(5)
+    run_turns(2)
+    assert one.closed
+    assert [str(context.exception) for context in take_errors()] == ["no"]
+    assert len(loop.timers) == 0

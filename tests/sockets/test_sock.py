@@ -386,6 +386,29 @@ def test_the_usual_event_hup_and_event_err_do_nothing_after_an_end(end, loop, wi
     sock.close()
 
 
+def test_an_end_that_was_met_behind_input_that_was_left_is_told(loop, wires, run_turns):
+    class Patient(Reader):
+        """Leaves two bytes until there is something new, or the end."""
+
+        __slots__ = ()
+
+        def event_read(self):
+            self.calls.append(data := self.read(100))
+            if data is not None and self.calls.count(data) < 3:
+                self.push_back_read(data)
+
+    sock, peer = wires()
+    one = Patient(sock)
+    one.watch_read(True)
+    peer.send(b"ab")
+    run_turns(5)
+    assert one.calls == [b"ab"] * 2
+    peer.shutdown(socket.SHUT_WR)
+    run_turns(5)
+    assert one.calls == [b"ab"] * 3 + [None]
+    one.close()
+
+
 # -- the order of events
 
 
