@@ -41,8 +41,11 @@ def connection(sock: Any) -> str:
     """A socket in an error message: "the connection with 127.0.0.1:80"; its `repr` if it is no connection."""
     if not hasattr(sock, "peer_addr_string"):
         return repr(sock)
-    peer = peer_of(sock)
-    return "the connection" if peer == _NOBODY else f"the connection with {peer}"
+    try:
+        peer = sock.peer_addr_string()
+    except Exception:  # its __init__ has not ended
+        peer = None
+    return f"the connection with {peer}" if peer else "the connection"
 
 
 def peer_of(sock: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
@@ -81,8 +82,17 @@ class Waiter:
         return self
 
     def _wake(self, error: BaseException | None = None) -> bool:
-        """`wake` of this module, for the core, which knows of a waiter only that it can be woken."""
-        return wake(self, error)
+        """Have the loop resume it, if it is parked, with an error to raise if one is given. The first wake counts.
+
+        Returns False, and does nothing, if it is not parked any more, or only yields.
+        """
+        wait = self.wait
+        if wait is None or wait.due:
+            return False
+        wait.undo(self.subject, self)
+        self.wait = None
+        self.loop.runnable.append(self.resume if error is None else Throw(self.resume_with, error))
+        return True
 
     @property
     def waits_for(self) -> str | None:
@@ -145,31 +155,13 @@ class Waiter:
         self.end(error)
 
 
-class Throw:
-    """A queued call that resumes a task with an error."""
+class Throw(partial[None]):
+    """A queued call that resumes a task with an error: the task's `resume_with`, and the error."""
 
-    __slots__ = {"error": "The error.", "task": "The task that is to raise it."}
-
-    def __init__(self, task: Waiter, error: BaseException) -> None:
-        self.task = task
-        self.error = error
-
-    def __call__(self) -> None:
-        self.task.resume_with(self.error)
+    __slots__ = ()
 
 
-def wake(task: Waiter, error: BaseException | None = None) -> bool:
-    """Have the loop resume a parked task, with an error to raise if one is given. The first wake counts.
-
-    Returns False, and does nothing, if the task is not parked any more, or only yields.
-    """
-    wait = task.wait
-    if wait is None or wait.due:
-        return False
-    wait.undo(task.subject, task)
-    task.wait = None
-    task.loop.runnable.append(task.resume if error is None else Throw(task, error))
-    return True
+wake = Waiter._wake
 
 
 def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
@@ -215,7 +207,8 @@ class TopLevel(Waiter):
                 if not self._woken:
                     end_forevers(self.loop)
         except BaseException:  # Ctrl-C: a resumption may be queued already, and is dropped
-            kept = [call for call in ready if call != self.resume and not (type(call) is Throw and call.task is self)]
+            ours = (self.resume, self.resume_with)
+            kept = [call for call in ready if (call.func if type(call) is Throw else call) not in ours]
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)

@@ -153,9 +153,10 @@ class BackPressure(Receiving):
 
     def _take_room(self, size: int) -> None:
         """So many bytes are about to be queued."""
-        if self.unsent + size > self._high_water:
+        if self.unsent + size > self._high_water and not self._over_high_water:
+            self._over_high_water = True
             try:
-                self._cross_high_water()
+                self.on_high_water()
             except BaseException:
                 self._wake_writers()  # whoever was woken to use the room, and does not
                 raise

@@ -213,9 +213,6 @@ class Descriptor(Handler):
 
     def close(self, reason: object = None) -> None:
         """Close now. The OS socket goes at the end of the turn; a second call does nothing."""
-        self._abandon(reason)
-
-    def _abandon(self, reason: object) -> None:
         if self.closed:
             return
         loop = self.loop
@@ -230,6 +227,8 @@ class Descriptor(Handler):
         loop.close_later(self)
         if self._listener is not None:
             self._listener._connection_closed()
+
+    _abandon = close
 
     def _on_close(self) -> None:
         """Drop what is held and wake who is parked; called once, when the object closes."""

@@ -52,9 +52,11 @@ class Endpoint(Descriptor):
         address = getattr(self, slot, None)
         if address is None:
             try:
-                address = public(getattr(self.sock, call)())
+                address = getattr(self.sock, call)()
             except (OSError, AttributeError):
                 return None
+            if len(address) == 4:  # IPv6
+                address = public(address)
             setattr(self, slot, address)
         return address
 

@@ -149,7 +149,8 @@ class Lingering(TimeLimits):
 
     def _on_close(self) -> None:
         self._drop_queue()
-        self._wake_writers()
+        if self._drain_waiters:
+            self._wake_writers()
         if self._timer is not None:
             self._cancel_timer()
         self._end_reading()

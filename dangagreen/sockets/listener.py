@@ -265,13 +265,15 @@ class Acceptor(Descriptor):
             except Exception as error:
                 self.loop.handler_failed(self, error)
 
-    def _abandon(self, reason: object) -> None:
-        """The OS socket goes now, not at the end of the turn: its address is free for the next one, and nobody is made
-        to think that he is connected."""
+    def close(self, reason: object = None) -> None:
+        """Stop accepting. The OS socket goes now, not at the end of the turn: its address is free for the next one, and
+        nobody is made to think that he is connected."""
         if not self.closed:
-            super()._abandon(reason)
+            Descriptor.close(self, reason)
             self.loop.unregister(self.fd)
             self._close_fd()
+
+    _abandon = close
 
     def _on_close(self) -> None:
         if self._backoff_timer is not None:

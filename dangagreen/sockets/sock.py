@@ -98,7 +98,7 @@ class CallbackSocket(DangaAliases, Lingering):
         if mask & READ or ended:
             self._readable()
         if (mask & WRITE or (ended and self._is_blocked())) and not self.closed:
-            if self._wants_to_write():
+            if self._watch_write or self._queue is not None:
                 self._hook("write", self.event_write)
         if ended and not self.closed:
             self._hang_up(ended)

@@ -119,10 +119,6 @@ class WriteQueue(BackPressure):
         """Does it wait until the kernel takes more?"""
         return self._sending == BLOCKED
 
-    def _wants_to_write(self) -> bool:
-        """Is `event_write` to be called when the kernel takes bytes?"""
-        return self._watch_write or self._queue is not None
-
     # -- the queue leaves
 
     def _flush(self) -> None:
@@ -134,29 +130,25 @@ class WriteQueue(BackPressure):
         if queue is None or self._sending != IDLE:
             return
         refused = False
-        if not self._queued_callables and self._writer is None and self.unsent <= _JOIN:
+        if not self._queued_callables and self._writer is None and (self.unsent <= _JOIN or len(queue) == 1):
             # The usual case, small replies and a willing kernel, without the machinery below.
-            data = b"".join(queue)  # of a single piece that is the piece itself
+            data = queue[0] if len(queue) == 1 else b"".join(queue)
             try:
                 sent: int = self.sock.send(data)
             except OSError as error:
                 sent = self._not_sent(error)
                 if sent < 0:
                     return
-            if sent == self.unsent and not self._over_high_water and not self._drain_waiters:
+            if sent == self.unsent:
                 self._queue = None
                 self.unsent = 0
+                if self._over_high_water or self._drain_waiters or self._registered_mask & WRITE:
+                    self._heard()
+                    self._was_flushed(blocked=False)
                 return
             self._was_sent(queue, len(queue), data, sent)
             refused = bool(queue)
         self._flush_in_order(queue, refused)
-
-    def _try_again(self) -> None:
-        """Flush, also after the kernel has refused."""
-        if self._queue is not None and self._sending == BLOCKED:
-            self._flush_in_order(self._queue)
-        else:
-            self._flush()
 
     def _flush_in_order(self, queue: Any, refused: bool = False) -> None:
         """Flush in as many steps as it takes. `refused`: the first one was made, and the kernel took less than it was
@@ -179,7 +171,7 @@ class WriteQueue(BackPressure):
                     calls += 1
                     self._queued_callables -= 1
                     call = queue[0]
-                    _take_off(queue, 1)
+                    del queue[0]
                     if (result := call()) is not None:
                         checks.outcome("a callable given to write", result)
                 else:
@@ -216,11 +208,15 @@ class WriteQueue(BackPressure):
         self.unsent -= sent
         if sent:
             self._heard()
-        if sent == len(data):
-            _take_off(queue, count)
-        elif sent or count > 1:
-            _take_off(queue, count)
-            queue.insert(0, memoryview(data)[sent:])
+        whole = sent == len(data)
+        if whole or sent or count > 1:
+            if type(queue) is list:
+                del queue[:count]
+            else:
+                for _ in range(count):
+                    queue.popleft()
+            if not whole:
+                queue.insert(0, memoryview(data)[sent:])
 
     def _not_sent(self, error: OSError) -> int:
         """Nothing was sent: 0 if the kernel only has no room, or no memory, now, -1 if it will take no more at all."""
@@ -254,9 +250,10 @@ class WriteQueue(BackPressure):
                 self._queue = None
         if self._drain_waiters:
             self._wake_writers()
-        self._look_at_low_water()
-        if not blocked:
-            self._look_at_interest(WRITE)
+        if self._over_high_water:
+            self._look_at_low_water()
+        if not blocked and self._registered_mask & WRITE:
+            self._update_registration()
 
     def _write_failed(self, error: OSError) -> None:
         """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there.
@@ -301,8 +298,12 @@ class WriteQueue(BackPressure):
 
     def event_write(self) -> object:
         """Called when the kernel takes bytes again, while something is queued or writing is watched. It flushes."""
-        self._try_again()
+        if self._sending == BLOCKED:
+            self._sending = IDLE
+        self._flush()
         return None
+
+    _try_again = event_write  # also where the kernel has refused, and nothing has told that it takes more
 
     def on_incomplete_write(self) -> object:
         """Called when the kernel took less than it was given."""
@@ -329,12 +330,3 @@ class WriteQueue(BackPressure):
             return sent
 
         self._writer = checked if writer is not None else None
-
-
-def _take_off(queue: Any, count: int) -> None:
-    """Take so many pieces off its head."""
-    if type(queue) is list:
-        del queue[:count]
-    else:
-        for _ in range(count):
-            queue.popleft()
