@@ -137,7 +137,7 @@ class RequestTask(HandlerTask):
         sock = self.sock
         if sock._eof and sock._has_ended() and sock._at_work < HELD:
             return sock.finish()
-        sock._end_work()
+        sock._at_work -= 1
         try:
             sock.watch_read(True)
         except BaseException:  # unwatched, the connection would never be served again

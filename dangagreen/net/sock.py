@@ -40,7 +40,7 @@ class Socket(StreamSocket, CheckedSubclasses):
             self._watch_input(False)
             return None
         if not self._buffer:
-            if not self._has_reader() and not self._receive(_FIRST) and self._read_error is not None:
+            if self._reader is None and not self._receive(_FIRST) and self._read_error is not None:
                 self.debugmsg("%r between two requests", self._read_error)
             if not self._buffer:
                 self._has_no_request()

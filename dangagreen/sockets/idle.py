@@ -128,13 +128,6 @@ class IdleClock(Endpoint):
         """Does it wait for input, and is nothing else going on?"""
         return not self._at_work and self._waits_for_input_alone()
 
-    def _begin_work(self) -> None:
-        """A handler is started for a request."""
-        self._at_work += 1
-
-    def _end_work(self) -> None:
-        self._at_work -= 1
-
     def _hold(self) -> None:
         self._at_work += HELD
 

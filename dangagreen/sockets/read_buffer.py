@@ -131,7 +131,10 @@ class ReadBuffer(IdleClock):
         """
         buffer, start = self._buffer, self._pos
         if type(buffer) is not bytes or end >= len(buffer):
-            return self._consume(end - start)
+            if start or type(buffer) is not bytes:
+                return self._consume(end - start)
+            self._buffer = b""
+            return buffer  # one line came in one piece: it is the buffer
         if start:
             most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
             self._scan_from = min(len(buffer), end + most)

@@ -103,7 +103,10 @@ class Receiving(ReadBuffer):
                 self._last_activity = loop.now
             else:
                 self._begin_wait()
-            self._watch_input(True)
+            if self._registered_mask & READ:
+                self._watch_read = True
+            else:
+                self._watch_input(True)
             self._sequential = 0
             if self._buffer or self._eof == EOF_MET:
                 loop.pending_reads.setdefault(self, False)
@@ -239,7 +242,7 @@ class Receiving(ReadBuffer):
     def _begin_request(self) -> None:
         """There is input: it is for the task of a handler, which is to be started, until `watch_read(True)`."""
         self._watch_read, self._sequential = False, 1
-        self._begin_work()
+        self._at_work += 1
 
     def _has_next_request(self) -> bool:
         """Is there more in the buffer, for nobody but the next handler?"""
