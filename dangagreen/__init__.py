@@ -20,8 +20,9 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
 from dangagreen.green.scopes import CancelScope, shield
+from dangagreen.green.sleep import sleep, sleep_until
 from dangagreen.green.task_table import task_table
-from dangagreen.green.tasks import Task, current_task, sleep, sleep_until, spawn
+from dangagreen.green.tasks import Task, current_task, spawn
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.net.connecting import connect

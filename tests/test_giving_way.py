@@ -169,8 +169,8 @@ SCENARIOS = {
     "events.Condition.wait_for": lambda ready: wait_for_of_condition(ready.condition),
     "events.Event.wait": lambda ready: ready.event.wait(),
     "tasks.Task.join": lambda ready: ready.ended.join(),
-    "tasks.sleep": lambda ready: d.sleep(0),
-    "tasks.sleep_until": lambda ready: d.sleep_until(0),
+    "sleep.sleep": lambda ready: d.sleep(0),
+    "sleep.sleep_until": lambda ready: d.sleep_until(0),
     # the same calls otherwise
     "read_line, of what is pushed back": of_one_line,
     "read_line, beyond its limit": too_long,

@@ -32,5 +32,5 @@ def test_a_method_is_listed_with_its_class(listed):
 
 
 def test_what_is_public_is_listed_by_the_module_that_it_is_written_in():
-    assert ("dangagreen.green.tasks", "sleep") in PARKING
+    assert ("dangagreen.green.sleep", "sleep") in PARKING
     assert ("dangagreen.streams.writing", "StreamSocket.drain") in PARKING

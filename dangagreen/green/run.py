@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from dangagreen.errors import Cancelled
+from dangagreen.errors import TaskCancelledError
 from dangagreen.frames import CALLER
 from dangagreen.green.sched import scheduler
 from dangagreen.green.tasks import Params, Result, Task, check_function, make_task
@@ -69,9 +69,12 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
             signals.restore()
     if signals.pending or isinstance(task.interrupt, KeyboardInterrupt):  # it came after the last wait of main
         raise KeyboardInterrupt
-    if isinstance(task._error, Cancelled) and task.cancelled is not None and task.cancelled.reason is _STOPPED:
-        return None  # type: ignore[return-value]
-    return task.result()
+    try:
+        return task.result()
+    except TaskCancelledError as error:
+        if error.reason is not _STOPPED:
+            raise
+    return None  # type: ignore[return-value]
 
 
 def _wind_up(loop: Loop, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks: spawn, Task, join, cancel, sleep, sleep_until.
+"""Tasks: spawn, Task, join, cancel.
 
 Rules: an exception that reaches no caller is reported once; a task leaves nothing behind in the greenlet that ran it.
 What does not belong here: how a task is parked and woken (parking, sched).
@@ -18,7 +18,7 @@ from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.frames import CALLER
-from dangagreen.green.parking import checkpoint, current_waiter, give_way, park, park_for, undo_giving_way
+from dangagreen.green.parking import checkpoint, current_waiter, park, park_for
 from dangagreen.green.sched import Scheduler, scheduler
 from dangagreen.green.scopes import CancelScope, close_scopes, propagate_cancel
 from dangagreen.green.task_table import described
@@ -330,38 +330,6 @@ def make_task(
     return Task(loop, call, copy_context(), named_after, (caller.f_code, caller.f_lasti))
 
 
-@parks
-def sleep(seconds: float) -> None:
-    """Parks until `seconds` have passed; 0, or less, yields: every other task that is ready runs once."""
-    loop = current_loop()
-    task: Waiter | None = loop.current
-    if task is None or task.interrupt is not None:
-        task = checkpoint(loop, "sleep")
-    if (kind := type(seconds)) is not float and kind is not int:  # a quick test that most pass
-        seconds = checks.seconds("the time of sleep", seconds)
-    try:
-        deadline = loop.clock() + seconds if seconds > 0 else None
-    except OverflowError:
-        return sleep(checks.seconds("the time of sleep", seconds))
-    if deadline is not None:
-        return park(task, _SLEEP, loop.timers.add(deadline, task.resume))
-    if seconds != seconds:
-        checks.seconds("the time of sleep", seconds)
-    return give_way(task, _YIELD)
-
-
-@parks
-def sleep_until(deadline: float) -> None:
-    """Parks until the loop's clock has reached `deadline`; if it has already, yields as `sleep(0)` does."""
-    loop = current_loop()
-    task = checkpoint(loop, "sleep_until")
-    deadline = checks.seconds("the deadline of sleep_until", deadline)
-    if deadline > loop.clock():
-        park(task, _SLEEP, loop.timers.add(deadline, task.resume))
-    else:
-        give_way(task, _YIELD)
-
-
 def current_task() -> Task[Any] | None:
     """The task that makes this call; None in a callback and in top-level code."""
     loop = current_loop()
@@ -370,5 +338,3 @@ def current_task() -> Task[Any] | None:
 
 
 _JOIN = WaitKind("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
-_SLEEP = WaitKind("sleep", lambda timer, task: timer.cancel(), "{0} until {1.deadline:.3f}")
-_YIELD = WaitKind("sleep(0)", undo_giving_way, "{0}", due=True)

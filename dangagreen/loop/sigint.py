@@ -75,7 +75,7 @@ class Looks:
                 frame.f_trace_opcodes = False
             del self._on_line
 
-    def begin(self, seconds: float = _LOOK_SECONDS) -> None:
+    def begin(self, seconds: float) -> None:
         """Start the calls; the first one comes after so many seconds."""
         self.wanted = True
         with contextlib.suppress(RuntimeError):  # no thread can be started: the loop, or a second Ctrl-C, has to do
@@ -158,9 +158,13 @@ class SignalHandler:
         """Whether that code is to be struck, now or as soon as ours has returned to it."""
         raise NotImplementedError
 
+    def _watch(self, seconds: float) -> None:
+        """Look every few milliseconds where the program is, for the first time after so many seconds."""
+        self._looks.begin(seconds)
+
     def _strikes(self) -> None:
         """It is about to raise in code that runs on."""
-        self.acted_upon()
+        self._looks.trace_no_more()
 
     def acted_upon(self) -> None:
         """The loop has acted upon the signal, or is about to: the next one is a first one, and nothing is watched."""
@@ -216,10 +220,13 @@ class Interrupts(SignalHandler):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._callers = callers(frame)
         if self._callers:
-            self._looks.begin()
+            self._watch(_LOOK_SECONDS)
 
     def _runs_on(self, frame: FrameType | None) -> bool:
         return bool(self._callers)
+
+    def _strikes(self) -> None:
+        self.acted_upon()
 
     def acted_upon(self) -> None:
         SignalHandler.acted_upon(self)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park_for
-from dangagreen.green.tasks import sleep
+from dangagreen.green.sleep import sleep
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.net.sock import Socket, check_socket_class

@@ -114,13 +114,13 @@ class _Forever(SignalHandler):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._piece = piece_at_work(frame)
         if number == signal.SIGINT and self._piece is not None:
-            self._looks.begin(_HANGS)
+            self._watch(_HANGS)
 
     def _runs_on(self, frame: FrameType | None) -> bool:
         return self._piece is not None and piece_at_work(frame) is self._piece
 
     def _strikes(self) -> None:
-        self._looks.trace_no_more()
+        SignalHandler._strikes(self)
         self._piece = None  # once; it stays pending, since the loop has still to begin the graceful shutdown
 
     def __enter__(self) -> _Forever:

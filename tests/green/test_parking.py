@@ -112,8 +112,8 @@ CALLS = {
     "events.Condition.wait_for": lambda sock, task: d.Condition().wait_for(lambda: True),
     "events.Event.wait": lambda sock, task: there(d.Event()).wait(),
     "tasks.Task.join": lambda sock, task: task.join(),
-    "tasks.sleep": lambda sock, task: d.sleep(0),
-    "tasks.sleep_until": lambda sock, task: d.sleep_until(0),
+    "sleep.sleep": lambda sock, task: d.sleep(0),
+    "sleep.sleep_until": lambda sock, task: d.sleep_until(0),
 }
 
 
