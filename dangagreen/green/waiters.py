@@ -78,7 +78,7 @@ class Waiter:
 
     @property
     def task(self) -> Waiter:
-        """Who reads, where it is parked in a read."""
+        """The waiter itself: a handler's `Reader` that is parked in a read is a waiter."""
         return self
 
     def _wake(self, error: BaseException | None = None) -> bool:
@@ -125,7 +125,7 @@ class Waiter:
 
     @property
     def cancel_seen(self) -> Cancelled | None:
-        """What cancels a wait that it makes now, or None."""
+        """The cancellation that interrupts a wait that it makes now, or None."""
         seen: Cancelled | None = self.cancelled if self.scope is None else self.scope._cancel_seen
         return seen
 
