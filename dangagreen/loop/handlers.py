@@ -58,7 +58,7 @@ class Handler:
     """
 
     __slots__ = {
-        **dict.fromkeys(("__weakref__",)),
+        "__weakref__": "Weak references to it work.",
         "_context": "The context (contextvars) that its callbacks run in.",
         "_queue": "The write queue, a list or a deque; None if it is empty. Written by the write queue's layer.",
         "_reader": "The waiter that is parked in a read of it, or None. Written by reading in sequential style.",

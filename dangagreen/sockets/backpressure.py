@@ -1,8 +1,8 @@
-"""Back-pressure: how much may be queued to be sent, whether anything may, and who waits for the queue to shrink.
+"""Back-pressure: water marks, the hard limit, whether anything may be written, and the wait queue of writers.
 
-Rules: the hook of each water mark is called once for each crossing; those who write go on first come, first served, as
-many as there is room for; what can never be sent is not waited for. What does not belong here: the queue, and waiting
-itself (that is the greenlet layer's).
+Rules: the hook of each water mark is called once for each crossing; waiting writers go on first come, first served, as
+many as there is room for; no task waits for what can never be sent. What does not belong here: the write queue, parking
+(streams).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dangagreen.sockets.settings import Setting, size, size_or_none
 from dangagreen.sockets.states import MUTE, OBSERVED, OWES
 from dangagreen.tracebacks import without_traceback
 
-# Of each task how many bytes may be queued when it goes on, and how many it then queues itself
-Line = OrderedDict[Any, tuple[int, int]]
+# A wait queue: task to (bytes that may be queued at most when it goes on, bytes that it then queues itself)
+Waiters = OrderedDict[Any, tuple[int, int]]
 
 
 class BackPressure(Receiving):
-    """A socket that may have too much to send.
+    """The layer of a socket that bounds what is queued.
 
     Settings, of the class or of one object, in bytes: `high_water` and `low_water` (hooks `on_high_water`,
     `on_low_water`, and where `write_all` parks and goes on), `max_unsent` (more than that queued closes the socket;
@@ -30,15 +30,15 @@ class BackPressure(Receiving):
     """
 
     __slots__ = {
-        "_drain_waiters": "The tasks that wait for room in the queue, and those that wait for its end; or None.",
+        "_drain_waiters": "Two wait queues: tasks that wait for room, and tasks that wait for a flush; or None.",
         "_high_water": "`high_water`: a slot is read four times as fast as a setting.",
-        "_over_high_water": "Whether more than that was queued, and not yet as little as `low_water` again.",
-        "_write_closed": "Whether what is written goes nowhere, MUTE, or is observed by a drain: OBSERVED, OWES.",
-        "_write_error": "Why the peer takes no more.",
-        "unsent": "How many bytes are queued that the kernel has not taken.",
+        "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
+        "_write_closed": "Whether what is written is discarded, MUTE, or is observed by a drain: OBSERVED, OWES.",
+        "_write_error": "The error by which nothing can be sent any more; or None.",
+        "unsent": "How many bytes are in the write queue.",
     }
 
-    _drain_waiters: tuple[Line, Line] | None
+    _drain_waiters: tuple[Waiters, Waiters] | None
     _high_water: int
     _over_high_water: bool
     _write_closed: int
@@ -61,7 +61,7 @@ class BackPressure(Receiving):
             )
 
     def _check_water(self, **one: Any) -> None:
-        """Raise ValueError if the marks would be in disorder with this one of them."""
+        """Raise ValueError unless low_water <= high_water <= max_unsent holds with this one assigned."""
         self._check_order(
             **{name: one.get(name, getattr(self, name)) for name in ("low_water", "high_water", "max_unsent")}
         )
@@ -72,65 +72,66 @@ class BackPressure(Receiving):
             self._high_water = self.high_water
 
     def _cross_high_water(self) -> None:
-        """More than `high_water` is queued, or will be."""
+        """Call `on_high_water`, once for each crossing: more than `high_water` is queued, or will be."""
         if not self._over_high_water:
             self._over_high_water = True
             self.on_high_water()
 
     def _look_at_low_water(self) -> None:
-        """Some of it was sent."""
+        """Call `on_low_water` if the low-water mark is reached again."""
         if self._over_high_water and self.unsent <= self.low_water:
             self._over_high_water = False
             self.on_low_water()
 
     def on_high_water(self) -> object:
-        """Called when more than `high_water` bytes have come to be queued."""
+        """Called when more than `high_water` bytes are queued, once for each crossing. Does nothing: override it."""
 
     def on_low_water(self) -> object:
-        """Called when, after that, no more than `low_water` are queued."""
+        """Called when, after `on_high_water`, no more than `low_water` bytes are queued. Does nothing: override it."""
 
     # -- whether anything may be written
 
     def _is_mute(self) -> bool:
-        """Does what is written go nowhere? Otherwise a drain observes this connection, and this is its answer."""
+        """Whether what is written is discarded. Otherwise a drain observes, and notes this write as an answer."""
         if self._write_closed & MUTE:
             return True
         self._answers()
         return False
 
     def _answers(self) -> None:
-        """Something is about to be written while a drain observes."""
-        self._write_closed = OBSERVED | (OWES if self.buffered else 0)  # there is more to answer
+        """Note a write while a drain observes: it answers what was read, except for what is in the buffer."""
+        self._write_closed = OBSERVED | (OWES if self.buffered else 0)  # unread input is still to be answered
         self._task_has_written()
 
     def _observe(self) -> None:
-        """A drain wants to know from now on who has answered."""
+        """Have writes noted, for a drain."""
         if not self._write_closed:
             self._write_closed = OBSERVED
 
     def _is_asked(self) -> None:
-        """A task has got input: where a drain observes, there is something to answer."""
+        """Note that a task has received input, which is to be answered, if a drain observes."""
         if self._write_closed & OBSERVED:
             self._write_closed |= OWES
 
     def _owes_an_answer(self) -> bool:
-        """Has a task got something while a drain observes, and not answered yet, though it has written before?"""
+        """Whether a task that writes has received input while a drain observes, and not answered it yet."""
         return bool(self._write_closed & OWES) and self._sequential == 2
 
     def _close_writing(self) -> None:
-        """What is written from now on goes nowhere."""
+        """Discard what is written from now on."""
         self._write_closed = MUTE
 
     def _note_write_error(self, error: OSError) -> None:
-        """The peer takes no more."""
+        """Keep the error by which nothing can be sent any more."""
         self._write_error = without_traceback(error)
 
     def _check_writable(self) -> None:
-        """Something is about to be written: raise why that would go nowhere."""
+        """Raise the error of a write, if it would be discarded."""
         if self._is_mute():
             raise self._cannot_write()
 
     def _cannot_write(self) -> OSError:
+        """The error of a write that would be discarded: the OS's, or ClosedError."""
         if self._write_error is not None:
             return without_traceback(self._write_error)
         return ClosedError(self, self.close_reason if self.closed else "finish() or write_eof() was called")
@@ -138,9 +139,9 @@ class BackPressure(Receiving):
     # -- room for those who write, and who waits for it
 
     def _ask_for_room(self, size: int) -> int | None:
-        """None: so many bytes may be queued now. Otherwise the queue has to shrink before, to no more than this.
+        """Returns None if so many bytes may be queued now; otherwise to how many `unsent` has to shrink before.
 
-        Raises what forbids it. LimitError: they are too many by themselves.
+        Raises LimitError if they are more than `max_unsent` by themselves, and the error of a write that is discarded.
         """
         if self._write_closed:
             self._check_writable()
@@ -152,20 +153,23 @@ class BackPressure(Receiving):
         return min(most, self.low_water) if self.unsent > most else None
 
     def _take_room(self, size: int) -> None:
-        """So many bytes are about to be queued."""
+        """Called before so many bytes are queued. Raises the error of a write that is discarded."""
         if self.unsent + size > self._high_water and not self._over_high_water:
             self._over_high_water = True
             try:
                 self.on_high_water()
             except BaseException:
-                self._wake_writers()  # whoever was woken to use the room, and does not
+                self._wake_writers()  # the room that this one does not use is for the next one
                 raise
         if self._write_closed & MUTE:
             raise self._cannot_write()
 
-    def _join_line(self, task: Any, to_write: bool, most: int, size: int, first: bool) -> bool:
-        """Wait until no more than `most` bytes are queued, for 0 no callables either: to queue `size` then, as the
-        `first` of those who do, or just until that is so. False: it is so. Raises why nothing will be sent any more."""
+    def _join_wait_queue(self, task: Any, to_write: bool, most: int, size: int, first: bool) -> bool:
+        """Enter a wait queue until at most `most` bytes are queued (0: no callables either), as its `first` if so.
+
+        `to_write`: to queue `size` bytes then; otherwise for a flush. Returns False, and does not enter, if no wait is
+        needed. Raises the error by which nothing will be sent any more.
+        """
         if self.closed or self._write_error is not None:
             raise self._cannot_write()
         if self.unsent <= most and (most > 0 or self._queue is None):
@@ -178,7 +182,8 @@ class BackPressure(Receiving):
             line.move_to_end(task, last=False)
         return True
 
-    def _leave_line(self, task: Any) -> None:
+    def _leave_wait_queue(self, task: Any) -> None:
+        """Leave the wait queue."""
         if self._drain_waiters is not None:
             for_room, for_the_end = self._drain_waiters
             for_room.pop(task, None)
@@ -187,18 +192,18 @@ class BackPressure(Receiving):
                 self._drain_waiters = None
 
     def _wake_writers(self) -> None:
-        """Wake those who may go on: of those who write as many as there is room for, first come, first served."""
+        """Wake the writers that have room now, first come, first served, and at the end of the queue all in `drain`."""
         if self._drain_waiters is None:
             return
         line, for_the_end = self._drain_waiters
         unsent, empty = self.unsent, self._queue is None
-        everybody = self.closed or self._write_error is not None or (self._write_closed & MUTE and empty)
-        if everybody or empty:
+        all_of_them = self.closed or self._write_error is not None or (self._write_closed & MUTE and empty)
+        if all_of_them or empty:
             for task in list(for_the_end):
                 task._wake()
         while line:
             task, (most, size) = next(iter(line.items()))
-            if not everybody and (unsent > most or not (most or empty)):
+            if not all_of_them and (unsent > most or not (most or empty)):
                 break
             task._wake()
             unsent += size

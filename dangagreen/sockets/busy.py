@@ -1,7 +1,7 @@
-"""Work for a connection of which its object shows nothing: `Socket.busy()`.
+"""`Socket.busy()`: work for a connection that its object does not show.
 
-Rules: what is held is released once, whatever else releases it; one that nobody has any more is released as well, and
-complained of. What does not belong here: what a drain or a timeout makes of it.
+Rules: each is released once, however often `release` is called; one that is freed unreleased is released, with a
+ResourceWarning. What does not belong here: its effect on a drain and on idle timeouts.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Protocol, Self
 
 from dangagreen.loop.loop import Loop
 
-HELD = 2  # what each adds to `Socket._at_work`, whose lowest bit is a handler's
+HELD = 2  # what each adds to `Socket._at_work`, whose lowest bit is that of a handler
 
 
 class AtWork(Protocol):
-    """What is known here of a socket."""
+    """A socket, as `Busy` needs it."""
 
     loop: Loop
 
@@ -25,9 +25,9 @@ class AtWork(Protocol):
 
 
 class Busy:
-    """What `Socket.busy()` returns: a context manager, and `release()` for work that no block of code can hold."""
+    """The result of `Socket.busy()`: a context manager; `release()` is for work that is no block of code."""
 
-    __slots__ = ("_sock",)
+    __slots__ = {"_sock": "The socket, until it is released; None after that."}
 
     def __init__(self, sock: AtWork) -> None:
         self._sock: AtWork | None = None
@@ -36,7 +36,7 @@ class Busy:
         self._sock = sock
 
     def release(self) -> None:
-        """The answer has been written. Harmless when it was released before."""
+        """End the work: the connection may be idle again. Does nothing when it was released before."""
         if self._sock is not None:
             self._sock.loop.check_thread("Busy.release")
             self._release()

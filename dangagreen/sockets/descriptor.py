@@ -1,8 +1,8 @@
-"""What listeners and connections share: an OS socket in a loop's map, its interest, its end.
+"""What listeners and connections have in common: an OS socket in a loop's map, its interest, its close.
 
-Rules: interest follows from state, in `_interest()` and nowhere else; what is not wanted any more is told to the kernel
-lazily, when an unwanted event arrives; the OS socket stays open, and in the map, until the turn ends; while the kernel
-is short of memory it is asked for nothing. What does not belong here: reading, writing, what an event means.
+Rules: interest follows from state, in `_interest()` and nowhere else; interest that is gone is unregistered lazily,
+when an unwanted event arrives; the OS socket stays open, and in the map, until the turn ends; after ENOBUFS or ENOMEM
+the socket is left alone for a while. What does not belong here: reading, writing, what an event means.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.loop.timers import Timer
 from dangagreen.tracebacks import without_traceback
 
-PAUSE_SECONDS = 0.02  # until the kernel is asked again for what it had no memory for
+PAUSE_SECONDS = 0.02  # pause of a socket after ENOBUFS or ENOMEM
 
 
 class SocketLike(Protocol):
-    """What a Socket can be made of: `socket.socket`, an end of `dangagreen.testing.wire`, and whatever behaves alike.
+    """What a Socket can be made of: `socket.socket`, an end of `dangagreen.testing.wire`, and the like.
 
-    As those of the standard library, none of these waits once `setblocking(False)` was called. Others, such as
-    `getpeername` and `setsockopt`, are used where they are there.
+    None of these methods blocks after `setblocking(False)`. Others, such as `getpeername` and `setsockopt`, are used if
+    the object has them.
     """
 
     def fileno(self) -> int: ...
@@ -45,13 +45,13 @@ class SocketLike(Protocol):
 class Descriptor(Handler):
     """An OS socket, or anything that looks like one, registered with a loop.
 
-    `sock` is the OS socket, `fd` its number, `loop` the loop, `closed` whether `close` was called and `close_reason`
-    what it was called with; of an exception a copy without its traceback, which would hold all that it has passed.
+    `sock` is the OS socket, `fd` its file descriptor, `loop` the loop, `closed` whether `close` was called and
+    `close_reason` its argument; of an exception a copy without its traceback, which refers to the socket.
     """
 
     __slots__ = {
         "_listener": "The listener that has accepted it, or None.",
-        "_watch_write": "Whether `event_write` is to be called when it can be written to.",
+        "_watch_write": "Whether `event_write` is called when it is writable.",
         "close_reason": "What `close` was called with; of an exception an equal copy. None while it is open.",
         "sock": "The OS socket, or what looks like one.",
     }
@@ -73,36 +73,38 @@ class Descriptor(Handler):
         self._reader = self._queue = self._timer = None
         self._registered_mask = UNREGISTERED
         loop.register(self)
-        loop.interest_changed.append(self)  # so that one that watches nothing still learns of hang-ups
+        loop.interest_changed.append(self)  # registered even if it watches nothing: hang-ups are reported all the same
 
     def _set_context(self, context: Context) -> None:
-        """Run its callbacks, its timer and its handler with these context variables."""
+        """Set the context (contextvars) of its callbacks, its timer and its handler."""
         timer = self._timer
         self._context = context
         if timer is not None:
             timer.context = context
 
     def _set_listener(self, listener: Any) -> None:
+        """Set the listener that has accepted it."""
         self._listener = listener
 
     # -- interest
 
     def _waits(self) -> bool:
-        """Does it wait for its peer: for input, or until it takes what is queued?"""
+        """Whether it waits for its peer: to send, or to take what is queued."""
         return self._watch_read or self._reader is not None or self._queue is not None
 
     def _waits_for_input_alone(self) -> bool:
+        """Whether it waits for input and has nothing to send."""
         waits = self._reader is not None if not self._watch_read else not self._watch_write
         return waits and self._queue is None
 
     def _interest(self) -> int:
-        """The bits that it needs now."""
+        """The bits that the poller is to watch for."""
         return (READ if self._watch_read else 0) | (WRITE if self._watch_write else 0)
 
     def _add_interest(self, bit: int) -> None:
-        """Make sure that the kernel watches for `bit`, which has just become wanted.
+        """Register `bit`, which `_interest()` has from now on, with the poller, unless it is registered.
 
-        Raises OSError where the poller refuses (ENOSPC, ENOMEM): then the caller takes back what made it wanted.
+        Raises OSError if the poller refuses (ENOSPC, ENOMEM): then the caller takes back what has made it wanted.
         """
         told = self._registered_mask
         if not told & bit and not self.closed:
@@ -111,13 +113,13 @@ class Descriptor(Handler):
                 self.loop.poller.add(self.fd, want)
                 self._registered_mask = want  # not before: the poller may refuse
                 unsettled = self.loop.interest_changed
-                if unsettled and unsettled[-1] is self:  # it was made just now, and is settled
+                if unsettled and unsettled[-1] is self:  # made just now: no update is needed any more
                     unsettled.pop()
             else:
                 self._update_registration()
 
     def _update_registration(self) -> None:
-        """Make what the kernel watches exactly what is wanted."""
+        """Register exactly `_interest()` with the poller. Raises OSError if it refuses more interest."""
         if not self.closed and (want := self._interest()) != self._registered_mask != PAUSED:
             tell = self.loop.poller.add if self._registered_mask == UNREGISTERED else self.loop.poller.modify
             try:
@@ -125,12 +127,11 @@ class Descriptor(Handler):
             except OSError as error:
                 if self._registered_mask == UNREGISTERED or want & ~self._registered_mask or error.errno not in NO_ROOM:
                     raise
-                return  # to hear of less does not matter so much: the next event asks for it again
+                return  # less interest was refused, which does no harm: the next event asks for it again
             self._registered_mask = want
 
     def _watch_input(self, on: bool) -> None:
-        """Have the loop call `event_read` when there is input, or no longer. If the poller refuses, it raises OSError,
-        and all is as before."""
+        """Set whether the loop calls `event_read` for input. Raises OSError, with no change, if the poller refuses."""
         before, self._watch_read = self._watch_read, on
         if on and not self._registered_mask & READ:
             try:
@@ -140,7 +141,7 @@ class Descriptor(Handler):
                 raise
 
     def _watch_output(self, on: bool) -> None:
-        """The counterpart for `event_write`."""
+        """Set whether the loop calls `event_write` when it is writable. Raises like `_watch_input`."""
         before, self._watch_write = self._watch_write, on
         if on and not self._registered_mask & WRITE:
             try:
@@ -150,27 +151,27 @@ class Descriptor(Handler):
                 raise
 
     def _look_at_interest(self, bit: int) -> None:
-        """Tell the kernel at once if this is wanted no more."""
+        """Update the registration at once, not lazily, if this bit is registered."""
         if self._registered_mask & bit:
             self._update_registration()
 
     def _unregister(self) -> None:
-        """Hear nothing from the kernel, hang-ups included, until something is wanted again."""
+        """Remove it from the poller, so that no event comes, not even a hang-up, until interest is added again."""
         if self._registered_mask != UNREGISTERED:
             self._registered_mask = UNREGISTERED
             try:
                 self.loop.poller.remove(self.fd)
-            except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed behind our back
+            except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed by other code
                 pass
 
     def _release(self) -> None:
-        """Leave the loop at once, and the OS socket as it is."""
+        """Leave the loop at once, without closing the OS socket."""
         self._unregister()
         self.loop.unregister(self.fd)
         self.closed = True
 
     def _is_short_of_memory(self, error: OSError) -> bool:
-        """Does the error mean that the kernel has no memory now? Then it is asked for nothing for a while."""
+        """Whether the error is ENOBUFS or ENOMEM. Then the socket is paused: nothing is asked of it for a while."""
         if error.errno not in OUT_OF_BUFFERS:
             return False
         if self._registered_mask != PAUSED and not self.closed:
@@ -180,8 +181,8 @@ class Descriptor(Handler):
         return True
 
     def _shut_writing(self, again: Callable[[], None]) -> bool:
-        """Send the end of the stream. Where the kernel has no memory for it now, False, and `again` is called later."""
-        if self.closed:  # meanwhile
+        """shutdown(2) of writing: a FIN. Returns False, and calls `again` later, if the kernel has no memory now."""
+        if self.closed:
             return False
         try:
             self.sock.shutdown(socket.SHUT_WR)
@@ -193,17 +194,17 @@ class Descriptor(Handler):
         return True
 
     def _is_paused(self) -> bool:
-        """Is the kernel asked for nothing, since it had no memory?"""
+        """Whether it is paused after ENOBUFS or ENOMEM."""
         return self._registered_mask == PAUSED
 
     def _call_at(self, deadline: float, callback: Callable[[], object]) -> Timer:
-        """Call it then, with the context variables of this object."""
+        """Set a timer that calls it in the context of this object."""
         return self.loop.timers.add(deadline, callback, self._context)
 
     # -- events
 
     def _hook(self, event: str, call: Callable[[], object]) -> None:
-        """Call a hook, `event_` and this name, or who is called in its place."""
+        """Call `event_` + this name, or what is called in its place, and measure it if profiling is on."""
         profile = self.loop.profile
         result = call() if profile is None else profile.measure(self, event, call)
         if result is not None and result is not checks.RESUMED:
@@ -212,7 +213,11 @@ class Descriptor(Handler):
     # -- the end
 
     def close(self, reason: object = None) -> None:
-        """Close now. The OS socket goes at the end of the turn; a second call does nothing."""
+        """Close now (abrupt): drop the write queue, wake parked tasks with ClosedError; a second call does nothing.
+
+        The OS socket is closed at the end of the turn; with input unread the kernel then sends an RST. `reason` is kept
+        as `close_reason`. Override it to hear of the end. Never parks. Prefer `finish()` after a reply.
+        """
         if self.closed:
             return
         loop = self.loop
@@ -231,14 +236,14 @@ class Descriptor(Handler):
     _abandon = close
 
     def _on_close(self) -> None:
-        """Drop what is held and wake who is parked; called once, when the object closes."""
+        """Called once when the object closes: drop what it holds, and wake parked tasks."""
 
     def _close_fd(self) -> None:
         self.sock.close()
 
 
 def _end_pause(reference: weakref.ref[Descriptor]) -> None:
-    """Tell the poller what is wanted, if the descriptor is still there, and still paused."""
+    """The end of a pause: have the interest of the descriptor registered, if it still exists and is still paused."""
     paused = reference()
     if paused is not None and paused._registered_mask == PAUSED:
         paused._registered_mask = UNREGISTERED

@@ -1,7 +1,7 @@
-"""One end of a connection: its addresses, its state in words, lines to the log, an option of the OS socket.
+"""The endpoint of a connection: its addresses, its state as text, log lines, an option of the OS socket.
 
-Rules: an address is asked for once, while it can be known; nothing here fails because the connection has. What does not
-belong here: reading and writing.
+Rules: an address is asked for once, while it is known; nothing here raises because the connection is broken. What does
+not belong here: reading and writing.
 """
 
 from __future__ import annotations
@@ -22,30 +22,32 @@ _CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", No
 
 
 class Endpoint(Descriptor):
-    """What a socket says of itself."""
+    """The layer of a socket that describes it."""
 
     __slots__ = {
-        "_local": "This side's address, once it was asked for and known; not set before.",
-        "_peer": "The peer's address, likewise.",
+        "_local": "The local address, once it was asked for and known; not set before.",
+        "_peer": "The peer's address, once it was asked for and known; not set before.",
     }
 
     def peer_ip_string(self) -> str | None:
-        """The peer's IP address; None for a Unix socket, or if it was never asked for while it could be known."""
+        """The peer's IP address, a str; None for a Unix socket, or if it is not known."""
         address = self._address("getpeername", "_peer")
         return address[0] if isinstance(address, tuple) else None
 
     def peer_addr_string(self) -> str | None:
-        """ "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none), with an "@" in front of an
-        abstract name, and escapes for what cannot be printed; None if not known."""
+        """The peer's address: "127.0.0.1:80", "[::1]:80", or the path of a Unix socket ("" if it has none).
+
+        An "@" stands in front of an abstract name; what cannot be printed is escaped. None if it is not known.
+        """
         return _in_words(self._address("getpeername", "_peer"))
 
     def local_ip_string(self) -> str | None:
-        """The same of this side."""
+        """The local IP address, a str; None for a Unix socket, or if it is not known."""
         address = self._address("getsockname", "_local")
         return address[0] if isinstance(address, tuple) else None
 
     def local_addr_string(self) -> str | None:
-        """The same of this side."""
+        """The local address, in the form of `peer_addr_string`; None if it is not known."""
         return _in_words(self._address("getsockname", "_local"))
 
     def _address(self, call: str, slot: str) -> Any:
@@ -61,7 +63,7 @@ class Endpoint(Descriptor):
         return address
 
     def as_string(self) -> str:
-        """ "Class(RW): open to 127.0.0.1:80", the letters telling what is watched."""
+        """ "Class(RW): open to 127.0.0.1:80"; R and W: reading, or writing, is watched."""
         watched = ("R" if self._watch_read else "") + ("W" if self._interest() & WRITE else "")
         peer = self.peer_addr_string()
         state = "closed" if self.closed else "open"
@@ -70,12 +72,15 @@ class Endpoint(Descriptor):
     __repr__ = as_string
 
     def debugmsg(self, message: str, *args: object) -> None:
-        """A line, with this socket in words, to the logger "dangagreen" at level DEBUG. A newline at its end is cut."""
+        """Log a line with this socket as text to the logger "dangagreen" at DEBUG. A newline at its end is cut."""
         if log.isEnabledFor(logging.DEBUG):
             log.debug(message.removesuffix("\n") + " [%s]", *args, self.as_string())
 
     def tcp_cork(self, on: bool) -> None:
-        """Hold back partial TCP segments, or let them go. Ignored where it means nothing, and after the end."""
+        """Have the kernel hold back partial TCP segments (TCP_CORK, TCP_NOPUSH), or send them.
+
+        Ignored for other address families, and after the end.
+        """
         if _CORK is not None and not self.closed and self.sock.family in (socket.AF_INET, socket.AF_INET6):
             try:
                 self.sock.setsockopt(socket.IPPROTO_TCP, _CORK, int(bool(on)))
@@ -83,11 +88,11 @@ class Endpoint(Descriptor):
                 self.debugmsg("tcp_cork: %s", error)
 
     def dump_error(self, message: str) -> None:
-        """The message, this socket in words and the stack, to the logger "dangagreen"."""
+        """Log the message, this socket as text, and the stack, to the logger "dangagreen" at ERROR."""
         log.error("%s [%s]", message, self.as_string(), stack_info=True)
 
     def _was_released(self) -> None:
-        """The servers of net look whether it is to end: nobody holds `busy()` any more."""
+        """Called when the last `busy()` was released: a server may end the connection then."""
 
 
 def _in_words(address: Any) -> str | None:
@@ -99,4 +104,4 @@ def _in_words(address: Any) -> str | None:
     name = os.fsdecode(address)
     if name.startswith("\0"):
         name = "@" + name[1:]
-    return name if name.isprintable() else repr(name)[1:-1]  # the peer has chosen it, and a log is to keep its lines
+    return name if name.isprintable() else repr(name)[1:-1]  # the peer has chosen it: it must not forge log lines

@@ -1,7 +1,7 @@
-"""What is done when a connection has been idle, or has lived, for too long: it is closed.
+"""Idle timeout and lifetime: a connection that exceeds one is closed.
 
-Rules: what lies in the kernel counts as heard, since it may have come long ago, while the process was stopped or busy.
-What does not belong here: since when it is idle (that is idle), what a protocol does on a timeout.
+Rules: input in the kernel counts as activity, since it may have come in time, while the process was stopped or busy.
+What does not belong here: since when a connection is idle (idle), what a protocol does on a timeout.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dangagreen.sockets.write_queue import WriteQueue
 
 
 class TimeLimits(WriteQueue):
-    """A socket with limits in time: see `idle_timeout` and `lifetime`."""
+    """The layer of a socket that closes it by `idle_timeout` and `lifetime`."""
 
     __slots__ = ()
 
@@ -28,24 +28,24 @@ class TimeLimits(WriteQueue):
     def _look_again(self, deadline: float) -> None:
         if deadline < math.inf:
             self._set_timer(deadline, self._check_limits)
-        else:  # its class may have been given None meanwhile
+        else:  # None may have been assigned to its class
             self._cancel_timer()
 
     def _check_limits(self) -> None:
-        """A timer has fired. What a hook raises costs this connection: nobody else would look at its limits again."""
+        """The timer has fired. An exception of a hook closes the connection: no timer would look again."""
         try:
             self._apply_limits()
         except Exception as error:
             self.loop.handler_failed(self, error)
 
     def _apply_limits(self) -> None:
-        """Close when a limit has passed; otherwise look again when the next one may have."""
+        """Close the socket if a limit is exceeded; otherwise set the timer for when the next one may be."""
         now, end = self.loop.clock(), self._end_of_life()
         if now >= end:
             return self.close(f"its lifetime of {self.lifetime} s is over")
         if now >= (deadline := self._idle_deadline(now)):
             timer, has_acted = self._timer, self._peer_has_acted()
-            if self.closed or self._timer is not timer:  # by a hook, which may have set its limits, or finished it
+            if self.closed or self._timer is not timer:  # a hook has closed or finished it, or assigned limits
                 return None
             if not has_acted:
                 return self.close(f"the peer was idle for {self.idle_timeout} s")
@@ -54,7 +54,7 @@ class TimeLimits(WriteQueue):
         return self._look_again(min(end, deadline))
 
     def _peer_has_acted(self) -> bool:
-        """Has it done what was waited for, and nobody has looked yet?"""
+        """Whether the peer has read or sent meanwhile, as the kernel shows, though the loop has not processed it."""
         if self._is_blocked():
             before = self.unsent
             self._try_again()

@@ -1,7 +1,7 @@
-"""How a connection ends well: half-close, lingering close, and what close(2) does.
+"""Half-close and lingering close, and close(2).
 
-Rules: a peer never loses the tail of a reply to a reset; every wait for a peer that does not behave is bounded. What
-does not belong here: what an event means.
+Rules: a peer never loses the tail of a reply to an RST; every wait for a peer is bounded. What does not belong here:
+what an event means.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dangagreen.sockets.settings import Setting, seconds, size
 from dangagreen.sockets.states import MUTE
 
 _SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
-_LINGER_TIME = struct.Struct("ii")  # socket(7): is it on, and for how many seconds
+_LINGER_TIME = struct.Struct("ii")  # struct linger, socket(7): on or off, seconds
 
 
 class Lingering(TimeLimits):
-    """A socket with an end.
+    """The layer of a socket that ends it.
 
     Settings, of the class or of one object: `linger_seconds` (the lingering-close timeout: how long without progress
     after `finish()`) and `linger_bytes` (how much late input is discarded then).
@@ -36,16 +36,16 @@ class Lingering(TimeLimits):
     # -- half-close
 
     def write_eof(self) -> None:
-        """Shut writing down when everything queued was sent, and go on reading. It never waits.
+        """Half-close: shut writing down (FIN) when everything queued was sent; reading goes on. Never parks.
 
-        What is written after this goes nowhere.
+        What is written after this is discarded, and `write_all` raises ClosedError.
         """
         if not self._write_closed & MUTE:
             self.loop.check_thread("write_eof")
             self._close_after_queue(self._send_fin)
 
     def _send_fin(self) -> None:
-        """The queue has left: send the FIN. A lingering close is over if the peer has ended before."""
+        """The write queue was sent: send the FIN. A lingering close is over if the peer has ended before."""
         if self._finishing and self._eof:
             return self.close()
         try:
@@ -57,10 +57,11 @@ class Lingering(TimeLimits):
     # -- lingering close
 
     def finish(self) -> None:
-        """Send what is queued, shut writing down, discard late input until the peer ends or a bound is met, and close.
+        """Lingering close: send what is queued, then a FIN, discard late input until the peer's FIN, and close.
 
-        It never waits, in either style. Closing with input unread would make the kernel send a reset, which may
-        overtake the reply. What is written after this goes nowhere.
+        It closes also after `linger_seconds` without progress, and after `linger_bytes` of late input. Never parks, in
+        either style. (A close with input unread would send an RST, which may overtake the reply.) What is written after
+        this is discarded, and reading is over.
         """
         if self.closed or self._finishing:
             return None
@@ -68,7 +69,7 @@ class Lingering(TimeLimits):
             self.loop.check_thread("finish")
         if self._write_error is not None:
             return self.close(self._write_error)
-        if self._eof and self._queue is None:  # there is nobody to wait for
+        if self._eof and self._queue is None:  # no FIN to wait for
             return self.close()
         self._linger_budget = 0
         self._discard_input()
@@ -84,6 +85,7 @@ class Lingering(TimeLimits):
         return None
 
     def _hear_the_end(self) -> None:
+        """Watch for the peer's FIN; close if the poller refuses."""
         try:
             self._add_interest(READ)
         except BaseException as error:
@@ -91,24 +93,25 @@ class Lingering(TimeLimits):
             raise
 
     def _linger(self) -> None:
+        """Set the timer of the lingering-close timeout."""
         deadline = min(self.loop.clock() + self.linger_seconds, self._end_of_life())
         self._set_timer(deadline, partial(self._lingered, self.unsent))
 
     def _lingered(self, unsent: int) -> None:
-        """A timer has fired. What a hook raises costs this connection, as in all its life."""
+        """The lingering-close timeout is over. An exception of a hook closes this connection, as elsewhere."""
         try:
             self._linger_on(unsent)
         except Exception as error:
             self.loop.handler_failed(self, error)
 
     def _linger_on(self, unsent: int) -> None:
-        """Close, unless the peer has taken some of what was unsent at the last look."""
+        """Close, unless the peer has read since the timer was set: then fewer than `unsent` bytes are queued."""
         if self.loop.clock() >= self._end_of_life():
             return self.close(f"its lifetime of {self.lifetime} s is over")
         self._hear_late()
         if self.closed:
             return None
-        if self.unsent < unsent:  # slow, but reading
+        if self.unsent < unsent:  # the peer reads, slowly
             self._linger()
         else:
             did = "took no more" if self.unsent else "did not end its side"
@@ -116,15 +119,15 @@ class Lingering(TimeLimits):
         return None
 
     def _hear_late(self) -> None:
-        """While it lingers: take in what lies in the kernel, which may have come in time."""
+        """Receive and discard what is in the kernel, which may have come before the timeout."""
         before = -1
         while not self.closed and self._linger_budget != before:
             before = self._linger_budget
             self._late_events(READ | WRITE)
 
     def _late_events(self, mask: int) -> None:
-        """What the loop reports while finishing: room for the rest of the reply, and input that nobody wants."""
-        if mask & ~READ:  # after a hang-up as well, of which no WRITE need tell
+        """Handle events of a lingering close: send the rest of the reply, receive and discard late input."""
+        if mask & ~READ:  # after a hang-up as well, which may come without WRITE
             self._try_again()
         if self.closed or self._eof or not mask & ~WRITE:
             return
@@ -137,13 +140,13 @@ class Lingering(TimeLimits):
             self.close(self._read_error)
 
     def _is_fin_sent(self) -> bool:
-        """Has it only to hear the peer's end?"""
+        """Whether a lingering close only waits for the peer's FIN."""
         return self._finishing and self._queue is None
 
     # -- close
 
     def _close_unless_finishing(self, reason: object) -> None:
-        """Close at once, unless it is to send its tail."""
+        """Close at once, unless a lingering close is in progress."""
         if not self._finishing:
             self.close(reason)
 
@@ -158,18 +161,18 @@ class Lingering(TimeLimits):
     def _close_fd(self) -> None:
         sock = self.sock
         try:
-            if sock.getsockopt(_SOCKET, _LINGER):  # is it on? One more argument, for the whole of it, would be dearer
+            if sock.getsockopt(_SOCKET, _LINGER):  # on? Without the third argument the call is cheaper
                 _linger_in_background(sock)
-        except (OSError, AttributeError):  # it only looks like a socket
+        except (OSError, AttributeError):  # no OS socket
             pass
         sock.close()
 
 
 def _linger_in_background(sock: Any) -> None:
-    """Have the kernel send what is left after close(2), as it does where no linger time is set.
+    """Switch SO_LINGER off before close(2), so that the kernel sends the rest in the background.
 
-    With one, close(2) waits for that, also on a non-blocking socket, and with it the loop. A time of 0, which asks for
-    a reset, is left as it is.
+    With a linger time close(2) blocks, also on a non-blocking socket, and would block the loop. A time of 0, which asks
+    for an RST, is left as it is.
     """
     on, seconds = _LINGER_TIME.unpack(sock.getsockopt(_SOCKET, _LINGER, _LINGER_TIME.size))
     if on and seconds:

@@ -1,9 +1,9 @@
-"""Listening: open the socket, accept a bounded number of connections a turn, survive what is not our fault.
+"""Listening and accepting: a bounded number of connections a turn, and the errors of accept(2).
 
-Rules: a connection that is gone before it was accepted is passed over; after EMFILE, ENFILE, ENOBUFS or ENOMEM there is
-a pause in accepting, one line in the log, and it goes on; what can accept no more is reported, and closes; what the
-program does with a connection is one callable; what stops accepting takes first what waits in the kernel's queue, whose
-peers think that they are connected. What does not belong here: what a connection does, and how it ends.
+Rules: a connection that is gone before it was accepted (ECONNABORTED) is skipped; after EMFILE, ENFILE, ENOBUFS or
+ENOMEM accepting pauses, with one log line; when accept fails for good, that is reported, and the listener closes; to
+stop accepting takes first the connections in the kernel's accept queue, whose peers have seen them established. What
+does not belong here: what a connection does, and graceful shutdown.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dangagreen.sockets.descriptor import Descriptor
 
 log = logging.getLogger("dangagreen")
 
-_LONGEST_QUEUE = 4096  # connections that the kernel may have made and nobody has accepted; Linux's somaxconn
+_LONGEST_QUEUE = 4096  # connections in the kernel's accept queue at most; Linux's somaxconn
 
 
 class AcceptorOptions(TypedDict, total=False):
-    """What an Acceptor may be given by name: see there for the defaults."""
+    """The keyword arguments of Acceptor, which has the defaults."""
 
     max_connections: int | None
     nodelay: bool
@@ -39,19 +39,19 @@ class AcceptorOptions(TypedDict, total=False):
 
 
 class ListenOptions(AcceptorOptions, total=False):
-    """What `listen`, `serve` and `serve_requests` may be given by name."""
+    """The keyword arguments of `listen`, `serve` and `serve_requests`."""
 
     backlog: int
     reuse_port: bool
 
 
 class Acceptor(Descriptor):
-    """Accepts connections and hands each OS socket to `connected`, which answers the object made of it.
+    """Accepts connections and hands each OS socket to `connected`, which returns the object made of it.
 
     `address` is (host, port), a path, or bytes for an abstract Unix name, and can be given to `connect`; `connections`
-    counts those that are open. At `max_connections` no more are accepted until one closes; they wait in the kernel's
-    queue. Class attributes: `accepts_per_turn` (how many are accepted before others have their turn), `accept_backoff`
-    (the pause in accepting after EMFILE, ENFILE, ENOBUFS or ENOMEM).
+    is how many are open. At `max_connections` no more are accepted until one closes; they wait in the kernel's accept
+    queue. Class attributes: `accepts_per_turn` (how many are accepted in a turn at most), `accept_backoff` (seconds of
+    pause in accepting after EMFILE, ENFILE, ENOBUFS or ENOMEM).
     """
 
     __slots__ = {
@@ -142,9 +142,9 @@ class Acceptor(Descriptor):
             self.loop.ready.append(self._accept_the_rest)  # no event tells that the queue is empty
 
     def _queue_is_empty(self, accepted: int) -> None:
-        """Nobody is left in the kernel's queue who is to be accepted; so many were accepted in this turn."""
+        """The kernel's accept queue is empty, after so many were accepted in this turn."""
         if self._accept_budget is not None:
-            self.close("it has retired")
+            self.close("it has accepted the rest")
         elif not accepted and self._was_shut_down():  # there was an event, and nothing to accept
             self._fail(OSError(errno.EINVAL, "it was shut down by other means than close()"))
 
@@ -157,7 +157,7 @@ class Acceptor(Descriptor):
                 self._unregister()
 
     def _set_up(self, sock: Any) -> None:
-        """Have an object made of a connection, of which this is the OS socket, and count it until it closes."""
+        """Have an object made of an accepted OS socket, and count it until it closes."""
         try:
             if self._nodelay:
                 if self._inherits_nodelay is None:
@@ -178,7 +178,7 @@ class Acceptor(Descriptor):
             self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
 
     def _survives(self, error: OSError) -> bool:
-        """`accept` has failed. Is it worth trying again in this turn?"""
+        """Judge an error of accept(2). Returns whether to try again in this turn."""
         if error.errno in ACCEPT_PASSING:
             self._refusals += 1
             if self._refusals < self.accepts_per_turn or error.errno in ACCEPT_GONE:
@@ -190,7 +190,7 @@ class Acceptor(Descriptor):
         return False
 
     def _was_shut_down(self) -> bool:
-        """Has somebody called shutdown(2)? A Unix listener only tells by its hang-up, and its `accept` by nothing."""
+        """Whether shutdown(2) was called on the OS socket: of a Unix listener only a hang-up shows that."""
         if not hasattr(select, "poll"):
             return False
         poll = select.poll()
@@ -198,14 +198,14 @@ class Acceptor(Descriptor):
         return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def _fail(self, error: OSError) -> None:
-        """It can accept no more."""
+        """Close and report: accept(2) fails for good."""
         words = f"{self!r} can accept no more connections"
         self.close(error)
         self.loop.report(ErrorContext(f"{words}: {error}", error, self))
 
     @property
     def max_connections(self) -> int | None:
-        """How many connections may be open at once; None is no limit. It may be assigned."""
+        """The connection limit: how many may be open at once; None is no limit. Assignable."""
         return self._max_connections
 
     @max_connections.setter
@@ -215,18 +215,20 @@ class Acceptor(Descriptor):
             self._go_on()
 
     def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
-        """Call it with the object that is made of each connection from now on."""
+        """Have `observer` called with the object of each connection that is accepted from now on."""
         self._on_connection = observer
 
     def _connection_closed(self) -> None:
+        """A connection has closed: accept again, if the connection limit has stopped that."""
         self.connections -= 1
         if not self.closed and not self._watch_read and self._backoff_timer is None:
             self._go_on()
 
     def _go_on(self) -> None:
+        """Accept again."""
         try:
             self._watch_input(True)
-        except OSError as error:  # of epoll_ctl: not the affair of whoever has made room
+        except OSError as error:  # of epoll_ctl: not the fault of the connection that has closed
             return self._back_off(error) if error.errno in NO_ROOM else self.loop.handler_failed(self, error)
         if self._accept_budget is not None:
             self.loop.ready.append(self._accept_the_rest)
@@ -236,10 +238,11 @@ class Acceptor(Descriptor):
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Stop accepting."""
+        """Stop accepting: `close()`."""
         self.close()
 
     def _back_off(self, error: OSError) -> None:
+        """Pause accepting for `accept_backoff` seconds, with one log line."""
         log.warning("%r pauses accepting for %s s: %s", self, self.accept_backoff, error)
         self._backoff_timer = self._call_at(self.loop.clock() + self.accept_backoff, self._resume)
         self._watch_input(False)
@@ -252,10 +255,10 @@ class Acceptor(Descriptor):
     # -- the end
 
     def _stop_accepting(self) -> None:
-        """Accept what is in the kernel's queue, some of it each turn, and close: its peers think they are connected."""
+        """Accept the connections in the kernel's accept queue, a portion each turn, then close."""
         if not self.closed and self._accept_budget is None:
             self._accept_budget = _LONGEST_QUEUE
-            self._remove_path()  # whoever comes from now on is to try elsewhere
+            self._remove_path()  # new clients are for a successor
             self._accept_the_rest()
 
     def _accept_the_rest(self) -> None:
@@ -266,8 +269,10 @@ class Acceptor(Descriptor):
                 self.loop.handler_failed(self, error)
 
     def close(self, reason: object = None) -> None:
-        """Stop accepting. The OS socket goes now, not at the end of the turn: its address is free for the next one, and
-        nobody is made to think that he is connected."""
+        """Stop accepting, and close the OS socket now: the address is free for the next `serve`.
+
+        Open connections stay open. The file of a Unix socket is removed. `reason` is kept as `close_reason`.
+        """
         if not self.closed:
             Descriptor.close(self, reason)
             self.loop.unregister(self.fd)
@@ -284,7 +289,7 @@ class Acceptor(Descriptor):
         self._remove_path()
 
     def _remove_path(self) -> None:
-        """A Unix socket's file goes with it, unless somebody else has taken the name."""
+        """Unlink the file of a Unix socket, unless another process has taken the name."""
         if self._path is not None:
             (path, identity), self._path = self._path, None
             with contextlib.suppress(OSError):
@@ -299,7 +304,7 @@ AnyAcceptor = TypeVar("AnyAcceptor", bound=Acceptor)
 
 
 def _identity(path: str) -> tuple[int, int, int]:
-    """Which file the path names, and which process asks: after a fork it is not the child's to unlink."""
+    """(device, inode, process id): after a fork the child must not unlink the file."""
     status = os.stat(path)
     return status.st_dev, status.st_ino, os.getpid()
 
@@ -313,7 +318,10 @@ def listen(
     acceptor: Callable[..., AnyAcceptor] = Acceptor,  # type: ignore[assignment]
     **options: Unpack[AcceptorOptions],
 ) -> AnyAcceptor:
-    """Listen on `address` and hand each connection's OS socket, and the acceptor, to `connected`."""
+    """Listen on `address`. Returns the acceptor, which calls `connected(sock, acceptor)` for each connection.
+
+    Raises OSError, naming the address, if bind(2) or listen(2) fails.
+    """
     sock, made_path = open_listener(address, backlog=backlog, reuse_port=reuse_port)
     try:
         listener = acceptor(sock, connected, **options)
@@ -327,7 +335,7 @@ def listen(
         try:
             path = os.path.abspath(listener.address)  # the program may go to another folder, as daemons do
             listener._path = (path, _identity(path))
-        except OSError as error:  # somebody has removed it already
+        except OSError as error:  # the file was removed already
             listener.close(error)
             raise
     return listener

@@ -1,7 +1,7 @@
-"""Bytes that were received, or pushed back, and that nobody has read yet: where they lie, and how they are taken.
+"""The read buffer: bytes that were received or pushed back, and not read yet.
 
-Rules: bytes stay here until a read returns them; to take from the head and to put something before it takes a time
-proportional to what is taken or put, whatever lies behind. What does not belong here: system calls, who waits for what.
+Rules: bytes stay here until a read returns them; taking from the head, and pushing back, take time proportional to what
+is taken or pushed back, however much lies behind. What does not belong here: system calls, waiting.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import ClassVar
 from dangagreen.sockets.idle import IdleClock
 from dangagreen.sockets.settings import Setting, size
 
-LARGE = 65536  # bytes in a buffer: to copy so many takes no longer than a system call or two; beyond, it grows in place
-_LINES_AT_ONCE = 16  # lines that a task is given in one go: so many calls of its budget,
-_SHORT = 2048  # and so many bytes in all
+LARGE = 65536  # bytes: up to so many a copy costs no more than a system call or two; a larger buffer grows in place
+_LINES_AT_ONCE = 16  # lines that a task gets in one go, at most: so many calls of its budget
+_SHORT = 2048  # and so many bytes at most
 
 
 class ReadBuffer(IdleClock):
-    """A socket's bytes that are read ahead: `_buffer` from `_pos` on, immutable while they are few.
+    """The layer of a socket that has its read buffer: `_buffer` from `_pos` on, immutable while it is small.
 
-    Setting, of the class or of one object: `line_limit` (bytes: what `read_line`, `read_until` and iteration take at
-    most, where they are not given another limit).
+    Setting, of the class or of one object: `line_limit` (bytes: the default limit of `read_line`, `read_until` and
+    iteration).
     """
 
     __slots__ = {
@@ -42,7 +42,7 @@ class ReadBuffer(IdleClock):
     line_limit: Setting[int] = Setting(65536, size)
 
     def _was_set(self, name: str) -> None:
-        """This object has been given a setting of its own."""
+        """Called when a setting was assigned for this object."""
         if name == "line_limit":
             self._line_limit = self.line_limit
             self._scan_from = 0
@@ -55,7 +55,7 @@ class ReadBuffer(IdleClock):
     # -- putting
 
     def _append(self, data: bytes) -> None:
-        """Add what was received to a buffer that is not empty."""
+        """Append received bytes to the buffer, which is not empty."""
         buffer = self._buffer
         if isinstance(buffer, bytearray):
             buffer += data
@@ -67,8 +67,8 @@ class ReadBuffer(IdleClock):
     def _put_before(self, data: bytes) -> None:
         """Put bytes before those in the buffer.
 
-        One that is large grows at its head by as much as it holds: then to put many small pieces there takes a time
-        that is proportional to their size, whatever lies behind them.
+        A large buffer grows at its head by as much as it holds, so that pushing back many small pieces takes time
+        proportional to their size, however much lies behind them.
         """
         self._scan_from = 0
         buffer, start = self._buffer, self._pos
@@ -87,7 +87,7 @@ class ReadBuffer(IdleClock):
     # -- taking
 
     def _consume(self, n: int) -> bytes:
-        """Take up to n bytes out of the buffer, which is not empty."""
+        """Take up to n bytes from the buffer, which is not empty. Raises ValueError for n below 1."""
         if n <= 0:
             raise ValueError(f"read({n}): at least one byte must be asked for")
         buffer, start = self._buffer, self._pos
@@ -97,7 +97,7 @@ class ReadBuffer(IdleClock):
             self._buffer, self._pos = b"", 0
         elif isinstance(buffer, bytearray):
             self._pos = start + n
-            if self._pos > len(buffer) // 4 * 3:  # not each time: there is room for what is pushed back
+            if self._pos > len(buffer) // 4 * 3:  # not each time: the space serves what is pushed back
                 del buffer[: self._pos]
                 self._pos = 0
         else:
@@ -105,14 +105,14 @@ class ReadBuffer(IdleClock):
         return taken if isinstance(taken, bytes) else bytes(taken)
 
     def _consume_into(self, view: memoryview) -> int:
-        """Take as much as has room there, and put it there."""
+        """Take as many bytes as the view has room for, and copy them there. Returns how many."""
         size = min(len(view), len(self._buffer) - self._pos)
         view[:size] = self._buffer[self._pos : self._pos + size]
         self._consume(size)
         return size
 
     def _consume_exactly(self, n: int) -> bytes | None:
-        """Take n bytes, one at least; None while there are fewer."""
+        """Take n bytes, n at least 1; None if there are fewer."""
         buffer, start = self._buffer, self._pos
         if (end := start + n) < len(buffer) and type(buffer) is bytes:
             self._pos = end
@@ -120,7 +120,7 @@ class ReadBuffer(IdleClock):
         return self._consume(n) if end <= len(buffer) else None
 
     def _consume_up_to(self, end: int) -> bytes:
-        """Take what lies before this position; nothing for 0."""
+        """Take the bytes before this position; b"" for 0."""
         return self._consume(end - self._pos) if end else b""
 
     def _consume_line(self, end: int) -> bytes:
@@ -143,16 +143,17 @@ class ReadBuffer(IdleClock):
         return buffer[start:end]
 
     def _consume_all(self) -> bytes:
-        """Take all that is there, be it nothing."""
+        """Take all bytes; b"" if there are none."""
         return self._consume(len(self._buffer)) if self._buffer else b""
 
     def _drop_input(self) -> None:
+        """Discard the buffer."""
         self._buffer, self._pos = b"", 0
 
     # -- looking
 
     def _search(self, separator: bytes) -> int:
-        """The position after the next separator; 0 if it has not come, and then the next search goes on from here."""
+        """The position after the next separator; 0 if there is none, and then the next search goes on from there."""
         buffer, start = self._buffer, self._pos
         end = buffer.find(separator, start + max(0, 1 - self._scan_from - len(separator)))
         if end >= 0:
@@ -161,16 +162,19 @@ class ReadBuffer(IdleClock):
         return 0
 
     def _is_longer(self, end: int, limit: int) -> bool:
-        """Is what lies before this position longer than that?"""
+        """Whether more than `limit` bytes lie before this position."""
         return end - self._pos > limit
 
     def _search_anew(self) -> None:
-        """The next search is for something else than the last one."""
+        """Begin a search for another separator: the next one starts at the head."""
         self._scan_from = 0
 
     def _lines_ahead(self, size: int) -> tuple[bytes, int, Iterator[bytes]] | None:
-        """For iteration: the buffer, the position in it, and the lines from there on, or as many of them as one of
-        `size` bytes lets expect in one go; the budget of calls pays for these at once. None: let `read_line` do it."""
+        """For iteration over lines: the buffer, the position in it, and the lines from there on, a portion of them.
+
+        `size`: bytes of the last line, by which the portion is estimated. The budget of calls is charged at once.
+        Returns None if `read_line` has to be called.
+        """
         buffer, at = self._buffer, self._pos
         if not buffer or type(buffer) is not bytes or len(buffer) - at > self._line_limit:
             return None

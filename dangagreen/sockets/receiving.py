@@ -1,8 +1,8 @@
-"""Receiving: from the kernel into the buffer or the caller's hands, and who hears of it: a parked reader, `event_read`.
+"""Receiving: from the kernel into the read buffer or to the caller, and notifying a parked reader or `event_read`.
 
-Rules: a parked reader is arranged by `_await_input` and taken back by `_stop_awaiting`, and nowhere else; what recv
-says when it fails is looked at by `_ends_input` alone; an error that the OS tells but once is kept for whoever reads
-next, after all that came before it. What does not belong here: hang-ups, what is to be sent, waiting itself.
+Rules: a parked reader is arranged by `_await_input` and taken back by `_stop_awaiting`, and nowhere else; errors of
+recv(2) are judged by `_ends_input` alone; an error that the OS reports only once (RST) is kept for the next reader,
+after all bytes that came before it. What does not belong here: hang-ups, sending, parking.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from dangagreen.sockets.read_buffer import ReadBuffer
 from dangagreen.sockets.states import EOF_MET, EOF_TOLD
 from dangagreen.tracebacks import without_traceback
 
-CHUNK = 65536  # what one recv asks for, when nobody knows how much will come; no mmap for each of them
+CHUNK = 65536  # bytes that one recv asks for if the amount is not known; malloc has them without an mmap
 _BULK_CREDIT = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking
 
 
 class Receiving(ReadBuffer):
-    """The receiving half of a socket."""
+    """The layer of a socket that receives."""
 
     __slots__ = {
         "_bulk_credit": "Bytes of bulk that a task may still receive before it parks.",
         "_eof": "How far the end of the peer's stream has come: 0, EOF_MET or EOF_TOLD.",
         "_finishing": "Whether `finish()` was called: what the peer still sends is discarded.",
-        "_read_error": "What has broken the connection: it stands in the place of a clean end, after all input.",
-        "_sequential": "Whose style decides what a hang-up does: 0 callbacks; 1 tasks; 2 tasks, and one has written.",
+        "_read_error": "The error that has broken the connection, raised after all input in place of EOF; or None.",
+        "_sequential": "The style, which decides what a hang-up does: 0 callbacks; 1 tasks; 2 tasks, one has written.",
     }
 
     _bulk_credit: int
@@ -45,7 +45,10 @@ class Receiving(ReadBuffer):
     # -- callback style
 
     def read(self, n: int) -> bytes | None:
-        """At most n bytes; b"" when nothing is there now; None when the connection has ended or is closed."""
+        """Return at most n bytes; b"" when nothing is there now (EAGAIN); None at EOF, or when the socket is closed.
+
+        An RST is EOF too: `event_err` is called next. Never parks. Raises ValueError for n below 1.
+        """
         if self._buffer:
             if n > self.buffered:
                 self._add_input(n - self.buffered)
@@ -67,9 +70,9 @@ class Receiving(ReadBuffer):
         return None
 
     def read_into(self, buffer: bytearray | memoryview) -> int | None:
-        """`read` into a writable buffer of your own, which may be used again and again: how many bytes it got.
+        """Read into a writable buffer, which may be reused. Returns how many bytes; 0 when nothing is there now.
 
-        0 when nothing is there now; None when the connection has ended or is closed. For bulk: nothing is allocated.
+        Returns None at EOF, or when the socket is closed, as `read` does. For bulk: nothing is allocated. Never parks.
         """
         if self.closed or self._finishing:
             return None
@@ -79,10 +82,10 @@ class Receiving(ReadBuffer):
         return size
 
     def push_back_read(self, data: checks.Buffer) -> None:
-        """Put bytes before everything unread.
+        """Put bytes back before everything unread; `read` returns them together with what has come since.
 
-        If reading is watched, `event_read` is called again at the end of the turn, for as long as it leaves less than
-        there was. One that leaves everything waits for new bytes, for the end of the stream, or for `watch_read(True)`.
+        If reading is watched, `event_read` is called again at the end of the turn, as long as it leaves less than there
+        was; otherwise when new bytes come, at EOF, or after `watch_read(True)`. Does nothing once closed or finished.
         """
         self.loop.check_thread("push_back_read")
         data = checks.as_bytes(data)
@@ -92,7 +95,10 @@ class Receiving(ReadBuffer):
                 self.loop.pending_reads[self] = True
 
     def watch_read(self, on: bool) -> None:
-        """Have `event_read` called whenever there is input, also input that was read ahead; or no longer."""
+        """Set whether `event_read` is called when there is input or EOF, also input that was read ahead.
+
+        True puts the connection into callback style. False pauses it; TCP's flow control then stops the peer.
+        """
         loop = self.loop
         if get_ident() != loop.thread:
             loop.check_thread("watch_read")
@@ -114,10 +120,10 @@ class Receiving(ReadBuffer):
     # -- a task that waits for input
 
     def _await_input(self, reader: Reader) -> bool:
-        """Have the loop resume this reader, of whom there is none yet, when there is input, or an end.
+        """Park a reader: the loop resumes it when there is input or EOF. There is no other reader.
 
-        False where it need not wait, since nothing will come. Raises OSError where the poller refuses; then nobody
-        reads.
+        Returns False if there is nothing to wait for: EOF, or closed. Raises OSError if the poller refuses (ENOSPC,
+        ENOMEM); then the reader is not parked.
         """
         if self._eof or self._finishing or self.closed:
             return False
@@ -137,7 +143,7 @@ class Receiving(ReadBuffer):
         return True
 
     def _stop_awaiting(self, reader: Reader) -> None:
-        """Take that back, if it is this reader's, and nothing has come. What was read ahead is for `event_read` now."""
+        """Undo `_await_input` for this reader. Input that was read ahead is for `event_read` now, if watched."""
         if self._reader is reader:
             self._reader = None
             if self._timer is not None:
@@ -146,8 +152,10 @@ class Receiving(ReadBuffer):
                 self.loop.pending_reads.setdefault(self, False)
 
     def _receive(self, size: int) -> bool:
-        """Add to the buffer what the kernel has, be it nothing, up to `size` bytes: for the reader who was resumed for
-        that, and is parked no more; or, with 0, merely unpark him. False where nothing more will come."""
+        """Called by a reader that was resumed: receive up to `size` bytes into the buffer, perhaps none.
+
+        With size 0 it receives nothing. Returns False at EOF, and when the socket is closed or finished.
+        """
         if self._reader is not None:
             self._reader = None
             if self._watch_read:
@@ -160,13 +168,13 @@ class Receiving(ReadBuffer):
             chunk: bytes = self.sock.recv(size)
         except OSError as error:
             if not self._ends_input(error):
-                return True  # resumed by push_back_read, or for nothing: the caller looks, and may come again
+                return True  # resumed by push_back_read, or spuriously: the caller looks at the buffer
             chunk = b""
         if not chunk:
             self._meet_eof()
             return False
         if self._timer is not None:
-            self._last_activity = self.loop.clock()  # others may have been at work since the turn began
+            self._last_activity = self.loop.clock()  # the turn may have begun long ago
         if self._buffer:
             self._append(chunk)
         else:
@@ -175,10 +183,10 @@ class Receiving(ReadBuffer):
         return True
 
     def _may_go_on(self, call: str, size: int) -> bool:
-        """May a task that has just got all the bulk that it had asked for try for `size` more before it parks?
+        """Whether a task that has received all the bulk it asked for may call recv for `size` more before it parks.
 
-        That saves a turn, and keeps to one connection's memory for a while: in all a third of what bulk receive costs.
-        Bounded in bytes and in the time since the turn began, so that others have their turn.
+        That saves a turn, and stays in one connection's cached memory: a third of the cost of bulk input. Bounded in
+        bytes and in the time since the turn began, for fairness.
         """
         loop = self.loop
         if get_ident() != loop.thread:
@@ -191,25 +199,25 @@ class Receiving(ReadBuffer):
         return False
 
     def _was_less(self) -> None:
-        """The kernel had less than it was asked for: to try for more would be in vain."""
+        """Note that the kernel had less than was asked for: the next bulk read parks first."""
         self._bulk_credit = 0
 
-    # -- who hears of it
+    # -- notifying
 
     def _readable(self) -> None:
-        """There is input, or an end."""
+        """There is input or EOF: resume the parked reader, or call `event_read`."""
         if self._reader is not None:
             self._hook("read", self._reader.resume)
         elif self._event_read_is_due():
             self._hook("read", self.event_read)
-            if self._timer is not None:  # what it did meanwhile was its own work
+            if self._timer is not None:  # its own work is no idle time
                 self._was_at_work()
 
     def _deliver_read_ahead(self, just_now: bool) -> bool | None:
-        """Deliver what was pushed back or read ahead. True: there is more for the next turn; None: there is, and
-        `event_read` leaves it until there is something new.
+        """Call `event_read` for input that was pushed back or read ahead.
 
-        A parked task has seen what is in the buffer, unless it was pushed back `just_now`.
+        Returns True if there is more for the next turn; None if `event_read` has left it until something new comes.
+        A parked task knows what is in the buffer, unless it was pushed back `just_now`.
         """
         if self._reader is not None:
             if just_now:
@@ -220,36 +228,36 @@ class Receiving(ReadBuffer):
         before, ended, mark = self.buffered, self._eof, self._mark()
         self._hook("read", self.event_read)
         new = self._last_activity is not mark or self._eof != ended
-        if self._timer is not None:  # what it did meanwhile was its own work
+        if self._timer is not None:  # its own work is no idle time
             self._was_at_work()
         reads = self._watch_read and self._reader is None
-        if new or self.buffered < before or not reads or not self._buffer:  # without a buffer the end is to be told
+        if new or self.buffered < before or not reads or not self._buffer:  # without a buffer EOF is left
             return reads and self._has_news()
         return None
 
     def _has_reader(self) -> bool:
-        """Is a task parked in a read?"""
+        """Whether a task is parked in a read."""
         return self._reader is not None
 
     def _is_callback_style(self) -> bool:
-        """Are hang-ups and errors told to the hooks? In sequential style whoever reads finds them."""
+        """Whether hang-ups and errors call the hooks. In sequential style a task finds them by reading."""
         return self._watch_read or not self._sequential
 
     def _set_style(self, sequential: bool) -> None:
-        """Who decides that before anybody has read: tasks, or callbacks."""
+        """Set the style of a connection that was not read yet: tasks, or callbacks."""
         self._sequential = int(sequential)
 
     def _begin_request(self) -> None:
-        """There is input: it is for the task of a handler, which is to be started, until `watch_read(True)`."""
+        """There is input of a request: until `watch_read(True)` it is for the task of the handler."""
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
 
     def _has_next_request(self) -> bool:
-        """Is there more in the buffer, for nobody but the next handler?"""
+        """Whether the buffer has input for the next call of the handler."""
         return bool(self._buffer) and not self._watch_read and self._reader is None
 
     def _goes_on_with_callbacks(self) -> bool:
-        """Has a handler that has returned called `watch_read(True)`?"""
+        """Whether a handler that has returned has called `watch_read(True)`."""
         if self._watch_read:
             self._sequential = 0
         return self._watch_read
@@ -257,7 +265,7 @@ class Receiving(ReadBuffer):
     # -- the kernel
 
     def _receive_into(self, buffer: bytearray | memoryview) -> int | None:
-        """Put into it what is in our buffer, or else in the kernel's: how many bytes. 0: none yet; None: the end."""
+        """Receive into a writable buffer, from the read buffer first: how many bytes. 0: none yet; None: EOF."""
         if self._buffer:
             with memoryview(buffer).cast("B") as view:
                 return self._consume_into(view)
@@ -273,10 +281,10 @@ class Receiving(ReadBuffer):
         return None
 
     def _add_input(self, size: int) -> None:
-        """Add to a buffer that is not empty what the kernel has, up to so many bytes.
+        """Receive up to so many bytes and append them to the buffer, which is not empty.
 
-        Otherwise a handler that pushes back what is incomplete would never see the rest. An end, or an error, is kept
-        for the read after it.
+        Otherwise an `event_read` that pushes back an incomplete message would never get the rest. EOF, or an error, is
+        kept for the next read.
         """
         if self._eof or self.closed or self._finishing:
             return
@@ -293,7 +301,7 @@ class Receiving(ReadBuffer):
             self._meet_eof()
 
     def _discard(self) -> int | None:
-        """Receive, and let go of it: how many bytes. 0: none yet; None: the end."""
+        """Receive and discard. Returns how many bytes; 0: none yet; None: EOF."""
         try:
             size = len(self.sock.recv(CHUNK))
         except OSError as error:
@@ -305,88 +313,90 @@ class Receiving(ReadBuffer):
         return size or None
 
     def _peek(self) -> int | None:
-        """Does the kernel have something for us? It stays there. 1; 0: nothing yet; -1: the end; None: an error."""
+        """recv(2) with MSG_PEEK of one byte. Returns 1; 0: nothing yet; -1: EOF; None: an error, which is kept."""
         try:
             return len(self.sock.recv(1, socket.MSG_PEEK)) or -1
         except OSError as error:
             return None if self._ends_input(error) else 0
 
     def _ends_input(self, error: OSError) -> bool:
-        """recv has failed. True if the input has ended with that, and then it is noted; False: nothing is there yet, or
-        the kernel has no memory now."""
+        """Judge an error of recv(2): True if the input has ended by it, which is kept; False for EAGAIN, no memory."""
         if isinstance(error, BlockingIOError) or self._is_short_of_memory(error):
             return False
         self._note_error(error)
         return True
 
     def _note_error(self, error: OSError) -> None:
-        """Keep the first error that has broken the connection: the OS tells it but once."""
+        """Keep the first error that has broken the connection: the OS reports it only once."""
         if self._read_error is None:
             self._read_error = without_traceback(error)
 
-    # -- what may be known of the input
+    # -- the state of the input
 
     @property
     def ready(self) -> bool:
-        """For `select`: a read would not wait, since there is input, or the end, or the socket was closed.
+        """Whether a read would not wait: there is input or EOF, or the socket was closed. For `select`.
 
-        False while a task is parked in a read: the input is that task's.
+        False while a task is parked in a read: the input is for that task.
         """
         if self._buffer or self._eof or self.closed or self._finishing:
             return True
         if self._reader is not None:
             return False
         there = self._peek()
-        if there is None:  # the OS tells it but once
+        if there is None:  # an error that the OS reports only once
             self._meet_eof()
         return there != 0
 
     def _has_input(self) -> bool:
-        """Is there input that nobody has read, in the buffer or in the kernel? So it seems where that has no memory."""
+        """Whether there is unread input, in the buffer or in the kernel; True if the kernel has no memory to tell."""
         return bool(self._buffer) or self._peek() == 1 or self._is_paused()
 
     def _has_news(self) -> bool:
-        """Is there something that no event will tell `event_read`: bytes that were read ahead, or the end?"""
+        """Whether there is something for `event_read` that no event announces: bytes that were read ahead, or EOF."""
         return bool(self._buffer) or self._eof == EOF_MET
 
     def _event_read_is_due(self) -> bool:
-        """Is `event_read` to be called when there is input, and may there be any?"""
+        """Whether `event_read` is to be called at a READ event."""
         return self._watch_read and (self._eof < EOF_TOLD or bool(self._buffer))
 
     def _is_over(self) -> bool:
-        """Is nobody to read it any more, since it was closed or finished?"""
+        """Whether it was closed or finished, so that reading is over."""
         return self.closed or self._finishing
 
     def _has_ended(self) -> bool:
-        """Has the peer's stream ended, and was all of it read?"""
+        """Whether EOF has come, and all input was read."""
         return bool(self._eof) and not self._buffer and self._reader is None
 
     def _waits_in_vain(self) -> bool:
-        """Do those who read it wait for input, and the kernel has none, nor an end?"""
+        """Whether a wait for input is idle: the kernel has neither input nor EOF; or nothing waits for input."""
         if self._eof or not (self._watch_read or self._reader is not None):
             return True
         return self._peek() == 0 and not self._is_paused()
 
     def _may_be_read(self) -> bool:
-        """May somebody still read it, so that its end will be found there?"""
+        """Whether it may still be read, so that a read will find the end."""
         if self._finishing or self._eof:
             return bool(self._buffer)
         return self._watch_read or self._reader is not None or bool(self._sequential) or self._has_input()
 
     def _task_writes(self) -> None:
-        """A task queues something: unless callbacks read it as well, tasks have it."""
+        """A task writes: sequential style, unless callbacks read the connection."""
         if not self._watch_read:
             self._sequential = 2
 
     def _task_has_written(self) -> None:
+        """Note that a task has written, in sequential style."""
         if self._sequential:
             self._sequential = 2
 
     # -- the end of the input
 
     def _meet_eof(self, eof: int = EOF_MET) -> None:
-        """There is nothing more to receive, and no event need announce it any more. A parked task that waits for what
-        has come to its end is to find it; or `event_read`, what was only met."""
+        """Note that EOF has come: nothing more to receive, and no other event may announce it.
+
+        A parked reader is resumed in this turn; otherwise `event_read` is called, unless `read` has returned it.
+        """
         self._eof = max(self._eof, eof)
         self.loop.interest_changed.append(self)
         if self._reader is not None:
@@ -395,32 +405,32 @@ class Receiving(ReadBuffer):
             self.loop.pending_reads.setdefault(self, False)
 
     def _tell_eof(self) -> None:
-        """There is nothing more to read, and `read` says so."""
+        """Note that `read` returns None for EOF."""
         self._meet_eof(EOF_TOLD)
 
     def _cause(self, error: OSError) -> OSError:
-        """What has broken the connection, where the error only says that it is gone (EPIPE, or ENOTCONN)."""
+        """The error that has broken the connection, if this one only says that it is gone (EPIPE, ENOTCONN)."""
         if error.errno == errno.ENOTCONN and self._read_error is None:
             return self._pending_error() or error
         return self._read_error or error
 
     def _pending_error(self) -> OSError | None:
-        """The error that the OS has to tell, which it then tells nobody else."""
+        """SO_ERROR as an exception, or None. The OS clears it."""
         number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return OSError(number, os.strerror(number)) if number else None
 
     def _discard_input(self) -> None:
-        """From now on what comes is for nobody: it is received so that the peer's end is heard of."""
+        """Discard input from now on; it is received only to find the peer's FIN."""
         self._finishing = True
         self._watch_input(False)
         self._end_reading()
 
     def _ask_for_error(self) -> None:
-        """Note what has broken the connection, if the OS can tell."""
+        """Keep SO_ERROR as the error that has broken the connection, if there is one."""
         self._read_error = self._read_error or self._pending_error()
 
     def _end_reading(self) -> None:
-        """The buffer is dropped, and whoever is parked in a read is woken with ClosedError."""
+        """Drop the read buffer, and wake a parked reader with ClosedError."""
         if self._buffer:
             self._drop_input()
         if self._read_error is not None and self.closed and self.close_reason is None:

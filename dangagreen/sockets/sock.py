@@ -1,6 +1,7 @@
 """Socket in callback style: events and their order, hang-ups, hand-over of the OS socket.
 
-Rules: a hang-up never costs bytes; hooks are called by the loop alone. What does not belong here: anything that waits.
+Rules: buffered data stays readable after the peer resets or closes; hooks are called by the loop alone. What does not
+belong here: anything that parks.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.states import BY_PEER, EOF_TOLD, ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END, IDLE
 from dangagreen.tracebacks import without_traceback
 
-_kind = _socket.socket.type.__get__  # not by the property of socket.socket, which makes an enumeration member
+_kind = _socket.socket.type.__get__  # the property of socket.socket would make an enumeration member
 _STREAM = int(socket.SOCK_STREAM)
 
 
 class CallbackSocket(DangaAliases, Lingering):
-    """A connection, or a listening socket of your own, in a loop: subclass it and override the `event_*` hooks.
+    """A connection, or a listening socket of your own, in callback style: subclass it, override the `event_*` hooks.
 
-    `sock` is anything that looks like a socket and can be made non-blocking. Declare your attributes in `__slots__`,
-    and a misspelt one raises AttributeError.
+    `sock` is an OS socket, or anything that looks like one and can be made non-blocking. Declare attributes in
+    `__slots__`: then a misspelt one raises AttributeError.
     """
 
-    __slots__ = {"_hangup_state": "What was told of the end: ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END, BY_PEER."}
+    __slots__ = {"_hangup_state": "Which hooks were called at the end: ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END, BY_PEER."}
 
     def __init__(self, sock: SocketLike, loop: Loop | None = None) -> None:
         try:
@@ -40,7 +41,7 @@ class CallbackSocket(DangaAliases, Lingering):
                 check_connection(sock)
         except TypeError:  # no OS socket
             check_connection(sock)
-        if self._limited is None:  # no server was given the class, which may have been given settings since it was made
+        if self._limited is None:  # the class was given to no server: settings may have been assigned to it
             adopt_settings(type(self), fixed=False)
         Descriptor.__init__(self, sock, loop)
         # The first values of all slots of the chain: a constructor for each of its layers would take 4 percent more of
@@ -61,20 +62,21 @@ class CallbackSocket(DangaAliases, Lingering):
 
     @property
     def idle(self) -> bool:
-        """Does it wait for the next request? When it does, a drain of its listener ends it. A subclass that knows more
-        may override this, for a request of which this object shows no trace: `return super().idle and not self.jobs`.
-        Or hold `busy()` for as long as there is one.
+        """Whether it waits for the next request (keep-alive), so that a graceful shutdown of its listener may end it.
+
+        Override it if there may be requests in progress that this object does not show:
+        `return super().idle and not self.jobs`. Or hold `busy()` during each.
         """
         return self._is_at_rest() and not self._has_input()
 
     # -- events
 
     def event_err(self) -> object:
-        """Called once when an error has broken the connection and, where reading is watched, all its input was read.
+        """Called once when an error, such as an RST, has broken the connection; if reading is watched, after all input.
 
-        It closes, with that error as the reason, unless there is input that nobody has read.
+        Closes the socket, with that error as the reason, unless there is unread input. Override it to do otherwise.
         """
-        if self.closed or self._finishing:  # by what a subclass does before it calls this
+        if self.closed or self._finishing:  # by an override that calls this
             return None
         self._ask_for_error()
         if not self._has_input():
@@ -83,7 +85,10 @@ class CallbackSocket(DangaAliases, Lingering):
         return None
 
     def event_hup(self) -> object:
-        """Called when the peer hung up and, where reading is watched, all its input was read. It closes if so."""
+        """Called when the peer hung up (RST, or both directions shut down); if reading is watched, after all input.
+
+        A FIN alone is no hang-up. Closes the socket, unless there is unread input. Override it to do otherwise.
+        """
         if not (self.closed or self._finishing) and not self._has_input():
             self._hangup_state |= BY_PEER
             self.close(self._read_error or "the peer hung up")
@@ -107,7 +112,7 @@ class CallbackSocket(DangaAliases, Lingering):
         return None
 
     def _hang_up(self, ended: int) -> None:
-        """An error or a hang-up, after what could be read and written at once was. Input goes first."""
+        """Handle an error or a hang-up, after READ and WRITE: call the hooks, unless there is input to read first."""
         if self._has_reader() or self._finishing:
             return
         if self._is_callback_style():
@@ -124,36 +129,36 @@ class CallbackSocket(DangaAliases, Lingering):
 
     def _tell_eof(self) -> None:
         super()._tell_eof()
-        if self._read_error is not None:  # no event need tell of it any more
+        if self._read_error is not None:  # no other event may announce it
             self.loop.ready.append(partial(self.loop.call, self, self._tell_error))
 
     def _tell_error(self) -> None:
-        """Call `event_err`, once, unless tasks read this socket: they find the error by reading."""
+        """Call `event_err`, once; not in sequential style, where a task finds the error by reading."""
         silent = self.closed or self._finishing or self._hangup_state & ERR_TOLD or self._has_reader()
         if not silent and self._is_callback_style():
             self._hangup_state |= ERR_TOLD
             self._hook("err", self.event_err)
 
     def _write_failed(self, error: OSError) -> None:
-        """A reset that a send has met is told to nobody else: the reader finds it here, after all that is readable."""
+        """send(2) has failed for good. An RST that it has met is kept for the reader: the OS reports it only once."""
         broken = error.errno in CUT_OFF and not self._eof
         if broken:
             self._note_error(error)
         was_closed = self.closed
         super()._write_failed(error)
-        if broken and self.closed and not was_closed:  # there was nothing to read, and whoever tries finds out why
+        if broken and self.closed and not was_closed:  # a later read raises the error, not ClosedError
             self._hangup_state |= BY_PEER
 
     def _pushed_back(self, just_now: bool) -> bool:
         more = self._deliver_read_ahead(just_now)
         if more is None:
-            self.loop.pending_reads.pop(self, None)  # from now on only what is new counts
-            if self._eof and not self._is_blocked() and not self.closed:  # nor will a hang-up bring anything
+            self.loop.pending_reads.pop(self, None)  # until something new comes
+            if self._eof and not self._is_blocked() and not self.closed:  # a hang-up brings nothing either
                 self._unregister()
         return bool(more)
 
     def _check_input(self) -> bool:
-        """Raise why a task that reads gets nothing more, if that is no clean end: ClosedError where the end is ours."""
+        """Raise ClosedError if the socket was closed on this side, or the error that broke it. Returns False at EOF."""
         if (self.closed or self._finishing) and not self._hangup_state & BY_PEER:
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         if self._read_error is not None:
@@ -163,9 +168,10 @@ class CallbackSocket(DangaAliases, Lingering):
     # -- the end
 
     def steal_socket(self) -> tuple[Any, bytes]:
-        """Hand over the OS socket and what was read ahead or pushed back, and close this object.
+        """Close this object and return (OS socket, unread bytes): the caller owns the socket now.
 
-        Raises BusyError while somebody is parked in a read, or while bytes are queued that the kernel does not take.
+        Raises BusyError while a task is parked in a read, or while bytes are queued that the kernel does not take;
+        ClosedError if it is closed; the error that has broken the connection.
         """
         self.loop.check_thread("steal_socket")
         if self._has_reader():
@@ -173,9 +179,9 @@ class CallbackSocket(DangaAliases, Lingering):
         self._try_again()
         if self.closed:
             raise ClosedError(self, self.close_reason)
-        if self._queue:  # an empty one is being flushed: we are in the last callable of it
+        if self._queue:  # an empty one is being flushed: this is its last callable
             raise BusyError(f"steal_socket: {self.unsent} bytes to {peer_of(self)} are not sent: drain() first")
-        if self._read_error is not None:  # of which the OS socket would not tell its next owner
+        if self._read_error is not None:  # the OS would not report it to the next owner
             raise without_traceback(self._read_error)
         sock, rest = self.sock, self._consume_all()
         self._unregister()
@@ -186,7 +192,7 @@ class CallbackSocket(DangaAliases, Lingering):
 
 
 def check_connection(sock: Any) -> None:
-    """Raise TypeError for what a Socket cannot be made of."""
+    """Raise TypeError unless a Socket can be made of it: a stream socket, or an object with its methods."""
     needs = ("fileno", "recv", "send", "setblocking")
     if not all(callable(getattr(sock, name, None)) for name in needs):
         raise TypeError(f"a Socket is made of a socket, or of what has its methods, not of {checks.shown(sock)}")
@@ -195,7 +201,7 @@ def check_connection(sock: Any) -> None:
 
 
 class _Stolen:
-    """In the place of an OS socket that was handed over."""
+    """Stands for an OS socket that was handed over."""
 
     def close(self) -> None:
-        """It belongs to somebody else now."""
+        """Nothing to close: the OS socket has another owner."""

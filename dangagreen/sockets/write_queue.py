@@ -1,9 +1,8 @@
-"""Writing: the kernel first, what it does not take is queued, and interest in writability follows from the queue.
+"""The write queue: send(2) first; what the kernel does not take is queued, and sent when the socket is writable.
 
-Rules: bytes leave in the order of the calls, a callable runs when everything before it has left; `unsent` is the sum
-of what is queued; once the kernel has refused, nothing is tried before the poller says that it takes more; a peer that
-no longer takes bytes does not cost those that it has sent. What does not belong here: reading, waiting for the queue to
-empty (that is the greenlet layer's).
+Rules: bytes are sent in the order of the calls, and a callable runs when everything before it was sent; `unsent` is the
+sum of what is queued; after a short write nothing is tried before the poller reports writability; a failing send does
+not discard input. What does not belong here: reading, waiting for the queue to shrink (backpressure, streams).
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
 
-_JOIN = 131072  # bytes put together for one send; what glibc still allocates without a system call
-_MANY = 64  # pieces in a queue: beyond it a deque, which costs more memory, and nothing to take from its head
-_CALLS_AT_ONCE = 16  # queued callables run in one go, before others get their turn
+_JOIN = 131072  # bytes joined for one send(2), at most; so much glibc allocates without a system call
+_MANY = 64  # pieces: a longer queue is a deque, which takes more memory, but constant time at its head
+_CALLS_AT_ONCE = 16  # queued callables that run in one go, before others have their turn
 
 
 class WriteQueue(BackPressure):
-    """The writing half of a socket."""
+    """The layer of a socket that writes."""
 
     __slots__ = {
-        "_queued_callables": "How many of what is queued are callables.",
-        "_sending": "Who sends the queue: IDLE, BLOCKED or FLUSHING.",
-        "_writer": "What `set_writer_func` was given, in the place of the system call.",
+        "_queued_callables": "How many callables are in the queue.",
+        "_sending": "The state of the queue: IDLE, BLOCKED or FLUSHING.",
+        "_writer": "The function of `set_writer_func`, called in place of send(2); or None.",
     }
 
     _queued_callables: int
@@ -41,10 +40,11 @@ class WriteQueue(BackPressure):
     _writer: Writer | None
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
-        """Send bytes; or run a callable when everything before it was sent; or, with None, kick-start the queue.
+        """Send bytes; or call a function when everything before it was sent; or, with None, try to send the queue.
 
-        True if all of it went to the kernel, False if anything is queued. A closed socket answers True. A callable
-        runs at once if nothing is queued, and then what it raises reaches the caller. A str raises TypeError.
+        Returns True if all of it went to the kernel, False if anything is queued; True on a closed or finished socket,
+        which discards it. A function is called at once if nothing is queued, and then what it raises reaches the
+        caller. Never parks. Raises TypeError for a str and other types.
         """
         if self._queue is not None or type(data) is not bytes or self._writer is not None:
             return self._write_later(data)
@@ -65,7 +65,7 @@ class WriteQueue(BackPressure):
         return False
 
     def write_soon(self, data: Buffer) -> None:
-        """Queue bytes, and send all that is queued once at the end of the turn: one system call for many replies."""
+        """Queue bytes, to be sent at the end of the turn: one system call for many small replies. Never parks."""
         self.loop.check_thread("write_soon")
         data = as_bytes(data)
         if data and not (self._write_closed and self._is_mute()):
@@ -74,7 +74,7 @@ class WriteQueue(BackPressure):
             self._enqueue(data)
 
     def _write_later(self, data: Buffer | Callable[[], object] | None) -> bool:
-        """`write`, when there is a queue, or when what is to be written is not bytes."""
+        """`write` if anything is queued, or for an argument that is no bytes object."""
         if data is not None:
             if callable(data):
                 checks.function("write", data)
@@ -88,7 +88,7 @@ class WriteQueue(BackPressure):
         if data is not None:
             try:
                 self._enqueue(data)
-            except BaseException:  # of `on_high_water`: it is queued all the same
+            except BaseException:  # raised by `on_high_water`: the data is queued all the same
                 if self._queue is not None and self._sending == IDLE:
                     self.loop.to_flush.append(self)
                 raise
@@ -98,6 +98,7 @@ class WriteQueue(BackPressure):
         return self._queue is None
 
     def _enqueue(self, data: Buffer | Callable[[], object]) -> None:
+        """Append to the queue, which may cross the high-water mark, or close the socket by `max_unsent`."""
         if self._queue is None:
             self._queue = [data]
         else:
@@ -116,22 +117,22 @@ class WriteQueue(BackPressure):
             self.close(f"{self.unsent} bytes are queued, max_unsent is {most}: the peer reads too slowly")
 
     def _is_blocked(self) -> bool:
-        """Does it wait until the kernel takes more?"""
+        """Whether the queue waits for writability, after a short write."""
         return self._sending == BLOCKED
 
-    # -- the queue leaves
+    # -- sending the queue
 
     def _flush(self) -> None:
-        """Send what is queued, as far as the kernel takes it, and run the callables whose turn has come.
+        """Send the queue as far as the kernel takes it, and run callables whose turn has come.
 
-        Not after the kernel has refused: `event_write` will tell when it takes more.
+        Does nothing while the queue waits for writability.
         """
         queue = self._queue
         if queue is None or self._sending != IDLE:
             return
         refused = False
         if not self._queued_callables and self._writer is None and (self.unsent <= _JOIN or len(queue) == 1):
-            # The usual case, small replies and a willing kernel, without the machinery below.
+            # The usual case, small replies that the kernel takes, without the machinery below.
             data = queue[0] if len(queue) == 1 else b"".join(queue)
             try:
                 sent: int = self.sock.send(data)
@@ -151,8 +152,7 @@ class WriteQueue(BackPressure):
         self._flush_in_order(queue, refused)
 
     def _flush_in_order(self, queue: Any, refused: bool = False) -> None:
-        """Flush in as many steps as it takes. `refused`: the first one was made, and the kernel took less than it was
-        given."""
+        """Send the queue in several steps. `refused`: a first send has been a short write already."""
         self._sending = FLUSHING
         if len(queue) > _MANY and type(queue) is list:
             self._queue = deque(queue)
@@ -184,7 +184,7 @@ class WriteQueue(BackPressure):
                 self._look_at_interest(WRITE)
 
     def _send_some(self, queue: Any) -> bool:
-        """Send the bytes at the head of the queue with one call. Did the kernel take them all?"""
+        """Send the bytes at the head of the queue by one send(2). Returns whether the kernel took them all."""
         count, data = 1, queue[0]
         if len(queue) > 1:
             size = count = 0
@@ -204,7 +204,7 @@ class WriteQueue(BackPressure):
         return sent == len(data)
 
     def _was_sent(self, queue: Any, count: int, data: Buffer, sent: int) -> None:
-        """Of `data`, which is the first `count` pieces of the queue put together, so many bytes were sent."""
+        """Remove `sent` bytes from the queue, whose first `count` pieces, joined, are `data`."""
         self.unsent -= sent
         if sent:
             self._heard()
@@ -219,16 +219,16 @@ class WriteQueue(BackPressure):
                 queue.insert(0, memoryview(data)[sent:])
 
     def _not_sent(self, error: OSError) -> int:
-        """Nothing was sent: 0 if the kernel only has no room, or no memory, now, -1 if it will take no more at all."""
+        """Judge an error of send(2): returns 0 for EAGAIN and no memory; -1 if nothing can be sent any more."""
         if isinstance(error, BlockingIOError) or self._is_short_of_memory(error):
             return 0
         self._write_failed(error)
         return -1
 
     def _wait_for_kernel(self) -> None:
-        """It takes no more now: have it tell when it does.
+        """Have the queue wait for writability.
 
-        Where it cannot (ENOSPC, ENOMEM of epoll_ctl), the rest would never leave: the connection is closed with that.
+        If the poller refuses (ENOSPC, ENOMEM) the rest could never be sent: close the socket with that error.
         """
         self._sending = BLOCKED
         if not self._registered_mask & WRITE or self._is_paused():
@@ -240,11 +240,11 @@ class WriteQueue(BackPressure):
                 raise
 
     def _was_flushed(self, blocked: bool) -> None:
-        """An empty queue is None, interest follows, and who waited for room hears of it."""
+        """The end of a flush: set the state, wake writers that have room now, look at the low-water mark."""
         if blocked:
             self._wait_for_kernel()
         else:
-            if self._queue:  # a callable raised, or there were very many
+            if self._queue:  # a callable raised, or very many were queued
                 self.loop.to_flush.append(self)
             else:
                 self._queue = None
@@ -256,9 +256,9 @@ class WriteQueue(BackPressure):
             self._update_registration()
 
     def _write_failed(self, error: OSError) -> None:
-        """The peer takes no more. Close, unless what the peer has sent may still be read: that end is found there.
+        """send(2) has failed for good: close, unless input may still be read, so that reading finds the end.
 
-        An error that does not say that the connection is broken leaves a peer who waits for more: close in any case.
+        After an error that does not mean a broken connection, close in any case: the peer may wait for more.
         """
         self._note_write_error(error)
         self._drop_queue()
@@ -270,7 +270,7 @@ class WriteQueue(BackPressure):
             self._wake_writers()
 
     def _drop_queue(self) -> None:
-        """What is queued, and what is written from now on, goes nowhere."""
+        """Discard the queue, and what is written from now on."""
         self._close_writing()
         self._queue = self._writer = None
         self.unsent = self._queued_callables = self._sending = 0
@@ -280,18 +280,18 @@ class WriteQueue(BackPressure):
         return (READ if reads else 0) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
 
     def _close_after_queue(self, then: Callable[[], object]) -> None:
-        """What is written from now on goes nowhere; and do this when what is queued was sent."""
-        self._close_writing()  # before the queue leaves: what is written from within that comes after the end
+        """Discard what is written from now on, and call `then` when the queue was sent."""
+        self._close_writing()  # before sending: what a queued callable writes comes after the end
         self._enqueue(then)
         if self._sending == IDLE:
             self._flush()
 
     def _send_fin_after_all(self) -> None:
-        """Nothing can be sent, but the connection may live: EPIPE of a Unix peer that has shut down reading."""
+        """Send a FIN though sending has failed: the connection may live (EPIPE of a Unix peer that only writes)."""
         try:
             self._shut_writing(self._send_fin_after_all)
         except OSError as error:
-            if error.errno not in BROKEN:  # there is no other way to tell it
+            if error.errno not in BROKEN:  # the peer can be told by a close only
                 self.close(self._write_error)
 
     # -- hooks and settings
@@ -306,10 +306,10 @@ class WriteQueue(BackPressure):
     _try_again = event_write  # also where the kernel has refused, and nothing has told that it takes more
 
     def on_incomplete_write(self) -> object:
-        """Called when the kernel took less than it was given."""
+        """Called after a short write: send(2) took less than it was given, or nothing. Does nothing: override it."""
 
     def watch_write(self, on: bool) -> None:
-        """Have `event_write` called whenever the kernel takes bytes; `write` needs no such help for its queue."""
+        """Set whether `event_write` is called whenever the socket is writable. `write` does not need it."""
         self.loop.check_thread("watch_write")
         wanted = bool(on) and not self._write_closed & MUTE
         self._watch_output(wanted)
@@ -317,7 +317,10 @@ class WriteQueue(BackPressure):
             self._look_at_interest(WRITE)
 
     def set_writer_func(self, writer: Writer | None) -> None:
-        """Replace the system call: `writer(data)` answers how many bytes it took, or raises BlockingIOError."""
+        """Replace send(2) by a function: `writer(data)` returns how many bytes it took, or raises BlockingIOError.
+
+        None undoes it.
+        """
 
         if writer is not None:
             checks.function("set_writer_func", writer)

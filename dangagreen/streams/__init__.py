@@ -1,1 +1,1 @@
-"""Sequential style: the calls of a socket that look blocking."""
+"""Sequential style: the calls of a socket that look blocking and park their task."""

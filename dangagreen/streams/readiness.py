@@ -1,7 +1,7 @@
-"""A socket that `select` may wait for, and who is parked on one: in a read, or in `select`.
+"""Readiness: a socket as a source of `select`.
 
-Rules: nothing is read: bytes stay where they are; waiting for input takes the place of a parked reader, in both
-styles, and there is one of them at most. What does not belong here: reading (that is streams).
+Rules: nothing is read: bytes stay where they are; a task that waits in `select` takes the place of a parked reader, of
+which there is one at most. What does not belong here: reading.
 """
 
 from __future__ import annotations
@@ -12,37 +12,41 @@ from dangagreen.sockets.sock import CallbackSocket
 
 
 class ReadyWaiter:
-    """In the place of a parked reader: to resume it wakes its `task`, which then looks for itself."""
+    """Stands for a parked reader: to resume it is to wake its task, in `select`, which then looks at all sources."""
 
-    __slots__ = ("task",)
+    __slots__ = {"task": "The task that waits in `select`."}
 
     def __init__(self, task: Waiter) -> None:
         self.task = task
 
     def resume(self) -> None:
+        """Called by the loop: there is input or EOF."""
         wake(self.task)
 
     def _wake(self, error: BaseException) -> None:
-        """It was closed: the task finds that by reading."""
+        """Called when the socket is closed: the task finds that by reading, so `error` is not raised."""
         wake(self.task)
 
 
 class SelectableSocket(CallbackSocket):
-    """The part of a socket that `select` knows; `ready` is the core's."""
+    """The layer of a socket that `select` can wait for."""
 
     __slots__ = ()
 
     def _watch(self, task: Waiter) -> None:
+        """Have the task woken when there is input or EOF. Raises BusyError if another task is parked in a read."""
         if self._reader is not None:
             raise self._busy(task)
         self._await_input(ReadyWaiter(task))
 
     def _unwatch(self, task: Waiter) -> None:
+        """Undo `_watch`; harmless if the task does not watch."""
         reader = self._reader
         if isinstance(reader, ReadyWaiter) and reader.task is task:
             self._stop_awaiting(reader)
 
     def _busy(self, task: Waiter) -> BusyError:
+        """The error for a second reader; it names the first."""
         assert self._reader is not None
         reader = self._reader.task.name
         return BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader!r} is reading from it")

@@ -1,7 +1,7 @@
-"""Reading in sequential style: the calls that look blocking, and how input gets into the buffer.
+"""Reading in sequential style: read_line, read_exactly and the like.
 
-Rules: bytes belong to the buffer until a read returns them, so that a cancellation or a timeout loses nothing; what
-is unbounded takes a limit, and reaching it consumes nothing; every call that may park looks for cancellation first,
+Rules: bytes belong to the buffer until a read returns them, so that a cancellation or a timeout loses nothing; each
+unbounded read has a limit, and exceeding it consumes nothing; every call that may park checks for cancellation first,
 also when it need not wait. What does not belong here: writing.
 """
 
@@ -20,26 +20,26 @@ from dangagreen.sockets.read_buffer import LARGE
 from dangagreen.sockets.receiving import CHUNK
 from dangagreen.streams.readiness import SelectableSocket
 
-_LINES = 16384  # what one recv asks for where many small things may come: they are read without a park
-_MOST = 1024 * 1024  # what it asks for when more is wanted: few large ones are twice as cheap as many small ones
+_LINES = 16384  # bytes that one recv asks for when many small messages may come, which are then read without a park
+_MOST = 1024 * 1024  # bytes that it asks for at most for bulk: few large calls are twice as cheap as many small ones
 _NEWLINE = 10
 _TO_END = 16 * 1024 * 1024
 
 
 class ReadingSocket(SelectableSocket):
-    """The part of a socket that tasks read.
+    """The layer of a socket that tasks read.
 
-    While a task is parked in a read it gets the input; otherwise `event_read` does, if reading is watched. Both see
-    one buffer. Reads raise ClosedError once the socket was closed on this side, ConnectionError when the connection
-    broke, BusyError while another task is parked in a read, Cancelled when the task was cancelled. In a callback all
-    of them raise CannotParkError.
+    While a task is parked in a read it gets the input; otherwise `event_read` does, if reading is watched. Both read
+    one buffer. Reads raise ClosedError if the socket is closed on this side, ConnectionError (ConnectionResetError by
+    an RST) when the connection is broken, after all input, BusyError while another task is parked in a read, Cancelled
+    when the task is cancelled, CannotParkError in a callback.
     """
 
     __slots__ = ()
 
     @parks
     def read_exactly(self, n: int) -> bytes:
-        """Parks until n bytes are there. Raises IncompleteReadError if the peer ends first; b"" for 0."""
+        """Parks until n bytes are there, and returns them; b"" for 0. Raises IncompleteReadError at EOF before that."""
         loop = self.loop
         task: Waiter | None = loop.current
         if task is None or task.interrupt is not None or self._reader is not None or not next(loop.budget, False):
@@ -59,10 +59,10 @@ class ReadingSocket(SelectableSocket):
 
     @parks
     def read_line(self, limit: int | None = None) -> bytes:
-        r"""Parks until a line, ended by b"\n", is there; returns it with its end, or b"" at the end of the stream.
+        r"""Parks until a line is there; returns it with its b"\n", or b"" at EOF.
 
-        Raises IncompleteReadError if the stream ends within a line, LimitError if a line is longer than `limit`,
-        by default `line_limit`.
+        Raises IncompleteReadError at EOF within a line, LimitError if the line is longer than `limit` bytes, by default
+        `line_limit`; then nothing is consumed.
         """
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
@@ -98,10 +98,10 @@ class ReadingSocket(SelectableSocket):
 
     @parks
     def read_until(self, separator: bytes, limit: int | None = None) -> bytes:
-        """Parks until `separator` has come; returns everything up to its end, or b"" at the end of the stream.
+        """Parks until `separator` has come; returns everything up to and with it, or b"" at EOF.
 
-        Raises IncompleteReadError if the stream ends before it, LimitError if it is not within the first `limit` bytes,
-        by default `line_limit`.
+        Raises IncompleteReadError at EOF before the separator, LimitError if it does not end within `limit` bytes, by
+        default `line_limit`; then nothing is consumed.
         """
         loop = self.loop
         task: Waiter | None = loop.current
@@ -115,7 +115,7 @@ class ReadingSocket(SelectableSocket):
 
     @parks
     def read_some(self, limit: int = CHUNK) -> bytes:
-        """Parks until there is anything; returns up to `limit` bytes, or b"" at the end of the stream."""
+        """Parks until there is input; returns at least one byte and at most `limit`, or b"" at EOF."""
         loop = self.loop
         task: Waiter | None = loop.current
         if task is None or task.interrupt is not None or self._reader is not None or not next(loop.budget, False):
@@ -136,9 +136,9 @@ class ReadingSocket(SelectableSocket):
 
     @parks
     def read_some_into(self, buffer: bytearray | memoryview) -> int:
-        """Parks until there is anything; puts it into a writable buffer, and returns how many bytes; 0 at the end.
+        """Parks until there is input, and reads it into a writable buffer. Returns how many bytes; 0 at EOF.
 
-        `read_some` for bulk: the buffer is yours, and may be used again and again.
+        For bulk: the buffer may be reused, and nothing is allocated. Raises ValueError for a buffer of size 0.
         """
         loop = self.loop
         task: Waiter | None = loop.current
@@ -161,7 +161,7 @@ class ReadingSocket(SelectableSocket):
 
     @parks
     def read_to_end(self, limit: int = _TO_END) -> bytes:
-        """Parks until the peer ends its stream; returns everything unread. Raises LimitError beyond `limit` bytes."""
+        """Parks until EOF; returns everything unread. Raises LimitError beyond `limit` bytes, and consumes nothing."""
         loop = self.loop
         task: Waiter | None = loop.current
         if task is None or task.interrupt is not None or self._reader is not None or not next(loop.budget, False):
@@ -176,14 +176,14 @@ class ReadingSocket(SelectableSocket):
 
     @parks
     def __iter__(self) -> Iterator[bytes]:
-        """Parks until a line is there, for each up to the end of the stream, as `read_line()` returns it."""
+        """Parks until a line is there, in each step of the iteration, as `read_line()` does; ends at EOF."""
         loop = self.loop
         while line := self.read_line():
             yield line
             if (ahead := self._lines_ahead(len(line))) is None:
                 continue
             # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line, and one
-            # line in so many; others may read in between, since the bytes stay in the buffer until they are handed out.
+            # line in so many. Other readers may read in between: bytes stay in the buffer until they are yielded.
             buffer, at, more = ahead
             for line in more:
                 task = loop.current
@@ -199,14 +199,14 @@ class ReadingSocket(SelectableSocket):
                     break
 
     def _checkpoint(self, call: str) -> Waiter:
-        """The task that reads. Raises what keeps it from reading."""
+        """`checkpoint` of a read. Raises BusyError if another task is parked in a read."""
         task = checkpoint(self.loop, call)
         if self._reader is not None:
             raise self._busy(task)
         return task
 
     def _find(self, task: Waiter, wait: WaitKind, separator: bytes, limit: int) -> int:
-        """The position after the next separator, once it has come, and within the limit; 0 at a clean end."""
+        """Parks until the separator has come within the limit. Returns the position after it; 0 at EOF."""
         self._search_anew()
         while not (end := self._search(separator)):
             if self.buffered >= limit:
@@ -220,9 +220,9 @@ class ReadingSocket(SelectableSocket):
         return end
 
     def _fill(self, task: Waiter, wait: WaitKind, size: int = _LINES) -> bool:
-        """Parks until there is input, and adds it, unless `size` is 0, to the buffer. False at the end of the stream.
+        """Parks until there is input, and receives up to `size` bytes into the buffer, or none. Returns False at EOF.
 
-        It parks before it calls recv: input that is there already is reported by the next wait anyway.
+        It parks before recv(2): input that is there already is reported by the next wait anyway.
         """
         if get_ident() != self.loop.thread:
             self.loop.check_thread(wait.name)
@@ -230,13 +230,13 @@ class ReadingSocket(SelectableSocket):
             raise self._busy(task)
         if not self._await_input(task):
             return self._check_input()
-        park(task, wait, self)  # dispatch resumes the task itself; any other wake has undone this, and raises
+        park(task, wait, self)  # the loop resumes the task; any other wake undoes the arrangement, and raises
         if self._write_closed:
             self._is_asked()
         return self._receive(size) or self._check_input()
 
     def _fill_bulk(self, task: Waiter, wait: WaitKind, size: int) -> bool:
-        """`_fill` for much, without parking where it may go on."""
+        """`_fill` for bulk: does not park if it may call recv again."""
         before = self.buffered
         if self._may_receive_more(wait, size):
             there = self._receive(size) or self._check_input()
@@ -250,7 +250,7 @@ class ReadingSocket(SelectableSocket):
         return not self._write_closed and self._may_go_on(wait.name, size)
 
     def _limit_error(self, limit: int, what: str) -> LimitError:
-        checkpoint(self.loop, "a read")  # who tries again and again is to give way as well
+        checkpoint(self.loop, "a read")  # a loop that catches it and tries again has to yield as well
         return LimitError(f"{what} from {peer_of(self)} is longer than the limit of {limit} bytes", limit)
 
 

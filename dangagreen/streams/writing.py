@@ -1,8 +1,7 @@
-"""Socket in both styles: the callback class of the core, with the calls that look blocking.
+"""Writing in sequential style: write_all, drain, the end of a `with` block.
 
-Rules: a cancelled `write_all` has queued all of its data or none; what is unbounded has a limit; every call that may
-park looks for cancellation first, also when it need not wait. What does not belong here: who starts handlers (that is
-net).
+Rules: a cancelled `write_all` has queued all of its data or none; every call that may park checks for cancellation
+first, also when it need not wait. What does not belong here: handlers and servers (net).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dangagreen.streams.reading import ReadingSocket
 
 
 class StreamSocket(ReadingSocket):
-    """A connection in both styles: `event_*` hooks, and calls that look blocking and suspend only their task."""
+    """A connection in both styles: `event_*` hooks, and calls that look blocking and park only their task."""
 
     __slots__ = ()
 
@@ -27,10 +26,11 @@ class StreamSocket(ReadingSocket):
 
     @parks
     def write_all(self, data: Buffer) -> None:
-        """Parks while more than `high_water` bytes are queued, then queues all of `data`; cancelled, none of it.
+        """Parks while more than `high_water` bytes are queued (back-pressure), then queues all of `data`.
 
-        What several calls queue leaves in one system call, at the latest at the end of the turn. Raises LimitError if
-        `data` alone is larger than `max_unsent`; ClosedError or the OS's error when the peer can take no more.
+        If cancelled, it has queued nothing. What several calls queue is sent in one system call, at the latest at the
+        end of the turn. Raises LimitError if `data` alone is larger than `max_unsent`, ClosedError, or the OSError of
+        send(2) when nothing can be sent any more.
         """
         loop = self.loop
         task: Waiter | None = loop.current
@@ -61,7 +61,7 @@ class StreamSocket(ReadingSocket):
         return None
 
     def _write_at_once(self, task: Waiter, data: bytes) -> None:
-        """Write all for top-level code, which may not park for long."""
+        """`write_all` of top-level code, which may not park soon: queue and send at once."""
         self._wait_for_room(task, len(data))
         if data:
             self._task_writes()
@@ -69,7 +69,7 @@ class StreamSocket(ReadingSocket):
         self._flush()
 
     def _wait_for_room(self, task: Waiter, size: int) -> None:
-        """Park until so many bytes may be queued, or raise what forbids it."""
+        """Parks until so many bytes may be queued. Raises like `write_all`."""
         most = self._ask_for_room(size)
         if most is not None:
             self._wait_unsent(task, _WRITE_ALL, most, size)
@@ -77,19 +77,19 @@ class StreamSocket(ReadingSocket):
 
     @parks
     def drain(self) -> None:
-        """Parks until everything queued was taken by the kernel: a flush. Raises like `write_all`."""
+        """Parks until the kernel has taken everything queued: a flush. Raises like `write_all`."""
         task = checkpoint(self.loop, "drain")
         self._wait_unsent(task, _DRAIN, 0)
 
     def _wait_unsent(self, task: Waiter, wait: WaitKind, most: int, size: int = 0) -> None:
-        """Parks until no more than `most` bytes are queued. `size` is what the task is going to queue then."""
+        """Parks until at most `most` bytes are queued. `size`: how many bytes the task will queue then."""
         self._flush()
         woken = False
-        while self._join_line(task, wait is _WRITE_ALL, most, size, first=woken):  # if woken, somebody came in between
+        while self._join_wait_queue(task, wait is _WRITE_ALL, most, size, first=woken):  # woken, and others came first
             try:
                 park(task, wait, self)
             except BaseException:
-                self._wake_writers()  # it may have been woken already: then that is for the next one
+                self._wake_writers()  # if it was woken already, the room is for the next one
                 raise
             woken = True
 
@@ -102,7 +102,7 @@ class StreamSocket(ReadingSocket):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Parks until everything queued was sent, and closes; after an exception it closes at once."""
+        """Parks until everything queued was sent, then closes; after an exception it closes at once."""
         try:
             if error is None:
                 task = checkpoint(self.loop, "leaving a Socket's block")
@@ -112,5 +112,5 @@ class StreamSocket(ReadingSocket):
             self._close_unless_finishing(error)
 
 
-_WRITE_ALL = WaitKind("write_all", StreamSocket._leave_line)
-_DRAIN = WaitKind("drain", StreamSocket._leave_line)
+_WRITE_ALL = WaitKind("write_all", StreamSocket._leave_wait_queue)
+_DRAIN = WaitKind("drain", StreamSocket._leave_wait_queue)
