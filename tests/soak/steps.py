@@ -248,13 +248,24 @@ class Steps:
         self.do("lifetime", lambda: setattr(self.sock, "lifetime", 0.5))
         self.finish()
 
-    def lift_limits_at_the_last_look(self) -> None:
+    def act_at_the_last_look(self) -> None:
         """In on_low_water, when a timeout finds that the kernel has memory again."""
         self.do("idle_timeout", lambda: setattr(self.sock, "idle_timeout", 0.5))
         self.refuse_one("send", "ENOBUFS")
         self.call("write", bytes(4000))
-        self.planned = Steps.lift_limits
-        self.time()
+        self.planned = self.random.choice([Steps.lift_limits, Steps.finish, Steps.fail])
+        self.loop.clock.jump(2.5)  # type: ignore[attr-defined]
+
+    def fail_at_the_last_look(self) -> None:
+        """In the same hook, of a lingering close."""
+        self.refuse_one("send", "ENOBUFS")
+        self.call("write", bytes(4000))
+        self.finish()
+        self.planned = Steps.fail
+        self.loop.clock.jump(2.5)  # type: ignore[attr-defined]
+
+    def fail(self) -> None:
+        raise Oops("as planned")
 
     def lift_limits(self) -> None:
         self.do("idle_timeout", lambda: setattr(self.sock, "idle_timeout", None))
@@ -333,7 +344,8 @@ PLOTS: list[list[Callable[[Steps], None]]] = [  # what chance would seldom find
     [Steps.shutdown_fails, Steps.write_eof, Steps.time, Steps.shutdown_fails, Steps.time],
     [Steps.peer_resets_before_the_end],
     [Steps.exceed_in_an_end],
-    [Steps.lift_limits_at_the_last_look],
+    [Steps.act_at_the_last_look, Steps.time, Steps.time],
+    [Steps.fail_at_the_last_look],
     [Steps.end_a_short_life, Steps.time, Steps.time],
     [Steps.send_fails, Steps.write, Steps.steal_at_the_end],
     [Steps.read_soon, Steps.peer_stops, Steps.send_fails, Steps.write, Steps.steal],
