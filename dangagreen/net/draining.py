@@ -136,7 +136,7 @@ class Drain:
     __slots__ = {
         "_cancelled": "Connection to handler's task, of the handlers that were cancelled.",
         "_cut_at": "When the grace was over and the rest was cut off; None before.",
-        "_deadline": "When the grace is over; None is no limit.",
+        "_grace_ends": "When the grace is over; None is no limit.",
         "_left": "Connections that are to be ended, in the order of the next looks; some may have closed.",
         "_linger_until": "When peers that were all sent a FIN, and have not ended, are closed; None otherwise.",
         "_listener": "The listener; deleted at the end.",
@@ -159,7 +159,7 @@ class Drain:
         self._told = 0
         self._looked_at = loop.clock()
         self._spared: dict[CallbackSocket, float] = {}
-        self._deadline: float | None = None
+        self._grace_ends: float | None = None
         self._cut_at: float | None = None
         self._cancelled: dict[CallbackSocket, HandlerTask] = {}
         self._still_at_work: list[HandlerTask] | None = None
@@ -179,7 +179,7 @@ class Drain:
         """End the grace in `grace` seconds from now, if it would end later; None changes nothing."""
         if grace is not None and not self.over:
             deadline = self._loop.clock() + max(0.0, grace)
-            self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+            self._grace_ends = deadline if self._grace_ends is None else min(self._grace_ends, deadline)
             self._loop.ready.append(_do_nothing)
 
     def add(self, connection: CallbackSocket) -> None:
@@ -208,18 +208,18 @@ class Drain:
     def _step(self, *_maps: object) -> bool:
         """Each turn: do what is due. Returns True, as a post-loop callback: the loop goes on."""
         now = self._loop.clock()
-        if self._cut_at is None and self._deadline is not None and now >= self._deadline:
+        if self._cut_at is None and self._grace_ends is not None and now >= self._grace_ends:
             self._cut_at = now
             self._cut()
         self._look_at_some(now)
         if self._told >= len(self._left):
-            self._linger(now)
+            self._linger_together(now)
         else:
             self._linger_until = None
         if self._cut_at is not None and now >= self._cut_at + self._listener.clean_up_seconds:
             self._give_up()
         elif self._listener.closed and not self._listener.connections and self._no_handler():
-            self._finish()
+            self._conclude()
         if not self.over:
             self._look_again(now)
         return True
@@ -233,7 +233,7 @@ class Drain:
         for _ in range(min(len(left), share + _EACH_TURN)):
             sock = left.popleft()
             if self._cut_at is not None:
-                self._end(sock)
+                self._cut_off(sock)
             elif not sock.closed:
                 self._end_if_idle(sock, now)
             if sock.closed:
@@ -252,13 +252,13 @@ class Drain:
                 return
         self._loop.call(sock, sock.finish)
 
-    def _end(self, sock: CallbackSocket) -> None:
+    def _cut_off(self, sock: CallbackSocket) -> None:
         """Cut a connection off, unless a cancelled handler still cleans up."""
         handler = self._cancelled.get(sock)
         if not sock._is_over() and (handler is None or handler.done):
             self._loop.call(sock, partial(sock.close, self._reason))
 
-    def _linger(self, now: float) -> None:
+    def _linger_together(self, now: float) -> None:
         """All connections that are left were sent a FIN: discard late input, and close them after `linger_seconds`.
 
         A lingering close: an RST could cost a peer the tail of its reply.
@@ -296,9 +296,9 @@ class Drain:
             log.warning(
                 "%r still runs %s s after it was cancelled: %s", handler, self._listener.clean_up_seconds, self._reason
             )
-        self._finish()
+        self._conclude()
 
-    def _finish(self) -> None:
+    def _conclude(self) -> None:
         """The server has ended: wake the tasks in `drain`, and drop all references."""
         if not self.over:
             self.over = True
@@ -318,7 +318,7 @@ class Drain:
     def _look_again(self, now: float) -> None:
         """Set a timer for the time when something will be due, so that there is a turn then."""
         times = [self._linger_until]
-        times += [self._deadline] if self._cut_at is None else [self._cut_at + self._listener.clean_up_seconds]
+        times += [self._grace_ends] if self._cut_at is None else [self._cut_at + self._listener.clean_up_seconds]
         if len(self._left) > _EACH_TURN:
             times.append(now + _ROUND_SECONDS / 4)
         else:

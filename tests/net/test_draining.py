@@ -1261,7 +1261,7 @@ def test_who_ended_before_a_stall_of_the_process_is_not_late(loop, run_until):
     for peer in peers[:2]:
         peer.close()
     loop.clock.jump(60)
-    listener._drain._linger(loop.clock())
+    listener._drain._linger_together(loop.clock())
     assert [sock.close_reason for sock in socks] == [None, None, "the peer did not end its side"]
     peers[2].close()
     run_until(lambda: task.done)
