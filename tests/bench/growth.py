@@ -104,7 +104,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def until_done(loop: Loop) -> Callable[[], None]:
     """Until all tasks have ended."""
-    return lambda: loop.run(lambda: loop.green is None or not loop.green.anybody())
+    return lambda: loop.run(lambda: loop.green is None or not loop.green.has_waiters())
 
 
 def spawned(number: int, function: Callable[..., object], *arguments: Any) -> list[d.Task[object]]:
