@@ -163,7 +163,7 @@ class SignalHandler:
         self._looks.begin(seconds)
 
     def _strikes(self) -> None:
-        """It is about to raise in code that runs on."""
+        """Called before KeyboardInterrupt is raised in code that runs on."""
         self._looks.trace_no_more()
 
     def acted_upon(self) -> None:

@@ -297,7 +297,7 @@ class WriteQueue(BackPressure):
     # -- hooks and settings
 
     def event_write(self) -> object:
-        """Called when the kernel takes bytes again, while something is queued or writing is watched. It flushes."""
+        """Called when the socket is writable, while bytes are queued or writing is watched. Sends the queue."""
         if self._sending == BLOCKED:
             self._sending = IDLE
         self._flush()
