@@ -26,7 +26,7 @@ from dangagreen.sockets.subclassing import check_initialised
 from dangagreen.streams.writing import StreamSocket
 from dangagreen.tracebacks import forget_locals, is_like
 
-Handler = Callable[[Any], object]
+HandlerFunction = Callable[[Any], object]
 AnyCallback = TypeVar("AnyCallback", bound=CallbackSocket)
 _Changes = list[tuple[ContextVar[Any], Any, Token[Any]]]
 
@@ -46,7 +46,7 @@ class HandlerTask(Task[None]):
         "sock": "The connection.",
     }
 
-    def __init__(self, sock: StreamSocket, handler: Handler, begun: Context | None = None) -> None:
+    def __init__(self, sock: StreamSocket, handler: HandlerFunction, begun: Context | None = None) -> None:
         Task.__init__(self, sock.loop, self._handle, sock._context, handler)
         self.sock = sock
         self._handler = handler
@@ -146,7 +146,7 @@ class RequestTask(HandlerTask):
         return None
 
 
-def _name(handler: Handler) -> object:
+def _name(handler: HandlerFunction) -> object:
     return getattr(handler, "__qualname__", handler)
 
 
@@ -160,7 +160,9 @@ def begin_callbacks(socket_class: Callable[[Any], CallbackSocket], sock: Any, _l
     return connection
 
 
-def begin_handler(socket_class: Callable[[Any], StreamSocket], handler: Handler, sock: Any, _listener: object) -> Any:
+def begin_handler(
+    socket_class: Callable[[Any], StreamSocket], handler: HandlerFunction, sock: Any, _listener: object
+) -> Any:
     """Make the object of an accepted connection, in sequential style, and start the task of its handler."""
     connection = _made(socket_class, sock)
     connection._set_style(sequential=True)

@@ -36,6 +36,10 @@ class CallbackSocket(DangaAliases, Lingering):
     __slots__ = {"_hangup_state": "Which hooks were called at the end: ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END, BY_PEER."}
 
     def __init__(self, sock: SocketLike, loop: Loop | None = None) -> None:
+        """Register `sock` with the loop, by default this thread's; reading is not watched yet.
+
+        Raises TypeError for what is no stream socket, ValueError if it is closed or its fd is registered already.
+        """
         try:
             if _kind(sock) != _STREAM:
                 check_connection(sock)

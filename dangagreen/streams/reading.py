@@ -61,8 +61,8 @@ class ReadingSocket(SelectableSocket):
     def read_line(self, limit: int | None = None) -> bytes:
         r"""Parks until a line is there; returns it with its b"\n", or b"" at EOF.
 
-        Raises IncompleteReadError at EOF within a line, LimitError if the line is longer than `limit` bytes, by default
-        `line_limit`; then nothing is consumed.
+        Raises IncompleteReadError at EOF within a line; LimitError, and consumes nothing, if the line is longer than
+        `limit` bytes, by default `line_limit`.
         """
         task: Waiter | None = self.loop.current
         if task is None or task.interrupt is not None or self._reader is not None:
@@ -100,8 +100,8 @@ class ReadingSocket(SelectableSocket):
     def read_until(self, separator: bytes, limit: int | None = None) -> bytes:
         """Parks until `separator` has come; returns everything up to and with it, or b"" at EOF.
 
-        Raises IncompleteReadError at EOF before the separator, LimitError if it does not end within `limit` bytes, by
-        default `line_limit`; then nothing is consumed.
+        Raises IncompleteReadError at EOF before the separator; LimitError, and consumes nothing, if it does not end
+        within `limit` bytes, by default `line_limit`.
         """
         loop = self.loop
         task: Waiter | None = loop.current
