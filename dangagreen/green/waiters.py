@@ -91,7 +91,12 @@ class Waiter:
             return False
         wait.undo(self.subject, self)
         self.wait = None
-        self.loop.runnable.append(self.resume if error is None else Throw(self.resume_with, error))
+        if error is None:
+            self.loop.runnable.append(self.resume)
+        else:
+            call = Throw(self.resume_with, error)
+            call.task = self
+            self.loop.runnable.append(call)
         return True
 
     @property
@@ -158,7 +163,9 @@ class Waiter:
 class Throw(partial[None]):
     """A queued call that resumes a task with an error: the task's `resume_with`, and the error."""
 
-    __slots__ = ()
+    __slots__ = {"task": "The task."}
+
+    task: Waiter
 
 
 wake = Waiter._wake
@@ -207,8 +214,7 @@ class TopLevel(Waiter):
                 if not self._woken:
                     end_forevers(self.loop)
         except BaseException:  # Ctrl-C: a resumption may be queued already, and is dropped
-            ours = (self.resume, self.resume_with)
-            kept = [call for call in ready if (call.func if type(call) is Throw else call) not in ours]
+            kept = [call for call in ready if call != self.resume and not (type(call) is Throw and call.task is self)]
             if len(kept) < len(ready):
                 ready.clear()
                 ready.extend(kept)
