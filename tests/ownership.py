@@ -1,7 +1,8 @@
 """Who uses whose private slots, read from the sources: `python -m tests.ownership [PACKAGE] [-v]`.
 
-A slot belongs to the module whose class declares it in `__slots__`; one that `Handler` declares for the loop's dispatch
-belongs to the layer of sockets that OWNERS names. Any other module that reads or writes it makes a use across modules.
+A slot belongs to the module whose class declares it in `__slots__`. Those of `Handler`, which the dispatch reads, are
+set by `Descriptor` before it registers itself, and belong to it and to the layer of sockets that OWNERS names. Any
+other module that reads or writes a slot makes a use across modules.
 The class of the object that has the slot is known where it is `self`, or annotated, or has one of the NAMES that
 the package gives to such objects; otherwise every class that declares the name may be meant, and the use counts unless
 one of them is the module's own.
@@ -25,7 +26,7 @@ OWNERS = {  # of the slots of Handler, which the dispatch reads
     "_reader": "sockets.receiving",
     "_registered_mask": "sockets.descriptor",
     "_timer": "sockets.idle",
-    "_watch_read": "sockets.descriptor",
+    "_watch_read": "sockets.receiving",
 }
 NAMES = {  # what is known by its name alone: the class, or one that has all of its slots
     "connection": "Socket",
@@ -107,8 +108,8 @@ class Sources:
         """The modules to which the slot of this object may belong; none if it is no slot of such an object."""
         keys = self.classes if receiver is None else self.classes[receiver].kin
         modules = {self.classes[key].module for key in keys if slot in self.classes[key].slots}
-        if "loop.handlers" in modules or "core.handlers" in modules:
-            modules = modules - {"loop.handlers"} | {OWNERS[slot]} if slot in OWNERS else modules
+        if slot in OWNERS and modules & {"loop.handlers", "core.handlers"}:
+            modules |= {OWNERS[slot], "sockets.descriptor"}
         return modules
 
     def uses(self) -> list[Use]:
@@ -177,6 +178,8 @@ class _Reader(ast.NodeVisitor):
         for part in ast.walk(node):
             if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
                 types[part.target.id] = ast.unparse(part.annotation)
+            elif isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):  # of a class, perhaps
+                types |= {to.id: ast.unparse(part.value.func) for to in part.targets if isinstance(to, ast.Name)}
         self.types.append({**self.types[-1], **types})
         self.functions.append(node.name)
         self.generic_visit(node)

@@ -22,7 +22,7 @@ SHAPE = [
     (
         "sockets",
         "settings subclassing addresses states busy | descriptor endpoint idle read_buffer receiving"
-        " | backpressure write_queue limits lingering danga sock listener",
+        " | delivery backpressure write_queue limits lingering danga sock listener",
     ),
     ("green", "task_table | waiters | sched | parking | sleep scopes | deadlines tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),

@@ -68,16 +68,17 @@ class TaskGroup:
         """
         named = check_function("spawn", function)
         scope = self.scope
-        if scope._task is None:
+        owner = scope._owner
+        if owner is None:
             raise RuntimeError(f"{self!r} cannot spawn: its block has not begun, or is over")
-        loop = scope._task.loop
+        loop = owner.loop
         if get_ident() != loop.thread:
             loop.check_thread("TaskGroup.spawn")
         task = make_task(loop, function, args, kwargs, named, sys._getframe(CALLER))
         task.group = self
         self._tasks[task] = None
-        if scope._cancel_seen is not None:
-            task.cancelled = task.interrupt = Cancelled(scope._cancel_seen.reason)
+        if (seen := scope._cancel_seen) is not None:
+            task.cancelled = task.interrupt = Cancelled(seen.reason)
         elif self._limit is not None and len(self._tasks) - len(self._deferred) > self._limit:
             self._defer(task)
             return task
@@ -107,7 +108,7 @@ class TaskGroup:
 
         A KeyboardInterrupt or SystemExit is raised as it is; a second one, or the end of the loop, ends the wait.
         """
-        me = self.scope._task
+        me = self.scope._owner
         if me is None or require_waiter(me.loop, "leaving a TaskGroup") is not me or self.scope._misplaced(me):
             self.scope.cancel("its group was left in disorder")
             return self.scope._leave(error)  # raises RuntimeError, which says what is wrong
@@ -156,7 +157,7 @@ class TaskGroup:
         del self._tasks[task]
         if self._limit is not None:
             self._give_place(task, self._limit)
-        parent = self.scope._task
+        parent = self.scope._owner
         if parent is None or parent.done:  # the block has ended without waiting
             return False
         if error is not None and not isinstance(error, (Cancelled, LoopReset)):

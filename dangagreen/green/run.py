@@ -83,7 +83,11 @@ def _wind_up(loop: Loop, reason: str) -> None:
         if isinstance(handler, Acceptor):
             handler.close(reason)
     struck = loop.take_struck()
-    if struck is not None and struck is not loop.wakeup_pair and (isinstance(struck, FdHandler) or struck._watch_read):
+    if (
+        struck is not None
+        and struck is not loop.wakeup_pair
+        and (isinstance(struck, FdHandler) or struck._is_watched())
+    ):
         loop.call(struck, partial(struck.close, reason))  # it may raise in each turn again, before any task runs
     try:
         _end_tasks(loop, reason)

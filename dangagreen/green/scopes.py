@@ -204,6 +204,11 @@ class CancelScope:
             if task is not None:
                 propagate_cancel(task, self)
 
+    @property
+    def _owner(self) -> Waiter | None:
+        """The task whose block it is, while that is open."""
+        return self._task
+
     def __repr__(self) -> str:
         if self._seconds is not None:
             bound = f"{self._seconds}"

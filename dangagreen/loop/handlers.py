@@ -80,6 +80,35 @@ class Handler:
     fd: int
     loop: Any
 
+    def _is_watched(self) -> bool:
+        """Whether `event_read` is to be called when there is input."""
+        return self._watch_read
+
+    def _hears_by_event_read(self) -> bool:
+        """Whether input is for `event_read`, and no task is parked in a read."""
+        return self._watch_read and self._reader is None
+
+    def _run(self, call: Callable[..., Any], *args: object) -> Any:
+        """Call a function with the context variables of this handler."""
+        return self._context.run(call, *args)
+
+    def _run_in_copy(self, call: Callable[..., Any], *args: object) -> Any:
+        """Call a function with a copy of the context variables: the caller may be in the context already."""
+        return self._context.copy().run(call, *args)
+
+    def _forget_context(self) -> None:
+        """Drop the context of a closed handler: a variable in it may refer to the handler, which is a cycle."""
+        if len(self._context):
+            self._context = Context()
+
+    def _register_again(self, poller: Poller) -> None:
+        """Tell a new poller what the old one knew. Where it refuses (OSError), it knows nothing."""
+        known = self._registered_mask
+        if not known & UNREGISTERED:
+            self._registered_mask = UNREGISTERED
+            poller.add(self.fd, known)
+            self._registered_mask = known
+
     def event_read(self) -> object:
         """Called when there is input or EOF, while reading is watched. Raises NotImplementedError: override it."""
         raise NotImplementedError(f"{type(self).__name__} must override event_read")

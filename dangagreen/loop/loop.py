@@ -20,7 +20,6 @@ from dangagreen import checks
 from dangagreen.errors import CannotParkError
 from dangagreen.frames import LOOPS
 from dangagreen.loop.collecting import is_collecting, watch_collections
-from dangagreen.loop.handlers import UNREGISTERED
 from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
@@ -182,12 +181,11 @@ class Loop(Turning):
             self.wakeup_pair = WakeupPair(self)
             if self.running:
                 self.wakeup_pair.wake_at_signals()
-        for fd, handler in list(self.handlers.items()):
-            if not handler._registered_mask & UNREGISTERED and handler is not self.wakeup_pair:
+        for handler in list(self.handlers.values()):
+            if handler is not self.wakeup_pair:
                 try:
-                    self.poller.add(fd, handler._registered_mask)
+                    handler._register_again(self.poller)
                 except Exception as error:
-                    handler._registered_mask = UNREGISTERED
                     self.handler_failed(handler, error)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 from _thread import get_ident
 from collections.abc import Callable, Mapping
-from contextvars import Context
 from typing import Any
 
 from dangagreen import checks
@@ -185,8 +184,7 @@ class Registry(Schedule):
                 handler._close_fd()
             except Exception as error:
                 self.report(ErrorContext(f"closing the OS socket of {_named(handler)} failed", error, handler))
-            if len(handler._context):  # a variable in it may refer to the handler: a cycle
-                handler._context = Context()
+            handler._forget_context()
         if not self.running:
             self._forget_closed()
 
@@ -209,7 +207,7 @@ class Registry(Schedule):
     def call(self, handler: Handler, hook: Callable[[], object]) -> object:
         """Call a method that a subclass may override, in the handler's context; if it raises, the handler is closed."""
         try:
-            if (result := handler._context.run(hook)) is not None:
+            if (result := handler._run(hook)) is not None:
                 checks.outcome(f"{hook!r}", result)
             return result
         except Exception as error:
@@ -221,7 +219,7 @@ class Registry(Schedule):
 
         Both in a copy of its context, since this may be called within the context itself.
         """
-        handler._context.copy().run(self._failed, handler, error)
+        handler._run_in_copy(self._failed, handler, error)
 
     def _failed(self, handler: Handler, error: Exception) -> None:
         try:

@@ -131,7 +131,7 @@ class Turning(DeadlockWatch):
         """
         for fd, mask in batch:
             handler = self.handlers.get(fd)
-            if mask == READ and handler in self.pending_reads and handler._reader is None and handler._watch_read:
+            if mask == READ and handler in self.pending_reads and handler._hears_by_event_read():
                 continue
             yield fd, mask
 
@@ -228,7 +228,7 @@ class Turning(DeadlockWatch):
                 return
             just_now = self.pending_reads.pop(handler, False)
             try:
-                if not handler.closed and handler._context.run(handler._pushed_back, just_now):
+                if not handler.closed and handler._run(handler._pushed_back, just_now):
                     self.pending_reads.setdefault(handler, False)
             except Exception as error:
                 self.handler_failed(handler, error)

@@ -84,7 +84,7 @@ class Listener(Acceptor):
         the earliest of their deadlines and the same result. Raises RuntimeError in a handler of its own connections.
         """
         me = checkpoint(self.loop, "drain")
-        if isinstance(me, HandlerTask) and me.sock._listener is self:
+        if isinstance(me, HandlerTask) and me.sock._is_of(self):
             raise RuntimeError(f"{me!r} cannot drain {self!r}, which waits for its handlers: spawn(listener.drain)")
         drain = self._begin_drain(grace)
         if not drain.over:
@@ -195,11 +195,11 @@ class Drain:
         """The first turn: collect the connections, and have the listener accept the rest and close."""
         now, patience = self._loop.clock(), self._listener.new_connection_grace
         for sock in self._loop.handlers.values():
-            if isinstance(sock, CallbackSocket) and sock._listener is self._listener:
+            if isinstance(sock, CallbackSocket) and sock._is_of(self._listener):
                 self._left.append(sock)
                 sock._observe()
         for sock in list(self._left):
-            if sock._last_activity > now - patience and self._is_idle(sock):
+            if sock._was_active(patience) > now and self._is_idle(sock):
                 self._spared[sock] = now + patience
         self._loop.object_callbacks[self] = self._step
         self._listener._stop_accepting()
@@ -246,7 +246,7 @@ class Drain:
         if now < self._spared.get(sock, now) or not self._is_idle(sock):
             return
         if sock._owes_an_answer():  # it may wait for more of its request
-            until = sock._last_activity + self._listener.new_connection_grace
+            until = sock._was_active(self._listener.new_connection_grace)
             if now < until:
                 self._spared[sock] = until
                 return
@@ -336,7 +336,7 @@ class Drain:
     def _handlers(self) -> dict[CallbackSocket, HandlerTask]:
         """Connection to the task of its handler, of all handlers that run, also of closed connections."""
         tasks = [task for task in scheduler(self._loop).tasks if isinstance(task, HandlerTask)]
-        return {task.sock: task for task in tasks if task.sock._listener is self._listener}
+        return {task.sock: task for task in tasks if task.sock._is_of(self._listener)}
 
     def _no_handler(self) -> bool:
         """Whether all handlers have ended. Called when no connection is left, so that no handler can start."""
@@ -353,7 +353,7 @@ class Drain:
         if type(sock).idle is CallbackSocket.idle:  # not overridden: it raises nothing
             return bool(sock.idle)
         try:  # `Loop.call`, inlined: there may be very many
-            return bool(sock._context.run(getattr, sock, "idle"))
+            return bool(sock._run(getattr, sock, "idle"))
         except Exception as error:
             self._loop.handler_failed(sock, error)
             return False

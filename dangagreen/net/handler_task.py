@@ -20,11 +20,10 @@ from dangagreen.green.parking import GIVING_WAY, give_way
 from dangagreen.green.tasks import Task
 from dangagreen.loop.error_log import InOneLine
 from dangagreen.loop.loop import Loop
-from dangagreen.sockets.busy import HELD
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sockets.subclassing import check_initialised
 from dangagreen.streams.writing import StreamSocket
-from dangagreen.tracebacks import forget_locals, is_like
+from dangagreen.tracebacks import forget_locals
 
 HandlerFunction = Callable[[Any], object]
 AnyCallback = TypeVar("AnyCallback", bound=CallbackSocket)
@@ -135,9 +134,8 @@ class RequestTask(HandlerTask):
     def _wait_for_the_next(self) -> None:
         """Watch for the next request, or finish the connection at EOF."""
         sock = self.sock
-        if sock._eof and sock._has_ended() and sock._at_work < HELD:
+        if not sock._end_request():
             return sock.finish()
-        sock._at_work -= 1
         try:
             sock.watch_read(True)
         except BaseException:  # unwatched, the connection would never be served again
@@ -216,7 +214,7 @@ def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
         return all(_is_own_end(sock, one) for one in error.exceptions)
     if isinstance(error, (IncompleteReadError, ClosedError)):
         return error.sock is sock
-    return is_like(error, sock._read_error) or is_like(error, sock._write_error)
+    return sock._is_end_by(error)
 
 
 def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:

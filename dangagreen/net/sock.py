@@ -36,16 +36,11 @@ class Socket(StreamSocket, CheckedSubclasses):
         handler = getattr(self._listener, "handler", None)
         if handler is None:
             return super().event_read()
-        if self._at_work and self._at_work & 1:  # a handler is running; at its end reading is watched again
-            self._watch_input(False)
-            return None
-        if not self._buffer:
-            if self._reader is None and not self._receive(_FIRST) and self._read_error is not None:
-                self.debugmsg("%r between two requests", self._read_error)
-            if not self._buffer:
+        has_request = self._begin_request(_FIRST)
+        if not has_request:
+            if has_request is False:  # not where a handler runs, at whose end reading is watched again
                 self._has_no_request()
-                return None
-        self._begin_request()
+            return None
         if type(self).event_read is Socket.event_read:
             RequestTask(self, handler).start()
         else:  # after the override has returned: a context variable that it resets, such as a span, is the request's
@@ -57,7 +52,9 @@ class Socket(StreamSocket, CheckedSubclasses):
 
         After a reset or a hang-up, `event_err` or `event_hup` is called first, as in callback style.
         """
-        if self._eof and not self._is_over():  # not ended by the event_read of a subclass
+        if self._has_failed():
+            self.debugmsg("an error between two requests: %r", self._cause(ConnectionError()))
+        if self._is_at_eof() and not self._is_over():  # not ended by the event_read of a subclass
             self._tell_eof()
             self._end_idle()
 
@@ -66,12 +63,16 @@ class Socket(StreamSocket, CheckedSubclasses):
         self.loop.ready.append(partial(self.loop.call, self, self._finish_idle))
 
     def _finish_idle(self) -> None:
-        if self._has_ended() and not self._at_work:
+        if self._has_ended() and not self._is_at_work():
             self.finish()
 
     def _was_released(self) -> None:
-        if self._has_ended() and getattr(self._listener, "handler", None) is not None:
+        if self._has_ended() and self._handler() is not None:
             self._end_idle()
+
+    def _handler(self) -> Any:
+        """What `serve_requests` was given, on its connections."""
+        return getattr(self._listener, "handler", None)
 
 
 def check_socket_class(call: str, maker: Any, base: type) -> None:

@@ -12,16 +12,16 @@ from collections import OrderedDict
 from typing import Any, ClassVar
 
 from dangagreen.errors import ClosedError, LimitError
-from dangagreen.sockets.receiving import Receiving
+from dangagreen.sockets.delivery import Delivery
 from dangagreen.sockets.settings import Setting, size, size_or_none
 from dangagreen.sockets.states import MUTE, OBSERVED, OWES
-from dangagreen.tracebacks import without_traceback
+from dangagreen.tracebacks import is_like, without_traceback
 
 # A wait queue: task to (bytes that may be queued at most when it goes on, bytes that it then queues itself)
 Waiters = OrderedDict[Any, tuple[int, int]]
 
 
-class BackPressure(Receiving):
+class BackPressure(Delivery):
     """The layer of a socket that bounds what is queued.
 
     Settings, of the class or of one object, in bytes: `high_water` and `low_water` (hooks `on_high_water`,
@@ -49,6 +49,13 @@ class BackPressure(Receiving):
     high_water: Setting[int] = Setting(65536, size)
     low_water: Setting[int] = Setting(16384, size)
     max_unsent: Setting[int | None] = Setting(None, size_or_none)
+
+    def _begin_writing(self) -> None:
+        """The first values of the writing half."""
+        self.unsent = self._write_closed = 0
+        self._high_water = self._usual_high_water
+        self._over_high_water = False
+        self._drain_waiters = self._write_error = None
 
     # -- water marks
 
@@ -98,6 +105,18 @@ class BackPressure(Receiving):
         self._answers()
         return False
 
+    def _is_muted(self) -> bool:
+        """`_is_mute`, or False where neither an end nor a drain is noted."""
+        return self._write_closed != 0 and self._is_mute()
+
+    def _is_shut(self) -> bool:
+        """Whether what is written is discarded."""
+        return self._write_closed & MUTE != 0
+
+    def _is_end_by(self, error: BaseException) -> bool:
+        """Whether an error is what has broken this connection, in either direction."""
+        return is_like(error, self._read_error) or is_like(error, self._write_error)
+
     def _answers(self) -> None:
         """Note a write while a drain observes: it answers what was read, except for what is in the buffer."""
         self._write_closed = OBSERVED | (OWES if self.buffered else 0)  # unread input is still to be answered
@@ -129,6 +148,9 @@ class BackPressure(Receiving):
         """Raise the error of a write, if it would be discarded."""
         if self._is_mute():
             raise self._cannot_write()
+
+    def _is_broken(self) -> bool:
+        return self._write_error is not None
 
     def _cannot_write(self) -> OSError:
         """The error of a write that would be discarded: the OS's, or ClosedError."""

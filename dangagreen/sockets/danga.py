@@ -38,7 +38,7 @@ class _SetPostLoopCallback:
 
 
 def _call_in_its_context(sock: Any, callback: PostLoopCallback) -> object:
-    return sock._context.run(callback, *sock.loop.post_loop_maps())
+    return sock._run(callback, *sock.loop.post_loop_maps())
 
 
 class DangaAliases:

@@ -88,6 +88,10 @@ class Descriptor(Handler):
 
     # -- interest
 
+    def _is_of(self, listener: Any) -> bool:
+        """Whether this listener has accepted it."""
+        return self._listener is listener
+
     def _waits(self) -> bool:
         """Whether it waits for its peer: to send, or to take what is queued."""
         return self._watch_read or self._reader is not None or self._queue is not None
@@ -192,6 +196,10 @@ class Descriptor(Handler):
             self._call_at(self.loop.clock() + PAUSE_SECONDS, again)
             return False
         return True
+
+    def _is_told_of(self, bit: int) -> bool:
+        """Whether the poller watches for this bit."""
+        return bool(self._registered_mask & bit) and self._registered_mask != PAUSED
 
     def _is_paused(self) -> bool:
         """Whether it is paused after ENOBUFS or ENOMEM."""

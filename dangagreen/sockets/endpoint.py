@@ -64,7 +64,7 @@ class Endpoint(Descriptor):
 
     def as_string(self) -> str:
         """ "Class(RW): open to 127.0.0.1:80"; R and W: reading, or writing, is watched."""
-        watched = ("R" if self._watch_read else "") + ("W" if self._interest() & WRITE else "")
+        watched = ("R" if self._is_watched() else "") + ("W" if self._interest() & WRITE else "")
         peer = self.peer_addr_string()
         state = "closed" if self.closed else "open"
         return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")

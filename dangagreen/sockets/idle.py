@@ -68,6 +68,10 @@ class IdleClock(Endpoint):
             self._timer.cancel()
         self._timer = self._call_at(deadline, callback)
 
+    def _current_timer(self) -> Timer | None:
+        """The timer: another one whenever limits were assigned, or a lingering close has begun."""
+        return self._timer
+
     def _cancel_timer(self) -> None:
         """Cancel its timer, if it has one."""
         if self._timer is not None:
@@ -104,6 +108,18 @@ class IdleClock(Endpoint):
         mark = self._last_activity = self._last_activity + 0.0
         return mark
 
+    def _has_heard_since(self, mark: float) -> bool:
+        return self._last_activity is not mark
+
+    def _was_active(self, seconds: float) -> float:
+        """When the last activity will be so many seconds ago."""
+        return self._last_activity + seconds
+
+    def _has_worked(self) -> None:
+        """Note that `event_read` has returned: its own work is no idle time."""
+        if self._timer is not None:
+            self._last_activity = self.loop.clock()
+
     def _was_at_work(self) -> None:
         """Start the idle clock anew after the connection's own work, which does not count."""
         self._last_activity = self.loop.clock()
@@ -129,6 +145,9 @@ class IdleClock(Endpoint):
     def _is_at_rest(self) -> bool:
         """Whether it waits for input, and has no work in progress."""
         return not self._at_work and self._waits_for_input_alone()
+
+    def _is_at_work(self) -> bool:
+        return self._at_work != 0
 
     def _hold(self) -> None:
         """Note one more `busy()`."""

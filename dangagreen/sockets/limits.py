@@ -21,7 +21,7 @@ class TimeLimits(WriteQueue):
         if name in ("idle_timeout", "lifetime"):
             now = self.loop.clock()
             self._restart_clock(now)
-            if not self._finishing:  # then its timer is that of the lingering
+            if not self._is_over():  # then its timer is that of the lingering
                 deadline = min(self._end_of_life(), self._idle_deadline(now))
                 self._look_again(max(now, deadline))
 
@@ -44,8 +44,8 @@ class TimeLimits(WriteQueue):
         if now >= end:
             return self.close(f"its lifetime of {self.lifetime} s is over")
         if now >= (deadline := self._idle_deadline(now)):
-            timer, has_acted = self._timer, self._peer_has_acted()
-            if self.closed or self._timer is not timer:  # a hook has closed or finished it, or assigned limits
+            timer, has_acted = self._current_timer(), self._peer_has_acted()
+            if self.closed or self._current_timer() is not timer:  # by a hook: its limits are others, or it finishes
                 return None
             if not has_acted:
                 return self.close(f"the peer was idle for {self.idle_timeout} s")

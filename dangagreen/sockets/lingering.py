@@ -15,7 +15,6 @@ from typing import Any
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.sockets.limits import TimeLimits
 from dangagreen.sockets.settings import Setting, seconds, size
-from dangagreen.sockets.states import MUTE
 
 _SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
 _LINGER_TIME = struct.Struct("ii")  # struct linger, socket(7): on or off, seconds
@@ -40,13 +39,13 @@ class Lingering(TimeLimits):
 
         What is written after this is discarded, and `write_all` raises ClosedError.
         """
-        if not self._write_closed & MUTE:
+        if not self._is_shut():
             self.loop.check_thread("write_eof")
             self._close_after_queue(self._send_fin)
 
     def _send_fin(self) -> None:
         """The write queue was sent: send the FIN. A lingering close is over if the peer has ended before."""
-        if self._finishing and self._eof:
+        if self._finishing and self._is_at_eof():
             return self.close()
         try:
             self._shut_writing(self._send_fin)
@@ -63,20 +62,20 @@ class Lingering(TimeLimits):
         either style. (A close with input unread would send an RST, which may overtake the reply.) What is written after
         this is discarded, and reading is over.
         """
-        if self.closed or self._finishing:
+        if self._is_over():
             return None
         if get_ident() != self.loop.thread:
             self.loop.check_thread("finish")
-        if self._write_error is not None:
-            return self.close(self._write_error)
-        if self._eof and self._queue is None:  # no FIN to wait for
+        if self._is_broken():
+            return self.close(self._cannot_write())
+        if self._is_at_eof() and self._is_sent():  # there is nobody to wait for
             return self.close()
         self._linger_budget = 0
         self._discard_input()
         self._watch_output(False)
         self._cancel_timer()
         try:
-            if not self._write_closed & MUTE:  # else write_eof() has sent the FIN, or queued it
+            if not self._is_shut():  # else write_eof() has sent the FIN, or queued it
                 self._close_after_queue(self._send_fin)
         finally:  # what was queued may raise
             if not self.closed:
@@ -129,19 +128,19 @@ class Lingering(TimeLimits):
         """Handle events of a lingering close: send the rest of the reply, receive and discard late input."""
         if mask & ~READ:  # after a hang-up as well, which may come without WRITE
             self._try_again()
-        if self.closed or self._eof or not mask & ~WRITE:
+        if self.closed or self._is_at_eof() or not mask & ~WRITE:
             return
         late = self._discard()
         if late is not None:
             self._linger_budget += late
             if self._linger_budget > self.linger_bytes:
                 self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
-        elif self._queue is None or self._read_error is not None:
+        elif self._is_sent() or self._has_failed():
             self.close(self._read_error)
 
     def _is_fin_sent(self) -> bool:
         """Whether a lingering close only waits for the peer's FIN."""
-        return self._finishing and self._queue is None
+        return self._is_over() and self._is_sent()
 
     # -- close
 

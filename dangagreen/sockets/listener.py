@@ -149,7 +149,7 @@ class Acceptor(Descriptor):
             self._fail(OSError(errno.EINVAL, "it was shut down by other means than close()"))
 
     def _events(self, mask: int) -> None:
-        if self._watch_read:
+        if self._is_watched():
             self.event_read()
         else:
             self._update_registration()
@@ -211,7 +211,7 @@ class Acceptor(Descriptor):
     @max_connections.setter
     def max_connections(self, most: int | None) -> None:
         self._max_connections = None if most is None else checks.count("max_connections", most, 1)
-        if not self.closed and not self._watch_read and self._backoff_timer is None:
+        if not self.closed and not self._is_watched() and self._backoff_timer is None:
             self._go_on()
 
     def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
@@ -221,7 +221,7 @@ class Acceptor(Descriptor):
     def _connection_closed(self) -> None:
         """A connection has closed: accept again, if the connection limit has stopped that."""
         self.connections -= 1
-        if not self.closed and not self._watch_read and self._backoff_timer is None:
+        if not self.closed and not self._is_watched() and self._backoff_timer is None:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -264,7 +264,7 @@ class Acceptor(Descriptor):
     def _accept_the_rest(self) -> None:
         if not self.closed:
             try:
-                self._context.run(self.event_read)
+                self._run(self.event_read)
             except Exception as error:
                 self.loop.handler_failed(self, error)
 

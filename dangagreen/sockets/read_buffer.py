@@ -133,8 +133,8 @@ class ReadBuffer(IdleClock):
         if type(buffer) is not bytes or end >= len(buffer):
             if start or type(buffer) is not bytes:
                 return self._consume(end - start)
-            self._buffer = b""
-            return buffer  # one line came in one piece: it is the buffer
+            self._buffer = b""  # one line came in one piece: it is the buffer
+            return buffer
         if start:
             most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
             self._scan_from = min(len(buffer), end + most)

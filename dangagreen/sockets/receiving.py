@@ -17,6 +17,7 @@ from dangagreen.errors import ClosedError
 from dangagreen.loop.handlers import Reader
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
+from dangagreen.sockets.busy import HELD
 from dangagreen.sockets.read_buffer import ReadBuffer
 from dangagreen.sockets.states import EOF_MET, EOF_TOLD
 from dangagreen.tracebacks import without_traceback
@@ -202,42 +203,17 @@ class Receiving(ReadBuffer):
         """Note that the kernel had less than was asked for: the next bulk read parks first."""
         self._bulk_credit = 0
 
-    # -- notifying
-
-    def _readable(self) -> None:
-        """There is input or EOF: resume the parked reader, or call `event_read`."""
-        if self._reader is not None:
-            self._hook("read", self._reader.resume)
-        elif self._event_read_is_due():
-            self._hook("read", self.event_read)
-            if self._timer is not None:  # its own work is no idle time
-                self._was_at_work()
-
-    def _deliver_read_ahead(self, just_now: bool) -> bool | None:
-        """Call `event_read` for input that was pushed back or read ahead.
-
-        Returns True if there is more for the next turn; None if `event_read` has left it until something new comes.
-        A parked task knows what is in the buffer, unless it was pushed back `just_now`.
-        """
-        if self._reader is not None:
-            if just_now:
-                self._readable()
-            return False
-        if not (self._watch_read and self._has_news()):
-            return False
-        before, ended, mark = self.buffered, self._eof, self._mark()
-        self._hook("read", self.event_read)
-        new = self._last_activity is not mark or self._eof != ended
-        if self._timer is not None:  # its own work is no idle time
-            self._was_at_work()
-        reads = self._watch_read and self._reader is None
-        if new or self.buffered < before or not reads or not self._buffer:  # without a buffer EOF is left
-            return reads and self._has_news()
-        return None
-
     def _has_reader(self) -> bool:
         """Whether a task is parked in a read."""
         return self._reader is not None
+
+    def _awaits_end(self) -> bool:
+        """Whether a parked task or a lingering close waits for the end of the input."""
+        return self._reader is not None or self._finishing
+
+    def _interest(self) -> int:
+        reads = (self._watch_read or self._reader is not None or self._finishing) and not self._eof
+        return READ if reads else 0
 
     def _is_callback_style(self) -> bool:
         """Whether hang-ups and errors call the hooks. In sequential style a task finds them by reading."""
@@ -247,14 +223,29 @@ class Receiving(ReadBuffer):
         """Set the style of a connection that was not read yet: tasks, or callbacks."""
         self._sequential = int(sequential)
 
-    def _begin_request(self) -> None:
-        """There is input of a request: until `watch_read(True)` it is for the task of the handler."""
+    def _begin_request(self, size: int) -> bool | None:
+        """Receive up to `size` bytes of a request, unless some are in the buffer; until `watch_read(True)` they are for
+        the task of the handler, to be started. False: there is no input. None: a handler runs already.
+        """
+        if self._at_work and self._at_work & 1:
+            self._watch_read = False
+            return None
+        if not self._buffer and (self._reader is not None or not self._receive(size) or not self._buffer):
+            return False
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
+        return True
+
+    def _end_request(self) -> bool:
+        """Note that a handler has returned. False at EOF, where nothing else is at work: the connection is to end."""
+        if self._eof and self._has_ended() and self._at_work < HELD:
+            return False
+        self._at_work -= 1
+        return True
 
     def _has_next_request(self) -> bool:
         """Whether the buffer has input for the next call of the handler."""
-        return bool(self._buffer) and not self._watch_read and self._reader is None
+        return self.buffered > 0 and not self._watch_read and self._reader is None
 
     def _goes_on_with_callbacks(self) -> bool:
         """Whether a handler that has returned has called `watch_read(True)`."""
@@ -266,7 +257,7 @@ class Receiving(ReadBuffer):
 
     def _receive_into(self, buffer: bytearray | memoryview) -> int | None:
         """Receive into a writable buffer, from the read buffer first: how many bytes. 0: none yet; None: EOF."""
-        if self._buffer:
+        if self.buffered:
             with memoryview(buffer).cast("B") as view:
                 return self._consume_into(view)
         try:
@@ -312,13 +303,6 @@ class Receiving(ReadBuffer):
             self._meet_eof()
         return size or None
 
-    def _peek(self) -> int | None:
-        """recv(2) with MSG_PEEK of one byte. Returns 1; 0: nothing yet; -1: EOF; None: an error, which is kept."""
-        try:
-            return len(self.sock.recv(1, socket.MSG_PEEK)) or -1
-        except OSError as error:
-            return None if self._ends_input(error) else 0
-
     def _ends_input(self, error: OSError) -> bool:
         """Judge an error of recv(2): True if the input has ended by it, which is kept; False for EAGAIN, no memory."""
         if isinstance(error, BlockingIOError) or self._is_short_of_memory(error):
@@ -333,32 +317,13 @@ class Receiving(ReadBuffer):
 
     # -- the state of the input
 
-    @property
-    def ready(self) -> bool:
-        """Whether a read would not wait: there is input or EOF, or the socket was closed. For `select`.
-
-        False while a task is parked in a read: the input is for that task.
-        """
-        if self._buffer or self._eof or self.closed or self._finishing:
-            return True
-        if self._reader is not None:
-            return False
-        there = self._peek()
-        if there is None:  # an error that the OS reports only once
-            self._meet_eof()
-        return there != 0
-
-    def _has_input(self) -> bool:
-        """Whether there is unread input, in the buffer or in the kernel; True if the kernel has no memory to tell."""
-        return bool(self._buffer) or self._peek() == 1 or self._is_paused()
-
     def _has_news(self) -> bool:
         """Whether there is something for `event_read` that no event announces: bytes that were read ahead, or EOF."""
-        return bool(self._buffer) or self._eof == EOF_MET
+        return self.buffered > 0 or self._eof == EOF_MET
 
     def _event_read_is_due(self) -> bool:
         """Whether `event_read` is to be called at a READ event."""
-        return self._watch_read and (self._eof < EOF_TOLD or bool(self._buffer))
+        return self._watch_read and (self._eof < EOF_TOLD or self.buffered > 0)
 
     def _is_over(self) -> bool:
         """Whether it was closed or finished, so that reading is over."""
@@ -366,19 +331,7 @@ class Receiving(ReadBuffer):
 
     def _has_ended(self) -> bool:
         """Whether EOF has come, and all input was read."""
-        return bool(self._eof) and not self._buffer and self._reader is None
-
-    def _waits_in_vain(self) -> bool:
-        """Whether a wait for input is idle: the kernel has neither input nor EOF; or nothing waits for input."""
-        if self._eof or not (self._watch_read or self._reader is not None):
-            return True
-        return self._peek() == 0 and not self._is_paused()
-
-    def _may_be_read(self) -> bool:
-        """Whether it may still be read, so that a read will find the end."""
-        if self._finishing or self._eof:
-            return bool(self._buffer)
-        return self._watch_read or self._reader is not None or bool(self._sequential) or self._has_input()
+        return bool(self._eof) and not self.buffered and self._reader is None
 
     def _task_writes(self) -> None:
         """A task writes: sequential style, unless callbacks read the connection."""
@@ -407,6 +360,21 @@ class Receiving(ReadBuffer):
     def _tell_eof(self) -> None:
         """Note that `read` returns None for EOF."""
         self._meet_eof(EOF_TOLD)
+
+    def _is_at_eof(self) -> bool:
+        return self._eof != 0
+
+    def _is_eof_told(self) -> bool:
+        return self._eof >= EOF_TOLD
+
+    def _has_failed(self) -> bool:
+        """Whether an error has broken the connection."""
+        return self._read_error is not None
+
+    def _raise_error(self) -> None:
+        """Raise the error that has broken the connection, if one has."""
+        if self._read_error is not None:
+            raise without_traceback(self._read_error)
 
     def _cause(self, error: OSError) -> OSError:
         """The error that has broken the connection, if this one only says that it is gone (EPIPE, ENOTCONN)."""

@@ -15,9 +15,9 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.checks import Buffer, as_bytes
 from dangagreen.errors import BROKEN
-from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.backpressure import BackPressure
-from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
+from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE
 
 Writer = Callable[[Buffer], int]
 
@@ -38,6 +38,12 @@ class WriteQueue(BackPressure):
     _queued_callables: int
     _sending: int
     _writer: Writer | None
+
+    def _begin_writing(self) -> None:
+        BackPressure._begin_writing(self)
+        self._queued_callables = 0
+        self._sending = IDLE
+        self._writer = None
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or call a function when everything before it was sent; or, with None, try to send the queue.
@@ -82,7 +88,7 @@ class WriteQueue(BackPressure):
                 data = as_bytes(data)
                 if self._queue is None and (self._writer is None or not data):
                     return self.write(data) if data else True
-        if self._write_closed and self._is_mute():
+        if self._is_muted():
             return True
         self.loop.check_thread("write")
         if data is not None:
@@ -120,7 +126,11 @@ class WriteQueue(BackPressure):
         """Whether the queue waits for writability, after a short write."""
         return self._sending == BLOCKED
 
-    # -- sending the queue
+    def _is_sent(self) -> bool:
+        """Whether everything queued was sent, callables included."""
+        return self._queue is None
+
+    # -- the queue leaves
 
     def _flush(self) -> None:
         """Send the queue as far as the kernel takes it, and run callables whose turn has come.
@@ -231,7 +241,7 @@ class WriteQueue(BackPressure):
         If the poller refuses (ENOSPC, ENOMEM) the rest could never be sent: close the socket with that error.
         """
         self._sending = BLOCKED
-        if not self._registered_mask & WRITE or self._is_paused():
+        if not self._is_told_of(WRITE):
             self._was_at_work()
             try:
                 self._add_interest(WRITE)
@@ -250,8 +260,7 @@ class WriteQueue(BackPressure):
                 self._queue = None
         if self._drain_waiters:
             self._wake_writers()
-        if self._over_high_water:
-            self._look_at_low_water()
+        self._look_at_low_water()
         if not blocked and self._registered_mask & WRITE:
             self._update_registration()
 
@@ -266,8 +275,7 @@ class WriteQueue(BackPressure):
             self.close(self._cause(error))
             return
         self._send_fin_after_all()
-        if self._drain_waiters:
-            self._wake_writers()
+        self._wake_writers()
 
     def _drop_queue(self) -> None:
         """Discard the queue, and what is written from now on."""
@@ -276,8 +284,8 @@ class WriteQueue(BackPressure):
         self.unsent = self._queued_callables = self._sending = 0
 
     def _interest(self) -> int:
-        reads = (self._watch_read or self._reader is not None or self._finishing) and not self._eof
-        return (READ if reads else 0) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
+        writes = self._watch_write or self._sending == BLOCKED
+        return BackPressure._interest(self) | (WRITE if writes else 0)
 
     def _close_after_queue(self, then: Callable[[], object]) -> None:
         """Discard what is written from now on, and call `then` when the queue was sent."""
@@ -311,7 +319,7 @@ class WriteQueue(BackPressure):
     def watch_write(self, on: bool) -> None:
         """Set whether `event_write` is called whenever the socket is writable. `write` does not need it."""
         self.loop.check_thread("watch_write")
-        wanted = bool(on) and not self._write_closed & MUTE
+        wanted = bool(on) and not self._is_shut()
         self._watch_output(wanted)
         if not wanted:
             self._look_at_interest(WRITE)

@@ -34,9 +34,7 @@ class SelectableSocket(CallbackSocket):
     __slots__ = ()
 
     def _watch(self, task: Waiter) -> None:
-        """Have the task woken when there is input or EOF. Raises BusyError if another task is parked in a read."""
-        if self._reader is not None:
-            raise self._busy(task)
+        self._check_reader(task)
         self._await_input(ReadyWaiter(task))
 
     def _unwatch(self, task: Waiter) -> None:
@@ -45,8 +43,9 @@ class SelectableSocket(CallbackSocket):
         if isinstance(reader, ReadyWaiter) and reader.task is task:
             self._stop_awaiting(reader)
 
-    def _busy(self, task: Waiter) -> BusyError:
-        """The error for a second reader; it names the first."""
-        assert self._reader is not None
-        reader = self._reader.task.name
-        return BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader!r} is reading from it")
+    def _check_reader(self, task: Waiter) -> None:
+        """Raise BusyError if a task is parked in a read."""
+        parked = self._reader
+        if parked is not None:
+            reader = parked.task.name
+            raise BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader!r} is reading from it")

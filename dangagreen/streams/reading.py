@@ -103,14 +103,11 @@ class ReadingSocket(SelectableSocket):
         Raises IncompleteReadError at EOF before the separator; LimitError, and consumes nothing, if it does not end
         within `limit` bytes, by default `line_limit`.
         """
-        loop = self.loop
-        task: Waiter | None = loop.current
-        if task is None or task.interrupt is not None or self._reader is not None or not next(loop.budget, False):
-            task = self._checkpoint("read_until")
+        task = self._checkpoint("read_until")
         separator = checks.as_bytes(separator)
         if not separator:
             raise ValueError("read_until: the separator is empty")
-        limit = self._line_limit if limit is None else checks.count("the limit of read_until", limit)
+        limit = self.line_limit if limit is None else checks.count("the limit of read_until", limit)
         return self._consume_up_to(self._find(task, _READ_UNTIL, separator, limit))
 
     @parks
@@ -140,10 +137,7 @@ class ReadingSocket(SelectableSocket):
 
         For bulk: the buffer may be reused, and nothing is allocated. Raises ValueError for a buffer of size 0.
         """
-        loop = self.loop
-        task: Waiter | None = loop.current
-        if task is None or task.interrupt is not None or self._reader is not None or not next(loop.budget, False):
-            task = self._checkpoint("read_some_into")
+        task = self._checkpoint("read_some_into")
         room = checks.room("read_some_into", buffer)
         while True:
             if not self.buffered and not self._may_receive_more(_READ_SOME_INTO, room):
@@ -162,10 +156,7 @@ class ReadingSocket(SelectableSocket):
     @parks
     def read_to_end(self, limit: int = _TO_END) -> bytes:
         """Parks until EOF; returns everything unread. Raises LimitError beyond `limit` bytes, and consumes nothing."""
-        loop = self.loop
-        task: Waiter | None = loop.current
-        if task is None or task.interrupt is not None or self._reader is not None or not next(loop.budget, False):
-            task = self._checkpoint("read_to_end")
+        task = self._checkpoint("read_to_end")
         if limit is not _TO_END:
             limit = checks.count("the limit of read_to_end", limit)
         while (there := self.buffered) <= limit:
@@ -201,8 +192,7 @@ class ReadingSocket(SelectableSocket):
     def _checkpoint(self, call: str) -> Waiter:
         """`checkpoint` of a read. Raises BusyError if another task is parked in a read."""
         task = checkpoint(self.loop, call)
-        if self._reader is not None:
-            raise self._busy(task)
+        self._check_reader(task)
         return task
 
     def _find(self, task: Waiter, wait: WaitKind, separator: bytes, limit: int) -> int:
@@ -227,7 +217,7 @@ class ReadingSocket(SelectableSocket):
         if get_ident() != self.loop.thread:
             self.loop.check_thread(wait.name)
         if self._reader is not None:
-            raise self._busy(task)
+            self._check_reader(task)
         if not self._await_input(task):
             return self._check_input()
         park(task, wait, self)  # the loop resumes the task; any other wake undoes the arrangement, and raises

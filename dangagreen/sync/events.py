@@ -38,7 +38,7 @@ class Event(WaitQueue):
         """Set the flag and wake every task that waits for it. Never parks."""
         self.loop.check_thread("Event.set")
         self._set = True
-        while self._waiters:
+        while self._waiting:
             self._grant()
 
     def clear(self) -> None:
@@ -152,7 +152,7 @@ class Condition(WaitQueue):
             self._lock.release()
 
     def _grant_next(self) -> None:
-        if self._waiters:
+        if self._waiting:
             self._grant()
 
     def _check_owned(self, call: str) -> None:
@@ -262,7 +262,7 @@ class Barrier(WaitQueue):
 
     def _break_waits(self) -> None:
         """Have BrokenBarrierError raised in all who wait."""
-        for task in list(self._waiters or ()):
+        for task in self._everybody():
             wake(task, self._broken_error())
 
     def _broken_error(self) -> BrokenBarrierError:

@@ -139,7 +139,7 @@ class Mutex(_Acquirable):
         return True
 
     def _grant_next(self) -> None:
-        self._owner = self._grant() if self._waiters else None
+        self._owner = self._grant() if self._waiting else None
 
     # -- for Condition
 
@@ -246,7 +246,7 @@ class Semaphore(_Acquirable):
             loop.check_thread("Semaphore.release")
         if n is not _ONE:
             n = checks.count("the n of release", n, 1)
-        while n and self._waiters:
+        while n and self._waiting:
             self._grant()
             n -= 1
         self._value += n

@@ -67,6 +67,10 @@ class WaitQueue:
     def _grant_next(self) -> None:
         """Called when a turn is free again: its owner released it, or ended before using it."""
 
+    def _everybody(self) -> list[Waiter]:
+        """All who wait, in order."""
+        return list(self._waiters or ())
+
     @property
     def _waiting(self) -> int:
         """How many tasks wait."""
