@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -82,8 +83,13 @@ def test_each_module_has_a_test_file_of_its_name():
 
 def test_each_test_file_says_in_its_first_line_what_it_is_about():
     """Those of no module above all, which are about something that spans several."""
-    silent = [path.name for path in TESTS.rglob("test_*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [path.name for path in TESTS.rglob("test_*.py") if not ast.get_docstring(parsed(path))]
     assert silent == []
+
+
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
 
 
 def private_names(tree):
@@ -100,6 +106,11 @@ def private_names(tree):
             yield name
 
 
+def on_itself(node):
+    """Whether this is `self` or `super()`."""
+    return getattr(getattr(node, "func", node), "id", None) in ("self", "super")
+
+
 def uses(tree, private):
     """The uses of such names in a test file: as attributes, imported, and as strings for `getattr` and `setattr`.
 
@@ -109,7 +120,7 @@ def uses(tree, private):
     own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in private:
-            if node.attr not in own or ast.unparse(node.value) not in ("self", "super()"):
+            if node.attr not in own or not on_itself(node.value):
                 yield node.attr
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dangagreen"):
             yield from (alias.name for alias in node.names if alias.name in private)
@@ -119,10 +130,10 @@ def uses(tree, private):
 
 def test_private_names_are_used_only_where_a_test_is_about_them_and_no_more_often_than_now():
     """Behaviour first; what many tests have to look at goes into tests/inside.py."""
-    private = {name for path in PACKAGE.rglob("*.py") for name in private_names(ast.parse(path.read_text()))}
+    private = {name for path in PACKAGE.rglob("*.py") for name in private_names(parsed(path))}
     counts = {}
     for path in TESTS.rglob("*.py"):
-        number = sum(1 for _ in uses(ast.parse(path.read_text()), private))
+        number = sum(1 for _ in uses(parsed(path), private))
         if number > PRIVATE.get(path.relative_to(TESTS).as_posix(), 0):
             counts[path.relative_to(TESTS).as_posix()] = number
     assert counts == {}
