@@ -153,10 +153,7 @@ class Receiving(ReadBuffer):
                 self.loop.pending_reads.setdefault(self, False)
 
     def _receive(self, size: int) -> bool:
-        """Called by a reader that was resumed: receive up to `size` bytes into the buffer, perhaps none.
-
-        With size 0 it receives nothing. Returns False at EOF, and when the socket is closed or finished.
-        """
+        """Called by a resumed reader: receive up to `size` bytes into the buffer. Returns False at EOF or the end."""
         if self._reader is not None:
             self._reader = None
             if self._watch_read:
@@ -272,11 +269,7 @@ class Receiving(ReadBuffer):
         return None
 
     def _add_input(self, size: int) -> None:
-        """Receive up to so many bytes and append them to the buffer, which is not empty.
-
-        Otherwise an `event_read` that pushes back an incomplete message would never get the rest. EOF, or an error, is
-        kept for the next read.
-        """
+        """Receive up to so many bytes and append them to the buffer, which is not empty; keep EOF, or an error."""
         if self._eof or self.closed or self._finishing:
             return
         try:
@@ -346,7 +339,7 @@ class Receiving(ReadBuffer):
     # -- the end of the input
 
     def _meet_eof(self, eof: int = EOF_MET) -> None:
-        """Note that EOF has come: nothing more to receive, and no other event may announce it.
+        """Note that EOF has come, which no other event may announce.
 
         A parked reader is resumed in this turn; otherwise `event_read` is called, unless `read` has returned it.
         """
