@@ -802,3 +802,32 @@ def test_what_a_callback_finds_after_read_some_into_has_found_the_end(loop, pair
     sock.watch_read(True)
     d.sleep(1)
     assert sock.told == [None]
+
+
+def test_read_some_hands_out_what_was_received_without_a_copy(loop, wires, run_turns):
+    """Where the limit allows: the very object that recv has returned."""
+    sock, peer = wires()
+    one = d.Socket(sock)
+    received = []
+
+    class Noting:
+        """In the place of the OS socket."""
+
+        def __getattr__(self, name):
+            return getattr(sock, name)
+
+        def recv(self, *args):
+            received.append(sock.recv(*args))
+            return received[-1]
+
+    one.sock = Noting()
+    reading = d.spawn(lambda: (one.read_some(1000), one.read_some(3), one.read_some(1000)))
+    loop.call_soon(lambda: peer.send(b"x" * 500))
+    loop.run(lambda: bool(received))
+    peer.send(b"abcdef")
+    loop.run(lambda: reading.done)
+    first, second, third = reading.result()
+    assert first is received[0]
+    assert (first, second, third) == (b"x" * 500, b"abc", b"def")
+    one.close()
+    run_turns(1)
