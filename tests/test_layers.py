@@ -5,6 +5,7 @@ parts the layers for the reader. A new module fails these tests until it has a p
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def test_module_keeps_to_its_layer(name):
 
 def test_every_place_is_taken():
     assert set(ORDER) | BARE == set(SOURCES)
+
+
+def test_the_design_page_has_a_row_for_each_place_in_this_order():
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| `([\w/]+)` \|", page[page.index("| module |") : page.index("| `testing/` |")], re.MULTILINE)
+    places = [name.removeprefix("dangagreen.").replace(".", "/") for name in ORDER if ".testing." not in name]
+    assert rows == places
 
 
 @pytest.mark.parametrize(
