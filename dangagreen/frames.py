@@ -6,8 +6,9 @@ module. What does not belong here: what is done about it.
 
 Compiled to C, our functions have no frames, and those of the program stand next to each other: what walks over ours
 then walks over none, and finds the same. Two things have to be seen to there. CALLER is 0. And the frame that is put
-into LOOPS is that of the caller of `Loop.run`: all that is further in belongs to a callback, as it does now. A signal
-is then handled where our code returns to the program's, or calls it, and so never strikes in the middle of ours.
+into LOOPS is that of the caller of `Loop.run`, or of `Loop.turn`: all that is further in belongs to a callback, as it
+does now. A signal is then handled where our code returns to the program's, or calls it, and so never strikes in the
+middle of ours.
 """
 
 from __future__ import annotations

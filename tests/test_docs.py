@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 import dangagreen
+import dangagreen.bridge
 import dangagreen.testing
 from dangagreen.testing import no_leaks
 
@@ -128,7 +129,9 @@ def connected(port):
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("module", [dangagreen, dangagreen.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [dangagreen, dangagreen.bridge, dangagreen.testing], ids=lambda module: module.__name__
+)
 def test_reference_has_every_public_name(module):
     reference = (ROOT / "docs" / "reference.md").read_text()
     assert [name for name in module.__all__ if not re.search(rf"`{name}\b", reference)] == []
@@ -140,12 +143,12 @@ CLASSES = [
 ]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
-    dangagreen.Loop: "abandon batch budget check_thread close_later close_with_thread current error_log green"
+    dangagreen.Loop: "abandon batch begin budget check_thread close_later close_with_thread current error_log green"
     " handler_failed handlers interest_changed measurements object_callbacks own_settings pending_reads post_loop_maps"
-    " profile ready register report runnable take_struck timers to_close to_flush unregister wakeup_pair",
+    " profile ready register report runnable take_struck timers to_close to_flush turn unregister wakeup_pair",
     dangagreen.Listener: "event_read tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted error_retrieved group interrupt"
-    " resume resume_with run scope start subject task to_hub unflushed_socket update_interrupt wait worker",
+    " resume resume_with run scope set_hub start subject task to_hub unflushed_socket update_interrupt wait worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

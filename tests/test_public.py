@@ -11,11 +11,12 @@ import typing
 import pytest
 
 import dangagreen as d
+import dangagreen.bridge
 import dangagreen.testing
 
 PUBLIC = [
     pytest.param(package, name, id=f"{package.__name__}.{name}")
-    for package in (d, dangagreen.testing)
+    for package in (d, dangagreen.bridge, dangagreen.testing)
     for name in package.__all__
     if name not in ("BLOCK",)  # a value
 ]

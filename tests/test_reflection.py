@@ -12,6 +12,7 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 
 # module -> what it looks into, and why that is no guess about who is who
 PARTS = {
+    "bridge/event_loop.py": {"func", "__self__"},  # whether a handler of SIGINT is that of asyncio.Runner
     "checks.py": {"func", "__func__"},  # whether a call of what a program gives us would run
     "green/tasks.py": {"func", "__self__"},  # what a task is called
     "net/sock.py": {"func"},  # a partial of a class is as good as the class

@@ -18,11 +18,13 @@ PACKAGE = ROOT / "dangagreen"
 
 PRIVATE = {  # how often a test file may use private names of the package: less whenever it can
     "bench/growth.py": 1,
+    "bridge/conftest.py": 1,
     "conftest.py": 1,
     "examples/test_ddlockd_client.py": 1,
     "examples/test_ddlockd_commands.py": 1,
     "green/test_between.py": 3,
     "green/test_deadlock.py": 3,
+    "green/test_sched.py": 2,
     "inside.py": 8,
     "loop/test_deadlock.py": 1,
     "loop/test_error_log.py": 1,

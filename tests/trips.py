@@ -99,7 +99,7 @@ class Recorder:
     def _place(code: CodeType) -> str | None:
         """The module that the code stands in, if it is one of those that are counted."""
         path = Path(code.co_filename)
-        if PACKAGE not in path.parents or path.parent.name == "testing" or code.co_name in INLINED:
+        if PACKAGE not in path.parents or path.parent.name in ("testing", "bridge") or code.co_name in INLINED:
             return None
         return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 

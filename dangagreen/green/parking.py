@@ -107,8 +107,10 @@ def require_waiter(loop: Loop, call: str) -> Waiter:
     task: Waiter | None = loop.current
     if task is None:
         sched = scheduler(loop)
-        if loop.running or sched.no_parking is not None:
-            raise CannotParkError(_cannot_park(call, sched.no_parking))
+        if sched.no_parking is not None:
+            raise sched.no_parking.refuse(call)
+        if loop.running:
+            raise CannotParkError(_cannot_park(call))
         check_present(loop, call)
         task = top_level(loop)
         loop.now = loop.clock()  # `now` was the time of the last turn
@@ -187,18 +189,10 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
     return None
 
 
-def _cannot_park(call: str, no_parking: Any) -> str:
+def _cannot_park(call: str) -> str:
     """The message of a CannotParkError; it names the callback, found in the frames between the loop and here."""
     frame: FrameType | None = sys._getframe()
     callback = None
-    if no_parking is not None:
-        while frame is not None and is_ours(frame):
-            frame = frame.f_back
-        who = frame.f_code.co_qualname if frame is not None else "?"
-        return (
-            f"{call} may have to wait, and was called by {who} inside no_parking(), which {no_parking.caller} has"
-            f" entered so that nothing else runs meanwhile. Do it before or after that block"
-        )
     while frame is not None and frame not in LOOPS:
         if not is_ours(frame):
             callback = frame.f_code.co_qualname
@@ -232,6 +226,17 @@ class NoParking:
         self.outer: NoParking | None = sched.no_parking
         sched.no_parking = self
         loop.current = None  # each call that may park now leaves its fast path
+
+    def refuse(self, call: str) -> CannotParkError:
+        """The error for a call that may park, made inside this block."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and is_ours(frame):
+            frame = frame.f_back
+        who = frame.f_code.co_qualname if frame is not None else "?"
+        return CannotParkError(
+            f"{call} may have to wait, and was called by {who} inside no_parking(), which {self.caller} has entered so"
+            f" that nothing else runs meanwhile. Do it before or after that block"
+        )
 
     def __exit__(self, *_error: object) -> None:
         loop, sched = self._loop, scheduler(self._loop)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -79,9 +80,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
 
 def _wind_up(loop: Loop, reason: str) -> None:
     """End what main has left: close listeners, end tasks, close sockets."""
-    for handler in list(loop.handlers.values()):
-        if isinstance(handler, Acceptor):
-            handler.close(reason)
+    close_listeners(loop, reason)
     struck = loop.take_struck()
     if (
         struck is not None
@@ -90,15 +89,33 @@ def _wind_up(loop: Loop, reason: str) -> None:
     ):
         loop.call(struck, partial(struck.close, reason))  # it may raise in each turn again, before any task runs
     try:
-        _end_tasks(loop, reason)
+        _end_tasks_and_closers(loop, reason)
     finally:
-        _close_descriptors(loop, reason)
+        close_descriptors(loop, reason)
 
 
-def _close_descriptors(loop: Loop, reason: str) -> None:
+def close_listeners(loop: Loop, reason: str) -> None:
+    """Close all listeners of a loop."""
+    for handler in list(loop.handlers.values()):
+        if isinstance(handler, Acceptor):
+            handler.close(reason)
+
+
+def close_descriptors(loop: Loop, reason: str) -> None:
+    """Close all listeners and sockets of a loop."""
     for handler in list(loop.handlers.values()):
         if isinstance(handler, Descriptor):
             loop.call(handler, partial(handler.close, reason))
+
+
+def _end_tasks_and_closers(loop: Loop, reason: str) -> None:
+    sched = scheduler(loop)
+    try:
+        with nullcontext() if sched.bridge is None else sched.bridge.limit_clean_up(loop):
+            _end_tasks(loop, reason)
+    finally:
+        for close in list(sched.closers):
+            close()
 
 
 def _end_tasks(loop: Loop, reason: str) -> None:
@@ -112,7 +129,7 @@ def _end_tasks(loop: Loop, reason: str) -> None:
         except SystemExit as error:
             kept = kept or error
             if not any(task.done for task in rest):  # raised by a callback, which may raise it in each turn
-                _close_descriptors(loop, reason)
+                close_descriptors(loop, reason)
     if kept is not None:
         try:
             raise kept
@@ -125,8 +142,9 @@ def _at_exit() -> None:
     loop = here.loop
     if loop is not None:
         loop.error_log.tell_left_out()
-    if loop is not None and not loop.running and loop.green is not None and scheduler(loop).tasks:
-        _wind_up(loop, "the program ended")
+    if loop is not None and not loop.running and loop.green is not None:
+        if scheduler(loop).tasks or scheduler(loop).closers:
+            _wind_up(loop, "the program ended")
 
 
 atexit.register(_at_exit)

@@ -6,6 +6,7 @@ imports greenlet. What does not belong here: what a task waits for, and how it i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain, islice
 from typing import Any
 
@@ -14,9 +15,11 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.task_table import table
 from dangagreen.green.waiters import Collector, TopLevel, Waiter
-from dangagreen.loop.loop import Loop
+from dangagreen.loop.loop import Loop, here
 
 LoopReset = GreenletExit  # what a reset of the loop raises in each task
+
+Switch = Callable[[], Any]  # from a task, or top-level code, to the hub
 
 _IDLE_WORKERS = 256  # greenlets kept for the next tasks: a cold one costs about ten times a recycled one
 
@@ -60,12 +63,45 @@ def _work() -> None:
         del sched.workers[worker], worker.resume
 
 
+class Lender(Waiter):
+    """A waiter whose greenlet others may borrow while it is parked, for a call that does not park."""
+
+    __slots__ = {
+        "_asker": "Switches to the greenlet that borrows this one.",
+        "_call": "What is to be called in this greenlet; None if it is not lent.",
+        "_switch": "Switches to the hub.",
+    }
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self._call: Callable[[], object] | None = None
+
+    def set_hub(self, to_hub: Switch) -> None:
+        self._switch, self.to_hub = to_hub, self._park
+
+    def _park(self) -> object:
+        answer = self._switch()
+        while (call := self._call) is not None:
+            self._call = None
+            call()
+            answer = self._asker()
+        return answer
+
+    def borrow(self, call: Callable[[], object]) -> None:
+        """Call a function in this greenlet, now. It must not raise, nor park."""
+        self._call, self._asker = call, getcurrent().switch
+        self.worker.switch()
+
+
 class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
     __slots__ = {
+        "bridge": "What `dangagreen.bridge` keeps of the asyncio loops that this loop lives with, or None.",
+        "closers": "Functions that end what tasks used, called when all tasks have ended, before the sockets close.",
         "collector": "Stands for the current task during a garbage collection.",
         "forevers": "Each serve_forever that waits.",
+        "from_tasks": "`to_hub` with the guard of `guard_parking` before it, if there is one: the `to_hub` of tasks.",
         "hub": "The greenlet that runs the loop.",
         "idle": "Workers without a task, kept for the next ones.",
         "looked": "The clock's time when `spender` first spent a budget in this turn.",
@@ -88,6 +124,8 @@ class Scheduler:
         self.no_parking: Any = None
         self.collector = Collector(loop)
         self.forevers: list[Any] = []
+        self.bridge: Any = None
+        self.closers: list[Callable[[], object]] = []
         self.spender: tuple[int, float] | None = None
         self.looked = 0.0
         self.spent = 0
@@ -102,21 +140,28 @@ class Scheduler:
         """Make the current greenlet the hub."""
         self.hub = getcurrent()
         self.to_hub = self.hub.switch
+        self.from_tasks = guarded(self.to_hub)
         for worker in self.workers:
             if worker.parent is not self.hub:
                 worker.parent = self.hub
                 if worker.task is not None:
-                    worker.task.to_hub = self.to_hub
+                    worker.task.set_hub(self.from_tasks)
 
     def reset(self) -> None:
         """End every task where it is parked, running its `finally` blocks, and free the workers."""
         self.adopt()
-        while self.tasks:  # they may spawn others while they end
-            for task in list(self.tasks):
-                if not task.done:
-                    self._end(task)
+        if self.bridge is not None:
+            self.bridge.over = True
+        for worker in list(self.workers):  # first those that run no task but what tasks wait for
+            if worker.task is not None and worker.task not in self.tasks:
+                worker.throw(GreenletExit)
+        self._end_all()
+        for close in list(self.closers):
+            close()
+        self._end_all()  # what they have spawned
         for worker in list(self.workers):
             worker.throw(GreenletExit)
+        self.bridge = None
         self.idle.clear()
         if self.top_level is not None:  # the loop cancels all timers
             self.top_level.deadline_timer = None
@@ -154,6 +199,12 @@ class Scheduler:
         more = len(waiting) + len(self.tasks) - most if most is not None else 0
         return f"{text}\n... and {more} more" if more > 0 else text
 
+    def _end_all(self) -> None:
+        while self.tasks:  # they may spawn others while they end
+            for task in list(self.tasks):
+                if not task.done:
+                    self._end(task)
+
     def _end(self, task: Waiter) -> None:
         reset = Cancelled("the loop was reset")
         if task.worker is None:
@@ -170,6 +221,31 @@ class Scheduler:
             task.worker.throw(GreenletExit)
 
 
+_guard: Callable[[Switch], Switch] | None = None
+
+
+def guard_parking(guard: Callable[[Switch], Switch]) -> None:
+    """Have `guard(switch)` in the place of each switch away from a task, or top-level code: it may raise instead.
+
+    `dangagreen.bridge` does so, once, when it is imported. Without it nothing is tested at a switch.
+    """
+    global _guard
+    _guard = guard
+    if here.loop is not None and here.loop.green is not None:
+        sched = scheduler(here.loop)
+        sched.from_tasks = guarded(sched.to_hub)
+        for worker in sched.workers:
+            if worker.task is not None:
+                worker.task.set_hub(sched.from_tasks)
+        if sched.top_level is not None:
+            sched.top_level.set_hub(guarded(sched.top_level.to_hub))
+
+
+def guarded(switch: Switch) -> Switch:
+    """This switch, with the guard before it if there is one."""
+    return switch if _guard is None else _guard(switch)
+
+
 def scheduler(loop: Loop) -> Scheduler:
     """The scheduler of a loop, made at first use."""
     return loop.green or Scheduler(loop)  # type: ignore[return-value]
@@ -179,7 +255,8 @@ def top_level(loop: Loop) -> TopLevel:
     """The waiter that stands for the loop's top-level code, made at first use."""
     sched = scheduler(loop)
     if sched.top_level is None:
-        sched.top_level = TopLevel(loop)
+        sched.top_level = top = TopLevel(loop)
+        top.set_hub(guarded(top.to_hub))
     return sched.top_level
 
 

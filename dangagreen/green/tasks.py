@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType
@@ -176,6 +176,15 @@ class Task(Waiter, Generic[Result]):
             state = "running" if self.wait is None else f"parked in {described(self, 'waits_for')}"
         return f"<Task {self.name}, {state}>"
 
+    def __await__(self) -> Generator[Any, None, Result]:
+        """Wait, in a coroutine, until the task has ended; return or raise what `result()` does.
+
+        To cancel that coroutine is to cancel the task. Raises TypeError unless `dangagreen.bridge` was imported.
+        """
+        if _crossing is None:
+            raise TypeError("a coroutine can await a task when dangagreen.bridge was imported")
+        return _crossing(self)
+
     # -- those who wait for its end
 
     @property
@@ -183,13 +192,16 @@ class Task(Waiter, Generic[Result]):
         """Whether it has ended, for `select`."""
         return self.done
 
-    def _watch(self, joiner: Joiner) -> None:
-        """Have the joiner notified at its end. Raises RuntimeError if that is the task itself."""
+    def _watch(self, joiner: Joiner, cares: bool = False) -> None:
+        """Have the joiner notified at its end. With `cares` the joiner takes care of a failure for certain.
+
+        Raises RuntimeError if the joiner is the task itself.
+        """
         if joiner is self:
             raise RuntimeError(f"{self!r} cannot wait for itself")
         if self._joiners is None:
             self._joiners = {}
-        self._joiners[joiner] = False
+        self._joiners[joiner] = cares
 
     def _unwatch(self, joiner: Joiner) -> None:
         """Undo `_watch`, or what `join` has arranged."""
@@ -206,6 +218,11 @@ class Task(Waiter, Generic[Result]):
                 self.loop.report(failure)
             else:
                 context.run(self.loop.report, failure)
+
+    def _report_anyway(self) -> None:
+        """Report the exception that has ended it, if one has: a joiner that cares for it cannot raise it."""
+        if isinstance(self._error, Exception):
+            self.loop.report(self._failure(self._error))
 
     def _failure(self, error: Exception) -> ErrorContext:
         """The argument of `on_error` for its exception."""
@@ -337,6 +354,15 @@ def current_task() -> Task[Any] | None:
     loop = current_loop()
     task = loop.current or current_waiter(loop)
     return task if isinstance(task, Task) else None
+
+
+_crossing: Callable[[Task[Any]], Generator[Any, None, Any]] | None = None
+
+
+def let_coroutines_await(crossing: Callable[[Task[Any]], Generator[Any, None, Any]]) -> None:
+    """Set how a coroutine waits for a task. `dangagreen.bridge` does so when it is imported."""
+    global _crossing
+    _crossing = crossing
 
 
 _JOIN = WaitKind("join", Task._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other

@@ -115,10 +115,14 @@ class Waiter:
         self.worker = worker = idle.pop() if idle else sched.new_worker()
         worker.task = self
         worker.gr_context = self.context
-        self.to_hub = sched.to_hub
+        self.to_hub = sched.from_tasks
         self.resume = resume = worker.resume
         resume()
         return None
+
+    def set_hub(self, to_hub: Callable[[], object]) -> None:
+        """Have `to_hub` switch from it to the hub from now on."""
+        self.to_hub = to_hub
 
     def resume_with(self, error: BaseException) -> None:
         """Resume it with an error to raise. One that has not started is ended: it is cancelled."""

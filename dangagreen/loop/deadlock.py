@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from dangagreen import checks
 from dangagreen.errors import Deadlock
@@ -23,6 +24,12 @@ from dangagreen.loop.sigint import Interrupts
 _FEW = 32  # descriptors that may be examined for a deadlock before every wait
 _LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to examine, ten times what that takes
 _SHOWN = 50  # tasks in the table of a deadlock
+
+
+# Functions of a handler of SIGINT: whether it ends the program, and not the wait. `dangagreen.bridge` knows one more.
+ENDING: list[Callable[[Any], bool]] = [
+    lambda handler: handler is signal.default_int_handler or isinstance(handler, Interrupts)
+]
 
 
 class DeadlockWatch(Registry):
@@ -94,7 +101,7 @@ class DeadlockWatch(Registry):
 
     def _doubts(self) -> Iterator[str]:
         """What might still end a wait that has no limit: a str for each."""
-        if len(self.handlers) > 1:
+        if any(handler._can_hang_up() for handler in self.handlers.values() if handler is not self.wakeup_pair):
             yield "the end of a connection that no task reads"
         yield from external_wakers()
 
@@ -115,8 +122,7 @@ class DeadlockWatch(Registry):
 def external_wakers() -> Iterator[str]:
     """Yield a str for each external waker there is, those that are looked up fastest first."""
     of_ctrl_c = signal.getsignal(signal.SIGINT)
-    ends_all = of_ctrl_c is signal.default_int_handler or isinstance(of_ctrl_c, Interrupts)
-    if callable(of_ctrl_c) and not ends_all:
+    if callable(of_ctrl_c) and not any(ends_the_program(of_ctrl_c) for ends_the_program in ENDING):
         yield "the handler of SIGINT"
     if _threads() > 1:
         here = threading.get_ident()

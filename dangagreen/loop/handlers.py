@@ -84,6 +84,10 @@ class Handler:
         """Whether `event_read` is to be called when there is input."""
         return self._watch_read
 
+    def _can_hang_up(self) -> bool:
+        """Whether there may be a peer whose end the kernel tells although nobody reads."""
+        return True
+
     def _hears_by_event_read(self) -> bool:
         """Whether input is for `event_read`, and no task is parked in a read."""
         return self._watch_read and self._reader is None

@@ -78,31 +78,43 @@ class Loop(Turning):
             raise CannotParkError("a loop cannot run inside a garbage collection: the collector would be off meanwhile")
         if self.green is not None and self.green.no_parking is not None:
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
-        outer = here.loop
-        self._begin_run()
         interrupts = Interrupts(self.stop)
         frame = sys._getframe()
         with contextlib.ExitStack() as undo:
             undo.callback(LOOPS.discard, frame)
             LOOPS.add(frame)
             del frame  # or it would hold itself, and all that is here, by this name
-            undo.callback(self._close_all)
-            undo.callback(setattr, here, "loop", outer)
-            undo.callback(setattr, self, "running", False)
+            wakeup_pair = self.begin(undo)
             undo.callback(interrupts.restore)
-            self.thread = get_ident()
-            self.running = True
-            here.loop = self
-            if self.wakeup_pair is None:
-                self.wakeup_pair = WakeupPair(self)
-            if (woke_before := self.wakeup_pair.wake_at_signals()) is not None:
+            if (woke_before := wakeup_pair.wake_at_signals()) is not None:
                 undo.callback(signal.set_wakeup_fd, woke_before)
-            if self.green is not None:
-                self.green.adopt()
             while self._turn() and (until is None or not until()):
                 pass
         if interrupts.pending:
             raise KeyboardInterrupt
+
+    def begin(self, undo: contextlib.ExitStack) -> WakeupPair:
+        """Have the loop run in this thread and greenlet until `undo` is closed. The caller makes the turns."""
+        undo.callback(self._close_all)
+        undo.callback(setattr, here, "loop", here.loop)
+        undo.callback(setattr, self, "running", False)
+        self._begin_run()
+        self.thread = get_ident()
+        self.running = True
+        here.loop = self
+        if (pair := self.wakeup_pair) is None:
+            pair = self.wakeup_pair = WakeupPair(self)
+        if self.green is not None:
+            self.green.adopt()
+        return pair
+
+    def turn(self) -> None:
+        """Make one turn, between `begin` and the end of its `undo`."""
+        LOOPS.add(sys._getframe())
+        try:
+            self._turn()
+        finally:
+            LOOPS.discard(sys._getframe())
 
     def set_loop_timeout(self, milliseconds: float) -> None:
         """Set the longest time that a turn may wait for events: -1 is no limit, 0 does not wait."""

@@ -48,6 +48,7 @@ if sys.platform == "linux":
         __slots__ = {
             "add": "register of the epoll object.",
             "close": "close of the epoll object.",
+            "fileno": "fileno of the epoll object: a descriptor that is readable while there are events.",
             "modify": "modify of the epoll object.",
             "remove": "unregister of the epoll object.",
             "wait": "poll of the epoll object.",
@@ -60,6 +61,7 @@ if sys.platform == "linux":
             self.remove: Callable[[int], object] = epoll.unregister
             self.wait: Callable[[float | None], Events] = epoll.poll
             self.close: Callable[[], object] = epoll.close
+            self.fileno: Callable[[], int] = epoll.fileno
 
 
 class KqueuePoller:
@@ -73,6 +75,10 @@ class KqueuePoller:
     def __init__(self) -> None:
         self._kqueue = select.kqueue()  # type: ignore[attr-defined, unused-ignore]
         self._masks: dict[int, int] = {}
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while there are events."""
+        return self._kqueue.fileno()  # type: ignore[no-any-return]
 
     def add(self, fd: int, mask: int) -> None:
         if fd in self._masks:

@@ -126,6 +126,10 @@ class Timers:
         heappush(self.heap, (deadline, number))
         return timer
 
+    def share(self, other: Timers) -> None:
+        """Hold the very timers of another one, in whose place these are used from now on."""
+        self.heap, self.by_number, self._added = other.heap, other.by_number, other._added
+
     def next_deadline(self) -> float | None:
         """When the next timer is due, or None if there is none."""
         heap = self.heap

@@ -118,7 +118,8 @@ CALLS = {
 
 
 def test_no_function_that_parks_is_forgotten_below():
-    assert set(CALLS) == {name.split(".", 2)[2] for name in PARKING - INNER}
+    ours = {name for name in PARKING - INNER if not name.startswith("dangagreen.bridge.")}  # its own tests have those
+    assert set(CALLS) == {name.split(".", 2)[2] for name in ours}
 
 
 @pytest.fixture

@@ -13,6 +13,11 @@ import greenlet
 import pytest
 
 import dangagreen as d
+from dangagreen.green import sched as sched_module
+from dangagreen.green import tasks as tasks_module
+from dangagreen.green.parking import park
+from dangagreen.green.sched import Lender, guard_parking, scheduler
+from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.loop import here
 from dangagreen.testing import virtual_loop, wire
 from tests.helpers import Thing
@@ -522,3 +527,95 @@ def test_what_ends_a_task_that_gives_way(loop, run_turns, how):
     assert len(seen) == (3 if how == "group" else 1)
     assert not loop.ready
     assert not loop.runnable
+
+
+# -- what the bridge to asyncio fills in
+
+
+class Borrowed(Lender):
+    """Parks until it is woken, and notes in which greenlets it was."""
+
+    __slots__ = ("own", "woken")
+
+    def __init__(self, loop):
+        super().__init__(loop)
+        self.context = contextvars.copy_context()
+        loop.runnable.append(self.start)
+
+    def run(self):
+        self.set_hub(self.to_hub)
+        self.own = greenlet.getcurrent()
+        self.woken = False
+        park(self, WaitKind("borrowed", lambda subject, waiter: None), None)
+        self.woken = True
+        self.done = True
+        self.worker = None
+
+
+def test_a_parked_lender_has_calls_made_in_its_greenlet_and_stays_parked(loop):
+    lender, seen = Borrowed(loop), []
+
+    def work():
+        d.sleep(0)
+        for _ in range(2):
+            lender.borrow(lambda: seen.append(greenlet.getcurrent()))
+        assert not lender.woken
+        wake(lender)
+        d.sleep(0)
+
+    d.run(work)
+    assert seen == [lender.own] * 2
+    assert lender.woken
+
+
+def test_a_guard_stands_before_each_switch_of_tasks_and_of_top_level_code(loop, monkeypatch):
+    monkeypatch.setattr(sched_module, "_guard", None)
+    d.sleep(0)
+    switches = []
+
+    def guard(switch):
+        def park():
+            switches.append(d.current_task())
+            return switch()
+
+        return park
+
+    early = d.spawn(lambda: (d.sleep(1), d.sleep(1)))
+    d.sleep(0)
+    before = scheduler(loop).top_level.to_hub
+    guard_parking(guard)
+    try:
+        d.sleep(5)
+        late = d.spawn(d.sleep, 1)
+        late.join()
+        assert early.done
+        assert len(switches) == 4  # two of top-level code, one of each task
+    finally:
+        scheduler(loop).top_level.set_hub(before)
+
+
+def test_closers_are_called_when_all_tasks_have_ended_and_before_sockets_close(loop):
+    near, far = wire()
+    sock, seen = d.Socket(near), []
+    sched = scheduler(loop)
+
+    def close():
+        sched.closers.remove(close)
+        seen.append((len(sched.tasks), sock.closed))
+
+    def main():
+        d.spawn(d.sleep, 100)
+        sched.closers.append(close)
+
+    d.run(main)
+    assert seen == [(0, False)]
+    assert sock.closed
+    far.close()
+
+
+def test_a_task_is_awaited_only_where_the_bridge_is(loop, monkeypatch):
+    monkeypatch.setattr(tasks_module, "_crossing", None)
+    task = d.spawn(d.sleep, 0)
+    with pytest.raises(TypeError, match=r"dangagreen\.bridge"):
+        task.__await__()
+    task.join()

@@ -3,9 +3,13 @@
 import os
 import socket
 import struct
+import sys
 import threading
+from contextlib import ExitStack
 
 from dangagreen import Socket
+from dangagreen.frames import LOOPS
+from dangagreen.loop.loop import here
 from tests.connections import Collector
 
 # -- fork
@@ -84,3 +88,27 @@ def test_a_reset_by_linger_is_no_news_to_other_sockets(real_loop, tcp_pair, run_
     run_turns(3)
     assert one.closed
     assert other.data == b"fine"
+
+
+# -- turns that others make
+
+
+def test_a_loop_that_was_begun_runs_until_the_block_ends_and_turns_when_it_is_told_to(loop):
+    seen = []
+    with ExitStack() as undo:
+        loop.begin(undo)
+        assert loop.running
+        assert here.loop is loop
+        loop.call_soon(lambda: seen.append(sum(frame in LOOPS for frame in frames())))
+        assert seen == []
+        loop.turn()
+        assert seen == [1]
+    assert not loop.running
+    assert LOOPS.isdisjoint(frames())
+
+
+def frames():
+    frame = sys._getframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

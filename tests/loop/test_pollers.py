@@ -279,3 +279,16 @@ def test_a_descriptor_closed_behind_its_back_is_an_error_for_poll():
     os.close(read_end)
     os.close(write_end)
     assert poller.wait(0) == [(read_end, ERR | HUP)]
+
+
+def test_what_has_a_descriptor_is_readable_while_there_are_events(poller, pair):
+    if not hasattr(poller, "fileno"):
+        assert isinstance(poller, PollPoller | SelectPoller)
+        return
+    one, other = pair
+    poller.add(one.fileno(), READ)
+    assert select.select([poller.fileno()], [], [], 0)[0] == []
+    other.send(b"x")
+    assert select.select([poller.fileno()], [], [], 1)[0] == [poller.fileno()]
+    one.recv(1)
+    assert select.select([poller.fileno()], [], [], 0)[0] == []

@@ -321,3 +321,18 @@ def test_a_weak_reference_to_a_timer(loop, advance):
     advance(2)
     assert fired == [1]
     assert reference() is None
+
+
+def test_timers_that_share_take_the_place_of_others(loop):
+    one, other, fired = Timers(), Timers(), []
+    early = one.add(1.0, lambda: fired.append("early"))
+    late = one.add(2.0, lambda: fired.append("late"))
+    other.share(one)
+    other.add(1.5, lambda: fired.append("between"))
+    late.cancel()
+    assert early.active
+    assert other.next_deadline() == 1.0
+    while (timer := other.pop_due(5.0, other.mark())) is not None:
+        timer.fire()
+    assert fired == ["early", "between"]
+    assert len(one) == 0

@@ -1,0 +1,311 @@
+"""`EventLoop`, asyncio's event loop as a task of ours: what it waits for, it waits for as a task does.
+
+Rules: it runs in a host of its own, for which the caller waits; a cancelled caller cancels what it runs, once, and goes
+on when that has ended. What does not belong here: the loop that `await_` makes (home), and who waits for what across
+the border (crossing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import weakref
+from _thread import get_ident
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from inspect import iscoroutine
+from typing import Any, TypeVar
+
+from dangagreen.bridge.host import Host
+from dangagreen.bridge.selector import ParkingSelector
+from dangagreen.bridge.sides import AWAIT, HOSTING, Border, Coroutines, home_of_context, neighbours, refuses_to_end
+from dangagreen.green.parking import checkpoint, interrupted, park, require_waiter
+from dangagreen.green.sched import LoopReset, scheduler
+from dangagreen.green.scopes import shield
+from dangagreen.green.waiters import Waiter
+from dangagreen.loop.deadlock import ENDING
+from dangagreen.loop.loop import current_loop, here
+from dangagreen.parks import parks
+
+Result = TypeVar("Result")
+Handle = TypeVar("Handle", bound=asyncio.Handle)
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop that runs on this thread's dangagreen loop, whose other tasks run meanwhile.
+
+    For `asyncio.run(main(), loop_factory=EventLoop)`, or before Python 3.12 `asyncio.Runner(loop_factory=EventLoop)`.
+    """
+
+    def __init__(self) -> None:
+        self.ours = current_loop()
+        super().__init__(ParkingSelector(self.ours))
+        self._process = os.getpid()
+        self._main: asyncio.Future[Any] | None = None  # what run_until_complete waits for
+        self._cleans_up = False  # it waits for asyncio's own clean-up, which nothing interrupts
+        self._signals_woke = -1  # the descriptor that signals woke before this loop had handlers
+        self._border = self._selector.border = Border(self.ours, self, sys.get_asyncgen_hooks())  # type: ignore[attr-defined]
+        home_of_context.set(self)
+        _loops.add(self)
+
+    def time(self) -> float:
+        return self.ours.clock()
+
+    # -- running
+
+    @parks
+    def run_forever(self) -> None:
+        """Parks until the loop is stopped: it runs in a greenlet of its own, and the caller waits for that."""
+        self._check_usable()
+        if neighbours(self.ours).over:
+            return self._run_without_waiting()
+        caller = require_waiter(self.ours, "run_forever")
+        if self._cleans_up:
+            host = Host(self, caller)
+            self._wait_for(host, caller)
+        else:
+            if caller.interrupt is not None:
+                raise interrupted(caller)
+            host = Host(self, caller)
+            try:
+                park(caller, HOSTING, host)
+            except BaseException:
+                if not host.done:
+                    self._end_main()
+                    self._wait_for(host, caller)
+                raise
+        if host.error is not None:
+            raise host.error
+        return None
+
+    @parks
+    def run_until_complete(self, future: Any) -> Any:
+        """Parks until the future is done, or the coroutine has ended; returns or raises its result.
+
+        If the caller is cancelled, the coroutine gets CancelledError, once, and the caller goes on when it has ended.
+        """
+        self._check_usable()
+        self._cleans_up = _is_clean_up(future)
+        is_new = not asyncio.isfuture(future)
+        if iscoroutine(future) and not self._cleans_up:
+            try:
+                checkpoint(self.ours, "run_until_complete")
+            except BaseException:
+                future.close()
+                raise
+        self._main = main = asyncio.ensure_future(future, loop=self)
+        if is_new:
+            main._log_destroy_pending = False  # whatever ends this loop tells of it
+        try:
+            return super().run_until_complete(main)
+        except BaseException:
+            if is_new and main.done() and not main.cancelled():
+                main.exception()  # it is raised by this call, or comes second
+            raise
+        finally:
+            self._main = None
+            self._cleans_up = False
+
+    def _end_main(self) -> None:
+        if self._main is not None:
+            self._main.cancel()
+        else:
+            self.stop()
+        self._selector.kick()  # type: ignore[attr-defined]
+
+    def _wait_for(self, host: Host, caller: Waiter) -> None:
+        """Parks until it has ended, be the caller cancelled or not. Ctrl-C ends it where it is."""
+        near, interrupt = neighbours(self.ours), None
+        with shield():
+            while not host.done:
+                try:
+                    park(caller, HOSTING, host)
+                except LoopReset:
+                    raise
+                except BaseException as error:
+                    interrupt = error
+                if near.given_up and not host.done:
+                    for task in asyncio.all_tasks(self):
+                        refuses_to_end(task)
+                if interrupt is not None or near.given_up:
+                    self.stop()
+                    self._selector.kick()  # type: ignore[attr-defined]
+        if interrupt is not None:
+            raise interrupt
+
+    @parks
+    def close(self) -> None:
+        """Parks until what tasks of ours still await in it has ended: it is cancelled first."""
+        try:
+            if not self.is_closed() and not self.is_running():
+                with shield():
+                    while awaited := self._awaited():
+                        for future in awaited:
+                            future.cancel()
+                        self.run_until_complete(asyncio.wait(awaited))
+        finally:
+            super().close()
+
+    def _awaited(self) -> list[asyncio.Future[Any]]:
+        waiting = (task.subject.future for task in scheduler(self.ours).tasks if task.wait is AWAIT)
+        return [future for future in waiting if future.get_loop() is self]
+
+    def _run_without_waiting(self) -> None:
+        """Raises LoopReset where it would wait: what has not ended by then is given up."""
+        try:
+            self.run_here(None)
+        except LoopReset:
+            for task in asyncio.all_tasks(self):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+            raise
+
+    def run_here(self, host: Host | None) -> None:
+        """Run in this very greenlet, until the loop is stopped."""
+        selector: ParkingSelector = self._selector  # type: ignore[attr-defined]
+        selector.host = host
+        hosted = neighbours(self.ours).borders
+        hosted[self] = self._border
+        self._border.to_asyncio()
+        try:
+            if self._signal_handlers:  # type: ignore[attr-defined]  # of an earlier run
+                fd = self._csock.fileno()  # type: ignore[attr-defined]
+                if (before := signal.set_wakeup_fd(fd)) != fd:
+                    self._signals_woke = before
+            asyncio._set_running_loop(None)  # asyncio's own sets it
+            super().run_forever()
+        finally:
+            asyncio._set_running_loop(self)
+            self._border.to_ours()
+            selector.host = None
+            hosted.pop(self, None)
+
+    def start_at_once(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that has run until the coroutine first suspended, or ended. Only while the loop is parked.
+
+        All steps of a coroutine are made in one greenlet, which some keep as the parent of others (SQLAlchemy).
+        """
+        host: Host = self._selector.host  # type: ignore[attr-defined]
+        host.begun = (coroutine, copy_context())
+        self._border.to_asyncio()
+        try:
+            host.borrow(host.begin)
+        finally:
+            self._border.to_ours()
+        begun, host.begun = host.begun, None
+        if type(begun) is not asyncio.Task:
+            try:
+                raise begun
+            finally:
+                del begun
+        return begun
+
+    def _check_usable(self) -> None:
+        """Raise RuntimeError where it cannot run: closed, running already, of another thread or process."""
+        self._check_closed()  # type: ignore[attr-defined]
+        self._check_running()  # type: ignore[attr-defined]
+        if self._process != os.getpid():
+            raise RuntimeError(f"{self!r} was made before the fork, and belongs to the parent: make another one")
+        if here.loop is not self.ours or get_ident() != self.ours.thread:
+            if self.ours.running or here.loop is not None:
+                raise RuntimeError(
+                    f"{self!r} runs on the dangagreen loop of the thread in which it was made, and only there"
+                )
+
+    # -- what is put on its schedule by others has to wake it
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        selector = self._selector  # type: ignore[attr-defined]
+        if selector is not None and selector._parked:
+            selector.kick()
+        return _without_our_frame(super().call_soon(callback, *args, context=context))
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        selector = self._selector  # type: ignore[attr-defined]
+        if selector is not None and selector._parked:
+            selector.kick()
+        return _without_our_frame(super().call_at(when, callback, *args, context=context))
+
+    # -- signals
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
+        before = -1 if self._signal_handlers else _signals_wake()  # type: ignore[attr-defined]
+        super().add_signal_handler(sig, callback, *args)
+        if before != -1:
+            self._signals_woke = before
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self._signals_woke != -1:  # type: ignore[attr-defined]
+            fd, self._signals_woke = self._signals_woke, -1
+            if self.ours.running:
+                signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        return removed
+
+
+@parks
+def run(main: Coroutine[Any, Any, Result], *, debug: bool | None = None) -> Result:
+    """Parks until the coroutine has ended, in an asyncio loop of its own: `asyncio.run` on an `EventLoop`."""
+    try:
+        checkpoint(current_loop(), "bridge.run")
+    except BaseException:
+        main.close()
+        raise
+    with asyncio.Runner(debug=debug, loop_factory=EventLoop) as runner:
+        return runner.run(main)
+
+
+def _is_clean_up(awaitable: Any) -> bool:
+    """Whether it is part of what asyncio does at the end of a loop: all tasks, cancelled already, or a shutdown."""
+    children = getattr(awaitable, "_children", ())  # of gather
+    return getattr(awaitable, "cr_code", None) in _CLEAN_UP or (
+        bool(children) and all(isinstance(child, asyncio.Task) and child.cancelling() for child in children)
+    )
+
+
+def _without_our_frame(handle: Handle) -> Handle:
+    """In asyncio's debug mode a handle tells where it was made."""
+    if handle._source_traceback:  # type: ignore[attr-defined]
+        del handle._source_traceback[-1]  # type: ignore[attr-defined]
+    return handle
+
+
+def _signals_wake() -> int:
+    """The descriptor to which signals are written now."""
+    fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    return fd
+
+
+def _is_of_a_runner(handler: Any) -> bool:
+    """Whether a handler of SIGINT is that of asyncio.Runner, which ends the program."""
+    return isinstance(handler, partial) and isinstance(getattr(handler.func, "__self__", None), asyncio.Runner)
+
+
+def _after_fork_in_child() -> None:
+    """The parent's loops are its own; who was in the middle of one begins anew, with a loop of ours as well."""
+    for loop in list(_loops):
+        selector = loop._selector  # type: ignore[attr-defined]
+        if selector is not None:
+            selector.forked = True
+            selector.handler.forget()
+        near = neighbours(loop.ours)
+        near.home = None
+        near.borders.pop(loop, None)
+    if here.loop is not None and isinstance(scheduler(here.loop).no_parking, Coroutines):
+        here.loop = None
+
+
+_CLEAN_UP = (
+    asyncio.BaseEventLoop.shutdown_asyncgens.__code__,
+    asyncio.BaseEventLoop.shutdown_default_executor.__code__,
+)
+_loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork_in_child)
+ENDING.append(_is_of_a_runner)

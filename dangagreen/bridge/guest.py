@@ -1,0 +1,245 @@
+"""Our loop as the guest of an asyncio loop, or of uvloop's, that runs already.
+
+Rules: one turn of ours for each wake, so that each side gets its share; what wakes us is our poller's own descriptor,
+one timer for our next deadline, and whatever is put on our schedule outside of a turn: no thread, and no polling. The
+host is never blocked. What does not belong here: who waits for what across the border.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from dangagreen.bridge.event_loop import EventLoop
+from dangagreen.bridge.sides import Border, neighbours
+from dangagreen.green.run import close_descriptors, close_listeners
+from dangagreen.green.sched import scheduler
+from dangagreen.loop.loop import current_loop
+from dangagreen.loop.timers import Timer, Timers
+
+_ENDED = "guest() ended"
+
+
+class _Kicking:
+    """A queue of the loop's that tells when something is put into it."""
+
+    kick: Callable[[], object]
+
+    def append(self, item: Any) -> None:
+        super().append(item)  # type: ignore[misc]
+        self.kick()
+
+
+class _Deque(_Kicking, deque[Any]):
+    """`ready`, `runnable`."""
+
+    def extend(self, items: Any) -> None:
+        super().extend(items)
+        self.kick()
+
+
+class _List(_Kicking, list[Any]):
+    """`to_flush`, `interest_changed`, `to_close`."""
+
+
+class _Dict(dict[Any, Any]):
+    """`pending_reads`."""
+
+    kick: Callable[[], object]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.kick()
+
+    def setdefault(self, key: Any, value: Any = None) -> Any:
+        self.kick()
+        return super().setdefault(key, value)
+
+
+class _Timers(Timers):
+    """Timers that share all they hold with the loop's own."""
+
+    __slots__ = {"_kick": "Asks for a turn."}
+
+    def __init__(self, timers: Timers, kick: Callable[[], object]) -> None:
+        super().__init__(timers.owner)
+        self.share(timers)
+        self._kick = kick
+
+    def add(self, deadline: float, callback: Callable[[], object], context: Any = None) -> Timer:
+        self._kick()
+        return super().add(deadline, callback, context)
+
+    def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
+        self._kick()
+        return super().add_first(deadline, callback)
+
+
+class _Ends:
+    """Cancels tasks, and has a future done when all have ended. `report` then reports failures that reach no caller."""
+
+    def __init__(self, tasks: list[Any], future: asyncio.Future[None]) -> None:
+        self.future = future
+        self._tasks = tasks
+        self._left = len(tasks)
+        for task in tasks:
+            task._watch(self)
+            task.cancel(_ENDED)
+
+    def _on_task_end(self, _task: Any) -> None:
+        self._left -= 1
+        if not self._left:
+            self.future.set_result(None)
+
+    def report(self) -> None:
+        for task in self._tasks:
+            task._unwatch(self)
+            task._report_if_unretrieved()
+
+
+_QUEUES: dict[str, type] = {
+    "ready": _Deque,
+    "runnable": _Deque,
+    "to_flush": _List,
+    "interest_changed": _List,
+    "to_close": _List,
+    "pending_reads": _Dict,
+}
+_PLAIN: dict[type, type] = {_Deque: deque, _List: list, _Dict: dict}
+
+
+class guest:  # noqa: N801  # a block, as contextlib names its own
+    """`async with guest():` runs this thread's dangagreen loop on the asyncio loop, or uvloop, until the block ends.
+
+    Servers, tasks, callbacks and timers of ours run meanwhile. At its end listeners are closed, tasks cancelled and
+    waited for, and sockets closed, as `dangagreen.run` does; the host goes on. Raises RuntimeError where the loop is
+    running already, as a guest too, in a hosted `EventLoop`, and with poll and select, which cannot be watched.
+    """
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+        self._turning = False
+        self._handle: asyncio.Handle | None = None  # of a turn that is to come at once
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None  # of that timer, by our clock
+
+    async def __aenter__(self) -> None:
+        self._aio = aio = asyncio.get_running_loop()
+        self._loop = loop = current_loop()
+        self._turning = False
+        near = neighbours(loop)
+        if isinstance(aio, EventLoop):
+            raise RuntimeError(f"{aio!r} runs on a loop of dangagreen already, and needs no guest()")
+        if near.guest_of is not None:
+            raise RuntimeError(f"guest(): this thread's loop is the guest of {near.guest_of!r} already")
+        if loop.running:
+            raise RuntimeError("guest(): this thread's loop is running already")
+        fileno = getattr(loop.poller, "fileno", None)
+        if fileno is None:
+            raise RuntimeError(
+                f"guest(): {type(loop.poller).__name__} has no descriptor that could be watched: use epoll"
+            )
+        self._fd = fileno()
+        loop.begin(self._undo)
+        self._undo.callback(setattr, loop, "loop_timeout", loop.loop_timeout)
+        loop.loop_timeout = 0
+        self._border = Border(loop, aio, (None, None))
+        near.borders[aio], near.guest_of = self._border, aio
+        self._undo.callback(self._part, near)
+        self._listen()
+        self._border.begin_beyond()
+        aio.add_reader(self._fd, self._turn)
+        self.kick()
+
+    async def __aexit__(self, *_error: object) -> None:
+        loop, cancelled = self._loop, None
+        try:
+            self._on_our_side(lambda: close_listeners(loop, _ENDED))
+            with neighbours(loop).limit_clean_up(loop):
+                while tasks := list(scheduler(loop).tasks):
+                    ends = _Ends(tasks, self._aio.create_future())
+                    while not ends.future.done():
+                        try:
+                            await asyncio.shield(ends.future)
+                        except asyncio.CancelledError as error:
+                            cancelled = error
+                    ends.report()
+            self._on_our_side(lambda: close_descriptors(loop, _ENDED))
+        finally:
+            self._undo.close()
+        if cancelled is not None:
+            raise cancelled
+
+    # -- turns
+
+    def kick(self) -> None:
+        """A turn is needed soon."""
+        if not self._turning and self._handle is None:
+            self._handle = self._aio.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._on_our_side(self._loop.turn)
+        loop = self._loop
+        if type(loop.to_flush) is list:  # it is a new one after each flush
+            self._listen_to("to_flush")
+        if loop.ready or loop.runnable or loop.pending_reads or loop.to_flush or loop.interest_changed or loop.to_close:
+            self.kick()
+        elif (deadline := loop.timers.next_deadline()) != self._deadline:
+            self._wake_at(deadline)
+
+    def _on_our_side(self, call: Callable[[], object]) -> None:
+        self._turning = True
+        self._border.to_ours()
+        try:
+            call()
+        finally:
+            self._border.to_asyncio()
+            self._turning = False
+
+    def _wake_at(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._deadline = deadline
+        if deadline is not None:
+            self._timer = self._aio.call_at(self._aio.time() + deadline - self._loop.clock(), self._at_deadline)
+
+    def _at_deadline(self) -> None:
+        self._timer = self._deadline = None
+        self._turn()
+
+    # -- what is put on the schedule
+
+    def _listen(self) -> None:
+        for name in _QUEUES:
+            self._listen_to(name)
+        self._loop.timers = _Timers(self._loop.timers, self.kick)
+
+    def _listen_to(self, name: str) -> None:
+        queue = _QUEUES[name](getattr(self._loop, name))
+        queue.kick = self.kick
+        setattr(self._loop, name, queue)
+
+    def _part(self, near: Any) -> None:
+        """Take back what `__aenter__` has done to the two loops."""
+        loop = self._loop
+        self._aio.remove_reader(self._fd)
+        self._turning = True
+        for handle in (self._handle, self._timer):
+            if handle is not None:
+                handle.cancel()
+        self._handle = self._timer = self._deadline = None
+        self._border.end_beyond()
+        for name, kind in _QUEUES.items():
+            setattr(loop, name, _PLAIN[kind](getattr(loop, name)))
+        timers = Timers(loop.timers.owner)
+        timers.share(loop.timers)
+        loop.timers = timers
+        near.guest_of = None
+        near.borders.pop(self._aio, None)

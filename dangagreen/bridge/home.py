@@ -1,0 +1,83 @@
+"""The asyncio loop of a loop of ours: made by the first `await_`, it runs from then on, and ends after our tasks.
+
+Rules: at the end its coroutines are cancelled, and get a limited time to end. What does not belong here: loops that the
+program makes itself (event_loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from dangagreen.bridge.event_loop import EventLoop
+from dangagreen.bridge.host import Host
+from dangagreen.bridge.sides import CLEAN_UP_SECONDS, neighbours, refuses_to_end
+from dangagreen.green.sched import LoopReset, scheduler
+from dangagreen.loop.loop import Loop
+
+
+class Home(EventLoop):
+    """The loop that the first `await_` makes. It runs from then on, and ends after our tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends = False
+        neighbours(self.ours).home = self
+        scheduler(self.ours).closers.append(self._end)
+        self._host = Host(self, None)
+
+    def run_here(self, host: Host | None) -> None:
+        try:
+            super().run_here(host)
+        except RuntimeError:
+            if self._process == os.getpid():
+                raise
+        except (SystemExit, KeyboardInterrupt):  # the program ends, and coroutines clean up meanwhile
+            if not self._ends:
+                self._host = Host(self, None)
+            raise
+        if self._ends:
+            self.close()
+
+    def _end(self) -> None:
+        """All tasks have ended: end what asyncio has. Only while our loop is not running."""
+        ours = self.ours
+        scheduler(ours).closers.remove(self._end)
+        neighbours(ours).home = None
+        if self.is_closed() or self._process != os.getpid():
+            return
+        self._ends = True
+        self.call_soon(self._clean_up_in_task)
+        if neighbours(ours).over:
+            with contextlib.closing(self), contextlib.suppress(LoopReset):
+                self.run_forever()
+            return
+        ours.run(lambda: self._host.done)
+
+    def _clean_up_in_task(self) -> None:
+        self._cleaning = self.create_task(self._clean_up())
+        self._cleaning.add_done_callback(lambda _: self.stop())
+
+    async def _clean_up(self) -> None:
+        """As asyncio.run does at its end, but no longer than it may take."""
+        tasks = asyncio.all_tasks(self) - {self._cleaning}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLEAN_UP_SECONDS)
+            for task in late:
+                refuses_to_end(task)
+            for task in tasks - late:
+                if not task.cancelled() and task.exception() is not None:
+                    self.call_exception_handler(
+                        {"message": "a task failed at the end", "exception": task.exception(), "task": task}
+                    )
+        await self.shutdown_asyncgens()
+        await self.shutdown_default_executor()
+
+
+def home(loop: Loop) -> Home:
+    """The loop's own asyncio loop, made at first use."""
+    found: Home | None = neighbours(loop).home
+    return Home() if found is None or found.is_closed() else found

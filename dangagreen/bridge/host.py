@@ -1,0 +1,62 @@
+"""The greenlet that runs an asyncio loop: a waiter of ours that is no task.
+
+Rules: no scope and no cancellation of a task interrupts it: what ends it is asyncio's affair; the caller that waits for
+it is woken at its end. What does not belong here: when it parks (selector), and what it runs (event_loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import Any
+
+from dangagreen.green.sched import Lender
+from dangagreen.green.waiters import Waiter, wake
+
+
+class Host(Lender):
+    """Who runs an asyncio loop. It is no task: nobody joins or cancels it."""
+
+    __slots__ = {
+        "aio": "The asyncio loop.",
+        "begun": "A coroutine to start at once, and its context; then its task, or an error.",
+        "caller": "The waiter that has asked for that; None for the loop that `await_` has made.",
+        "error": "What has ended it.",
+    }
+
+    def __init__(self, aio: Any, caller: Waiter | None) -> None:
+        super().__init__(aio.ours)
+        self.aio, self.caller = aio, caller
+        self.begun: Any = None
+        self.context = copy_context()
+        self.error: BaseException | None = None
+        self.loop.runnable.append(self.start)
+
+    @property
+    def name(self) -> str:
+        return repr(self.aio)
+
+    def run(self) -> None:
+        self.loop.current = self
+        self.set_hub(self.to_hub)
+        try:
+            self.aio.run_here(self)
+        except BaseException as error:
+            self.error = error
+        self.loop.current = None
+        self.end(self.error)
+        if self.error is not None and self.caller is None:
+            raise self.error
+
+    def begin(self) -> None:
+        """In its greenlet: start the coroutine that is in `begun`, and leave there what comes of it."""
+        coroutine, context = self.begun
+        try:
+            self.begun = asyncio.Task(coroutine, loop=self.aio, eager_start=True, context=context)  # type: ignore[call-arg, unused-ignore]
+        except BaseException as error:
+            self.begun = error
+
+    def end(self, error: BaseException | None) -> None:
+        self.done, self.error, self.worker = True, error, None
+        if self.caller is not None and self.caller.subject is self:
+            wake(self.caller)

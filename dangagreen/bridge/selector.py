@@ -1,0 +1,137 @@
+"""A selector of asyncio's whose `select` parks, so that an asyncio loop waits as a task does.
+
+Rules: asyncio keeps its own selector, and our poller watches that selector's descriptor; it parks where asyncio would
+block, yields where only asyncio has something to do, and is woken by what others put on asyncio's schedule. What does
+not belong here: the asyncio loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+from dangagreen.bridge.host import Host
+from dangagreen.green.parking import GIVING_WAY, give_way, park
+from dangagreen.green.sched import LoopReset
+from dangagreen.green.waiters import WaitKind, wake
+from dangagreen.loop.handlers import FdHandler
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import READ
+
+_PASSES = 16  # of asyncio in a row, before others have their turn,
+_SHARE = 0.001  # and seconds
+_UNASKED = 3  # of each four passes that have something to do already leave the kernel unasked
+
+
+class _Descriptor(FdHandler):
+    """asyncio's selector, as our poller sees it."""
+
+    __slots__ = {"selector": "Whose descriptor it is."}
+
+    def __init__(self, loop: Loop, selector: ParkingSelector) -> None:
+        self.selector = selector
+        super().__init__(loop, selector.fileno(), lambda _mask: selector.wake())
+
+    def _can_hang_up(self) -> bool:
+        return False
+
+    def _interest(self) -> int:
+        """asyncio's own wake-up pipe is nobody who might wake us."""
+        return READ if len(self.selector.get_map()) > 1 else 0
+
+    def forget(self) -> None:
+        """In a forked process: it is the parent's."""
+        self.closed = True
+        self.loop.unregister(self.fd)
+        with contextlib.suppress(OSError, KeyError):
+            self.loop.poller.remove(self.fd)
+
+
+class ParkingSelector(selectors.DefaultSelector):
+    """A selector whose `select` parks the host instead of blocking the thread."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        if not hasattr(self, "fileno"):
+            raise RuntimeError(f"{type(self).__mro__[1].__name__} has no descriptor that could be watched: use epoll")
+        self.loop = loop
+        self.host: Host | None = None  # who runs the asyncio loop now
+        self.border: Any = None
+        self.handler = _Descriptor(loop, self)
+        self._passes = 0
+        self._since = 0.0
+        self._busy = False  # it had events when it was asked last
+        self._parked = False
+        self._kicked = False  # it was woken for what is on asyncio's schedule, not for events
+        self.forked = False
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Park until there are events, `timeout` seconds have passed, or `wake` is called; give way now and then."""
+        look: Callable[[float | None], list[tuple[selectors.SelectorKey, int]]] = super().select
+        self._check_process()
+        if self.host is None:  # our loop is being reset: there is a pass for whatever need not wait
+            if not (events := look(0)) and timeout != 0:
+                raise LoopReset
+            return events
+        if timeout is not None and timeout <= 0:
+            if self._is_others_turn():
+                self._let_others_run(give_way, GIVING_WAY)
+            elif self._passes & _UNASKED:
+                return []
+        elif not self._busy or self._is_others_turn() or not (events := look(0)):
+            self._park(timeout)
+            if self._kicked:
+                return []
+        else:
+            return events
+        events = look(0)
+        self._busy = bool(events)
+        return events
+
+    def _is_others_turn(self) -> bool:
+        self._passes += 1
+        if self.loop.runnable or self.loop.ready:
+            return True
+        return not self._passes & _UNASKED and (self._passes >= _PASSES or self.loop.clock() - self._since > _SHARE)
+
+    def _park(self, timeout: float | None) -> None:
+        loop = self.loop
+        timer = None if timeout is None else loop.timers.add(loop.clock() + timeout, self.host.resume)  # type: ignore[union-attr]
+        self._parked, self._kicked = True, False
+        try:
+            self._let_others_run(park, _SELECT, timer)
+        finally:
+            self._parked = False
+
+    def _let_others_run(self, wait: Callable[..., None], *how: Any) -> None:
+        self.border.to_ours()
+        try:
+            wait(self.host, *how)
+        finally:
+            self.border.to_asyncio()
+            self._passes, self._since = 0, self.loop.now
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if self.forked:
+            raise RuntimeError("a forked process cannot go on with the asyncio loop of its parent: make another one")
+
+    def wake(self) -> None:
+        """There are events."""
+        if self._parked:
+            wake(self.host)  # type: ignore[arg-type]
+
+    def kick(self) -> None:
+        """Other code than asyncio's has given asyncio something to do."""
+        if self._parked:
+            self._parked, self._kicked = False, True
+            wake(self.host)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.handler.close()
+        super().close()
+
+
+_SELECT = WaitKind("select", lambda timer, _task: timer is None or timer.cancel(), "asyncio's events")

@@ -1,0 +1,170 @@
+"""Which side of the border code is on: asyncio's or ours, and which asyncio loops a loop of ours lives with.
+
+Rules: while coroutines and callbacks of asyncio run, that loop is the running one, and nothing may park; while tasks
+and callbacks of ours run, asyncio has no running loop at all, so that none of them sees a loop that it is not in. Each
+switch between the two goes through `Border`. What does not belong here: who waits for what.
+"""
+
+from __future__ import annotations
+
+import sys
+from asyncio import AbstractEventLoop, Future, Task, _get_running_loop, _set_running_loop
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from dangagreen.errors import CannotParkError
+from dangagreen.green.parking import NoParking
+from dangagreen.green.sched import guard_parking, scheduler
+from dangagreen.green.waiters import WaitKind, wake
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.registry import log
+
+AWAIT = WaitKind("await_", lambda _awaited, _task: None)  # of what has the asyncio future in its attribute `future`
+HOSTING = WaitKind("run", lambda _host, _task: None, "{0} of {1.aio!r}")
+CLEAN_UP_SECONDS = 5.0  # for coroutines that were cancelled at the end of our loop
+home_of_context: ContextVar[AbstractEventLoop | None] = ContextVar("dangagreen.bridge", default=None)
+
+
+class Coroutines(NoParking):
+    """The block that is open while asyncio's coroutines and callbacks run: nothing may park in it."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self.task = self.outer = None
+        self.caller = "asyncio"
+
+    def refuse(self, call: str) -> CannotParkError:
+        cure = "await it" if call == "await_" else "await to_task(f, ...)"
+        return CannotParkError(
+            f"{call} may have to wait, and was called in a coroutine, or a callback, of asyncio, all of which would"
+            f" wait with it. In a coroutine {cure}"
+        )
+
+
+def check_no_loop_runs(call: str) -> None:
+    """Raise CannotParkError inside an asyncio loop that knows nothing of ours, whose thread it would stop."""
+    if (aio := _get_running_loop()) is not None:
+        raise CannotParkError(
+            f"{call} may have to wait, and was called inside {aio!r}, which would stop: it neither runs on a loop of"
+            f" dangagreen nor hosts one. In a task use asyncio.run(main(), loop_factory=bridge.EventLoop) or"
+            f" bridge.run(main()); elsewhere `async with bridge.guest()` and await to_task(f, ...)"
+        )
+
+
+def _guard(switch: Callable[[], Any]) -> Callable[[], Any]:
+    def park() -> Any:
+        if _get_running_loop() is not None:
+            check_no_loop_runs("what parks")
+        return switch()
+
+    return park
+
+
+guard_parking(_guard)
+
+
+class Border:
+    """The way from our side to that of one asyncio loop, and back. One greenlet at a time is beyond it."""
+
+    __slots__ = {
+        "_aio": "The asyncio loop.",
+        "_block": "What refuses to park beyond the border.",
+        "_ours": "Our side's hooks for asynchronous generators.",
+        "_outer": "The no_parking() block that was open on our side.",
+        "_sched": "The scheduler of our loop.",
+        "_task": "The task that has crossed the border; None for a callback.",
+        "_theirs": "asyncio's hooks for asynchronous generators, from when they are known.",
+    }
+
+    def __init__(self, loop: Loop, aio: AbstractEventLoop, ours: tuple[Any, Any]) -> None:
+        self._aio = aio
+        self._sched = scheduler(loop)
+        self._block = Coroutines(loop)
+        self._ours = ours
+        self._theirs: tuple[Any, Any] | None = None
+        self._outer: Any = None
+        self._task: Any = None
+
+    def to_asyncio(self) -> None:
+        """From here on coroutines and callbacks of asyncio run."""
+        sched = self._sched
+        loop = sched.loop
+        self._task, loop.current = loop.current, None
+        self._outer, sched.no_parking = sched.no_parking, self._block
+        _set_running_loop(self._aio)
+        if self._theirs is not None:
+            sys.set_asyncgen_hooks(*self._theirs)
+
+    def to_ours(self) -> None:
+        """From here on it is the task again, or the callback, that has crossed the border."""
+        sched = self._sched
+        _set_running_loop(None)
+        if self._theirs is None:
+            self._theirs = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(*self._ours)
+        sched.no_parking, sched.loop.current = self._outer, self._task
+
+    def begin_beyond(self) -> None:
+        """asyncio's code runs already."""
+        self._outer, self._sched.no_parking = self._sched.no_parking, self._block
+
+    def end_beyond(self) -> None:
+        self._sched.no_parking = self._outer
+
+
+class Neighbours:
+    """The asyncio loops that a loop of ours lives with: `Scheduler.bridge`, made at first use."""
+
+    __slots__ = {
+        "guest_of": "The asyncio loop whose guest ours is.",
+        "home": "The hosted loop that the first `await_` has made.",
+        "given_up": "Our loop ends, and coroutines have had their time to.",
+        "over": "Our loop is being reset: nothing of asyncio can wait any more.",
+        "borders": "Those that run, hosted ones and that one, each with its border.",
+    }
+
+    def __init__(self) -> None:
+        self.borders: dict[AbstractEventLoop, Border] = {}
+        self.home: Any = None
+        self.guest_of: AbstractEventLoop | None = None
+        self.over = False
+        self.given_up = False
+
+    @contextmanager
+    def limit_clean_up(self, loop: Loop) -> Iterator[None]:
+        """At the end of our loop: what a task waits for beyond the border may take so long to end."""
+        timer = loop.timers.add(loop.clock() + CLEAN_UP_SECONDS, lambda: self._give_up(loop))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self.given_up = False
+
+    def _give_up(self, loop: Loop) -> None:
+        self.given_up = True
+        for task in scheduler(loop).tasks:
+            if task.wait is AWAIT or task.wait is HOSTING:
+                wake(task)
+
+
+def neighbours(loop: Loop) -> Neighbours:
+    """The asyncio loops that this loop lives with."""
+    sched = scheduler(loop)
+    if sched.bridge is None:
+        sched.bridge = Neighbours()
+    found: Neighbours = sched.bridge
+    return found
+
+
+def refuses_to_end(future: Future[Any]) -> None:
+    """Report, once, what is left where it is at the end of our loop."""
+    if not getattr(future, "_log_destroy_pending", True):
+        return
+    frames = future.get_stack() if isinstance(future, Task) else []
+    where = "\n".join(f"  {frame.f_code.co_filename}:{frame.f_lineno}" for frame in frames)
+    log.error("%r did not end within %s s of its cancellation, in\n%s", future, CLEAN_UP_SECONDS, where)
+    future._log_destroy_pending = False  # type: ignore[attr-defined]

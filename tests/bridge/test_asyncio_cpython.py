@@ -1,0 +1,69 @@
+"""CPython's own tests of asyncio, by import, on `bridge.EventLoop` in a task; each module in a process of its own.
+
+A few modules are run here. All of them: `ASYNCIO_MODULES=all pytest tests/bridge/test_asyncio_cpython.py`, or some, by
+their names with commas between. Python is often installed without its `test` package: then there is nothing to run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent.parent.parent
+FEW = ["test_buffered_proto", "test_server", "test_sock_lowlevel", "test_streams", "test_taskgroups", "test_timeouts",
+       "test_waitfor", "test_runners"]  # fmt: skip
+ALL = [*FEW, "test_base_events", "test_context", "test_futures", "test_futures2", "test_locks", "test_pep492",
+       "test_protocols", "test_queues", "test_selector_events", "test_sendfile", "test_ssl", "test_sslproto",
+       "test_subprocess", "test_tasks", "test_threads", "test_transports", "test_unix_events"]  # fmt: skip
+IN_TOP_LEVEL_CODE = {"test_runners": "in a task Ctrl-C is for `run` to handle, and asyncio.Runner leaves it alone"}
+WANTED = os.environ.get("ASYNCIO_MODULES", "")
+MODULES = ALL if WANTED == "all" else WANTED.split(",") if WANTED else FEW
+
+PROGRAM = """
+import asyncio, importlib, sys, unittest
+import asyncio.unix_events
+import dangagreen as d
+from dangagreen.bridge import EventLoop
+
+class Judged(EventLoop):
+    def __init__(self, selector=None):
+        if selector is not None:
+            selector.close()
+        super().__init__()
+
+asyncio.SelectorEventLoop = asyncio.EventLoop = Judged  # the second is new in 3.13
+for policy in ("_UnixDefaultEventLoopPolicy", "DefaultEventLoopPolicy"):
+    if hasattr(asyncio.unix_events, policy):
+        getattr(asyncio.unix_events, policy)._loop_factory = Judged
+suite = unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module("test.test_asyncio." + sys.argv[1]))
+runner = unittest.TextTestRunner(verbosity=1)
+result = d.run(runner.run, suite) if sys.argv[2] == "task" else runner.run(suite)
+assert result.testsRun, "nothing was run"
+sys.exit(not result.wasSuccessful())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("module", MODULES)
+def test_asyncio_passes_its_own_tests(module):
+    if importlib.util.find_spec("test.test_asyncio") is None:
+        pytest.skip("this Python was installed without its package `test`")
+    if importlib.util.find_spec(f"test.test_asyncio.{module}") is None:
+        pytest.skip(f"this version of Python has no test.test_asyncio.{module}")
+    where = "top" if module in IN_TOP_LEVEL_CODE else "task"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, module, where],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        env=os.environ | {"PYTHONPATH": str(HERE)},
+    )
+    assert done.returncode == 0, done.stdout[-5000:]

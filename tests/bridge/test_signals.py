@@ -1,0 +1,122 @@
+"""Signals in each hosting: handlers of asyncio, Ctrl-C, SIGTERM; what was installed is put back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from dangagreen.loop.loop import here
+from tests.bridge.programs import program
+
+HOSTINGS = {
+    "await_ in run": "d.run(lambda: await_(main()))",
+    "await_ in top-level code": "await_(main())",
+    "bridge.run": "bridge.run(main())",
+    "bridge.run in a task": "d.run(lambda: bridge.run(main()))",
+    "guest": "asyncio.run(as_guest())",
+}
+
+
+PREAMBLE = """
+import asyncio, signal, sys
+import dangagreen as d
+from dangagreen import bridge
+from dangagreen.bridge import await_, to_task
+
+async def as_guest():
+    async with bridge.guest():
+        return await main()
+
+before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+"""
+
+
+AFTER = """
+assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)) == before
+print("put back")
+"""
+
+
+def send(number):
+    return lambda process, line: process.send_signal(number) if line == "now" else None
+
+
+@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
+@pytest.mark.slow
+def test_a_signal_handler_of_asyncio_is_called(hosting):
+    source = f"""{PREAMBLE}
+async def main():
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, event.set)
+    loop.call_later(0.05, print, "now")
+    await event.wait()
+    print("term")
+    loop.remove_signal_handler(signal.SIGTERM)
+    await to_task(d.sleep, 0.01)
+
+{hosting}
+{AFTER}"""
+    assert program(source, during=send(signal.SIGTERM)) == "now\nterm\nput back\n"
+
+
+@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
+@pytest.mark.parametrize("where", ["coroutine", "task"])
+@pytest.mark.slow
+def test_ctrl_c_ends_the_program_once_and_cleans_up(hosting, where):
+    source = f"""{PREAMBLE}
+async def cleans():
+    try:
+        asyncio.get_running_loop().call_later(0.05, print, "now")
+        await asyncio.sleep(1000)
+    finally:
+        await asyncio.sleep(0.01)
+        print("coroutine cleans up")
+
+def work():
+    try:
+        d.sleep(0.05)
+        print("now")
+        d.sleep(1000)
+    finally:
+        with d.shield():
+            d.sleep(0.01)
+        print("task cleans up")
+
+async def main():
+    await (cleans() if {where == "coroutine"} else to_task(work))
+
+try:
+    {hosting}
+except KeyboardInterrupt:
+    print("KeyboardInterrupt")
+{AFTER}"""
+    text = program(source, during=send(signal.SIGINT))
+    lines = text.split("\n")
+    assert lines[0] == "now", text
+    assert sorted(lines[1:-1]) == sorted([f"{where} cleans up", "KeyboardInterrupt", "put back"]), text
+
+
+@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
+@pytest.mark.slow
+def test_serve_forever_drains_at_sigterm(hosting):
+    source = f"""{PREAMBLE}
+def serve():
+    listener = d.serve(("127.0.0.1", 0), lambda sock: None)
+    d.current_loop().add_timer(0.05, lambda: print("now"))
+    d.serve_forever(listener)
+    print("drained")
+
+async def main():
+    await to_task(serve)
+
+{hosting}
+{AFTER}"""
+    assert program(source, during=send(signal.SIGTERM)) == "now\ndrained\nput back\n"
+
+
+def test_nothing_is_left_in_this_thread():
+    assert here.loop is None
+    assert asyncio._get_running_loop() is None
