@@ -19,7 +19,7 @@ class Echo(Socket):
     __slots__ = ()
 
     def event_read(self) -> None:
-        data = self.read(8192)
+        data = self.read(4096)
         if data is None:
             self.finish()
         else:
@@ -27,12 +27,12 @@ class Echo(Socket):
 
 
 def echo(sock: Socket) -> None:
-    while data := sock.read_some(8192):
+    while data := sock.read_some(4096):
         sock.write_all(data)
 
 
 def echo_once(sock: Socket) -> None:
-    sock.write_all(sock.read_some(8192))
+    sock.write_all(sock.read_some(4096))
 
 
 def listen(style: str, address: tuple[str, int]) -> Listener:
