@@ -341,7 +341,7 @@ class Receiving(ReadBuffer):
     def _meet_eof(self, eof: int = EOF_MET) -> None:
         """Note that EOF has come, which no other event may announce.
 
-        A parked reader is resumed in this turn; otherwise `event_read` is called, unless `read` has returned it.
+        A parked reader is resumed, after this turn's flush in the next one; else `event_read` is called, if not told.
         """
         self._eof = max(self._eof, eof)
         self.loop.interest_changed.append(self)

@@ -201,7 +201,7 @@ RULES: Final = [
 AT_REST: Final = [
     "s._queue is None or s._sending == BLOCKED or s in s.loop.to_flush",
     "s._drain_waiters is None or s._queue is not None",
-    "s._reader is None or not s._eof",
+    "s._reader is None or not s._eof or s in s.loop.pending_reads",
     "s.closed or not s._finishing or s._timer.active",
     "s._registered_mask & UNREGISTERED or not s._interest() & ~s._registered_mask",
     "s._registered_mask != UNREGISTERED or s._reader is None and s._sending != BLOCKED or s in s.loop.interest_changed",

@@ -222,6 +222,32 @@ def test_a_parked_reader_hears_of_an_end_that_a_callback_has_met_behind_what_was
     sock.close()
 
 
+@pytest.mark.parametrize("end", ["eof", "reset"])
+def test_a_parked_reader_hears_of_an_end_that_a_hook_has_met_in_the_flush_that_ends_a_turn(
+    end, loop, pair, run_turns, take_errors
+):
+    met = []
+
+    class Hooked(d.Socket):
+        __slots__ = ()
+
+        def on_incomplete_write(self):
+            if not met:
+                peer.shutdown(socket.SHUT_WR) if end == "eof" else peer.reset()
+                met.append(self.read(100))
+
+    sock, peer = pair(Hooked, 10)
+    task = d.spawn(sock.read_exactly, 10)
+    d.sleep(0)
+    sock.write_soon(b"more than there is room for")
+    run_turns(2)
+    assert met == [None]
+    assert task.done
+    (failure,) = take_errors()
+    assert isinstance(failure.exception, ConnectionResetError if end == "reset" else d.IncompleteReadError)
+    sock.close()
+
+
 def test_a_broken_pipe_after_the_peers_end_is_no_reset_of_what_it_has_sent(real_loop, real_pair):
     ours, theirs = real_pair()
     sock = d.Socket(ours)
