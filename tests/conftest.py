@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dangagreen.errors import ErrorContext
 from dangagreen.loop.loop import Loop, here
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
+from tests.connections import tcp_ends
 
 PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails
 REAL_SECONDS = 10.0  # the same of a loop on the real clock
@@ -227,22 +228,12 @@ def wires(peers: list[Any]) -> Callable[..., tuple[WireEnd, WireEnd]]:
     return wires
 
 
-def tcp_sockets(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
-    with ExitStack() as stack:
-        server = stack.enter_context(socket.socket(family))
-        server.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-        server.listen(1)
-        server.settimeout(PEER_SECONDS)
-        client = socket.create_connection(server.getsockname()[:2], PEER_SECONDS)
-        return server.accept()[0], client
-
-
 @pytest.fixture
 def tcp_pair(peers: list[Any]) -> Callable[..., tuple[socket.socket, socket.socket]]:
     """`tcp_pair(family=AF_INET)` makes two connected TCP sockets; the second one blocks, for seconds at most."""
 
     def tcp_pair(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
-        ends = tcp_sockets(family)
+        ends = tcp_ends(family, PEER_SECONDS)
         peers.extend(ends)
         return ends
 

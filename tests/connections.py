@@ -12,6 +12,34 @@ import dangagreen as d
 # -- sockets in callback style
 
 
+class Plain(d.Socket):
+    """Notes the calls of its hooks."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.calls = []
+
+    def event_write(self):
+        self.calls.append("write")
+        super().event_write()
+
+
+class Patient(d.Socket):
+    """Keeps what it gets, and waits for it for a second."""
+
+    __slots__ = ("got",)
+    idle_timeout = 1.0
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.got = b""
+
+    def event_read(self):
+        self.got += self.read(100) or b""
+
+
 class Server(d.Socket):
     """Reads what it gets and keeps it."""
 
@@ -98,12 +126,31 @@ class Recording:
 # -- the other end
 
 
+def tcp_ends(family=socket.AF_INET, seconds=None):
+    """Two plain sockets that are connected over loopback."""
+    with socket.socket(family) as server:
+        server.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        server.listen(1)
+        server.settimeout(seconds)
+        client = socket.create_connection(server.getsockname()[:2], seconds)
+        return server.accept()[0], client
+
+
 def take(far, most=1 << 20):
     """What the peer finds now."""
     try:
         return far.recv(most)
     except BlockingIOError:
         return b""
+
+
+def taken(far, go_on, times, most=100):
+    """What the peer takes in so many steps, each of which ends with `go_on()`."""
+    received = b""
+    for _ in range(times):
+        received += far.recv(most) if far.events(1) else b""
+        go_on()
+    return received
 
 
 class Small(d.Socket):

@@ -9,6 +9,23 @@ import sys
 PROGRAM_SECONDS = 60  # what one may take: a test that is slower has failed
 PYTHONPATH = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
+# What programs begin with in which Ctrl-C strikes: Python's own handler, and what tells that a `finally` has run.
+PREAMBLE = """
+import os, signal, socket, sys
+import dangagreen as d
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def say(words):
+    os.write(1, words.encode() + b"\\n")
+
+def last(name, function, *args):
+    try:
+        function(*args)
+    finally:
+        say("finally " + name)
+"""
+
 
 def run_python(*arguments, text_in=None):
     """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained)."""

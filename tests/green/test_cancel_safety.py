@@ -14,7 +14,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import no_leaks, wire
-from tests.connections import LOCAL, Small, take
+from tests.connections import LOCAL, READS, Small, any_read, take
 from tests.helpers import joined
 from tests.inside import incoming
 
@@ -104,16 +104,7 @@ def interrupting(request, loop):
 
 # -- reading
 
-READS = {
-    "read_exactly": lambda sock: sock.read_exactly(8),
-    "read_line": lambda sock: sock.read_line(),
-    "read_until": lambda sock: sock.read_until(b"\r\n"),
-    "read_some": lambda sock: sock.read_some(),
-    "read_to_end": lambda sock: sock.read_to_end(),
-    "iteration": lambda sock: next(iter(sock)),
-}
 LINE = b"line 1\r\n"
-any_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
 
 
 @any_read

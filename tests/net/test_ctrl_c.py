@@ -8,25 +8,13 @@ import time
 
 import pytest
 
-from tests.programs import ended
+from tests.programs import PREAMBLE, ended
 
 SECONDS = 20
 
-PREAMBLE = """
-import os, signal, socket, sys
-import dangagreen as d
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-def say(words):
-    os.write(1, words.encode() + b"\\n")
-
-def last(name, function, *args):
-    try:
-        function(*args)
-    finally:
-        say("finally " + name)
-
+FUNCTIONS = (
+    PREAMBLE
+    + """
 def compute():
     say("ready")
     while True:
@@ -51,6 +39,7 @@ def cleans_up(seconds=0.05):
             d.sleep(seconds)
         say("finally cleaned up")
 """
+)
 
 COMPUTES = {
     "main": "d.run(last, 'main', compute)",
@@ -106,7 +95,7 @@ TIGHT = {
 @pytest.fixture
 def started(started):
     """Starts a process with the preamble before its program."""
-    return lambda program, *arguments: started(PREAMBLE + program, *arguments)
+    return lambda program, *arguments: started(FUNCTIONS + program, *arguments)
 
 
 @pytest.mark.parametrize("program", COMPUTES.values(), ids=COMPUTES)

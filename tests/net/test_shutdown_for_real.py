@@ -20,7 +20,7 @@ from miniredis.clients import Client
 from miniredis.commands import strings
 from miniredis.keys import Keys
 from miniredis.server import talk
-from tests.programs import ended
+from tests.programs import PREAMBLE, ended
 
 pytestmark = pytest.mark.slow
 
@@ -230,22 +230,6 @@ def test_redis_clients_lose_no_request_that_was_accepted(keys, several):
 
 
 # -- processes
-
-PREAMBLE = """
-import os, signal, socket, sys
-import dangagreen as d
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-def say(words):
-    os.write(1, words.encode() + b"\\n")
-
-def last(name, function, *args):
-    try:
-        function(*args)
-    finally:
-        say("finally " + name)
-"""
 
 EVERY_WAIT = (
     PREAMBLE

@@ -22,6 +22,7 @@ from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import no_leaks, wire
 from dangagreen.testing.clock import VirtualClock, VirtualPoller
+from tests.connections import tcp_ends
 from tests.soak import Budget, describe
 from tests.soak.observing import Observer, Seen
 from tests.soak.refusing import OsSocket, Poller
@@ -194,12 +195,7 @@ def _in_memory(random: Random) -> tuple[Any, Any]:
 
 def _real(random: Random) -> tuple[Any, Any]:
     """TCP over loopback or a pair of Unix sockets, with small buffers."""
-    if random.random() < 0.5:
-        ends = socket.socketpair()
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            near = socket.create_connection(server.getsockname())
-            ends = near, server.accept()[0]
+    ends = socket.socketpair() if random.random() < 0.5 else tcp_ends()
     for end in ends:
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)

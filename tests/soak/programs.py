@@ -17,6 +17,7 @@ from typing import Any
 import dangagreen as d
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import BLOCK, WireEnd, no_leaks, virtual_loop, wire
+from tests.connections import tcp_ends
 from tests.soak import Budget, describe
 
 LONGEST = 300_000  # bytes of one stream
@@ -328,12 +329,7 @@ def _in_memory(random: Random) -> tuple[Any, Any]:
 
 def _real(random: Random) -> tuple[Any, Any]:
     """TCP over loopback or a pair of Unix sockets, often with small buffers."""
-    if random.random() < 0.5:
-        ends = socket.socketpair()
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            near = socket.create_connection(server.getsockname())
-            ends = near, server.accept()[0]
+    ends = socket.socketpair() if random.random() < 0.5 else tcp_ends()
     if random.random() < 0.7:
         for end in ends:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)

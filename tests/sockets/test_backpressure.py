@@ -1,18 +1,6 @@
 """The water marks and their hooks, and the hard limit."""
 
-from dangagreen import Socket
-
-
-class Plain(Socket):
-    __slots__ = ("calls",)
-
-    def __init__(self, sock, loop=None):
-        super().__init__(sock, loop)
-        self.calls = []
-
-    def event_write(self):
-        self.calls.append("write")
-        super().event_write()
+from tests.connections import Plain
 
 
 class Marked(Plain):

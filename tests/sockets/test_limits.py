@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from dangagreen import Socket
-from tests.connections import Server
+from tests.connections import Patient, Server
 
 
 class Idle(Server):
@@ -133,18 +133,6 @@ def test_times_that_are_none_are_refused_with_the_class(name, seconds):
 
 
 # -- after a stall of the whole process
-
-
-class Patient(Socket):
-    __slots__ = ("got",)
-    idle_timeout = 1.0
-
-    def __init__(self, sock):
-        super().__init__(sock)
-        self.got = b""
-
-    def event_read(self):
-        self.got += self.read(100) or b""
 
 
 def test_nobody_who_has_sent_before_a_stall_is_closed_as_idle(loop, wires, run_turns):

@@ -9,7 +9,7 @@ import pytest
 from dangagreen import Socket, serve
 from dangagreen.loop.pollers import ERR
 from dangagreen.sockets.states import EOF_TOLD
-from tests.connections import Server
+from tests.connections import Patient, Server, taken
 
 
 class Client(Socket):
@@ -149,11 +149,7 @@ def test_finish_sends_what_is_queued_before_it_ends_the_stream(loop, wires, run_
     server.write(b"0123456789")
     server.write(lambda: ran.append(server.unsent))
     server.finish()
-    received = b""
-    for _ in range(10):
-        received += peer.recv(100) if peer.events(1) else b""
-        run_turns(1)
-    assert received == b"0123456789"
+    assert taken(peer, lambda: run_turns(1), 10) == b"0123456789"
     assert ran == [0]
     assert peer.recv(1) == b""
 
@@ -177,11 +173,7 @@ def test_a_peer_that_ended_its_side_before_gets_the_whole_reply(loop, wires, run
     assert server.ends == 1
     server.write(b"0123456789" * 10)
     server.finish()
-    received = b""
-    for _ in range(20):
-        received += peer.recv(100) if peer.events(1) else b""
-        run_turns(1)
-    assert received == b"0123456789" * 10
+    assert taken(peer, lambda: run_turns(1), 20) == b"0123456789" * 10
     assert server.closed
 
 
@@ -192,11 +184,7 @@ def test_a_peer_that_ends_its_side_during_finish_gets_the_whole_reply(loop, wire
     server.finish()
     peer.send(b"late")
     peer.shutdown(socket.SHUT_WR)
-    received = b""
-    for _ in range(20):
-        received += peer.recv(100) if peer.events(1) else b""
-        run_turns(1)
-    assert received == b"0123456789" * 10
+    assert taken(peer, lambda: run_turns(1), 20) == b"0123456789" * 10
     assert server.closed
 
 
@@ -312,11 +300,7 @@ def test_a_peer_that_takes_the_reply_slowly_gets_all_of_it(loop, wires, advance)
     server = Server(sock)
     server.write(b"x" * 100)
     server.finish()
-    received = b""
-    for _ in range(20):
-        received += peer.recv(100) if peer.events(1) else b""
-        advance(Server.linger_seconds * 0.8)
-    assert received == b"x" * 100
+    assert taken(peer, lambda: advance(Server.linger_seconds * 0.8), 20) == b"x" * 100
     assert peer.recv(1) == b""
 
 
@@ -480,18 +464,6 @@ def test_a_failing_shutdown_is_a_failed_write(loop, wires, run_turns):
     run_turns(2)
     assert one.closed
     assert isinstance(one.close_reason, OSError)
-
-
-class Patient(Socket):
-    __slots__ = ("got",)
-    idle_timeout = 1.0
-
-    def __init__(self, sock):
-        super().__init__(sock)
-        self.got = b""
-
-    def event_read(self):
-        self.got += self.read(100) or b""
 
 
 def test_what_came_before_a_stall_ends_a_lingering_close_in_order(loop, wires, run_turns):

@@ -11,19 +11,8 @@ import pytest
 
 from dangagreen import Socket
 from dangagreen.testing import BLOCK
+from tests.connections import Plain
 from tests.inside import incoming
-
-
-class Plain(Socket):
-    __slots__ = ("calls",)
-
-    def __init__(self, sock, loop=None):
-        super().__init__(sock, loop)
-        self.calls = []
-
-    def event_write(self):
-        self.calls.append("write")
-        super().event_write()
 
 
 class Reader(Plain):

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dangagreen.testing import wire
+from tests.connections import tcp_ends
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wire is a model of Linux's sockets")
 
@@ -32,9 +33,7 @@ def real_ends(family):
     if family == socket.AF_UNIX:
         ends = socket.socketpair()
     else:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            near = socket.create_connection(server.getsockname())
-            ends = near, server.accept()[0]
+        ends = tcp_ends()
         for end in ends:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for end in ends:
