@@ -42,12 +42,13 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.ours = current_loop()
-        super().__init__(ParkingSelector(self.ours))
+        self._parking = ParkingSelector(self.ours)
+        super().__init__(self._parking)
         self._process = os.getpid()
         self._main: asyncio.Future[Any] | None = None  # what run_until_complete waits for
         self._cleans_up = False  # it waits for asyncio's own clean-up, which nothing interrupts
         self._signals_woke = -1  # the descriptor that signals woke before this loop had handlers
-        self._border = self._selector.border = Border(self.ours, self, sys.get_asyncgen_hooks())  # type: ignore[attr-defined]
+        self._border = self._parking.border = Border(self.ours, self, sys.get_asyncgen_hooks())
         home_of_context.set(self)
         _loops.add(self)
 
@@ -114,7 +115,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             self._main.cancel()
         else:
             self.stop()
-        self._selector.kick()  # type: ignore[attr-defined]
+        self._parking.kick()
 
     def _wait_for(self, host: Host, caller: Waiter) -> None:
         """Parks until it has ended, be the caller cancelled or not. Ctrl-C ends it where it is."""
@@ -132,7 +133,7 @@ class EventLoop(asyncio.SelectorEventLoop):
                         refuses_to_end(task)
                 if interrupt is not None or near.given_up:
                     self.stop()
-                    self._selector.kick()  # type: ignore[attr-defined]
+                    self._parking.kick()
         if interrupt is not None:
             raise interrupt
 
@@ -164,7 +165,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def run_here(self, host: Host | None) -> None:
         """Run in this very greenlet, until the loop is stopped."""
-        selector: ParkingSelector = self._selector  # type: ignore[attr-defined]
+        selector = self._parking
         selector.host = host
         hosted = neighbours(self.ours).borders
         hosted[self] = self._border
@@ -187,7 +188,8 @@ class EventLoop(asyncio.SelectorEventLoop):
 
         All steps of a coroutine are made in one greenlet, which some keep as the parent of others (SQLAlchemy).
         """
-        host: Host = self._selector.host  # type: ignore[attr-defined]
+        host = self._parking.host
+        assert host is not None
         host.begun = (coroutine, copy_context())
         self._border.to_asyncio()
         try:
@@ -219,17 +221,15 @@ class EventLoop(asyncio.SelectorEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        selector = self._selector  # type: ignore[attr-defined]
-        if selector is not None and selector._parked:
-            selector.kick()
+        if (parking := self._parking)._parked:
+            parking.kick()
         return _without_our_frame(super().call_soon(callback, *args, context=context))
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        selector = self._selector  # type: ignore[attr-defined]
-        if selector is not None and selector._parked:
-            selector.kick()
+        if (parking := self._parking)._parked:
+            parking.kick()
         return _without_our_frame(super().call_at(when, callback, *args, context=context))
 
     # -- signals
@@ -291,10 +291,9 @@ def _is_of_a_runner(handler: Any) -> bool:
 def _after_fork_in_child() -> None:
     """The parent's loops are its own; who was in the middle of one begins anew, with a loop of ours as well."""
     for loop in list(_loops):
-        selector = loop._selector  # type: ignore[attr-defined]
-        if selector is not None:
-            selector.forked = True
-            selector.handler.forget()
+        if not loop.is_closed():
+            loop._parking.forked = True
+            loop._parking.handler.forget()
         near = neighbours(loop.ours)
         near.home = None
         near.borders.pop(loop, None)

@@ -40,11 +40,9 @@ class _TcpEnd(WireEnd):
         return super().getpeername()
 
     def _nothing_to_read(self) -> bytes:
-        if not self._fin_received:  # after a FIN recv returns b"", whatever has happened since
-            self._raise_pending()
-            if not self._shut_read:
-                raise os_error(errno.EAGAIN)
-        return b""
+        if self._fin_received:  # after a FIN recv returns b"", whatever has happened since
+            return b""
+        return super()._nothing_to_read()
 
     def _why_not_write(self) -> int:
         number, self._error = self._error, 0
@@ -112,12 +110,6 @@ class _UnixEnd(WireEnd):
 
     family = socket.AF_UNIX
     peer: _UnixEnd
-
-    def _nothing_to_read(self) -> bytes:
-        self._raise_pending()
-        if not self._shut_read:
-            raise os_error(errno.EAGAIN)
-        return b""
 
     def _why_not_write(self) -> int:
         return errno.EPIPE

@@ -200,7 +200,10 @@ class WireEnd:
 
     def _nothing_to_read(self) -> bytes:
         """What recv returns or raises when no byte is there."""
-        raise NotImplementedError
+        self._raise_pending()
+        if not self._shut_read:
+            raise os_error(errno.EAGAIN)
+        return b""
 
     def _why_not_write(self) -> int:
         """The errno of send after writing was shut down."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 
 import greenlet
 import pytest
@@ -11,6 +11,7 @@ import pytest
 import dangagreen as d
 from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
+from dangagreen.loop import deadlock
 from tests.bridge.programs import never
 
 
@@ -39,11 +40,13 @@ def test_a_hosted_loop_that_waits_for_nothing_is_a_deadlock(alone, where, what):
         d.run(lambda: bridge.run(main())) if where == "task" else bridge.run(main())
 
 
-def test_a_hosted_loop_that_waits_for_a_thread_is_none(rloop):
+def test_a_hosted_loop_that_waits_for_a_thread_is_none(rloop, monkeypatch):
     rloop.deadlock_seconds = 0.01
+    looked = threading.Event()  # for a deadlock, and found that the thread might end it
+    monkeypatch.setattr(deadlock.log, "warning", lambda *_words: looked.set())
 
     async def main():
-        return await asyncio.to_thread(lambda: time.sleep(0.05) or "it")
+        return await asyncio.to_thread(lambda: looked.wait(10) and "it")
 
     assert bridge.run(main()) == "it"
     assert d.run(lambda: await_(asyncio.to_thread(lambda: "it"))) == "it"
