@@ -18,7 +18,8 @@ SHAPE = [
     ("", "public errors frames parks tracebacks checks"),
     (
         "loop",
-        "error_log pollers timers profiling sigint collecting | handlers wakeup schedule registry deadlock turn loop",
+        "error_log pollers timers profiling sigint collecting"
+        " | handlers wakeup schedule thread_pool registry deadlock turn loop",
     ),
     (
         "sockets",

@@ -184,6 +184,11 @@ class Scheduler:
         """Whether there is a task, or top-level code that waits."""
         return bool(self.tasks) or (self.top_level is not None and self.top_level.wait is not None)
 
+    def awaits_thread(self) -> bool:
+        """Whether a task, or top-level code, waits for what a thread does: then all the others need not be stuck."""
+        waits = [waiter.wait for waiter in (*self.tasks, self.top_level) if waiter is not None]
+        return any(wait is not None and wait.by_thread for wait in waits)
+
     def idle_deadline_timers(self) -> int:
         """How many deadline timers are set whose waiters have no scope with a deadline any more."""
         waiters = [waiter for waiter in (*self.tasks, self.top_level) if waiter is not None]

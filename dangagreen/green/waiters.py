@@ -21,6 +21,7 @@ class WaitKind:
     """One kind of wait: what tables and errors call it, and how its arrangement is undone."""
 
     __slots__ = {
+        "by_thread": "True: it ends when a thread has done something, so that nobody who waits need be stuck for ever.",
         "due": "True: the task only yields, and is not woken before its turn, which checks for cancellation then.",
         "name": "The call that waits.",
         "undo": "A function of (subject, task) that takes back what was arranged to wake the task.",
@@ -28,12 +29,18 @@ class WaitKind:
     }
 
     def __init__(
-        self, name: str, undo: Callable[[Any, Waiter], object], words: str = "{0} of {1!r}", due: bool = False
+        self,
+        name: str,
+        undo: Callable[[Any, Waiter], object],
+        words: str = "{0} of {1!r}",
+        due: bool = False,
+        by_thread: bool = False,
     ) -> None:
         self.name = name
         self.undo = undo
         self.words = words
         self.due = due
+        self.by_thread = by_thread
 
 
 class Waiter:

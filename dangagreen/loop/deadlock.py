@@ -1,8 +1,9 @@
 """Deadlocks: all tasks wait, and nothing can wake the loop, neither of what it waits for itself nor from outside.
 
-Rules: when in doubt, it is none, but a warning: any other thread is one, idle or a daemon, Python's or not; so is any
-signal handler of the program's own. The interpreter's handler of Ctrl-C, and that of `Interrupts`, are not: they end
-the program, not the wait. A busy loop pays next to nothing for the look. What does not belong here: the wait itself.
+Rules: when in doubt, it is none, but a warning: any other thread is one, idle or a daemon, Python's or not, unless it
+is an idle one of our own pool; so is any signal handler of the program's own. The interpreter's handler of Ctrl-C, and
+that of `Interrupts`, are not: they end the program, not the wait. Where a task waits for what a thread does, there is
+no deadlock. A busy loop pays next to nothing for the look. What does not belong here: the wait itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dangagreen.loop.handlers import TaskLayer
 from dangagreen.loop.pollers import LONGEST_WAIT, READ, Poller
 from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.sigint import Interrupts
+from dangagreen.loop.thread_pool import idle_threads
 
 _FEW = 32  # descriptors that may be examined for a deadlock before every wait
 _LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to examine, ten times what that takes
@@ -108,6 +110,8 @@ class DeadlockWatch(Registry):
     def _stalled(self) -> None:
         """The next wait has no limit, and no descriptor can end it: raise Deadlock, or warn if something else might."""
         assert self._deadlock_seconds is not None
+        if self.green is not None and self.green.awaits_thread():
+            return
         if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
             return  # pollers are level-triggered: the turn's own wait finds these events again
         table = self.green.table(_SHOWN) if self.green is not None else ""
@@ -124,9 +128,10 @@ def external_wakers() -> Iterator[str]:
     of_ctrl_c = signal.getsignal(signal.SIGINT)
     if callable(of_ctrl_c) and not any(ends_the_program(of_ctrl_c) for ends_the_program in ENDING):
         yield "the handler of SIGINT"
-    if _threads() > 1:
+    if _threads() - len(idle := idle_threads()) > 1:
         here = threading.get_ident()
-        names = ", ".join(repr(thread.name) for thread in threading.enumerate() if thread.ident != here)
+        others = [thread for thread in threading.enumerate() if thread.ident != here and thread not in idle]
+        names = ", ".join(repr(thread.name) for thread in others)
         yield f"another thread ({names or 'not one of Python'})"
     for number in signal.valid_signals():
         if number != signal.SIGINT and callable(signal.getsignal(number)):

@@ -37,6 +37,7 @@ class TaskLayer(Protocol):
     def reset(self) -> None: ...  # ends every task
     def collection(self, begins: bool) -> None: ...  # a garbage collection begins or is over: nothing may park in it
     def has_waiters(self) -> bool: ...  # whether there is a task, or top-level code that waits
+    def awaits_thread(self) -> bool: ...  # whether one of them waits for what a thread does
     def idle_deadline_timers(self) -> int: ...  # how many of its timers will have nothing to do
     def table(self, most: int | None = None) -> str: ...  # the table of at most so many tasks
 
