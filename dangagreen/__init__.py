@@ -16,6 +16,7 @@ from dangagreen.errors import (
     TaskCancelledError,
 )
 from dangagreen.green.deadlines import current_deadline, move_on_after, timeout, timeout_at
+from dangagreen.green.fds import HasFileno, wait_readable, wait_writable
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
@@ -56,6 +57,7 @@ __all__ = [
     "ErrorContext",
     "Event",
     "ForeignThreadError",
+    "HasFileno",
     "IncompleteReadError",
     "LifoQueue",
     "LimitError",
@@ -97,6 +99,8 @@ __all__ = [
     "timeout",
     "timeout_at",
     "wait",
+    "wait_readable",
+    "wait_writable",
 ]
 
 __version__ = "0.1.0"

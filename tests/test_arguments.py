@@ -74,6 +74,7 @@ NO_ADDRESS = {
 }
 NO_SIZE = {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE}
 NO_BUFFER = {**NO_BYTES, "bytes": (b"x", TypeError)}
+NO_FD = {"str": ("x", TypeError), "none": (None, TypeError), "closed": (-1, OSError), "huge": (HUGE, OverflowError)}
 NO_FDS = {
     "int": (5, TypeError),
     "list": ([1], TypeError),
@@ -185,6 +186,8 @@ CALLS = [
     ("connect, timeout", NO_TIME, lambda w, x: d.connect(("127.0.0.1", 1), x)),
     ("Listener.drain", NO_TIME, lambda w, x: w.served.drain(x)),
     ("serve_forever, grace", NO_TIME, lambda w, x: d.serve_forever(w.served, grace=x)),
+    ("wait_readable", NO_FD, lambda w, x: d.wait_readable(x)),
+    ("wait_writable", NO_FD, lambda w, x: d.wait_writable(x)),
     ("add_timer", NO_TIME, lambda w, x: w.loop.add_timer(x, print)),
     ("Socket.add_timer", NO_TIME, lambda w, x: d.Socket.add_timer(x, print)),
     ("set_loop_timeout", NO_TIME, lambda w, x: w.loop.set_loop_timeout(x)),
@@ -308,7 +311,7 @@ FREE = set(
     Task.resume_with Task.start Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
     current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
-    BrokenBarrierError Event Lock RLock Task
+    BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task
 """.split()  # noqa: SIM905
 )
 

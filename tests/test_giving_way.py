@@ -4,6 +4,7 @@ ticker, and in a block whose time comes to its end."""
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 
@@ -35,6 +36,8 @@ class Ready:
         self.result.set_result(1)
         self.lock, self.semaphore, self.condition = d.Lock(), d.Semaphore(), d.Condition()
         self.listener = None
+        self.file = os.open(os.devnull, os.O_RDWR)  # always ready
+        keep.callback(os.close, self.file)
 
     def pair(self):
         near, far = wire()
@@ -171,6 +174,8 @@ SCENARIOS = {
     "tasks.Task.join": lambda ready: ready.ended.join(),
     "sleep.sleep": lambda ready: d.sleep(0),
     "sleep.sleep_until": lambda ready: d.sleep_until(0),
+    "fds.wait_readable": lambda ready: d.wait_readable(ready.file),
+    "fds.wait_writable": lambda ready: d.wait_writable(ready.file),
     # the same calls otherwise
     "read_line, of what is pushed back": of_one_line,
     "read_line, beyond its limit": too_long,

@@ -26,7 +26,7 @@ SHAPE = [
         "settings subclassing addresses states busy | descriptor endpoint idle read_buffer receiving"
         " | delivery backpressure write_queue limits lingering danga sock listener",
     ),
-    ("green", "task_table | waiters | sched | parking | sleep scopes | deadlines tasks | groups | run"),
+    ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
     ("net", "handler_task | sock draining | serving | connecting serve_forever"),

@@ -156,39 +156,45 @@ class Handler:
 
 
 class FdHandler(Handler):
-    """An fd without an object, one of `other_fds`."""
+    """An fd without an object, as one of `other_fds` is."""
 
-    __slots__ = {"callback": "A function of the event bits, called when the fd is readable."}
+    __slots__ = {"callback": "A function of the event bits, called when the fd is ready."}
 
     loop: Registrar
 
-    def __init__(self, loop: Registrar, fd: int, callback: Callable[[int], object]) -> None:
+    def __init__(self, loop: Registrar, fd: int, callback: Callable[[int], object], mask: int = READ) -> None:
         self.loop = loop
         self.fd = fd
         self.callback = callback
         self.closed = self._watch_read = False
         self._reader = self._queue = self._timer = None
         self._context = copy_context()
-        self._registered_mask = READ
+        self._registered_mask = mask
         loop.register(self)
         try:
-            loop.poller.add(fd, READ)
+            loop.poller.add(fd, mask)
         except BaseException:
             loop.unregister(fd)
             raise
+
+    def watch(self, mask: int) -> None:
+        """Watch the fd for these bits. Raises OSError or KeyError where the poller refuses, or knows it no more."""
+        if mask != self._registered_mask:
+            self.loop.poller.modify(self.fd, mask)
+            self._registered_mask = mask
 
     def watch_anew(self) -> None:
         """Register the fd anew: its number may belong to another file by now, and the kernel watches files."""
         with suppress(OSError, KeyError):
             self.loop.poller.remove(self.fd)
-        self.loop.poller.add(self.fd, READ)
+        self.loop.poller.add(self.fd, self._registered_mask)
 
     def _events(self, mask: int) -> None:
         if not self.closed and (result := self.callback(mask)) is not None:
             checks.outcome(f"{self!r}", result)
 
     def _interest(self) -> int:
-        return READ
+        return self._registered_mask
 
     def close(self, reason: object = None) -> None:
         if not self.closed:

@@ -25,7 +25,8 @@ class Poller(Protocol):
     """The five methods that a loop needs to wait for events of file descriptors.
 
     `wait` takes seconds, or None for no limit, returns a new list of (fd, events), and without an event never returns
-    earlier. `add` of an fd that is known, and `modify` or `remove` of one that is not, raise OSError or KeyError.
+    earlier. `add` of an fd that is known or closed, and `modify` or `remove` of one that is not known, raise OSError or
+    KeyError.
     """
 
     @property
@@ -132,6 +133,7 @@ class PollPoller:
     def add(self, fd: int, mask: int) -> None:
         if fd in self._known:  # poll's own register() would silently replace the mask
             raise FileExistsError(f"fd {fd} is being watched already")
+        os.fstat(fd)  # poll itself would report a closed one as an event
         self._poll.register(fd, mask)
         self._known.add(fd)
 
@@ -163,6 +165,7 @@ class SelectPoller:
             raise FileExistsError(f"fd {fd} is being watched already")
         if fd >= 1024:
             raise ValueError(f"select() cannot watch fd {fd}, only those below 1024: use another poller")
+        os.fstat(fd)  # of a closed one `wait` would have to tell
         self._masks[fd] = mask
 
     def modify(self, fd: int, mask: int) -> None:

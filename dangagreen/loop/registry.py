@@ -119,8 +119,8 @@ class Registry(Schedule):
         added: dict[int, FdHandler] = {}
         try:
             for fd, callback in fds.items():
-                known = self.handlers.get(fd)
-                if not isinstance(known, FdHandler):
+                known = self._others.get(fd)
+                if known is None or self.handlers.get(fd) is not known:
                     added[fd] = FdHandler(self, fd, callback)
                 else:
                     known.watch_anew()

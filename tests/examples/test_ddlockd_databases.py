@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,39 +23,7 @@ from ddlockd import databases
 from ddlockd.server import find_store
 from lock_clients import NAMES, OK, TAKEN, ask
 from programs import EXAMPLES, SECONDS, connected, expect
-
-
-class Database:
-    """A database server of one's own, on loopback: it can be ended and started again.
-
-    Not in pytest's directories, which each of its runs forbids to other users.
-    """
-
-    def __init__(self, folder: Path, answers: Callable[[], bool]) -> None:
-        self.folder = folder
-        self.user: dict[str, Any] = {}
-        self.answers = answers
-        self.command: list[str] = []
-        if os.getuid() == 0:  # none of them runs as root
-            shutil.chown(folder, "nobody")
-            self.user = {"user": "nobody", "group": "nogroup"}
-
-    def prepare(self, *command: str) -> None:
-        subprocess.run(command, check=True, capture_output=True, timeout=50, cwd=self.folder, **self.user)
-
-    def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, **self.user)
-        expect(self.answers)
-
-    def kill(self) -> None:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        others = [int(number) for number in children.read_text().split()] if children.exists() else []
-        self.process.kill()
-        for number in others:  # PostgreSQL's, of groups of their own, might answer once more
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-        self.process.wait()
+from tests.databases import Database, connects, free_port, postgresql_in, program_of
 
 
 @pytest.fixture(scope="module")
@@ -67,33 +33,10 @@ def folder() -> Iterator[Callable[[], Path]]:
         yield lambda: Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-def program_of(name: str, *places: str) -> str | None:
-    found = shutil.which(name)
-    return found or next((str(path) for place in places for path in sorted(Path("/").glob(place))), None)
-
-
 @pytest.fixture(scope="module")
 def postgresql(folder: Callable[[], Path]) -> Iterator[tuple[str, Database]]:
-    initdb = program_of("initdb", "usr/lib/postgresql/*/bin/initdb")
-    if initdb is None:
-        pytest.skip("PostgreSQL is not installed")
-    port = free_port()
-    dsn = f"postgresql://tester@127.0.0.1:{port}/postgres"
-    database = Database(folder(), lambda: connects(psycopg.connect, dsn))
-    data = str(database.folder / "data")
-    database.prepare(initdb, "-A", "trust", "-U", "tester", "-N", "-D", data)
-    server = str(Path(initdb).resolve().parent / "postgres")
-    database.command = [server, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
-    try:
-        database.start()
-        yield dsn, database
-    finally:
-        database.kill()
+    with postgresql_in(folder()) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +47,7 @@ def mysql(folder: Callable[[], Path]) -> Iterator[tuple[str, Database]]:
         pytest.skip("MariaDB is not installed")
     port = free_port()
     connect = partial(pymysql.connect, host="127.0.0.1", port=port, user="root")
-    database = Database(folder(), lambda: connects(connect))
+    database = Database(folder(), lambda: connects(connect, pymysql.err.OperationalError))
     data = f"--datadir={database.folder}/data"
     database.prepare(install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db")
     database.command = [
@@ -118,14 +61,6 @@ def mysql(folder: Callable[[], Path]) -> Iterator[tuple[str, Database]]:
         yield f"mysql://root@127.0.0.1:{port}/ddlock", database
     finally:
         database.kill()
-
-
-def connects(connect: Callable[..., Any], *arguments: Any) -> bool:
-    try:
-        connect(*arguments, connect_timeout=5).close()
-    except (psycopg.OperationalError, pymysql.err.OperationalError):
-        return False
-    return True
 
 
 def options_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> tuple[str, ...]:

@@ -114,6 +114,8 @@ CALLS = {
     "tasks.Task.join": lambda sock, task: task.join(),
     "sleep.sleep": lambda sock, task: d.sleep(0),
     "sleep.sleep_until": lambda sock, task: d.sleep_until(0),
+    "fds.wait_readable": lambda sock, task: d.wait_readable(0),
+    "fds.wait_writable": lambda sock, task: d.wait_writable(1),
 }
 
 
