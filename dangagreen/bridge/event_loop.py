@@ -44,11 +44,14 @@ class EventLoop(asyncio.SelectorEventLoop):
         self.ours = current_loop()
         self._parking = ParkingSelector(self.ours)
         super().__init__(self._parking)
+        self.host: Host | None = None  # who runs it now, and can be borrowed while it is parked
         self._process = os.getpid()
         self._main: asyncio.Future[Any] | None = None  # what run_until_complete waits for
         self._cleans_up = False  # it waits for asyncio's own clean-up, which nothing interrupts
         self._signals_woke = -1  # the descriptor that signals woke before this loop had handlers
-        self._border = self._parking.border = Border(self.ours, self, sys.get_asyncgen_hooks())
+        parking = self._parking
+        parking.aio, parking.call_soon, parking.kick_and_call_soon = self, self.call_soon, self._kick_and_call_soon
+        self._border = parking.border = Border(self.ours, self, sys.get_asyncgen_hooks())
         home_of_context.set(self)
         _loops.add(self)
 
@@ -165,8 +168,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def run_here(self, host: Host | None) -> None:
         """Run in this very greenlet, until the loop is stopped."""
-        selector = self._parking
-        selector.host = host
+        self.host = self._parking.host = host
         hosted = neighbours(self.ours).borders
         hosted[self] = self._border
         self._border.to_asyncio()
@@ -180,7 +182,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         finally:
             asyncio._set_running_loop(self)
             self._border.to_ours()
-            selector.host = None
+            self.host = self._parking.host = None
             hosted.pop(self, None)
 
     def start_at_once(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -188,8 +190,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
         All steps of a coroutine are made in one greenlet, which some keep as the parent of others (SQLAlchemy).
         """
-        host = self._parking.host
-        assert host is not None
+        host: Any = self.host
         host.begun = (coroutine, copy_context())
         self._border.to_asyncio()
         try:
@@ -218,18 +219,16 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     # -- what is put on its schedule by others has to wake it
 
-    def call_soon(  # type: ignore[override]
-        self, callback: Any, *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        if (parking := self._parking)._parked:
-            parking.kick()
-        return _without_our_frame(super().call_soon(callback, *args, context=context))
+    def _kick_and_call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        """The `call_soon` of this loop while it is parked."""
+        self._parking.kick()
+        handle: asyncio.Handle = self._parking.call_soon(callback, *args, context=context)
+        return _without_our_frame(handle) if self._debug else handle  # type: ignore[attr-defined]
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        if (parking := self._parking)._parked:
-            parking.kick()
+        self._parking.kick()
         return _without_our_frame(super().call_at(when, callback, *args, context=context))
 
     # -- signals

@@ -59,6 +59,9 @@ class ParkingSelector(selectors.DefaultSelector):
         self.loop = loop
         self.host: Host | None = None  # who runs the asyncio loop now
         self.border: Any = None
+        self.aio: Any = None
+        self.call_soon: Any = None  # the loop's own, in whose place stands, while it is parked, this:
+        self.kick_and_call_soon: Any = None
         self.handler = _Descriptor(loop, self)
         self._passes = 0
         self._since = 0.0
@@ -70,7 +73,8 @@ class ParkingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Park until there are events, `timeout` seconds have passed, or `wake` is called; give way now and then."""
         look: Callable[[float | None], list[tuple[selectors.SelectorKey, int]]] = super().select
-        self._check_process()
+        if self.forked:
+            self._refuse()
         if self.host is None:  # our loop is being reset: there is a pass for whatever need not wait
             if not (events := look(0)) and timeout != 0:
                 raise LoopReset
@@ -100,10 +104,12 @@ class ParkingSelector(selectors.DefaultSelector):
         loop = self.loop
         timer = None if timeout is None else loop.timers.add(loop.clock() + timeout, self.host.resume)  # type: ignore[union-attr]
         self._parked, self._kicked = True, False
+        self.aio.call_soon = self.kick_and_call_soon
         try:
             self._let_others_run(park, _SELECT, timer)
         finally:
             self._parked = False
+            self.aio.call_soon = self.call_soon
 
     def _let_others_run(self, wait: Callable[..., None], *how: Any) -> None:
         self.border.to_ours()
@@ -112,11 +118,11 @@ class ParkingSelector(selectors.DefaultSelector):
         finally:
             self.border.to_asyncio()
             self._passes, self._since = 0, self.loop.now
-        self._check_process()
-
-    def _check_process(self) -> None:
         if self.forked:
-            raise RuntimeError("a forked process cannot go on with the asyncio loop of its parent: make another one")
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise RuntimeError("a forked process cannot go on with the asyncio loop of its parent: make another one")
 
     def wake(self) -> None:
         """There are events."""

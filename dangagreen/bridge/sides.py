@@ -12,9 +12,11 @@ from asyncio import AbstractEventLoop, Future, Task, _get_running_loop, _set_run
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 from dangagreen.errors import CannotParkError
+from dangagreen.frames import is_ours
 from dangagreen.green.parking import NoParking
 from dangagreen.green.sched import guard_parking, scheduler
 from dangagreen.green.waiters import WaitKind, wake
@@ -164,7 +166,21 @@ def refuses_to_end(future: Future[Any]) -> None:
     """Report, once, what is left where it is at the end of our loop."""
     if not getattr(future, "_log_destroy_pending", True):
         return
-    frames = future.get_stack() if isinstance(future, Task) else []
-    where = "\n".join(f"  {frame.f_code.co_filename}:{frame.f_lineno}" for frame in frames)
-    log.error("%r did not end within %s s of its cancellation, in\n%s", future, CLEAN_UP_SECONDS, where)
+    where = "\n  ".join(frames_of(future))
+    log.error("%r did not end within %s s of its cancellation, at\n  %s", future, CLEAN_UP_SECONDS, where)
     future._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def frames_of(future: Future[Any]) -> list[str]:
+    """Where the coroutine of a task of asyncio's is: "file:line" for it and what it awaits, from the innermost out."""
+    frames: list[str] = []
+    awaited: Any = future.get_coro() if isinstance(future, Task) else None
+    while awaited is not None:
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(awaited, f"{kind}_frame")), None)
+        if kind is None:
+            break
+        frame: FrameType | None = getattr(awaited, f"{kind}_frame")
+        if frame is not None and not is_ours(frame):
+            frames.insert(0, f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return frames

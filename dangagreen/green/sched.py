@@ -76,8 +76,8 @@ class Lender(Waiter):
         super().__init__(loop)
         self._call: Callable[[], object] | None = None
 
-    def set_hub(self, to_hub: Switch) -> None:
-        self._switch, self.to_hub = to_hub, self._park
+    def set_hub(self, _to_hub: Switch) -> None:
+        self._switch, self.to_hub = scheduler(self.loop).to_hub, self._park  # its parking needs no guard
 
     def _park(self) -> object:
         answer = self._switch()
