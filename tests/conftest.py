@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import resource
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -320,6 +321,15 @@ def free_address():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()
+
+
+@pytest.fixture(scope="session")
+def database_url():
+    """The address of a PostgreSQL server that all tests share."""
+    from tests.databases import postgresql_in  # with a driver, which few tests need
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, postgresql_in(Path(folder)) as (url, _):
+        yield url
 
 
 @pytest.fixture

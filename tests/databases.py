@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
+
+from tests.programs import missing
 
 SECONDS = 10.0  # how long a server may take to answer
 
@@ -69,7 +70,7 @@ def postgresql_in(folder: Path) -> Iterator[tuple[str, Database]]:
     """A PostgreSQL of which others may enter the folder: how to connect to it, and the server. Skips without one."""
     initdb = program_of("initdb", "usr/lib/postgresql/*/bin/initdb")
     if initdb is None:
-        pytest.skip("PostgreSQL is not installed")
+        missing("PostgreSQL (Debian: postgresql)")
     port = free_port()
     dsn = f"postgresql://tester@127.0.0.1:{port}/postgres"
     database = Database(folder, lambda: connects(psycopg.connect, psycopg.OperationalError, dsn))

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM_SECONDS = 60  # what one may take: a test that is slower has failed
 PYTHONPATH = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -51,3 +53,10 @@ def ended(process):
     """Wait for its end: (the lines that it wrote, what it complained, its exit code)."""
     out, err = process.communicate(timeout=PROGRAM_SECONDS)
     return out.splitlines(), err, process.returncode
+
+
+def missing(what):
+    """Skips the test; but not in CI, which installs what there is to be had."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed")
+    pytest.skip(f"{what} is not installed")

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from programs import SECONDS, connected
+from tests.programs import missing
 
 LONGEST_BULK = 32 * 1024 * 1024
 
@@ -23,7 +22,7 @@ def real_redis(directory: Path) -> Iterator[int]:
     """Its port. Skips the test where the program is not installed."""
     program = shutil.which("redis-server")
     if program is None:
-        pytest.skip("redis-server is not installed (Debian: redis-server)")
+        missing("redis-server (Debian: redis-server)")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     options = f"--port {port} --bind 127.0.0.1 --databases 1 --appendonly no --proto-max-bulk-len {LONGEST_BULK}"

@@ -24,6 +24,7 @@ from ddlockd.server import find_store
 from lock_clients import NAMES, OK, TAKEN, ask
 from programs import EXAMPLES, SECONDS, connected, expect
 from tests.databases import Database, connects, free_port, postgresql_in, program_of
+from tests.programs import missing
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def mysql(folder: Callable[[], Path]) -> Iterator[tuple[str, Database]]:
     server = program_of("mariadbd", "usr/sbin/mariadbd", "usr/libexec/mariadbd")
     install = program_of("mariadb-install-db", "usr/bin/mariadb-install-db")
     if server is None or install is None:
-        pytest.skip("MariaDB is not installed")
+        missing("MariaDB (Debian: mariadb-server)")
     port = free_port()
     connect = partial(pymysql.connect, host="127.0.0.1", port=port, user="root")
     database = Database(folder(), lambda: connects(connect, pymysql.err.OperationalError))
