@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+from collections.abc import Callable
 from functools import partial, partialmethod
 from operator import index
 from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType, GeneratorType
@@ -107,6 +108,20 @@ def outcome(what: str, value: object) -> None:
             with contextlib.suppress(ValueError, RuntimeError):  # it is running
                 value.close()
         raise TypeError(f"{what} returned {shown(value)}, which nobody runs: write a plain def")
+
+
+def writer(given: Callable[[Buffer], int]) -> Callable[[Buffer], int]:
+    """The function of `set_writer_func`, with a check of what it returns."""
+    function("set_writer_func", given)
+
+    def checked(data: Buffer) -> int:
+        sent = given(data)
+        outcome(f"the writer {given!r}", sent)
+        if not 0 <= sent <= len(data):
+            raise ValueError(f"the writer {given!r} was given {len(data)} bytes and says that it took {sent}")
+        return sent
+
+    return checked
 
 
 def as_bytes(data: Any) -> bytes:

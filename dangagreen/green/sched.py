@@ -63,7 +63,26 @@ def _work() -> None:
         del sched.workers[worker], worker.resume
 
 
-class Lender(Waiter):
+class Runnable(Waiter):
+    """A waiter that a worker runs: base class of `Task`."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        if self.interrupt is not None:
+            return self.end_unstarted(self.interrupt)
+        sched: Scheduler = self.loop.green  # type: ignore[assignment]
+        idle = sched.idle
+        self.worker = worker = idle.pop() if idle else Worker(sched)
+        worker.task = self
+        worker.gr_context = self.context
+        self.to_hub = sched.from_tasks
+        self.resume = resume = worker.resume
+        resume()
+        return None
+
+
+class Lender(Runnable):
     """A waiter whose greenlet others may borrow while it is parked, for a call that does not park."""
 
     __slots__ = {
@@ -131,10 +150,6 @@ class Scheduler:
         self.spent = 0
         loop.green = self
         self.adopt()
-
-    def new_worker(self) -> Worker:
-        """A new greenlet for tasks, made when none is idle."""
-        return Worker(self)
 
     def adopt(self) -> None:
         """Make the current greenlet the hub."""

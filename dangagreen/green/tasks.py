@@ -19,7 +19,7 @@ from dangagreen.checks import NOT_RUN
 from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.frames import CALLER
 from dangagreen.green.parking import checkpoint, current_waiter, park, park_for
-from dangagreen.green.sched import Scheduler, scheduler
+from dangagreen.green.sched import Runnable, Scheduler, scheduler
 from dangagreen.green.scopes import CancelScope, close_scopes, propagate_cancel
 from dangagreen.green.task_table import described
 from dangagreen.green.waiters import Waiter, WaitKind
@@ -47,7 +47,7 @@ class Joiner(Protocol):
     def _on_task_end(self, task: Task[Any], /) -> object: ...
 
 
-class Task(Waiter, Generic[Result]):
+class Task(Runnable, Generic[Result]):
     """A function that runs in a greenlet of its own, so that its waits suspend nothing else. Made by `spawn`.
 
     `join()` parks until it has ended; `result()` and `cancel()` never park. `done` is whether it has ended.

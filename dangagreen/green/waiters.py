@@ -88,15 +88,17 @@ class Waiter:
         """The waiter itself: a handler's `Reader` that is parked in a read is a waiter."""
         return self
 
-    def _wake(self, error: BaseException | None = None) -> bool:
+    def _wake(self, error: BaseException | None = None, undone: bool = False) -> bool:
         """Have the loop resume it, if it is parked, with an error to raise if one is given. The first wake counts.
 
-        Returns False, and does nothing, if it is not parked any more, or only yields.
+        `undone`: the caller has taken back what was arranged to wake it. Returns False, and does nothing, if it is not
+        parked any more, or only yields.
         """
         wait = self.wait
         if wait is None or wait.due:
             return False
-        wait.undo(self.subject, self)
+        if not undone:
+            wait.undo(self.subject, self)
         self.wait = None
         if error is None:
             self.loop.runnable.append(self.resume)
@@ -115,17 +117,7 @@ class Waiter:
 
     def start(self) -> None:
         """Run it in a worker until it first parks. Called on the hub only."""
-        if self.interrupt is not None:
-            return self.end_unstarted(self.interrupt)
-        sched: Any = self.loop.green
-        idle = sched.idle
-        self.worker = worker = idle.pop() if idle else sched.new_worker()
-        worker.task = self
-        worker.gr_context = self.context
-        self.to_hub = sched.from_tasks
-        self.resume = resume = worker.resume
-        resume()
-        return None
+        raise NotImplementedError
 
     def set_hub(self, to_hub: Callable[[], object]) -> None:
         """Have `to_hub` switch from it to the hub from now on."""

@@ -25,7 +25,7 @@ class Reader(Protocol):
     def resume(self) -> Callable[[], object]: ...  # called by the loop when there is input or EOF
     @property
     def task(self) -> Any: ...  # the waiter, to be woken for other reasons
-    def _wake(self, error: BaseException, /) -> object: ...  # there will be no input: the socket was closed
+    def _wake(self, error: BaseException, /, undone: bool) -> object: ...  # there will be no input: it was closed
 
 
 class TaskLayer(Protocol):

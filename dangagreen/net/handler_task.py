@@ -163,7 +163,7 @@ def begin_handler(
 ) -> Any:
     """Make the object of an accepted connection, in sequential style, and start the task of its handler."""
     connection = _made(socket_class, sock)
-    connection._set_style(sequential=True)
+    connection._sequential = 1
     connection.loop.runnable.append(HandlerTask(connection, handler).start)
     return connection
 

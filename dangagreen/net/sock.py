@@ -36,9 +36,8 @@ class Socket(StreamSocket, CheckedSubclasses):
         handler = getattr(self._listener, "handler", None)
         if handler is None:
             return super().event_read()
-        has_request = self._begin_request(_FIRST)
-        if not has_request:
-            if has_request is False:  # not where a handler runs, at whose end reading is watched again
+        if not self._begin_request(_FIRST):
+            if self._is_at_eof():
                 self._has_no_request()
             return None
         if type(self).event_read is Socket.event_read:
@@ -54,9 +53,7 @@ class Socket(StreamSocket, CheckedSubclasses):
         """
         if self._has_failed():
             self.debugmsg("an error between two requests: %r", self._cause(ConnectionError()))
-        if self._is_at_eof() and not self._is_over():  # not ended by the event_read of a subclass
-            self._tell_eof()
-            self._end_idle()
+        self._end_idle()
 
     def _end_idle(self) -> None:
         """Finish later in this turn, after the hooks."""

@@ -1,24 +1,21 @@
-"""Back-pressure: water marks, the hard limit, whether anything may be written, and the wait queue of writers.
+"""Back-pressure: its settings, and whether anything may be written.
 
-Rules: the hook of each water mark is called once for each crossing; waiting writers go on first come, first served, as
-many as there is room for; no task waits for what can never be sent. What does not belong here: the write queue, parking
-(streams).
+Rules: nobody waits for what can never be sent, and who writes it is told why. What does not belong here: the write
+queue, and who waits for it to shrink (write_queue).
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Any, ClassVar
 
-from dangagreen.errors import ClosedError, LimitError
+from dangagreen.errors import BROKEN, ClosedError
 from dangagreen.sockets.delivery import Delivery
 from dangagreen.sockets.settings import Setting, size, size_or_none
 from dangagreen.sockets.states import MUTE, OBSERVED, OWES
 from dangagreen.tracebacks import is_like, without_traceback
 
-# A wait queue: task to (bytes that may be queued at most when it goes on, bytes that it then queues itself)
-Waiters = OrderedDict[Any, tuple[int, int]]
+Water = tuple[int, int, int | None]  # high_water, low_water, max_unsent
 
 
 class BackPressure(Delivery):
@@ -30,32 +27,19 @@ class BackPressure(Delivery):
     """
 
     __slots__ = {
-        "_drain_waiters": "Two wait queues: tasks that wait for room, and tasks that wait for a flush; or None.",
-        "_high_water": "`high_water`: a slot is read four times as fast as a setting.",
-        "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
+        "_water": "`high_water`, `low_water` and `max_unsent`: a slot is read four times as fast as a setting.",
         "_write_closed": "Whether what is written is discarded, MUTE, or is observed by a drain: OBSERVED, OWES.",
         "_write_error": "The error by which nothing can be sent any more; or None.",
-        "unsent": "How many bytes are in the write queue.",
     }
 
-    _drain_waiters: tuple[Waiters, Waiters] | None
-    _high_water: int
-    _over_high_water: bool
+    _water: Water
     _write_closed: int
     _write_error: OSError | None
-    unsent: int
-    _usual_high_water: ClassVar[int] = 65536  # what the class has: see `settings.adopt_settings`
+    _usual_water: ClassVar[Water] = (65536, 16384, None)  # what the class has: see `settings.adopt_settings`
     _noted: ClassVar[tuple[Any, ...]] = ()
     high_water: Setting[int] = Setting(65536, size)
     low_water: Setting[int] = Setting(16384, size)
     max_unsent: Setting[int | None] = Setting(None, size_or_none)
-
-    def _begin_writing(self) -> None:
-        """The first values of the writing half."""
-        self.unsent = self._write_closed = 0
-        self._high_water = self._usual_high_water
-        self._over_high_water = False
-        self._drain_waiters = self._write_error = None
 
     # -- water marks
 
@@ -75,26 +59,8 @@ class BackPressure(Delivery):
 
     def _was_set(self, name: str) -> None:
         super()._was_set(name)
-        if name == "high_water":
-            self._high_water = self.high_water
-
-    def _cross_high_water(self) -> None:
-        """Call `on_high_water`, once for each crossing: more than `high_water` is queued, or will be."""
-        if not self._over_high_water:
-            self._over_high_water = True
-            self.on_high_water()
-
-    def _look_at_low_water(self) -> None:
-        """Call `on_low_water` if the low-water mark is reached again."""
-        if self._over_high_water and self.unsent <= self.low_water:
-            self._over_high_water = False
-            self.on_low_water()
-
-    def on_high_water(self) -> object:
-        """Called when more than `high_water` bytes are queued, once for each crossing. Does nothing: override it."""
-
-    def on_low_water(self) -> object:
-        """Called when, after `on_high_water`, no more than `low_water` bytes are queued. Does nothing: override it."""
+        if name in ("high_water", "low_water", "max_unsent"):
+            self._water = self.high_water, self.low_water, self.max_unsent
 
     # -- whether anything may be written
 
@@ -115,7 +81,7 @@ class BackPressure(Delivery):
 
     def _is_end_by(self, error: BaseException) -> bool:
         """Whether an error is what has broken this connection, in either direction."""
-        return is_like(error, self._read_error) or is_like(error, self._write_error)
+        return self._is_broken_by(error) or is_like(error, self._write_error)
 
     def _answers(self) -> None:
         """Note a write while a drain observes: it answers what was read, except for what is in the buffer."""
@@ -134,7 +100,7 @@ class BackPressure(Delivery):
 
     def _owes_an_answer(self) -> bool:
         """Whether a task that writes has received input while a drain observes, and not answered it yet."""
-        return bool(self._write_closed & OWES) and self._sequential == 2
+        return bool(self._write_closed & OWES) and self._is_written_by_a_task()
 
     def _close_writing(self) -> None:
         """Discard what is written from now on."""
@@ -158,74 +124,10 @@ class BackPressure(Delivery):
             return without_traceback(self._write_error)
         return ClosedError(self, self.close_reason if self.closed else "finish() or write_eof() was called")
 
-    # -- room for those who write, and who waits for it
-
-    def _ask_for_room(self, size: int) -> int | None:
-        """Returns None if so many bytes may be queued now; otherwise to how many `unsent` has to shrink before.
-
-        Raises LimitError if they are more than `max_unsent` by themselves, and the error of a write that is discarded.
-        """
-        if self._write_closed:
-            self._check_writable()
-        most, hard = self._high_water, self.max_unsent
-        if hard is not None:
-            if size > hard:
-                raise LimitError(f"{size} bytes to write at once are more than max_unsent, {hard}", hard)
-            most = min(most, hard - size)
-        return min(most, self.low_water) if self.unsent > most else None
-
-    def _take_room(self, size: int) -> None:
-        """Called before so many bytes are queued. Raises the error of a write that is discarded."""
-        if self.unsent + size > self._high_water and not self._over_high_water:
-            self._over_high_water = True
-            try:
-                self.on_high_water()
-            except BaseException:
-                self._wake_writers()  # the room that this one does not use is for the next one
-                raise
-        if self._write_closed & MUTE:
-            raise self._cannot_write()
-
-    def _join_wait_queue(self, task: Any, to_write: bool, most: int, size: int, first: bool) -> bool:
-        """Enter a wait queue until at most `most` bytes are queued (0: no callables either), as its `first` if so.
-
-        `to_write`: to queue `size` bytes then; otherwise for a flush. Returns False, and does not enter, if no wait is
-        needed. Raises the error by which nothing will be sent any more.
-        """
-        if self.closed or self._write_error is not None:
-            raise self._cannot_write()
-        if self.unsent <= most and (most > 0 or self._queue is None):
-            return False
-        if self._drain_waiters is None:
-            self._drain_waiters = OrderedDict(), OrderedDict()
-        line = self._drain_waiters[not to_write]
-        line[task] = most, size
-        if first:
-            line.move_to_end(task, last=False)
-        return True
-
-    def _leave_wait_queue(self, task: Any) -> None:
-        """Leave the wait queue."""
-        if self._drain_waiters is not None:
-            for_room, for_the_end = self._drain_waiters
-            for_room.pop(task, None)
-            for_the_end.pop(task, None)
-            if not for_room and not for_the_end:
-                self._drain_waiters = None
-
-    def _wake_writers(self) -> None:
-        """Wake the writers that have room now, first come, first served, and at the end of the queue all in `drain`."""
-        if self._drain_waiters is None:
-            return
-        line, for_the_end = self._drain_waiters
-        unsent, empty = self.unsent, self._queue is None
-        all_of_them = self.closed or self._write_error is not None or (self._write_closed & MUTE and empty)
-        if all_of_them or empty:
-            for task in list(for_the_end):
-                task._wake()
-        while line:
-            task, (most, size) = next(iter(line.items()))
-            if not all_of_them and (unsent > most or not (most or empty)):
-                break
-            task._wake()
-            unsent += size
+    def _send_fin_after_all(self) -> None:
+        """Send a FIN though sending has failed: the connection may live (EPIPE of a Unix peer that only writes)."""
+        try:
+            self._shut_writing(self._send_fin_after_all)
+        except OSError as error:
+            if error.errno not in BROKEN:  # the peer can be told by a close only
+                self.close(self._write_error)

@@ -1,7 +1,7 @@
-"""Who hears of input, and whether there is any: without taking it.
+"""Whether there is input to be delivered, in the buffer or in the kernel: without taking it.
 
-Rules: a parked reader goes before `event_read`; what is put back and not new is delivered once; to look at input
-consumes none, and notes an error that the OS reports only once. What does not belong here: hang-ups.
+Rules: to look at input consumes none, and notes an error that the OS reports only once. What does not belong here: who
+is told of it (sock).
 """
 
 from __future__ import annotations
@@ -12,40 +12,9 @@ from dangagreen.sockets.receiving import Receiving
 
 
 class Delivery(Receiving):
-    """A socket whose input is delivered."""
+    """The layer of a socket that tells whether there is input."""
 
     __slots__ = ()
-
-    def _readable(self) -> None:
-        """There is input or EOF: resume the parked reader, or call `event_read`."""
-        if (reader := self._reader) is not None:
-            self._hook("read", reader.resume)
-        elif self._event_read_is_due():
-            self._hook("read", self.event_read)
-            self._has_worked()
-
-    def _deliver_read_ahead(self, just_now: bool) -> bool | None:
-        """Call `event_read` for input that was pushed back or read ahead.
-
-        Returns True if there is more for the next turn; None if `event_read` has left it until something new comes.
-        A parked task knows what is in the buffer, unless it was pushed back `just_now`.
-        """
-        if self._has_reader():
-            if just_now:
-                self._readable()
-            return False
-        if not (self._is_watched() and self._has_news()):
-            return False
-        before, ended, mark = self.buffered, self._eof, self._mark()
-        self._hook("read", self.event_read)
-        new = self._has_heard_since(mark) or self._eof != ended
-        self._has_worked()
-        left, reads = self.buffered, self._is_watched() and not self._has_reader()
-        if new or left < before or not reads or not left:  # without a buffer the end is to be told
-            return reads and self._has_news()
-        return None
-
-    # -- whether there is input
 
     @property
     def ready(self) -> bool:

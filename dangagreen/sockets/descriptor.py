@@ -15,7 +15,6 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
-from dangagreen import checks
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
 from dangagreen.loop.handlers import PAUSED, UNREGISTERED, Handler
 from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
@@ -208,15 +207,6 @@ class Descriptor(Handler):
     def _call_at(self, deadline: float, callback: Callable[[], object]) -> Timer:
         """Set a timer that calls it in the context of this object."""
         return self.loop.timers.add(deadline, callback, self._context)
-
-    # -- events
-
-    def _hook(self, event: str, call: Callable[[], object]) -> None:
-        """Call `event_` + this name, or what is called in its place, and measure it if profiling is on."""
-        profile = self.loop.profile
-        result = call() if profile is None else profile.measure(self, event, call)
-        if result is not None and result is not checks.RESUMED:
-            checks.outcome(f"event_{event}", result)
 
     # -- the end
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from _thread import get_ident
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,12 @@ class Lingering(TimeLimits):
         if not self._is_shut():
             self.loop.check_thread("write_eof")
             self._close_after_queue(self._send_fin)
+
+    def _close_after_queue(self, then: Callable[[], object]) -> None:
+        """Discard what is written from now on, and call `then` when the queue was sent."""
+        self._close_writing()  # before sending: what a queued callable writes comes after the end
+        self._enqueue(then)
+        self._flush()
 
     def _send_fin(self) -> None:
         """The write queue was sent: send the FIN. A lingering close is over if the peer has ended before."""
@@ -136,7 +143,7 @@ class Lingering(TimeLimits):
             if self._linger_budget > self.linger_bytes:
                 self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
         elif self._is_sent() or self._has_failed():
-            self.close(self._read_error)
+            self.close(self._reason())
 
     def _is_fin_sent(self) -> bool:
         """Whether a lingering close only waits for the peer's FIN."""
@@ -146,13 +153,11 @@ class Lingering(TimeLimits):
 
     def _close_unless_finishing(self, reason: object) -> None:
         """Close at once, unless a lingering close is in progress."""
-        if not self._finishing:
+        if not self._is_over():
             self.close(reason)
 
     def _on_close(self) -> None:
         self._drop_queue()
-        if self._drain_waiters:
-            self._wake_writers()
         if self._timer is not None:
             self._cancel_timer()
         self._end_reading()

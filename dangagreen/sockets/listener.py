@@ -166,7 +166,7 @@ class Acceptor(Descriptor):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = self._connected(sock, self)
             if isinstance(connection, Descriptor):
-                connection._set_listener(self)
+                connection._listener = self
                 if not connection.closed:  # as its constructor may have done
                     self.connections += 1
                 if self._on_connection is not None:

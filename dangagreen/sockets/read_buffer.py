@@ -31,7 +31,7 @@ class ReadBuffer(IdleClock):
         "_line_limit": "`line_limit`: a slot is read four times as fast as a setting.",
         "_pos": "Where in the buffer the unread bytes begin.",
         "_scan_from": "Below 0: so many of the unread bytes were searched by a parked reader. Above 0: lines up to this"
-        " position were granted: `read_line` gives them without any more ado.",
+        " position were granted: `read_line` gives them without any more ado; and then `_pos` is not 0.",
     }
 
     _buffer: bytes | bytearray
@@ -126,19 +126,18 @@ class ReadBuffer(IdleClock):
     def _consume_line(self, end: int) -> bytes:
         """Take the line that ends before this position.
 
-        If there have been others in this buffer, the next ones are granted, if they are about as long as this one:
-        `read_line` gives them in fewer steps, and the budget of calls pays for them at once.
+        The next ones in this buffer are granted, if they are about as long as this one: `read_line` gives them in fewer
+        steps, and the budget of calls pays for them at once.
         """
         buffer, start = self._buffer, self._pos
-        if type(buffer) is not bytes or end >= len(buffer):
-            if start or type(buffer) is not bytes:
-                return self._consume(end - start)
-            self._buffer = b""  # one line came in one piece: it is the buffer
-            return buffer
-        if start:
-            most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
-            self._scan_from = min(len(buffer), end + most)
-            next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
+        if type(buffer) is not bytes:
+            return self._consume(end - start)
+        if end >= len(buffer):
+            self._buffer, self._pos, self._scan_from = b"", 0, 0
+            return buffer[start:]  # which is the buffer itself, where it is one line
+        most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
+        self._scan_from = min(len(buffer), end + most)
+        next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
         self._pos = end
         return buffer[start:end]
 
@@ -148,7 +147,7 @@ class ReadBuffer(IdleClock):
 
     def _drop_input(self) -> None:
         """Discard the buffer."""
-        self._buffer, self._pos = b"", 0
+        self._buffer, self._pos, self._scan_from = b"", 0, 0
 
     # -- looking
 

@@ -20,7 +20,7 @@ from dangagreen.loop.turn import LONG_TURN
 from dangagreen.sockets.busy import HELD
 from dangagreen.sockets.read_buffer import ReadBuffer
 from dangagreen.sockets.states import EOF_MET, EOF_TOLD
-from dangagreen.tracebacks import without_traceback
+from dangagreen.tracebacks import is_like, without_traceback
 
 CHUNK = 65536  # bytes that one recv asks for if the amount is not known; malloc has them without an mmap
 _BULK_CREDIT = 4 * 1024 * 1024  # bytes of bulk that a task may receive without parking
@@ -152,45 +152,14 @@ class Receiving(ReadBuffer):
             if self._watch_read:
                 self.loop.pending_reads.setdefault(self, False)
 
-    def _receive(self, size: int) -> bool:
-        """Called by a resumed reader: receive up to `size` bytes into the buffer. Returns False at EOF or the end."""
-        if self._reader is not None:
-            self._reader = None
-            if self._watch_read:
-                self.loop.pending_reads.setdefault(self, False)  # what this read leaves over is for event_read
-        if self._eof or self._finishing or self.closed:
-            return False
-        if not size:
-            return True
-        try:
-            chunk: bytes = self.sock.recv(size)
-        except OSError as error:
-            if not self._ends_input(error):
-                return True  # resumed by push_back_read, or spuriously: the caller looks at the buffer
-            chunk = b""
-        if not chunk:
-            self._meet_eof()
-            return False
-        if self._timer is not None:
-            self._last_activity = self.loop.clock()  # the turn may have begun long ago
-        if self._buffer:
-            self._append(chunk)
-        else:
-            self._buffer = chunk
-            self._scan_from = 0
-        return True
-
-    def _may_go_on(self, call: str, size: int) -> bool:
+    def _may_go_on(self, size: int) -> bool:
         """Whether a task that has received all the bulk it asked for may call recv for `size` more before it parks.
 
         That saves a turn, and stays in one connection's cached memory: a third of the cost of bulk input. Bounded in
         bytes and in the time since the turn began, for fairness.
         """
-        loop = self.loop
-        if get_ident() != loop.thread:
-            loop.check_thread(call)
-        if self._bulk_credit > 0 and not (self._eof or self._finishing or self._watch_read or self._reader is not None):
-            if loop.clock() - loop.now < LONG_TURN:
+        if self._bulk_credit > 0 and not (self._eof or self._is_over() or self._watch_read or self._reader is not None):
+            if self.loop.clock() - self.loop.now < LONG_TURN:
                 self._bulk_credit -= size
                 return True
         self._bulk_credit = _BULK_CREDIT
@@ -220,15 +189,17 @@ class Receiving(ReadBuffer):
         """Set the style of a connection that was not read yet: tasks, or callbacks."""
         self._sequential = int(sequential)
 
-    def _begin_request(self, size: int) -> bool | None:
-        """Receive up to `size` bytes of a request, unless some are in the buffer; until `watch_read(True)` they are for
-        the task of the handler, to be started. False: there is no input. None: a handler runs already.
+    def _begin_request(self, size: int) -> bool:
+        """Read up to `size` bytes of a request, unless some are in the buffer; until `watch_read(True)` they are for
+        the task of the handler, to be started. False: there is no input, or a handler runs already.
         """
-        if self._at_work and self._at_work & 1:
-            self._watch_read = False
-            return None
-        if not self._buffer and (self._reader is not None or not self._receive(size) or not self._buffer):
+        if self._at_work & 1:
+            self._watch_read = False  # at its end reading is watched again
             return False
+        if not self._buffer:
+            if self._reader is not None or not (data := Receiving.read(self, size)):
+                return False
+            self._buffer = data
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
         return True
@@ -331,6 +302,10 @@ class Receiving(ReadBuffer):
         if not self._watch_read:
             self._sequential = 2
 
+    def _is_written_by_a_task(self) -> bool:
+        """Whether a task has written, in sequential style."""
+        return self._sequential == 2
+
     def _task_has_written(self) -> None:
         """Note that a task has written, in sequential style."""
         if self._sequential:
@@ -364,6 +339,14 @@ class Receiving(ReadBuffer):
         """Whether an error has broken the connection."""
         return self._read_error is not None
 
+    def _is_broken_by(self, error: BaseException) -> bool:
+        """Whether it is like the error that has broken the connection."""
+        return is_like(error, self._read_error)
+
+    def _reason(self, otherwise: object = None) -> object:
+        """The error that has broken the connection, as a reason to close."""
+        return self._read_error or otherwise
+
     def _raise_error(self) -> None:
         """Raise the error that has broken the connection, if one has."""
         if self._read_error is not None:
@@ -396,5 +379,6 @@ class Receiving(ReadBuffer):
             self._drop_input()
         if self._read_error is not None and self.closed and self.close_reason is None:
             self.close_reason = self._read_error
-        if self._reader is not None:
-            self._reader._wake(ClosedError(self, self.close_reason))
+        if (reader := self._reader) is not None:
+            self._reader = None
+            reader._wake(ClosedError(self, self.close_reason), undone=True)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from dangagreen import checks
 
 Value = TypeVar("Value")
-NOTED = ("_noted", "_usual_high_water", "_usual_line_limit", "_limited")  # in each class, of the settings that it has
+NOTED = ("_noted", "_usual_water", "_usual_line_limit", "_limited")  # in each class, of the settings that it has
 _names: dict[str, None] = {}  # of all settings
 
 
@@ -102,7 +102,8 @@ def adopt_settings(cls: Any, *, fixed: bool) -> None:
 def notes(cls: Any, *, fixed: bool = False) -> dict[str, Any]:
     """The values of settings that are noted in a class: name to value."""
     limited = cls.idle_timeout is not None or cls.lifetime is not None if fixed else None
-    return dict(zip(NOTED, (_values(cls), cls.high_water, cls.line_limit, limited), strict=True))
+    water = cls.high_water, cls.low_water, cls.max_unsent
+    return dict(zip(NOTED, (_values(cls), water, cls.line_limit, limited), strict=True))
 
 
 def _values(cls: type) -> tuple[Any, ...]:

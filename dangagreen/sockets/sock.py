@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -96,7 +97,43 @@ class CallbackSocket(DangaAliases, Lingering):
         """Close, unless there is input that nobody has read."""
         if not self._has_input():
             self._hangup_state |= BY_PEER
-            self.close(self._read_error or words)
+            self.close(self._reason(words))
+
+    def _hook(self, event: str, call: Callable[[], object]) -> None:
+        """Call `event_` + this name, or what is called in its place, and measure it if profiling is on."""
+        profile = self.loop.profile
+        result = call() if profile is None else profile.measure(self, event, call)
+        if result is not None and result is not checks.RESUMED:
+            checks.outcome(f"event_{event}", result)
+
+    def _readable(self) -> None:
+        """There is input or EOF: resume the parked reader, or call `event_read`."""
+        if (reader := self._reader) is not None:
+            self._hook("read", reader.resume)
+        elif self._event_read_is_due():
+            self._hook("read", self.event_read)
+            self._has_worked()
+
+    def _deliver_read_ahead(self, just_now: bool) -> bool | None:
+        """Call `event_read` for input that was pushed back or read ahead.
+
+        Returns True if there is more for the next turn; None if `event_read` has left it until something new comes.
+        A parked task knows what is in the buffer, unless it was pushed back `just_now`.
+        """
+        if self._has_reader():
+            if just_now:
+                self._readable()
+            return False
+        if not (self._is_watched() and self._has_news()):
+            return False
+        before, ended, mark = self.buffered, self._eof, self._mark()
+        self._hook("read", self.event_read)
+        new = self._has_heard_since(mark) or self._eof != ended
+        self._has_worked()
+        left, reads = self.buffered, self._is_watched() and not self._has_reader()
+        if new or left < before or not reads or not left:  # without a buffer the end is to be told
+            return reads and self._has_news()
+        return None
 
     def _events(self, mask: int) -> None:
         if self.closed:
@@ -112,7 +149,7 @@ class CallbackSocket(DangaAliases, Lingering):
         if ended and not self.closed:
             self._hang_up(ended)
         if mask & self._registered_mask and not self.closed:
-            self._update_registration()
+            self.loop.interest_changed.append(self)
         return None
 
     def _hang_up(self, ended: int) -> None:
@@ -167,6 +204,14 @@ class CallbackSocket(DangaAliases, Lingering):
             raise ClosedError(self, self.close_reason if self.closed else "finish() was called")
         self._raise_error()
         return False
+
+    def watch_write(self, on: bool) -> None:
+        """Set whether `event_write` is called whenever the socket is writable. `write` does not need it."""
+        self.loop.check_thread("watch_write")
+        wanted = bool(on) and not self._is_shut()
+        self._watch_output(wanted)
+        if not wanted:
+            self._look_at_interest(WRITE)
 
     # -- the end
 

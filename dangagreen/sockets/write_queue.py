@@ -1,25 +1,28 @@
 """The write queue: send(2) first; what the kernel does not take is queued, and sent when the socket is writable.
 
 Rules: bytes are sent in the order of the calls, and a callable runs when everything before it was sent; `unsent` is the
-sum of what is queued; after a short write nothing is tried before the poller reports writability; a failing send does
-not discard input. What does not belong here: reading, waiting for the queue to shrink (backpressure, streams).
+sum of what is queued; after a short write nothing is tried before the poller reports writability; the hook of each
+water mark is called once for each crossing; waiting writers go on first come, first served, as many as there is room
+for. What does not belong here: reading, parking (streams).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 from dangagreen import checks
 from dangagreen.checks import Buffer, as_bytes
-from dangagreen.errors import BROKEN
+from dangagreen.errors import BROKEN, LimitError
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.backpressure import BackPressure
-from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE
+from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
+# Task to (bytes that may be queued at most when it goes on, bytes that it then queues itself).
+Waiters = OrderedDict[Any, tuple[int, int]]
 
 _JOIN = 131072  # bytes joined for one send(2), at most; so much glibc allocates without a system call
 _MANY = 64  # pieces: a longer queue is a deque, which takes more memory, but constant time at its head
@@ -30,20 +33,28 @@ class WriteQueue(BackPressure):
     """The layer of a socket that writes."""
 
     __slots__ = {
+        "_drain_waiters": "Two wait queues: tasks that wait for room, and tasks that wait for a flush; or None.",
+        "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
         "_queued_callables": "How many callables are in the queue.",
         "_sending": "The state of the queue: IDLE, BLOCKED or FLUSHING.",
         "_writer": "The function of `set_writer_func`, called in place of send(2); or None.",
+        "unsent": "How many bytes are in the write queue.",
     }
 
+    _drain_waiters: tuple[Waiters, Waiters] | None
+    _over_high_water: bool
     _queued_callables: int
     _sending: int
     _writer: Writer | None
+    unsent: int
 
     def _begin_writing(self) -> None:
-        BackPressure._begin_writing(self)
-        self._queued_callables = 0
+        """The first values of the writing half."""
+        self.unsent = self._write_closed = self._queued_callables = 0
+        self._water = self._usual_water
+        self._over_high_water = False
+        self._drain_waiters = self._write_error = self._writer = None
         self._sending = IDLE
-        self._writer = None
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or call a function when everything before it was sent; or, with None, try to send the queue.
@@ -113,11 +124,14 @@ class WriteQueue(BackPressure):
             self._queued_callables += 1
             return
         self.unsent += len(data)
-        if self.unsent > self._high_water:
+        if self.unsent > self._water[0]:
             self._is_over_high_water()
 
     def _is_over_high_water(self) -> None:
-        self._cross_high_water()
+        """Call `on_high_water`, once for each crossing; close the socket beyond `max_unsent`."""
+        if not self._over_high_water:
+            self._over_high_water = True
+            self.on_high_water()
         most = self.max_unsent
         if most is not None and self.unsent > most:
             self.close(f"{self.unsent} bytes are queued, max_unsent is {most}: the peer reads too slowly")
@@ -140,7 +154,6 @@ class WriteQueue(BackPressure):
         queue = self._queue
         if queue is None or self._sending != IDLE:
             return
-        refused = False
         if not self._queued_callables and self._writer is None and (self.unsent <= _JOIN or len(queue) == 1):
             # The usual case, small replies that the kernel takes, without the machinery below.
             data = queue[0] if len(queue) == 1 else b"".join(queue)
@@ -158,8 +171,9 @@ class WriteQueue(BackPressure):
                     self._was_flushed(blocked=False)
                 return
             self._was_sent(queue, len(queue), data, sent)
-            refused = bool(queue)
-        self._flush_in_order(queue, refused)
+            self._flush_in_order(queue, refused=bool(queue))
+        else:
+            self._flush_in_order(queue)
 
     def _flush_in_order(self, queue: Any, refused: bool = False) -> None:
         """Send the queue in several steps. `refused`: a first send has been a short write already."""
@@ -236,10 +250,7 @@ class WriteQueue(BackPressure):
         return -1
 
     def _wait_for_kernel(self) -> None:
-        """Have the queue wait for writability.
-
-        If the poller refuses (ENOSPC, ENOMEM) the rest could never be sent: close the socket with that error.
-        """
+        """Have the queue wait for writability; close the socket if the poller refuses (ENOSPC, ENOMEM)."""
         self._sending = BLOCKED
         if not self._is_told_of(WRITE):
             self._was_at_work()
@@ -250,19 +261,20 @@ class WriteQueue(BackPressure):
                 raise
 
     def _was_flushed(self, blocked: bool) -> None:
-        """The end of a flush: set the state, wake writers that have room now, look at the low-water mark."""
+        """The end of a flush: set the state, wake writers that have room now, call `on_low_water` where it is due."""
         if blocked:
             self._wait_for_kernel()
+        elif self._queue:  # a callable raised, or very many were queued
+            self.loop.to_flush.append(self)
         else:
-            if self._queue:  # a callable raised, or very many were queued
-                self.loop.to_flush.append(self)
-            else:
-                self._queue = None
-        if self._drain_waiters:
+            self._queue = None
+        if self._drain_waiters is not None:
             self._wake_writers()
-        self._look_at_low_water()
+        if self._over_high_water and self.unsent <= self._water[1]:
+            self._over_high_water = False
+            self.on_low_water()
         if not blocked and self._registered_mask & WRITE:
-            self._update_registration()
+            self.loop.interest_changed.append(self)  # not at once: who was woken may well fill the kernel again
 
     def _write_failed(self, error: OSError) -> None:
         """send(2) has failed for good: close, unless input may still be read, so that reading finds the end.
@@ -273,34 +285,92 @@ class WriteQueue(BackPressure):
         self._drop_queue()
         if error.errno not in BROKEN or not self._may_be_read():
             self.close(self._cause(error))
-            return
-        self._send_fin_after_all()
-        self._wake_writers()
+        else:
+            self._send_fin_after_all()
 
     def _drop_queue(self) -> None:
-        """Discard the queue, and what is written from now on."""
-        self._close_writing()
+        """Discard the queue, and what is written from now on; nobody waits for it any more."""
+        self._write_closed = MUTE
         self._queue = self._writer = None
         self.unsent = self._queued_callables = self._sending = 0
+        if self._drain_waiters is not None:
+            self._wake_writers()
 
     def _interest(self) -> int:
         writes = self._watch_write or self._sending == BLOCKED
         return BackPressure._interest(self) | (WRITE if writes else 0)
 
-    def _close_after_queue(self, then: Callable[[], object]) -> None:
-        """Discard what is written from now on, and call `then` when the queue was sent."""
-        self._close_writing()  # before sending: what a queued callable writes comes after the end
-        self._enqueue(then)
-        if self._sending == IDLE:
-            self._flush()
+    # -- who waits for the queue to shrink
 
-    def _send_fin_after_all(self) -> None:
-        """Send a FIN though sending has failed: the connection may live (EPIPE of a Unix peer that only writes)."""
-        try:
-            self._shut_writing(self._send_fin_after_all)
-        except OSError as error:
-            if error.errno not in BROKEN:  # the peer can be told by a close only
-                self.close(self._write_error)
+    def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
+        """Whether a task may queue so many bytes now; otherwise it is in the wait queue, the first if it was `woken`.
+
+        Calls `on_high_water` if they cross the mark. Raises LimitError if they are more than `max_unsent` by
+        themselves, and the error of a write that is discarded.
+        """
+        high, low, hard = self._water
+        most = high if hard is None else min(high, hard - size)
+        if woken:
+            most = min(most, low)
+        elif self.unsent > most:
+            self._flush()
+        if self._write_closed:
+            self._check_writable()
+        if most < 0:
+            raise LimitError(f"{size} bytes to write at once are more than max_unsent, {hard}", hard or 0)
+        if self.unsent > most:
+            line = self._wait_queues()[0]
+            line[task] = min(most, low), size
+            if woken:
+                line.move_to_end(task, last=False)
+            return False
+        if self.unsent + size > high and not self._over_high_water:
+            self._over_high_water = True
+            try:
+                self.on_high_water()
+            except BaseException:
+                self._wake_writers()  # the room is for the next one
+                raise
+            if self._write_closed:
+                self._check_writable()
+        return True
+
+    def _ask_for_flush(self, task: Any) -> bool:
+        """Whether all was sent, callables too; otherwise the task is in the wait queue. Raises what prevents it."""
+        if self._queue is not None:
+            self._wait_queues()[1][task] = 0, 0
+            return False
+        if self.closed or self._is_broken():
+            raise self._cannot_write()
+        return True
+
+    def _wait_queues(self) -> tuple[Waiters, Waiters]:
+        if self._drain_waiters is None:
+            self._drain_waiters = OrderedDict(), OrderedDict()
+        return self._drain_waiters
+
+    def _leave_wait_queue(self, task: Any) -> None:
+        """Leave the wait queue. The next flush drops it, if it is empty."""
+        for line in self._drain_waiters or ():
+            line.pop(task, None)
+
+    def _wake_writers(self) -> None:
+        """Wake the writers that have room now, first come, first served, and at the end of the queue all in `drain`."""
+        if self._drain_waiters is None:
+            return
+        for_room, for_the_end = self._drain_waiters
+        while for_the_end and self._queue is None:
+            for_the_end.popitem(last=False)[0]._wake(undone=True)
+        unsent = self.unsent
+        while for_room:
+            task, (most, size) = next(iter(for_room.items()))
+            if unsent > most and not self._is_shut():
+                return
+            del for_room[task]
+            task._wake(undone=True)
+            unsent += size
+        if not for_the_end:
+            self._drain_waiters = None
 
     # -- hooks and settings
 
@@ -316,28 +386,13 @@ class WriteQueue(BackPressure):
     def on_incomplete_write(self) -> object:
         """Called after a short write: send(2) took less than it was given, or nothing. Does nothing: override it."""
 
-    def watch_write(self, on: bool) -> None:
-        """Set whether `event_write` is called whenever the socket is writable. `write` does not need it."""
-        self.loop.check_thread("watch_write")
-        wanted = bool(on) and not self._is_shut()
-        self._watch_output(wanted)
-        if not wanted:
-            self._look_at_interest(WRITE)
+    def on_high_water(self) -> object:
+        """Called when more than `high_water` bytes are queued, once for each crossing. Does nothing: override it."""
+
+    def on_low_water(self) -> object:
+        """Called when, after `on_high_water`, no more than `low_water` bytes are queued. Does nothing: override it."""
 
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace send(2) by a function: `writer(data)` returns how many bytes it took, or raises BlockingIOError.
-
-        None undoes it.
-        """
-
-        if writer is not None:
-            checks.function("set_writer_func", writer)
-
-        def checked(data: Buffer) -> int:
-            sent = writer(data)  # type: ignore[misc]
-            checks.outcome(f"the writer {writer!r}", sent)
-            if not 0 <= sent <= len(data):
-                raise ValueError(f"the writer {writer!r} was given {len(data)} bytes and says that it took {sent}")
-            return sent
-
-        self._writer = checked if writer is not None else None
+        None undoes it."""
+        self._writer = None if writer is None else checks.writer(writer)

@@ -23,7 +23,7 @@ class ReadyWaiter:
         """Called by the loop: there is input or EOF."""
         wake(self.task)
 
-    def _wake(self, error: BaseException) -> None:
+    def _wake(self, error: BaseException, undone: bool) -> None:
         """Called when the socket is closed: the task finds that by reading, so `error` is not raised."""
         wake(self.task)
 

@@ -50,10 +50,9 @@ class ReadingSocket(SelectableSocket):
                 return b""
         while (data := self._consume_exactly(n)) is None:
             missing = n - self.buffered
-            fill = self._fill if missing <= CHUNK else self._fill_bulk
             if missing > sys.maxsize:
                 checks.count("the n of read_exactly", n)
-            if not fill(task, _READ_EXACTLY, min(max(missing, CHUNK), _MOST)):
+            if not self._fill(task, _READ_EXACTLY, min(max(missing, CHUNK), _MOST)):
                 raise IncompleteReadError(self, self._consume_all(), f"the {n} that were asked for")
         return data
 
@@ -120,11 +119,7 @@ class ReadingSocket(SelectableSocket):
         if limit is not CHUNK:
             limit = checks.count("at least one byte must be asked for: the limit of read_some", limit, 1)
         while not (buffer := self._buffer):
-            if limit <= CHUNK:
-                there = self._fill(task, _READ_SOME, limit)
-            else:
-                there = self._fill_bulk(task, _READ_SOME, min(limit, _MOST))
-            if not there:
+            if not self._fill(task, _READ_SOME, limit if limit <= _MOST else _MOST):
                 return b""
         if len(buffer) <= limit and not self._pos and type(buffer) is bytes:
             self._buffer = b""  # what came in one piece is the buffer
@@ -140,9 +135,11 @@ class ReadingSocket(SelectableSocket):
         task = self._checkpoint("read_some_into")
         room = checks.room("read_some_into", buffer)
         while True:
-            if not self.buffered and not self._may_receive_more(_READ_SOME_INTO, room):
+            if not self.buffered and not self._may_go_on(room):
                 if not self._fill(task, _READ_SOME_INTO, 0):
                     return 0
+            elif self._write_closed:
+                self._is_asked()
             size = self._receive_into(buffer)
             if size != room:
                 self._was_less()
@@ -160,8 +157,7 @@ class ReadingSocket(SelectableSocket):
         if limit is not _TO_END:
             limit = checks.count("the limit of read_to_end", limit)
         while (there := self.buffered) <= limit:
-            fill, size = (self._fill, CHUNK) if there < LARGE else (self._fill_bulk, 4 * CHUNK)
-            if not fill(task, _READ_TO_END, size):
+            if not self._fill(task, _READ_TO_END, CHUNK if there < LARGE else 4 * CHUNK):
                 return self._consume_all()
         raise self._limit_error(limit, "the stream")
 
@@ -184,7 +180,7 @@ class ReadingSocket(SelectableSocket):
                 if at < len(buffer):
                     self._pos = at
                 else:
-                    self._buffer, self._pos = b"", 0
+                    self._buffer, self._pos, self._scan_from = b"", 0, 0
                 yield line
                 if self._pos != at or self._buffer is not buffer:
                     break
@@ -212,32 +208,46 @@ class ReadingSocket(SelectableSocket):
     def _fill(self, task: Waiter, wait: WaitKind, size: int = _LINES) -> bool:
         """Parks until there is input, and receives up to `size` bytes into the buffer, or none. Returns False at EOF.
 
-        It parks before recv(2): input that is there already is reported by the next wait anyway.
+        It parks before recv(2): input that is there already is reported by the next wait anyway. For bulk, which is
+        more than CHUNK, it does not park if it may call recv again.
         """
         if get_ident() != self.loop.thread:
             self.loop.check_thread(wait.name)
-        if self._reader is not None:
-            self._check_reader(task)
-        if not self._await_input(task):
-            return self._check_input()
-        park(task, wait, self)  # the loop resumes the task; any other wake undoes the arrangement, and raises
+        if size <= CHUNK or not self._may_go_on(size):
+            if self._reader is not None:
+                self._check_reader(task)
+            if not self._await_input(task):
+                return self._check_input()
+            park(task, wait, self)  # the loop resumes the task; any other wake undoes the arrangement, and raises
+            if self._reader is task:
+                self._reader = None
+            elif self._is_over():  # top-level code runs at the end of the turn: it was closed meanwhile
+                return self._check_input()
+            if self._watch_read:
+                self.loop.pending_reads.setdefault(self, False)  # what this read leaves over is for event_read
         if self._write_closed:
             self._is_asked()
-        return self._receive(size) or self._check_input()
-
-    def _fill_bulk(self, task: Waiter, wait: WaitKind, size: int) -> bool:
-        """`_fill` for bulk: does not park if it may call recv again."""
-        before = self.buffered
-        if self._may_receive_more(wait, size):
-            there = self._receive(size) or self._check_input()
+        if not size:
+            return True
+        try:
+            chunk: bytes = self.sock.recv(size)
+        except OSError as error:
+            if not self._ends_input(error):  # resumed by push_back_read, or spuriously: the caller looks at the buffer
+                self._was_less()
+                return True
+            chunk = b""
+        if not chunk:
+            self._meet_eof()
+            return self._check_input()
+        if self._timer is not None:
+            self._last_activity = self.loop.clock()  # the turn may have begun long ago
+        if self._buffer:
+            self._append(chunk)
         else:
-            there = self._fill(task, wait, size)
-        if self.buffered - before < size:
+            self._buffer = chunk
+        if size > CHUNK and len(chunk) < size:
             self._was_less()
-        return there
-
-    def _may_receive_more(self, wait: WaitKind, size: int) -> bool:
-        return not self._write_closed and self._may_go_on(wait.name, size)
+        return True
 
     def _limit_error(self, limit: int, what: str) -> LimitError:
         checkpoint(self.loop, "a read")  # a loop that catches it and tries again has to yield as well

@@ -45,7 +45,7 @@ class StreamSocket(ReadingSocket):
         if type(data) is not bytes:
             data = as_bytes(data)
         unsent = self.unsent + len(data)
-        if unsent > self._high_water or self._write_closed:
+        if unsent > self._water[0] or self._write_closed:
             self._wait_for_room(task, len(data))
             unsent = self.unsent + len(data)
         self.unsent = unsent
@@ -70,28 +70,25 @@ class StreamSocket(ReadingSocket):
 
     def _wait_for_room(self, task: Waiter, size: int) -> None:
         """Parks until so many bytes may be queued. Raises like `write_all`."""
-        most = self._ask_for_room(size)
-        if most is not None:
-            self._wait_unsent(task, _WRITE_ALL, most, size)
-        self._take_room(size)
-
-    @parks
-    def drain(self) -> None:
-        """Parks until the kernel has taken everything queued: a flush. Raises like `write_all`."""
-        task = checkpoint(self.loop, "drain")
-        self._wait_unsent(task, _DRAIN, 0)
-
-    def _wait_unsent(self, task: Waiter, wait: WaitKind, most: int, size: int = 0) -> None:
-        """Parks until at most `most` bytes are queued. `size`: how many bytes the task will queue then."""
-        self._flush()
         woken = False
-        while self._join_wait_queue(task, wait is _WRITE_ALL, most, size, first=woken):  # woken, and others came first
+        while not self._ask_for_room(task, size, woken):  # woken, and others came first
             try:
-                park(task, wait, self)
+                park(task, _WRITE_ALL, self)
             except BaseException:
                 self._wake_writers()  # if it was woken already, the room is for the next one
                 raise
             woken = True
+
+    @parks
+    def drain(self) -> None:
+        """Parks until the kernel has taken everything queued: a flush. Raises like `write_all`."""
+        self._wait_for_flush(checkpoint(self.loop, "drain"))
+
+    def _wait_for_flush(self, task: Waiter) -> None:
+        """Parks until everything queued was sent."""
+        self._flush()
+        while not self._ask_for_flush(task):  # woken, and others wrote first
+            park(task, _DRAIN, self)
 
     # -- the end
 
@@ -107,7 +104,7 @@ class StreamSocket(ReadingSocket):
             if error is None:
                 task = checkpoint(self.loop, "leaving a Socket's block")
                 if not self._is_over():
-                    self._wait_unsent(task, _DRAIN, 0)
+                    self._wait_for_flush(task)
         finally:
             self._close_unless_finishing(error)
 
