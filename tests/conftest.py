@@ -8,6 +8,7 @@ fixtures act on whichever of the two the test has asked for (`loop`, if on neith
 from __future__ import annotations
 
 import gc
+import random
 import resource
 import socket
 import tempfile
@@ -50,14 +51,30 @@ def _owned(loop: Loop) -> Iterator[Loop]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--task-order", type=int, metavar="SEED", help="run ready tasks of virtual loops in random order")
+    parser.addoption("--matrix", choices=["sample", "all"], default="sample", help="what tests/conformance runs")
+    parser.addoption("--matrix-seed", type=int, metavar="SEED", help="repeat a sample, and its random numbers")
 
 
-def pytest_configure() -> None:
-    """Raise the limit of open files, of which shells give few, as far as it goes without being root."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed of the conformance suite, which goes on to each process of `-n`.
+
+    And raise the limit of open files, of which shells give few, as far as it goes without being root.
+    """
+    if config.option.matrix_seed is None:
+        config.option.matrix_seed = random.randrange(1_000_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
     if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if any(
+        "conformance/" in report.nodeid for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ):
+        terminalreporter.write_line(
+            f"conformance: --matrix={config.option.matrix} --matrix-seed={config.option.matrix_seed}"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

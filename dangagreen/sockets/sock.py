@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.errors import CUT_OFF, BusyError, ClosedError, connection, peer_of
+from dangagreen.errors import BROKEN, CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.sockets.danga import DangaAliases
@@ -182,12 +182,11 @@ class CallbackSocket(DangaAliases, Lingering):
 
     def _write_failed(self, error: OSError) -> None:
         """A reset that a send has met is told to nobody else: the reader finds it here, after all that is readable."""
-        broken = error.errno in CUT_OFF and not self._is_at_eof()
-        if broken:
+        if error.errno in CUT_OFF and not self._is_at_eof():
             self._note_error(error)
         was_closed = self.closed
         super()._write_failed(error)
-        if broken and self.closed and not was_closed:  # a later read raises the error, not ClosedError
+        if error.errno in BROKEN and self.closed and not was_closed:  # a later read finds the peer's end
             self._hangup_state |= BY_PEER
 
     def _pushed_back(self, just_now: bool) -> bool:

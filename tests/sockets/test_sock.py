@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from dangagreen import BusyError, ClosedError, Loop, Socket
+from dangagreen import BusyError, ClosedError, Loop, Socket, spawn
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.sockets.states import BY_PEER
 from tests.connections import Reader, Recording, reset
+from tests.helpers import attempt
 
 
 class Deaf(Reader):
@@ -384,6 +385,25 @@ def test_the_usual_event_hup_and_event_err_do_nothing_after_an_end(end, loop, wi
     assert one.closed
     assert not one._hangup_state & BY_PEER
     sock.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "found"), [("reset", ConnectionResetError), ("hang_up", b"")], ids=["after a reset", "after its end"]
+)
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["tcp", "unix"])
+def test_a_failed_send_that_closes_leaves_the_peers_end_to_a_later_read(end, found, family, loop, wires, run_turns):
+    """Reading is off, and nothing is unread: the send closes. It was the peer that has ended, not this side."""
+    sock, peer = wires(4, family=family)
+    one = Socket(sock)
+    one.write(b"123456")
+    run_turns(1)
+    getattr(peer, end)()
+    run_turns(2)
+    assert one.closed
+    task = spawn(attempt, one.read_some)
+    run_turns(2)
+    result = task.result()
+    assert result == found if isinstance(found, bytes) else type(result) is found
 
 
 def test_an_end_that_was_met_behind_input_that_was_left_is_told(loop, wires, run_turns):
