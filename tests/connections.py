@@ -246,3 +246,26 @@ def ask(sock, request):
     """Send a line and read the answer."""
     sock.write_all(request)
     return sock.read_line()
+
+
+class KeepingEcho(d.Socket):
+    """Sends back what it reads, keeps it as well, and closes when its peer does."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, sock, loop=None):
+        super().__init__(sock, loop)
+        self.data = b""
+
+    def event_read(self):
+        data = self.read(65536)
+        if data is None:
+            self.close()
+        else:
+            self.data += data
+            self.write(data)
+
+
+def keeping():
+    """The connections that are open of a server of KeepingEcho."""
+    return [handler for handler in d.Socket.descriptor_map().values() if isinstance(handler, KeepingEcho)]

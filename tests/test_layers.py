@@ -23,8 +23,8 @@ SHAPE = [
     ),
     (
         "sockets",
-        "settings subclassing addresses states busy | descriptor endpoint idle read_buffer receiving"
-        " | delivery backpressure write_queue limits lingering danga sock listener",
+        "settings subclassing addresses binding states busy | descriptor endpoint idle read_buffer receiving"
+        " | delivery backpressure write_queue limits lingering danga sock acceptor listener",
     ),
     ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),

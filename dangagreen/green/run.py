@@ -21,8 +21,8 @@ from dangagreen.green.waiters import end_forevers, wake
 from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.sigint import Interrupts
+from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.descriptor import Descriptor
-from dangagreen.sockets.listener import Acceptor
 
 _STOPPED = "the loop was stopped"
 

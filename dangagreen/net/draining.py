@@ -21,7 +21,7 @@ from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
 from dangagreen.net.handler_task import HandlerTask
 from dangagreen.parks import parks
-from dangagreen.sockets.listener import Acceptor
+from dangagreen.sockets.listener import Server
 from dangagreen.sockets.sock import CallbackSocket
 
 log = logging.getLogger("dangagreen")
@@ -30,7 +30,7 @@ _EACH_TURN = 6  # connections that a drain looks at in each turn, at least
 _ROUND_SECONDS = 0.04  # within so many seconds it looks at all of them
 
 
-class Listener(Acceptor):
+class Listener(Server):
     """A server: accepts connections, and shuts down gracefully. Made by `serve` and `serve_requests`.
 
     Class attributes, in seconds: `new_connection_grace` (how long a drain waits for a request on a connection that was
@@ -67,7 +67,7 @@ class Listener(Acceptor):
         self._on_stop: Callable[[], object] | None = None
         self._on_failure: Callable[[], object] | None = None
         self._stops = 0
-        Acceptor.__init__(self, sock, connected, max_connections=max_connections, nodelay=nodelay, loop=loop)
+        Server.__init__(self, sock, connected, max_connections=max_connections, nodelay=nodelay, loop=loop)
 
     @property
     def draining(self) -> bool:
@@ -114,7 +114,6 @@ class Listener(Acceptor):
             self._stops = 0
 
     def _on_close(self) -> None:
-        super()._on_close()
         if isinstance(self.close_reason, BaseException) and self._on_failure is not None:
             self.loop.ready.append(self._on_failure)
 
@@ -202,7 +201,7 @@ class Drain:
             if sock._was_active(patience) > now and self._is_idle(sock):
                 self._spared[sock] = now + patience
         self._loop.object_callbacks[self] = self._step
-        self._listener._stop_accepting()
+        self._listener.stop_accepting()
         return self._step(*maps)
 
     def _step(self, *_maps: object) -> bool:

@@ -16,7 +16,8 @@ from dangagreen.loop.loop import Loop
 from dangagreen.net.draining import Listener
 from dangagreen.net.handler_task import begin_callbacks, begin_handler
 from dangagreen.net.sock import Socket, check_socket_class, innermost
-from dangagreen.sockets.addresses import Address
+from dangagreen.sockets.addresses import Addresses
+from dangagreen.sockets.binding import Binding, Owner
 from dangagreen.sockets.listener import ListenOptions, listen
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.streams.writing import StreamSocket
@@ -29,18 +30,20 @@ AnySocket = TypeVar("AnySocket", bound=Socket)
 
 
 @overload
-def serve(address: Address, handler: Callable[[Socket], None], **options: Unpack[ListenOptions]) -> Listener: ...
+def serve(address: Addresses, handler: Callable[[Socket], None], **options: Unpack[ListenOptions]) -> Listener: ...
 
 
 @overload
 def serve(
-    address: Address, handler: Callable[[socket.socket], CallbackSocket], **options: Unpack[ListenOptions]
+    address: Addresses,
+    handler: Callable[[socket.socket], CallbackSocket],
+    **options: Unpack[ListenOptions],
 ) -> Listener: ...
 
 
 @overload
 def serve(
-    address: Address,
+    address: Addresses,
     handler: Callable[[AnyStream], None],
     *,
     socket_class: Callable[[socket.socket], AnyStream],
@@ -49,11 +52,14 @@ def serve(
 
 
 def serve(
-    address: Address,
+    address: Addresses,
     handler: Any,
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
+    ipv6_only: bool = True,
+    mode: int | None = None,
+    owner: Owner | None = None,
     max_connections: int | None = None,
     socket_class: Callable[[socket.socket], StreamSocket] = Socket,
     nodelay: bool = True,
@@ -86,24 +92,23 @@ def serve(
     return listen(
         address,
         connected,
-        backlog=backlog,
-        reuse_port=reuse_port,
+        Binding(backlog, reuse_port, ipv6_only, mode, owner),
+        Listener,
         max_connections=max_connections,
         nodelay=nodelay,
         loop=loop,
-        acceptor=Listener,
     )
 
 
 @overload
 def serve_requests(
-    address: Address, handler: Callable[[Socket], None], **options: Unpack[ListenOptions]
+    address: Addresses, handler: Callable[[Socket], None], **options: Unpack[ListenOptions]
 ) -> Listener: ...
 
 
 @overload
 def serve_requests(
-    address: Address,
+    address: Addresses,
     handler: Callable[[AnySocket], None],
     *,
     socket_class: Callable[[socket.socket], AnySocket],
@@ -112,11 +117,14 @@ def serve_requests(
 
 
 def serve_requests(
-    address: Address,
+    address: Addresses,
     handler: Any,
     *,
     backlog: int = 1024,
     reuse_port: bool = False,
+    ipv6_only: bool = True,
+    mode: int | None = None,
+    owner: Owner | None = None,
     max_connections: int | None = None,
     socket_class: Callable[[socket.socket], Any] = Socket,
     nodelay: bool = True,
@@ -136,10 +144,9 @@ def serve_requests(
     return listen(
         address,
         partial(begin_callbacks, socket_class),
-        backlog=backlog,
-        reuse_port=reuse_port,
+        Binding(backlog, reuse_port, ipv6_only, mode, owner),
+        partial(Listener, handler=handler),
         max_connections=max_connections,
         nodelay=nodelay,
         loop=loop,
-        acceptor=partial(Listener, handler=handler),
     )

@@ -1,17 +1,16 @@
-"""Addresses to listen on or to connect to, and the opening of listening OS sockets.
+"""Addresses to listen on or to connect to.
 
 Rules: an address that makes no sense is refused before the kernel, or the resolver, makes another one of it; an error
-names the address and the cause, and leaves nothing behind. What does not belong here: accepting and connecting.
+names the address and the cause. What does not belong here: listening (binding) and connecting.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-import stat
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from dangagreen.checks import count
@@ -19,12 +18,12 @@ from dangagreen.checks import count
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 PeerAddress = tuple[str, int] | tuple[str, int, int, int] | Path
 Address = PeerAddress | socket.socket
+Addresses = Address | Sequence[Address]  # a list, at run time: a tuple is one address
 # Of a socket: (host, port), for IPv6 (host, port, flowinfo, scope id), a path, or bytes for an abstract Unix name.
 # Any, as in the standard library's types, so that `host, port = listener.address` passes a type checker.
 SocketAddress: TypeAlias = Any
 
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103  # bytes; one more for the NUL after it: unix(7), unix(4)
-_OF_ANOTHER_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this host lacks it, and may have the next one
 
 
 class HostAndPort(NamedTuple):
@@ -139,69 +138,3 @@ def public(sockaddr: Any) -> Any:
             scope = str(rest[1])
         host = f"{host}%{scope}"
     return host, port
-
-
-def open_listener(address: Any, *, backlog: int, reuse_port: bool) -> tuple[socket.socket, bool]:
-    """Open a listening OS socket for (host, port), a path, or a socket that listens already.
-
-    Returns it, and whether the file of a Unix socket was made; that of a dead server is replaced. Raises OSError,
-    naming the address, if bind(2) or listen(2) fails.
-    """
-    if isinstance(address, socket.socket):
-        if not address.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ValueError(f"{address!r} is not listening: call its listen(), or pass an address")
-        return address, False
-    backlog = min(count("the backlog", backlog), 0x7FFFFFFF)  # the kernel has a limit far below it
-    if is_path(address):
-        path = unix_path(address)
-        return _bind(socket.AF_UNIX, path, backlog, reuse_port=False), os.fsencode(path)[:1] != b"\0"
-    name = host_and_port(address, "a path or a listening socket")
-    if not name.host:
-        name = name._replace(host="::" if name.family else "0.0.0.0")
-    *first, last = name.look_up(address, socket.AI_PASSIVE)
-    for family, sockaddr in first:
-        try:
-            return _bind(family, sockaddr, backlog, reuse_port), False
-        except OSError as error:
-            if error.errno not in _OF_ANOTHER_ADDRESS:
-                raise
-    return _bind(*last, backlog, reuse_port), False
-
-
-def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
-    makes_path = family == socket.AF_UNIX and os.fsencode(address)[:1] != b"\0"
-    try:
-        if makes_path:
-            _remove_stale(address)
-        with contextlib.ExitStack() as undo:
-            sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(address)
-            if makes_path:
-                undo.callback(remove_path, address)
-            sock.listen(backlog)
-            undo.pop_all()
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror or error}") from None
-    return sock
-
-
-def remove_path(path: str | bytes) -> None:
-    """Unlink the file of a Unix socket; errors are ignored."""
-    with contextlib.suppress(OSError, ValueError):
-        os.unlink(path)
-
-
-def _remove_stale(path: str | bytes) -> None:
-    """Unlink the file of a Unix socket on which no process listens (ECONNREFUSED); nothing else."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.setblocking(False)  # its owner may be busy, with a full queue
-                if probe.connect_ex(path) == errno.ECONNREFUSED:
-                    os.unlink(path)

@@ -12,6 +12,7 @@ import chat
 import dangagreen as d
 import echo
 from crawler.crawl import Crawl, follow_links
+from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.descriptor import Descriptor
 from ddlockd.client import Client
 from miniredis.clients import Client as RedisClient
@@ -53,7 +54,7 @@ CASES = [(name, number) for name, (_, requests) in SERVERS.items() for number in
 
 
 def connections():
-    return [one for one in gc.get_objects() if isinstance(one, Descriptor) and not isinstance(one, d.Listener)]
+    return [one for one in gc.get_objects() if isinstance(one, Descriptor) and not isinstance(one, Acceptor)]
 
 
 _before = set()  # ids of those that something else in this process holds: a module's list, an error that is kept

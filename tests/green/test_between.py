@@ -26,7 +26,7 @@ from dangagreen import (
     spawn,
 )
 from dangagreen.loop.pollers import SelectPoller
-from dangagreen.sockets.addresses import _remove_stale
+from dangagreen.sockets.binding import _remove_stale
 from dangagreen.testing import BLOCK
 
 

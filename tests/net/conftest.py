@@ -52,7 +52,7 @@ def attach(loop, wires):
 
     def attach(listener, settle=1.0, **options):
         near, far = wires(**options)
-        listener._set_up(near)
+        listener.set_up(near)
         if settle:
             d.sleep(settle)
         return loop.handlers[near.fileno()], d.Socket(far)

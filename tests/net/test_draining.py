@@ -735,7 +735,7 @@ def test_at_max_connections_with_nobody_in_the_queue_it_ends_all_the_same(loop, 
     sock = client(listener)
     sock.write_all(b"x\n")
     d.sleep(1)
-    assert not listener._watch_read
+    assert not loop.handlers[listener.fd]._watch_read
     (task,) = ends(sock)
     start = loop.clock()
     assert listener.drain(None) == []
@@ -786,8 +786,8 @@ class Scarce:
 @pytest.mark.parametrize("calls", [1, 2, 3])
 def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplog, calls):
     listener = served(Echo)
-    listener.sock = Scarce(listener.sock, calls)
-    listener._accept_one = lambda: (listener.sock.accept()[0].detach(), None)
+    scarce, acceptor = Scarce(listener.sock, calls), loop.handlers[listener.fd]
+    acceptor._accept_one = lambda: (scarce.accept()[0].detach(), None)
     with socket.create_connection(listener.address, 5) as peer:
         peer.sendall(b"x\n")
         done = d.spawn(listener.drain)
@@ -804,7 +804,7 @@ def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplo
 
 def test_a_listener_that_rests_for_nothing_ends_all_the_same(loop, served):
     listener = served(Echo)
-    listener._back_off(OSError("for nothing"))
+    loop.handlers[listener.fd]._back_off(OSError("for nothing"))
     start = loop.clock()
     assert listener.drain(None) == []
     assert loop.clock() == start + listener.accept_backoff
@@ -1266,3 +1266,41 @@ def test_who_ended_before_a_stall_of_the_process_is_not_late(loop, run_until):
     peers[2].close()
     run_until(lambda: task.done)
     assert task.result() == []
+
+
+# -- several addresses
+
+
+@styles
+def test_a_server_of_several_addresses_has_one_drain(loop, served, tmp_path, server, handler):
+    path = tmp_path / "socket"
+    listener = served(handler, server, address=[("127.0.0.1", 0), ("::1", 0), path], max_connections=4)
+    peers = []
+    for address in listener.addresses * 3:
+        peers.append(socket.socket(socket.AF_UNIX) if address == str(path) else socket.socket(family_of(address)))
+        peers[-1].connect(address)
+        peers[-1].sendall(b"hello\n")
+        peers[-1].shutdown(socket.SHUT_WR)
+    assert listener.drain() == []
+    assert listener.closed
+    assert not path.exists()
+    for peer in peers:
+        assert peer.recv(100) == b"hello\n"
+        peer.close()
+
+
+def family_of(address):
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def test_a_drain_ends_connections_of_each_address_and_cuts_off_the_rest_together(loop, served):
+    listener = served(for_ever, address=[("127.0.0.1", 0), ("::1", 0)])
+    socks = [d.connect(address) for address in listener.addresses]
+    for sock in socks:
+        sock.write_all(b"work\n")
+    d.sleep(1)
+    start = loop.clock()
+    assert len(listener.drain(3)) == 2
+    assert loop.clock() == start + 3
+    for sock in socks:
+        sock.close()

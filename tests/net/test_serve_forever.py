@@ -29,7 +29,7 @@ def settled():
 
 
 def fail(listener):
-    listener.loop.handler_failed(listener, OSError(22, "Invalid argument"))
+    listener.loop.handler_failed(listener.loop.handlers[listener.fd], OSError(22, "Invalid argument"))
 
 
 def test_serve_forever_ends_with_the_error_of_a_listener_that_can_accept_no_more(real_loop, served, take_errors):

@@ -130,7 +130,7 @@ class Program(Steps):
             self.served = kind == "serve_requests"
             serve = d.serve_requests if self.served else d.serve
             self.listener = serve(("127.0.0.1", 0), self.handler, socket_class=make, nodelay=False, loop=self.loop)
-            self.listener._set_up(self.os_socket)
+            self.listener.set_up(self.os_socket)
         else:
             make(self.os_socket)
             if kind == "callbacks":

@@ -20,7 +20,7 @@ import dangagreen as d
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.net import connecting
-from dangagreen.sockets.listener import Acceptor
+from dangagreen.sockets.listener import Server
 from tests.soak import Budget
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets
 
@@ -283,7 +283,7 @@ def _is_fault(error: BaseException) -> bool:
 def once(poller: Callable[[], Any], faults: Faults) -> list[str]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        mock.patch.object(Acceptor, "accept_backoff", 0.02),
+        mock.patch.object(Server, "accept_backoff", 0.02),
         mock.patch.object(d.Listener, "linger_seconds", 0.1),
     ):
         return Program(poller, faults, directory).run()

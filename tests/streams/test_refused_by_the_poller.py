@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.sockets.listener import Acceptor
+from dangagreen.sockets.listener import Server
 
 
 class Refusing:
@@ -233,7 +233,7 @@ def test_a_listener_that_is_refused_is_in_no_map_and_its_address_is_free(real_lo
 def test_a_full_listener_that_cannot_watch_again_rests_and_the_close_that_made_room_is_none_the_worse(
     real_loop, refuse, run_until, caplog, monkeypatch
 ):
-    monkeypatch.setattr(Acceptor, "accept_backoff", 0.02)
+    monkeypatch.setattr(Server, "accept_backoff", 0.02)
     taken = []
     listener = d.serve(("127.0.0.1", 0), type("Taken", (d.Socket,), {"__init__": lambda s, k: taking(s, k)}))
 
@@ -344,13 +344,13 @@ def test_a_connection_that_the_poller_of_a_forked_child_refuses_is_closed_and_th
 
 def test_a_server_whose_path_is_gone_before_it_is_known_is_no_server(real_loop, tmp_path, monkeypatch):
     path = str(tmp_path / "socket")
-    bind = socket.socket.listen
+    bind = socket.socket.bind
 
-    def listen(sock, *args):
+    def bind_in_vain(sock, *args):
         bind(sock, *args)
         os.unlink(path)
 
-    monkeypatch.setattr(socket.socket, "listen", listen)
+    monkeypatch.setattr(socket.socket, "bind", bind_in_vain)
     with pytest.raises(FileNotFoundError):
         d.serve(path, print)
     assert d.Socket.descriptor_map() == {}

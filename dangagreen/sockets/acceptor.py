@@ -1,0 +1,240 @@
+"""Accepting on one listening OS socket: a bounded number of connections a turn, and the errors of accept(2).
+
+Rules: a connection that is gone before it was accepted (ECONNABORTED) is skipped; after EMFILE, ENFILE, ENOBUFS or
+ENOMEM accepting pauses, with one log line; when accept fails for good, the server is told; to stop accepting takes
+first the connections in the kernel's accept queue, whose peers have seen them established. What does not belong here:
+what the addresses of a server share (listener), what a connection does, and graceful shutdown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import select
+import socket
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+from dangagreen import checks
+from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import ERR, HUP, READ
+from dangagreen.loop.timers import Timer
+from dangagreen.sockets.binding import SocketFile
+from dangagreen.sockets.descriptor import Descriptor
+
+log = logging.getLogger("dangagreen")
+
+_LONGEST_QUEUE = 4096  # connections in the kernel's accept queue at most; Linux's somaxconn
+
+
+class Admitting(Protocol):
+    """The server of an acceptor, as the acceptor needs it."""
+
+    accepts_per_turn: ClassVar[int]
+    accept_backoff: ClassVar[float]
+    connections: int
+    limit: int | None
+
+    def set_up(self, sock: Any) -> None: ...  # a connection was accepted
+    def acceptor_failed(self, error: OSError) -> None: ...  # accept(2) fails for good
+    def acceptor_closed(self, acceptor: Acceptor) -> None: ...
+    def is_shared(self) -> bool: ...  # whether it has other acceptors as well
+
+
+class Acceptor(Descriptor):
+    """Accepts connections on one address of a server, and hands each OS socket to `server.set_up`.
+
+    At the server's connection limit no more are accepted until one closes; they wait in the kernel's accept queue.
+    """
+
+    __slots__ = {
+        "_accept_budget": "How many it accepts at most before it closes, once it is to stop accepting; None before.",
+        "_accept_one": "Accepts one: answers its fd if there is a `_kind`, otherwise a socket, and its peer's address.",
+        "_backoff_timer": "Ends the pause in accepting; None while there is none.",
+        "_kind": "Family, type and protocol of its OS sockets; None where `sock` only looks like one.",
+        "_refusals": "How often accept has failed in this turn through no fault of the listener.",
+        "_sets_nodelay": "Whether each connection is given TCP_NODELAY; None until the first shows if they inherit it.",
+        "_sits_out": "Whether it leaves its next event to the server's other addresses: it has filled the server.",
+        "file": "The file of a Unix socket that goes with it; None where there is none.",
+        "server": "The server that it accepts for.",
+    }
+
+    def __init__(self, sock: Any, server: Admitting, *, nodelay: bool, loop: Loop | None) -> None:
+        if not callable(getattr(sock, "accept", None)):
+            raise TypeError(f"a Listener is made of a listening socket, not of {checks.shown(sock)}")
+        self.server = server
+        # An OS socket's `accept` makes two enumeration members for each connection, which are the same each time:
+        # without them a connection's whole life takes 15 percent fewer instructions.
+        usual = type(sock) is socket.socket
+        self._kind: tuple[int, int, int] | None = (int(sock.family), int(sock.type), sock.proto) if usual else None
+        self._accept_one: Callable[[], tuple[Any, Any]] = sock._accept if usual else sock.accept
+        self._backoff_timer: Timer | None = None
+        self._accept_budget: int | None = None
+        self._refusals = 0
+        self._sits_out = False
+        self.file: SocketFile | None = None
+        self._sets_nodelay: bool | None = False
+        if nodelay and getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6):
+            self._sets_nodelay = None  # connections inherit it on every platform that we know of; the first one shows
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(sock, loop)
+        try:
+            self._watch_input(True)
+        except BaseException:
+            self._release()
+            raise
+
+    def event_read(self) -> None:
+        server = self.server
+        self._refusals = 0
+        if self._sits_out:
+            self._sits_out = False  # once: it comes again in the next turn
+            if self._accept_budget is None:
+                return
+        for number in range(server.accepts_per_turn):
+            if self.closed or not self._watch_read:
+                return
+            if server.limit is not None and server.connections >= server.limit:
+                self._sits_out = number > 0 and server.is_shared()
+                self._watch_input(False)
+                return
+            if self._accept_budget is not None:
+                if not self._accept_budget:
+                    self._queue_is_empty(number)
+                    return
+                self._accept_budget -= 1
+            try:
+                accepted = self._accept_one()[0]
+            except BlockingIOError:
+                if self._accept_budget is not None or not number:
+                    self._queue_is_empty(number)
+                return
+            except OSError as error:
+                if not self._survives(error):
+                    return
+            else:
+                sock = accepted if self._kind is None else socket.socket(*self._kind, accepted)
+                if self._sets_nodelay is not False:
+                    self._set_nodelay(sock)
+                server.set_up(sock)
+        if self._accept_budget is not None:
+            self.loop.ready.append(self._accept_the_rest)  # no event tells that the queue is empty
+
+    def _queue_is_empty(self, accepted: int) -> None:
+        """The kernel's accept queue is empty, after so many were accepted in this turn."""
+        if self._accept_budget is not None:
+            self.close("it has accepted the rest")
+        elif not accepted and self._was_shut_down():  # there was an event, and nothing to accept
+            self.server.acceptor_failed(OSError(errno.EINVAL, "it was shut down by other means than close()"))
+
+    def _events(self, mask: int) -> None:
+        if self._is_watched():
+            self.event_read()
+        else:
+            self._update_registration()
+            if mask & (ERR | HUP):
+                self._unregister()
+
+    def _set_nodelay(self, sock: Any) -> None:
+        """Set TCP_NODELAY, unless connections inherit it."""
+        with contextlib.suppress(OSError):  # the connection has broken, as will be seen
+            if self._sets_nodelay is None:
+                self._sets_nodelay = not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            if self._sets_nodelay:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _survives(self, error: OSError) -> bool:
+        """Judge an error of accept(2). Returns whether to try again in this turn."""
+        if error.errno in ACCEPT_PASSING:
+            self._refusals += 1
+            if self._refusals < self.server.accepts_per_turn or error.errno in ACCEPT_GONE:
+                return True
+        elif error.errno not in OUT_OF_RESOURCES:
+            self.server.acceptor_failed(error)
+            return False
+        self._back_off(error)
+        return False
+
+    def _was_shut_down(self) -> bool:
+        """Whether shutdown(2) was called on the OS socket: of a Unix listener only a hang-up shows that."""
+        if not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+    # -- pauses
+
+    def go_on(self) -> None:
+        """There is room: accept again, if the connection limit has stopped that."""
+        if not self.closed and not self._is_watched() and self._backoff_timer is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            self._watch_input(True)
+        except OSError as error:  # of epoll_ctl: not the fault of the connection that has closed
+            return self._back_off(error) if error.errno in NO_ROOM else self.loop.handler_failed(self, error)
+        if self._accept_budget is not None:
+            self.loop.ready.append(self._accept_the_rest)
+        return None
+
+    def _back_off(self, error: OSError) -> None:
+        """Pause accepting for `accept_backoff` seconds, with one log line."""
+        seconds = self.server.accept_backoff
+        log.warning("%r pauses accepting for %s s: %s", self.server, seconds, error)
+        self._backoff_timer = self._call_at(self.loop.clock() + seconds, self._resume)
+        self._watch_input(False)
+        self._look_at_interest(READ)
+
+    def _resume(self) -> None:
+        self._backoff_timer = None
+        self._go_on()
+
+    # -- the end
+
+    def stop_accepting(self) -> None:
+        """Accept the connections in the kernel's accept queue, a portion each turn, then close."""
+        if not self.closed and self._accept_budget is None:
+            self._accept_budget = _LONGEST_QUEUE
+            self._remove_file()  # new clients are for a successor
+            self._accept_the_rest()
+
+    def _accept_the_rest(self) -> None:
+        if not self.closed:
+            try:
+                self._run(self.event_read)
+            except Exception as error:
+                self.loop.handler_failed(self, error)
+
+    def close(self, reason: object = None) -> None:
+        """Stop accepting, and close the OS socket now: the address is free for the next `serve`."""
+        if not self.closed:
+            Descriptor.close(self, reason)
+            self.loop.unregister(self.fd)
+            try:
+                self._close_fd()
+            finally:
+                self.server.acceptor_closed(self)
+
+    _abandon = close
+
+    def _on_close(self) -> None:
+        if self._backoff_timer is not None:
+            self._backoff_timer.cancel()
+
+    def _close_fd(self) -> None:
+        try:
+            super()._close_fd()
+        finally:
+            self._remove_file()
+
+    def _remove_file(self) -> None:
+        if self.file is not None:
+            file, self.file = self.file, None
+            file.remove()
+
+    def __repr__(self) -> str:
+        return repr(self.server)

@@ -1,0 +1,44 @@
+"""Servers of callback style, and plain clients."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from dangagreen import Socket, serve
+from tests.connections import KeepingEcho
+
+
+@pytest.fixture
+def server(active_loop):
+    """`server(address, handler=KeepingEcho, **kwargs)` listens until the test is over."""
+    listeners = []
+
+    def server(address=("127.0.0.1", 0), handler=KeepingEcho, **kwargs):
+        listeners.append(serve(address, handler, **kwargs))
+        return listeners[-1]
+
+    yield server
+    for listener in listeners:
+        listener.close()
+    for handler in list(active_loop.handlers.values()):
+        if isinstance(handler, Socket):
+            handler.close()
+
+
+@pytest.fixture
+def client(peers):
+    """`client(address)` connects a plain socket."""
+
+    def client(address):
+        if isinstance(address, str):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(address)
+        else:
+            sock = socket.create_connection(address, 5)
+        sock.settimeout(5)
+        peers.append(sock)
+        return sock
+
+    return client
