@@ -21,6 +21,7 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
 from dangagreen.green.scopes import CancelScope, shield
+from dangagreen.green.signals import SignalHandle, on_signal, signals
 from dangagreen.green.sleep import sleep, sleep_until
 from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, spawn
@@ -72,6 +73,7 @@ __all__ = [
     "Queue",
     "Future",
     "ShutDown",
+    "SignalHandle",
     "Socket",
     "SocketAddress",
     "SocketLike",
@@ -86,12 +88,14 @@ __all__ = [
     "current_task",
     "move_on_after",
     "no_parking",
+    "on_signal",
     "run",
     "select",
     "serve",
     "serve_forever",
     "serve_requests",
     "shield",
+    "signals",
     "sleep",
     "sleep_until",
     "spawn",

@@ -9,6 +9,7 @@ import gc
 import inspect
 import math
 import os
+import signal
 import socket
 import warnings
 from functools import partial
@@ -74,6 +75,7 @@ NO_ADDRESS = {
 }
 NO_SIZE = {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE}
 NO_BUFFER = {**NO_BYTES, "bytes": (b"x", TypeError)}
+NO_SIGNAL = {**NO_COUNT, **NEGATIVE, "none": (None, TypeError), "SIGKILL": (9, OSError), "large": (4711, ValueError)}
 NO_FD = {"str": ("x", TypeError), "none": (None, TypeError), "closed": (-1, OSError), "huge": (HUGE, OverflowError)}
 NO_FDS = {
     "int": (5, TypeError),
@@ -239,6 +241,9 @@ CALLS = [
     ("write_soon", NO_BYTES, lambda w, x: w.sock.write_soon(x)),
     ("write_all", NO_BYTES, lambda w, x: w.sock.write_all(x)),
     # functions
+    ("on_signal", NO_SIGNAL, lambda w, x: d.on_signal(x, print)),
+    ("on_signal, callback", NO_FUNCTION, lambda w, x: d.on_signal(signal.SIGUSR1, x)),
+    ("signals", NO_SIGNAL, lambda w, x: d.signals(signal.SIGUSR1, x)),
     ("spawn", NO_FUNCTION, lambda w, x: d.spawn(x)),
     ("run", NO_FUNCTION, lambda w, x: d.run(x)),
     ("call_soon", NO_FUNCTION, lambda w, x: w.loop.call_soon(x)),
@@ -313,6 +318,7 @@ FREE = set(
     current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
     BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task
+    SignalHandle SignalHandle.call SignalHandle.cancel signals.close
 """.split()  # noqa: SIM905
 )
 

@@ -175,7 +175,9 @@ def parking_calls():
             continue
         for method in dir(public):
             if getattr(getattr(public, method, None), "__parks__", False):
-                block = {"__enter__": "with", "__exit__": "with", "__iter__": "for … in"}.get(method)
+                block = {"__enter__": "with", "__exit__": "with", "__iter__": "for … in", "__next__": "for … in"}.get(
+                    method
+                )
                 yield f"{block} {name}" if block else f"{name}.{method}"
 
 

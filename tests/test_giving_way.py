@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 import pytest
 
@@ -35,7 +36,7 @@ class Ready:
         self.result = d.Future()
         self.result.set_result(1)
         self.lock, self.semaphore, self.condition = d.Lock(), d.Semaphore(), d.Condition()
-        self.listener = None
+        self.listener = self.signals = None
         self.file = os.open(os.devnull, os.O_RDWR)  # always ready
         keep.callback(os.close, self.file)
 
@@ -135,6 +136,14 @@ def connect(ready):
         d.connect("/nowhere/there/is/no/socket")
 
 
+def next_signal(ready):
+    if ready.signals is None:
+        ready.signals = d.signals(signal.SIGUSR1)
+        ready.keep.callback(ready.signals.close)
+    signal.raise_signal(signal.SIGUSR1)
+    next(ready.signals)
+
+
 SCENARIOS = {
     "connecting.connect": connect,
     "groups.TaskGroup.__exit__": lambda ready: enter(d.TaskGroup()),
@@ -174,6 +183,7 @@ SCENARIOS = {
     "tasks.Task.join": lambda ready: ready.ended.join(),
     "sleep.sleep": lambda ready: d.sleep(0),
     "sleep.sleep_until": lambda ready: d.sleep_until(0),
+    "signals.signals.__next__": next_signal,
     "fds.wait_readable": lambda ready: d.wait_readable(ready.file),
     "fds.wait_writable": lambda ready: d.wait_writable(ready.file),
     # the same calls otherwise

@@ -18,7 +18,7 @@ SHAPE = [
     ("", "public errors frames parks tracebacks checks"),
     (
         "loop",
-        "error_log pollers timers profiling sigint collecting"
+        "error_log pollers timers profiling signal_chain sigint collecting"
         " | handlers wakeup schedule thread_pool registry deadlock turn loop",
     ),
     (
@@ -26,7 +26,7 @@ SHAPE = [
         "settings subclassing addresses binding states busy | descriptor endpoint idle read_buffer receiving"
         " | delivery backpressure write_queue limits lingering danga sock acceptor listener",
     ),
-    ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups | run"),
+    ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
     ("net", "handler_task | sock draining | serving | connecting serve_forever"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from dangagreen.bridge.event_loop import EventLoop
 from dangagreen.bridge.sides import Border, neighbours
-from dangagreen.green.run import close_descriptors, close_listeners
+from dangagreen.green.run import close_descriptors, close_listeners, end_closers
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.timers import Timer, Timers
@@ -167,6 +167,7 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
                         except asyncio.CancelledError as error:
                             cancelled = error
                     ends.report()
+            self._on_our_side(lambda: end_closers(loop))
             self._on_our_side(lambda: close_descriptors(loop, _ENDED))
         finally:
             self._undo.close()

@@ -114,8 +114,13 @@ def _end_tasks_and_closers(loop: Loop, reason: str) -> None:
         with nullcontext() if sched.bridge is None else sched.bridge.limit_clean_up(loop):
             _end_tasks(loop, reason)
     finally:
-        for close in list(sched.closers):
-            close()
+        end_closers(loop)
+
+
+def end_closers(loop: Loop) -> None:
+    """All tasks of a loop have ended: end what they used."""
+    for close in list(scheduler(loop).closers):
+        close()
 
 
 def _end_tasks(loop: Loop, reason: str) -> None:

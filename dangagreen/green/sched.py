@@ -126,6 +126,7 @@ class Scheduler:
         "looked": "The clock's time when `spender` first spent a budget in this turn.",
         "loop": "The loop.",
         "no_parking": "The innermost no_parking() block that is open, or None.",
+        "signals": "The callbacks of signals, or None.",
         "spender": "(id of the task, turn) of the task that last spent a budget of calls; None at first.",
         "spent": "How many budgets `spender` has spent in this turn.",
         "tasks": "The tasks that have not ended, in the order of their making.",
@@ -144,6 +145,7 @@ class Scheduler:
         self.collector = Collector(loop)
         self.forevers: list[Any] = []
         self.bridge: Any = None
+        self.signals: Any = None
         self.closers: list[Callable[[], object]] = []
         self.spender: tuple[int, float] | None = None
         self.looked = 0.0

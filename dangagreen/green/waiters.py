@@ -21,7 +21,7 @@ class WaitKind:
     """One kind of wait: what tables and errors call it, and how its arrangement is undone."""
 
     __slots__ = {
-        "by_thread": "True: it ends when a thread has done something, so that nobody who waits need be stuck for ever.",
+        "by_thread": "True: it ends by what a thread does, or by a signal, so that no task need be stuck for ever.",
         "due": "True: the task only yields, and is not woken before its turn, which checks for cancellation then.",
         "name": "The call that waits.",
         "undo": "A function of (subject, task) that takes back what was arranged to wake the task.",

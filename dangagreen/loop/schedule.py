@@ -148,6 +148,10 @@ class Schedule:
         context = copy_context()
         call = ContextCall(context.run, callback, *args)
         call.context = context
+        self._queue_from_outside(call)
+
+    def _queue_from_outside(self, call: Callable[[], object]) -> None:
+        """Queue a call, and wake the loop. May be called from any thread or signal handler."""
         self.ready.append(call)
         if (pair := self.wakeup_pair) is not None:
             pair.wake()

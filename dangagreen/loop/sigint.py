@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.frames import LOOPS, is_library, is_ours
+from dangagreen.loop.signal_chain import ChainedHandler
 
 _JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
 # An exception raised at these, in a loop of one line, escapes `except` and `finally` around it (CPython 3.13).
@@ -97,7 +98,7 @@ class Looks:
             self.wanted = False
 
 
-class SignalHandler:
+class SignalHandler(ChainedHandler):
     """A handler of Ctrl-C and the like, which lets the loop act upon a signal, or raises in the program's code.
 
     The first signal is `pending` until the loop has acted upon it; a second one before that raises where it strikes.
@@ -106,18 +107,19 @@ class SignalHandler:
     """
 
     __slots__ = {
-        "_before": "Signal to the handler that was installed before this one.",
         "_looks": "The calls by which it watches code that runs on.",
         "pending": "Whether a signal has come that was not acted upon.",
     }
 
     def __init__(self) -> None:
+        ChainedHandler.__init__(self)
         self.pending = False
         self._looks = Looks()
-        self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         looks = self._looks
+        if not looks.own:
+            self.pass_on(number, frame)
         if looks.own:
             looks.own = False
             if not self.pending:  # the loop was faster
@@ -171,27 +173,11 @@ class SignalHandler:
         self._looks.wanted = self.pending = False
         self._looks.trace_no_more()
 
-    @property
-    def installed(self) -> bool:
-        """Whether it stands in the place of another handler, which may have been replaced meanwhile."""
-        return bool(self._before)
-
-    def install(self, before: dict[signal.Signals, Any]) -> None:
-        """Take the place of these handlers."""
-        for number, handler in before.items():
-            self._before[number] = handler
-            signal.signal(number, self)
-
     def restore(self) -> None:
-        """Put the former handlers back, where nobody has installed another one meanwhile."""
+        """Put the former handlers back, where no other one was installed meanwhile."""
         self._looks.end()
         self._looks.trace_no_more()
-        before, self._before = self._before, {}
-        for number, handler in before.items():
-            if isinstance(handler, SignalHandler) and not handler.installed:  # its run has ended meanwhile
-                handler = signal.default_int_handler
-            if signal.getsignal(number) is self:
-                signal.signal(number, handler)
+        ChainedHandler.restore(self)
 
 
 class Interrupts(SignalHandler):

@@ -76,6 +76,8 @@ class _Forever(SignalHandler):
         "_waiter": "The task that waits.",
     }
 
+    shares = True  # callbacks of `on_signal` are called as well
+
     def __init__(self, task: Waiter, listeners: tuple[Listener, ...]) -> None:
         SignalHandler.__init__(self)
         self._waiter = task

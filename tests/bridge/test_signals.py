@@ -63,6 +63,29 @@ async def main():
 
 
 @pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
+@pytest.mark.slow
+def test_a_callback_of_on_signal_is_called_beside_it(hosting):
+    source = f"""{PREAMBLE}
+async def main():
+    loop = asyncio.get_running_loop()
+    event, theirs = asyncio.Event(), []
+    loop.add_signal_handler(signal.SIGHUP, lambda: theirs.append(1))
+    await to_task(d.on_signal, signal.SIGTERM, lambda number: (print("ours"), loop.call_soon(event.set)))
+    loop.call_later(0.05, print, "now")
+    await event.wait()
+    signal.raise_signal(signal.SIGHUP)
+    while not theirs:
+        await asyncio.sleep(0.01)
+    loop.remove_signal_handler(signal.SIGHUP)
+
+{hosting}
+if d.current_loop().green.signals is not None:
+    d.current_loop().reset()  # of what is not run's
+{AFTER}"""
+    assert program(source, during=send(signal.SIGTERM)) == "now\nours\nput back\n"
+
+
+@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
 @pytest.mark.parametrize("where", ["coroutine", "task"])
 @pytest.mark.slow
 def test_ctrl_c_ends_the_program_once_and_cleans_up(hosting, where):

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import signal
 from types import FunctionType
 
 import pytest
@@ -70,6 +71,12 @@ def there(thing):
     return thing
 
 
+def came(iteration):
+    """A signal has come."""
+    signal.raise_signal(signal.SIGUSR1)
+    return iteration
+
+
 def on_listener(call):
     with d.serve(("127.0.0.1", 0), print) as listener:
         call(listener)
@@ -114,6 +121,7 @@ CALLS = {
     "tasks.Task.join": lambda sock, task: task.join(),
     "sleep.sleep": lambda sock, task: d.sleep(0),
     "sleep.sleep_until": lambda sock, task: d.sleep_until(0),
+    "signals.signals.__next__": lambda sock, task: next(came(d.signals(signal.SIGUSR1))),
     "fds.wait_readable": lambda sock, task: d.wait_readable(0),
     "fds.wait_writable": lambda sock, task: d.wait_writable(1),
 }
