@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.errors import ErrorContext
+from dangagreen.loop import thread_pool
 from dangagreen.loop.loop import Loop, here
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
@@ -330,6 +331,36 @@ def in_thread():
         return answer["result"]
 
     return in_thread
+
+
+class PoolThreads:
+    """The pool's threads that a test starts; `idle`: those without a call."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.before = set(threading.enumerate())
+        self.idle = []
+        monkeypatch.setattr(thread_pool, "idle", self.idle)
+        self.closed_loop = Loop()
+        self.closed_loop.close()
+
+    def end(self):
+        """Have each end, after the call that it makes."""
+        self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.01)
+        for thread in set(threading.enumerate()) - self.before:
+            with suppress(ValueError):
+                self.idle.remove(thread)
+            thread.calls.put((self.closed_loop, int, print))
+            thread.join(REAL_SECONDS)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    """The threads of the pool that the test starts, its own ones, which end with it; `pool.end()` waits for that."""
+    threads = PoolThreads(monkeypatch)
+    yield threads
+    threads.end()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ SHAPE = [
     ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
-    ("net", "handler_task | sock draining | serving | connecting serve_forever"),
+    ("net", "handler_task | resolver connector | sock draining | serving | connecting serve_forever"),
     ("", "__init__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
     ("testing", "wire_end wire order clock leaks __init__"),
@@ -40,7 +40,7 @@ STRANGERS = {
     "dangagreen.sync": "dangagreen.streams",
     "dangagreen.streams": "dangagreen.sync",
 }  # know nothing of each other
-THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}}
+THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}, "dangagreen.net.resolver": {"idna"}}
 SWITCHING = {"switch", "throw"}
 
 ORDER = [

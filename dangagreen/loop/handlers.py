@@ -42,6 +42,12 @@ class TaskLayer(Protocol):
     def table(self, most: int | None = None) -> str: ...  # the table of at most so many tasks
 
 
+class LookUpLayer(Protocol):
+    """The name look-ups of a loop, as the loop calls them; they attach themselves as `Loop.look_ups`."""
+
+    def after_fork(self) -> None: ...  # in the child, which has no thread but the one that forked
+
+
 class Registrar(Protocol):
     """The loop, as a handler needs it to register and unregister."""
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import weakref
 from _thread import get_ident
 from collections.abc import Callable
+from typing import Any
 
 from dangagreen import checks
 from dangagreen.errors import CannotParkError
 from dangagreen.frames import LOOPS
 from dangagreen.loop.collecting import is_collecting, watch_collections
+from dangagreen.loop.handlers import LookUpLayer
 from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
@@ -44,6 +47,8 @@ class Loop(Turning):
     __slots__ = {
         "__weakref__": "Weak references to it work.",
         "_outer": "The thread's current loop before `with` this one.",
+        "_resolver": "The `resolver`.",
+        "look_ups": "The name look-ups under way, which attach themselves; None until there is one.",
     }
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
@@ -56,6 +61,8 @@ class Loop(Turning):
             )
         super().__init__(clock, poller)
         self._outer: Loop | None = None
+        self._resolver: Any = socket
+        self.look_ups: LookUpLayer | None = None
         _loops.add(self)
 
     # -- running
@@ -120,6 +127,22 @@ class Loop(Turning):
         """Set the longest time that a turn may wait for events: -1 is no limit, 0 does not wait."""
         seconds = checks.seconds("the loop timeout", milliseconds, "milliseconds") / 1000
         self.loop_timeout = None if seconds < 0 else min(seconds, LONGEST_WAIT)
+
+    @property
+    def resolver(self) -> Any:
+        """Looks up host names for `connect`: an object with `getaddrinfo(host, port, family, type)`. Assignable.
+
+        By default the module `socket`. The function is called in a thread, by as many at a time as the attribute
+        `threads` says (8 without one). With a true attribute `parks` it is called in a task instead, and may park.
+        """
+        return self._resolver
+
+    @resolver.setter
+    def resolver(self, value: Any) -> None:
+        if not callable(getattr(value, "getaddrinfo", None)):
+            raise TypeError(f"loop.resolver needs an object with a method getaddrinfo, not {checks.shown(value)}")
+        checks.count("the attribute threads of a resolver", getattr(value, "threads", 1), 1)
+        self._resolver = value
 
     # -- the end, fork
 
@@ -199,6 +222,8 @@ class Loop(Turning):
                     handler._register_again(self.poller)
                 except Exception as error:
                     self.handler_failed(handler, error)
+        if self.look_ups is not None:
+            self.look_ups.after_fork()
 
 
 class _End:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
 from dangagreen.checks import count
@@ -22,6 +23,7 @@ Addresses = Address | Sequence[Address]  # a list, at run time: a tuple is one a
 # Of a socket: (host, port), for IPv6 (host, port, flowinfo, scope id), a path, or bytes for an abstract Unix name.
 # Any, as in the standard library's types, so that `host, port = listener.address` passes a type checker.
 SocketAddress: TypeAlias = Any
+Found = list[tuple[int, Any]]  # family and OS address, of an answer of getaddrinfo(3)
 
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103  # bytes; one more for the NUL after it: unix(7), unix(4)
 
@@ -35,22 +37,64 @@ class HostAndPort(NamedTuple):
     scope_id: int = 0
     family: int = socket.AF_UNSPEC
 
-    def look_up(self, address: object, flags: int = 0) -> list[tuple[int, Any]]:
+    def look_up(self, address: object, flags: int = 0) -> Found:
         """getaddrinfo(3): pairs of family and OS address. Raises gaierror, an OSError, for a name that is not found."""
         try:
             if "\0" in self.host:
                 raise UnicodeError("it holds a NUL")  # the resolver would take what is before it
-            found = socket.getaddrinfo(self.host, self.port, self.family, type=socket.SOCK_STREAM, flags=flags)
+            return self.found(socket.getaddrinfo(self.host, self.port, self.family, socket.SOCK_STREAM, flags=flags))
+        except (OSError, UnicodeError) as error:
+            raise not_found(address, error) from None
+
+    def numeric(self, address: object) -> Found | None:
+        """What `look_up` answers for a numeric host, without asking a server; None for a name.
+
+        Raises gaierror for what is neither.
+        """
+        try:
+            return self.look_up(address, socket.AI_NUMERICHOST)
         except socket.gaierror as error:
-            raise socket.gaierror(error.errno, f"cannot look up {address!r}: {error.strerror}") from None
-        except UnicodeError as error:  # a label is empty or too long
-            raise socket.gaierror(socket.EAI_NONAME, f"cannot look up {address!r}: {error}") from None
-        return [(family, self._scoped(sockaddr)) for family, _, _, _, sockaddr in found]
+            if isinstance(error.__context__, UnicodeError):
+                raise
+            return None
+
+    def found(self, answer: list[Any]) -> Found:
+        """Pairs of family and OS address, of an answer of getaddrinfo(3)."""
+        return [(family, self._scoped(sockaddr)) for family, _, _, _, sockaddr in answer]
 
     def _scoped(self, sockaddr: Any) -> Any:
         if len(sockaddr) == 4:
             return *sockaddr[:2], self.flowinfo or sockaddr[2], self.scope_id or sockaddr[3]
         return sockaddr
+
+
+def interleaved(found: Found) -> Found:
+    """The addresses with their families in turn, beginning with the first one's: RFC 8305, section 4."""
+    families: dict[int, Found] = {}
+    for one in dict.fromkeys(found):  # getaddrinfo may name one twice
+        families.setdefault(one[0], []).append(one)
+    return [one for one in chain.from_iterable(zip_longest(*families.values())) if one is not None]
+
+
+def local_addresses(address: Any, peer: HostAndPort | None) -> dict[int, Any]:
+    """The OS addresses to bind to, by family. Raises ValueError for a name, and where the peer is a Unix socket."""
+    if peer is None or is_path(address):
+        raise ValueError("local_address is for TCP: (host, port), where the host is numeric, or empty for any address")
+    local = host_and_port(address, "of this host")
+    if not local.host:
+        return {socket.AF_INET: ("0.0.0.0", local.port), socket.AF_INET6: ("::", local.port)}
+    found = local.numeric(address) if local.host.isascii() else None
+    if found is None:
+        raise ValueError(f"local_address: the host of {address!r} is not numeric")
+    return dict(found)
+
+
+def not_found(address: object, error: OSError | UnicodeError) -> OSError:
+    """The error of a look-up, with the address that was asked for. A name that is none (UnicodeError) is not found."""
+    words = f"cannot look up {address!r}: {getattr(error, 'strerror', None) or error}"
+    if isinstance(error, UnicodeError):  # a label is empty or too long
+        return socket.gaierror(socket.EAI_NONAME, words)
+    return type(error)(error.errno, words)
 
 
 def host_and_port(address: Any, others: str) -> HostAndPort:

@@ -405,14 +405,12 @@ def test_an_interrupted_connect_to_a_full_unix_socket_leaks_no_descriptor(interr
             assert joined(interrupting(lambda: d.connect(tmp_path / "full"))) == INTERRUPTED
 
 
-def test_an_interrupted_look_up_leaks_no_descriptor(interrupting, loop, monkeypatch):
+def test_an_interrupted_look_up_leaks_no_descriptor(interrupting, loop, monkeypatch, pool):
     gate, real = threading.Event(), socket.getaddrinfo
-    threads = []
 
     def getaddrinfo(host, port, *args, **kwargs):
         if kwargs.get("flags", 0) & socket.AI_NUMERICHOST:
             return real(host, port, *args, **kwargs)
-        threads.append(threading.current_thread())
         gate.wait(10)
         return real("127.0.0.1", 1, *args, **kwargs)
 
@@ -420,8 +418,7 @@ def test_an_interrupted_look_up_leaks_no_descriptor(interrupting, loop, monkeypa
     with no_leaks(loop):
         assert joined(interrupting(lambda: d.connect(("some.host", 1)))) == INTERRUPTED
         gate.set()
-        for thread in threads:
-            thread.join(10)
+        pool.end()
         d.sleep(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -110,11 +111,7 @@ def test_spawn_is_refused_where_another_thread_has_closed_the_loop(in_thread):
         here.loop = None
 
 
-def test_a_look_up_that_ends_after_the_loop_was_closed_just_ends(monkeypatch, in_thread):
-    import threading
-
-    from dangagreen.sockets import addresses
-
+def test_a_look_up_that_ends_after_the_loop_was_closed_just_ends(monkeypatch, pool):
     asked, answer, failed = threading.Event(), threading.Event(), []
     monkeypatch.setattr(threading, "excepthook", failed.append)
 
@@ -125,13 +122,11 @@ def test_a_look_up_that_ends_after_the_loop_was_closed_just_ends(monkeypatch, in
         answer.wait(10)
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with d.Loop():
         with d.move_on_after(0.01):
             d.connect(("nobody.invalid", 1))
         asked.wait(10)
     answer.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("look up"):
-            thread.join(10)
+    pool.end()
     assert failed == []

@@ -21,21 +21,6 @@ from tests.programs import run_python
 
 
 @pytest.fixture
-def pool(monkeypatch):
-    """The list of idle threads, emptied: those that a test starts are its own, and end with it."""
-    monkeypatch.setattr(thread_pool, "idle", mine := [])
-    before = set(threading.enumerate())
-    closed = Loop()
-    closed.close()
-    yield mine
-    monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.01)
-    for thread in set(threading.enumerate()) - before:
-        thread.calls.put((closed, int, print))
-        thread.join(5)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
 def ask(real_loop, wait_for):
     """`ask(function)`: the outcome of a call in a thread."""
 
@@ -75,7 +60,7 @@ def test_a_thread_makes_one_call_after_the_other(ask, pool):
     one = ask(threading.current_thread)[0]
     others = [ask(threading.current_thread)[0] for _ in range(20)]
     assert set(others) == {one}
-    assert pool == [one]
+    assert pool.idle == [one]
 
 
 def test_there_are_as_many_threads_as_calls_under_way(real_loop, wait_for, pool):
@@ -96,7 +81,7 @@ def test_an_idle_thread_ends(ask, pool, monkeypatch):
     thread = ask(threading.current_thread)[0]
     thread.join(5)
     assert not thread.is_alive()
-    assert pool == []
+    assert pool.idle == []
 
 
 def test_a_thread_that_is_taken_when_it_is_about_to_end_makes_the_call(real_loop, wait_for, pool, monkeypatch):
@@ -131,6 +116,7 @@ def test_the_outcome_for_a_closed_loop_is_dropped(pool):
     call_in_thread(other, "late", lambda: gate.wait(5), lambda *outcome: seen.append(outcome))
     other.close()
     gate.set()
+    pool.end()
     assert seen == []  # what the thread raised, if it did, pytest finds
 
 
@@ -161,7 +147,7 @@ def test_a_program_ends_while_a_call_is_under_way():
 
 
 def test_an_idle_thread_might_not_wake_the_loop_and_a_busy_one_might(real_loop, wait_for, pool, monkeypatch):
-    monkeypatch.setattr("os.listdir", lambda path: range(len(pool) + 1 + busy))  # of this process's threads
+    monkeypatch.setattr("os.listdir", lambda path: range(len(pool.idle) + 1 + busy))  # of this process's threads
     busy, gate, done = 1, threading.Event(), []
     call_in_thread(real_loop, "busy one", lambda: gate.wait(5), lambda *_: done.append(1))
     assert [words for words in deadlock.external_wakers() if "busy one" in words]

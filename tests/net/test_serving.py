@@ -13,7 +13,6 @@ import pytest
 
 import dangagreen as d
 from dangagreen.green.sched import scheduler
-from dangagreen.net import connecting
 from dangagreen.sockets.listener import ListenOptions
 from tests.connections import LOCAL, STYLES, Echo, ask, echo_lines
 
@@ -178,7 +177,7 @@ def test_a_connection_that_would_be_to_itself_is_refused(host, real_loop, monkey
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         port = probe.getsockname()[1]
-    monkeypatch.setattr(connecting.socket, "socket", Bound)
+    monkeypatch.setattr(socket, "socket", Bound)
     with pytest.raises(ConnectionRefusedError, match=f"cannot connect to .*{port}"):
         d.connect((host, port), 5)
     assert [sock.fileno() for sock in made] == [-1]

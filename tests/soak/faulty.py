@@ -19,7 +19,7 @@ from unittest import mock
 import dangagreen as d
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.pollers import available_pollers
-from dangagreen.net import connecting
+from dangagreen.net import connector
 from dangagreen.sockets.listener import Server
 from tests.soak import Budget
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets
@@ -249,7 +249,7 @@ class Program:
 
     def run(self) -> list[str]:
         before = set(os.listdir("/dev/fd"))
-        with self.loop, mock.patch.object(connecting, "socket", FaultySockets()):
+        with self.loop, mock.patch.object(connector, "socket", FaultySockets()):
             try:
                 d.run(self.main)
             except Exception as error:  # of `wait`, or of what wakes the loop

@@ -1,0 +1,336 @@
+"""The making of one connection: a look-up, then attempts to connect, of which one wins (Happy Eyeballs, RFC 8305).
+
+Rules: nothing parks here; one timeout covers look-up and attempts; each attempt has an OS socket of its own, since one
+that has failed says ECONNABORTED before it starts anew; once it is closed, nothing that it has opened is open but the
+OS socket that was taken. What does not belong here: the object of the connection, who waits for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dangagreen.loop.loop import Loop
+from dangagreen.loop.timers import Timer
+from dangagreen.net.resolver import LookUp, in_ascii, look_ups
+from dangagreen.sockets.addresses import (
+    Found,
+    HostAndPort,
+    host_and_port,
+    interleaved,
+    is_path,
+    local_addresses,
+    not_found,
+    public,
+    unix_path,
+)
+from dangagreen.sockets.descriptor import Descriptor
+
+ATTEMPT_DELAY = 0.25  # seconds until the next attempt begins beside those under way: RFC 8305, section 8
+_QUEUE_FULL_SECONDS = 0.01  # until a Unix listener is asked again whose queue is full
+
+
+class _Attempt(Descriptor):
+    """An OS socket that is connecting (EINPROGRESS): an event of any kind tells that it is over."""
+
+    __slots__ = {"connector": "Whose attempt it is.", "sockaddr": "The OS address."}
+
+    def __init__(self, sock: socket.socket, connector: Connector, sockaddr: Any) -> None:
+        self.connector = connector
+        self.sockaddr = sockaddr
+        Descriptor.__init__(self, sock, connector.loop)
+        try:
+            self._watch_output(True)
+        except BaseException:
+            self._release()
+            raise
+
+    def _events(self, mask: int) -> None:
+        self._release()
+        self.connector.attempt_over(self)
+
+    def _on_close(self) -> None:
+        self.connector.attempt_closed(self, self.close_reason)
+
+    def drop(self) -> None:
+        """Leave the loop, and close the OS socket."""
+        self._release()
+        self.sock.close()
+
+
+class Connector:
+    """Makes one connection. `then()` is called when the attempts begin after a look-up, and when it is over."""
+
+    __slots__ = {
+        "_address": "The address, as the program has given it.",
+        "_delay": "The timer of the next attempt, or None.",
+        "_failures": "OS addresses that were tried in vain, with their errors.",
+        "_found": "All addresses.",
+        "_left": "Those that were not tried yet, the next one last.",
+        "_limit": "The timer of the timeout, or None.",
+        "_local": "The local addresses to bind to, by family; or None.",
+        "_look_up": "The look-up under way, or None.",
+        "_name": "The host and port to look up; None for a Unix socket.",
+        "_nodelay": "Whether to set TCP_NODELAY.",
+        "_open": "The attempts under way.",
+        "_then": "What to call.",
+        "_timeout": "How many seconds it may take; None is no limit.",
+        "_waiting": "An OS socket whose Unix listener has a full queue; or None.",
+        "error": "The error by which it has failed, or None.",
+        "loop": "The loop.",
+        "over": "Whether it has succeeded, has failed or was closed.",
+        "sock": "The OS socket that is connected, until it is taken; or None.",
+    }
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: Any,
+        then: Callable[[], object],
+        *,
+        timeout: float | None,
+        local_address: Any = None,
+        nodelay: bool = True,
+    ) -> None:
+        self.loop = loop
+        self._address = address
+        self._then = then
+        self._timeout = timeout
+        self._nodelay = nodelay
+        self._name: HostAndPort | None = None
+        if not is_path(address):
+            self._name = host_and_port(address, "or the path of a Unix socket")
+        self._local = None if local_address is None else local_addresses(local_address, self._name)
+        self._found: Found = []
+        self._left: Found = []
+        self._open: list[_Attempt] = []
+        self._failures: list[tuple[Any, OSError]] = []
+        self._delay: Timer | None = None
+        self._limit: Timer | None = None
+        self._look_up: LookUp | None = None
+        self._waiting: Any = None
+        self.error: Exception | None = None
+        self.over = False
+        self.sock: Any = None
+
+    def begin(self) -> None:
+        """Begin. It may be over when this returns."""
+        if self.over:  # closed meanwhile
+            return None
+        try:
+            if self._timeout is not None:
+                self._limit = self.loop.add_timer(self._timeout, self._time_is_up)
+            if self._name is None:
+                return self._try([(socket.AF_UNIX, unix_path(self._address))])
+            self._name = name = in_ascii(self._name, self._address)
+            if (found := name.numeric(self._address)) is not None:
+                return self._try(found)
+            self._look_up = look_ups(self.loop).ask(name, self._answered)
+        except Exception as error:
+            self._fail(error)
+        return None
+
+    @property
+    def looks_up_in_thread(self) -> bool:
+        """Whether it waits for a look-up that a thread makes."""
+        return self._look_up is not None and self._look_up.in_thread
+
+    def take(self) -> Any:
+        """Return the OS socket, which belongs to the caller now. Raises the error by which it has failed."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame: a cycle
+        sock, self.sock = self.sock, None
+        return sock
+
+    def close(self) -> None:
+        """Give up whatever is under way, and close what was not taken."""
+        self._end()
+        if self.sock is not None:
+            self.sock.close()
+
+    def _end(self) -> None:
+        """Note that it is over, and give up the look-up, and all attempts but the one that has won."""
+        self.over = True
+        for timer in (self._delay, self._limit):
+            if timer is not None:
+                timer.cancel()
+        if self._look_up is not None:
+            look_ups(self.loop).give_up(self._look_up, self._answered)
+        for attempt in self._open:
+            attempt.drop()
+        self._open.clear()
+        if self._waiting is not None:
+            self._waiting.close()
+        self._delay = self._limit = self._look_up = self._waiting = None
+
+    def _fail(self, error: Exception) -> None:
+        self._end()
+        self.error = error
+        self._then()
+
+    def _time_is_up(self) -> None:
+        words = f"connecting to {self._address!r} took longer than {self._timeout} s"
+        if self._look_up is not None:
+            words += ", to look the name up alone"
+        elif len(self._found) > 1:
+            silent = [(attempt.sockaddr, OSError("no answer")) for attempt in self._open]
+            words += f": {_each([*self._failures, *silent])}"
+        self._fail(TimeoutError(words))
+
+    # -- the look-up
+
+    def _answered(self, answer: list[Any] | None, error: BaseException | None) -> None:
+        self._look_up = None
+        if isinstance(error, (OSError, UnicodeError)):
+            return self._fail(not_found(self._address, error))
+        if error is not None:
+            return self._fail(error if isinstance(error, Exception) else RuntimeError(f"the look-up raised {error!r}"))
+        assert self._name is not None
+        try:
+            found = self._name.found(answer or [])
+        except (TypeError, ValueError):
+            words = f"loop.resolver has answered {answer!r}, which is not what getaddrinfo answers"
+            return self._fail(TypeError(words))
+        self._try(found)
+        if not self.over:
+            self._then()
+        return None
+
+    # -- the attempts
+
+    def _try(self, found: Found) -> None:
+        """Begin with the attempts at these addresses."""
+        if self._local is not None:
+            found = [one for one in found if one[0] in self._local]
+        self._found = interleaved(found) if len(found) > 1 else found
+        self._left = self._found[::-1]
+        self._next()
+
+    def _next(self) -> None:
+        """Begin the next attempt that does not fail at once; the one after it follows in a while."""
+        self._delay = None
+        while self._left and not self.over:
+            family, sockaddr = self._left.pop()
+            try:
+                self._attempt(family, sockaddr)
+            except OSError as error:
+                self._failures.append((sockaddr, error.with_traceback(None)))
+                continue
+            if self._left and not self.over:
+                self._delay = self.loop.add_timer(ATTEMPT_DELAY, self._next)
+            return
+        if not self._open and not self.over:
+            self._fail(self._all_failures())
+
+    def _attempt(self, family: int, sockaddr: Any) -> None:
+        """Begin an attempt, which may be over when this returns. Raises OSError if it fails at once."""
+        sock = socket.socket(family, socket.SOCK_STREAM)  # EAFNOSUPPORT: the kernel may have the next one's family
+        try:
+            sock.setblocking(False)
+            if self._local is not None:
+                sock.bind(self._local[family])
+            self._connect(sock, sockaddr)
+        except BaseException as error:
+            self.loop.abandon(sock, error)
+            raise
+
+    def _connect(self, sock: Any, sockaddr: Any) -> None:
+        number = sock.connect_ex(sockaddr)
+        if number == errno.EINPROGRESS:
+            self._open.append(_Attempt(sock, self, sockaddr))
+        elif number == errno.EAGAIN:  # a Unix listener's queue is full, and no event will tell when it has room
+            self._waiting = sock
+            self._delay = self.loop.add_timer(_QUEUE_FULL_SECONDS, partial(self._connect_again, sock, sockaddr))
+        else:
+            self._has_connected(sock, sockaddr, number)
+
+    def _connect_again(self, sock: Any, sockaddr: Any) -> None:
+        self._waiting = self._delay = None
+        try:
+            self._connect(sock, sockaddr)
+        except OSError as error:
+            self._has_failed(sock, sockaddr, error)
+
+    def attempt_over(self, attempt: _Attempt) -> None:
+        """An attempt, which has left the loop, has succeeded or failed."""
+        self._open.remove(attempt)
+        sock = attempt.sock
+        try:
+            self._has_connected(sock, attempt.sockaddr, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        except OSError as error:
+            self._has_failed(sock, attempt.sockaddr, error)
+
+    def _has_connected(self, sock: Any, sockaddr: Any, number: int) -> None:
+        """An attempt is over: with this errno, or 0. Raises OSError if it has failed."""
+        if number or _is_connected_to_itself(sock, sockaddr):
+            number = number or errno.ECONNREFUSED
+            raise OSError(number, os.strerror(number))
+        if self._nodelay and self._name is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self._end()
+        self._then()
+
+    def _has_failed(self, sock: Any, sockaddr: Any, error: OSError) -> None:
+        """An attempt has failed: the next one begins at once."""
+        self.loop.abandon(sock, error)
+        self._failures.append((sockaddr, error.with_traceback(None)))
+        if self._delay is not None:
+            self._delay.cancel()
+        self._next()
+
+    def attempt_closed(self, attempt: _Attempt, reason: object) -> None:
+        """An attempt was closed on this side, as at the end of a program: begin no other."""
+        if not self.over:
+            ours = ConnectionAbortedError(errno.ECONNABORTED, f"it was closed on this side: {reason}")
+            self._open.remove(attempt)
+            self._failures.append((attempt.sockaddr, reason if isinstance(reason, OSError) else ours))
+            self._fail(self._all_failures())
+
+    def _all_failures(self) -> OSError:
+        """The failures in one error, of the class that all of them have."""
+        if not self._failures:
+            family = "" if self._local is None else " of the family of the local address"
+            return OSError(f"{self._address!r} has no address{family} to connect to")
+        errors = [error for _, error in self._failures]
+        kind: type[OSError] = next(
+            kind for kind in type(errors[0]).__mro__ if all(isinstance(error, kind) for error in errors)
+        )
+        named = len(errors) > 1 or (self._name is not None and self._name.host != self._failures[0][0][0])
+        words = f"cannot connect to {self._address!r}: {_each(self._failures) if named else _words(errors[0])}"
+        numbers = {error.errno for error in errors}
+        return kind(words) if len(numbers) > 1 or None in numbers else kind(numbers.pop(), words)
+
+    def __repr__(self) -> str:
+        return repr(self._address)
+
+
+def _each(failures: list[tuple[Any, OSError]]) -> str:
+    """What has become of each address, in words."""
+    return "; ".join(f"{public(sockaddr)[0]}: {_words(error)}" for sockaddr, error in failures)
+
+
+def _words(error: OSError) -> object:
+    return error.strerror or error
+
+
+def _is_connected_to_itself(sock: Any, sockaddr: Any) -> bool:
+    """Whether the kernel has chosen as the local port the very one to connect to, on which no socket listens.
+
+    It happens when a port of the ephemeral range is tried repeatedly: the connection is then one of the socket with
+    itself (RFC 9293, simultaneous open).
+    """
+    if sock.family == socket.AF_UNIX or sock.getsockname()[1] != sockaddr[1]:
+        return False
+    try:
+        return sock.getsockname() == sock.getpeername()  # type: ignore[no-any-return]
+    except OSError:  # a peer has reset the connection already: so there was one
+        return False
