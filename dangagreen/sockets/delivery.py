@@ -1,7 +1,7 @@
 """Whether there is input to be delivered, in the buffer or in the kernel: without taking it.
 
-Rules: to look at input consumes none, and notes an error that the OS reports only once. What does not belong here: who
-is told of it (sock).
+Rules: to look at input consumes none, and notes an error that the OS reports only once. What does not belong here: the
+calls of hooks (sock).
 """
 
 from __future__ import annotations
