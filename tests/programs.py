@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -60,3 +61,8 @@ def missing(what):
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not installed")
     pytest.skip(f"{what} is not installed")
+
+
+def needed(name):
+    """The module. Skips the file, or the test, where it is not installed; but not in CI, which installs it."""
+    return importlib.import_module(name) if os.environ.get("CI") else pytest.importorskip(name)

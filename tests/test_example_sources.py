@@ -1,7 +1,8 @@
 """The examples use the library as anybody could, by its public names alone: that is read from their sources.
 
 What an example needs and cannot reach by a public name is missing from the library. Besides the standard library and
-each other, examples import only names in `__all__` of the modules in PUBLIC. They touch nothing private, which is what
+each other, examples import only names in `__all__` of the modules in PUBLIC; and what an extra of the library installs,
+those in THIRD_PARTY, which are about nothing else. They touch nothing private, which is what
 begins with an underscore: only what their own classes define, by `self`, and where such a class derives from one of the
 library, it does not hide a private name of that.
 """
@@ -15,7 +16,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PUBLIC = {name: set(importlib.import_module(name).__all__) for name in ("dangagreen", "dangagreen.testing")}
+PUBLIC = {
+    name: set(importlib.import_module(name).__all__)
+    for name in ("dangagreen", "dangagreen.bridge", "dangagreen.testing")
+}
+THIRD_PARTY = {"gateway": {"asyncpg", "httpx"}, "prices": {"fastapi", "uvicorn"}}  # pip install '.[gateway]'
 OPEN = {"__init__", "__name__", "__file__", "__version__", "_replace"}  # Python's own; a named tuple has `_replace`
 BY_STRING = {"getattr", "setattr", "hasattr", "delattr", "attrgetter", "methodcaller", "import_module", "__import__"}
 LONGEST = 400  # lines of a module
@@ -94,13 +99,13 @@ def imported(tree):
             yield from ((node.lineno, "." * node.level + (node.module or ""), alias.name) for alias in node.names)
 
 
-def faults_of_imports(tree):
+def faults_of_imports(tree, third_party=frozenset()):
     for line, module, name in imported(tree):
         top = module.split(".")[0]
         if not top:
             yield line, f"imports {module}: write the whole name"
         elif top != "dangagreen":
-            if top not in sys.stdlib_module_names and top not in TOPS:
+            if top not in sys.stdlib_module_names and top not in TOPS and top not in third_party:
                 yield line, f"imports {module}, which is not in the standard library"
             elif name is not None and private(name):
                 yield line, f"imports {name}, which is private to {module}"
@@ -170,8 +175,10 @@ def faults_of_strings(tree):
 def faults(source, name="example"):
     """What is wrong with a module of the examples with this source, in words."""
     tree = ast.parse(source)
-    rules = faults_of_imports, faults_of_attributes, faults_of_subclasses, faults_of_strings
-    return [f"{name}:{line} {words}" for rule in rules for line, words in rule(tree)]
+    found = list(faults_of_imports(tree, THIRD_PARTY.get(name, ())))
+    for rule in faults_of_attributes, faults_of_subclasses, faults_of_strings:
+        found += rule(tree)
+    return [f"{name}:{line} {words}" for line, words in found]
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -267,6 +274,10 @@ def test_there_is_something_to_be_found():
         ("import dangagreen.testing\ndangagreen.testing.order", "uses dangagreen.testing.order"),
         ("from dangagreen import testing\ntesting.order", "uses dangagreen.testing.order"),
         ("import greenlet", "standard library"),
+        ("import httpx", "standard library"),
+        ("from dangagreen.bridge import crossing", "imports crossing of dangagreen.bridge, which is not public"),
+        ("from dangagreen.bridge.crossing import await_", "imports dangagreen.bridge.crossing, which is not public"),
+        ("from dangagreen import bridge\nbridge.sides", "uses dangagreen.bridge.sides"),
         ("from . import output", "whole name"),
         ("from .protocol import parse", "whole name"),
         ("from output import _put", "private to output"),
@@ -302,6 +313,7 @@ def test_a_bad_source_is_found(source, complaint):
         "from __future__ import annotations\nimport os, collections.abc\nos._exit(0)\ntype(os).__name__",
         "import dangagreen as d\nd.Socket\nd.testing.wire()\nd.Socket.reset()",
         "from dangagreen import Socket, testing\nfrom dangagreen.testing import wire\ntesting.wire()",
+        "from dangagreen import bridge\nfrom dangagreen.bridge import await_\nbridge.guest()",
         "from output import tell\nfrom ddlockd.locks import Locks",
         "class C:\n    _a = 1\n    def f(self):\n        self._mine = self._a, self._f()\n    def _f(self): ...",
         "class C(Socket):\n    __slots__ = ('_mine',)\n    def f(self):\n        return self._mine",
@@ -310,3 +322,9 @@ def test_a_bad_source_is_found(source, complaint):
 )
 def test_a_good_source_passes(source):
     assert faults(source) == []
+
+
+def test_an_example_has_the_libraries_that_it_is_about():
+    assert faults("import asyncpg, httpx", "gateway") == []
+    (fault,) = faults("import asyncpg, fastapi", "gateway")
+    assert "fastapi" in fault

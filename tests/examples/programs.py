@@ -23,6 +23,12 @@ def command(name: str, *options: str) -> list[str]:
     return [sys.executable, "-W", "error", str(package if package.is_dir() else f"{package}.py"), *options]
 
 
+def run(name: str, *options: str) -> tuple[int, str, str]:
+    """What becomes of a program that ends by itself: its status, its output, and its complaints."""
+    done = subprocess.run(command(name, *options), capture_output=True, text=True, timeout=SECONDS)
+    return done.returncode, done.stdout, done.stderr
+
+
 class Program:
     """A running example: the ports that it printed, one a line, and the other lines before them."""
 

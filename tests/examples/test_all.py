@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from programs import EXAMPLES, SECONDS, command
+from programs import EXAMPLES, run
+from tests.programs import needed
 
 
 def test_every_example_has_tests() -> None:
@@ -17,12 +17,6 @@ def test_every_example_has_tests() -> None:
     names = {f"test_{'_'.join(module.parts)}.py" for module in modules}
     assert len(names) > 15
     assert {name for name in names if not (Path(__file__).parent / name).exists()} == set()
-
-
-def run(name: str, *options: str) -> tuple[int, str, str]:
-    """What becomes of a program that ends by itself: its status, its output, and its complaints."""
-    done = subprocess.run(command(name, *options), capture_output=True, text=True, timeout=SECONDS)
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["echo", "chat", "miniredis"])
@@ -38,9 +32,18 @@ def test_a_port_in_use_is_told_in_a_line(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("echo", "how it is written"), ("chat", "time to log in"), ("crawler", "pages at a time"), ("miniredis", "picks")],
+    [
+        ("echo", "how it is written"),
+        ("chat", "time to log in"),
+        ("crawler", "pages at a time"),
+        ("gateway", "calls to both"),
+        ("miniredis", "picks"),
+        ("prices", "event loop"),
+    ],
 )
 def test_help_tells_what_an_option_is_and_its_default(name: str, words: str) -> None:
+    for module in {"gateway": ("asyncpg", "httpx"), "prices": ("fastapi", "uvicorn")}.get(name, ()):
+        needed(module)
     status, output, complaint = run(name, "--help")
     assert (status, complaint) == (0, "")
     assert words in output

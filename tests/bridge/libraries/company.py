@@ -7,21 +7,12 @@ others has gone on. A library that stopped the thread would wait for ever.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
-
-import pytest
 
 import dangagreen as d
 from dangagreen.bridge import await_
 
 SECONDS = 20.0  # for what takes milliseconds
 ROUNDS = 3
-
-
-def needed(name):
-    """The module. Skips the tests of the file where it is not installed; but not in CI, which installs it."""
-    return importlib.import_module(name) if os.environ.get("CI") else pytest.importorskip(name)
 
 
 def echo(sock):

@@ -9,7 +9,8 @@ import pytest
 
 from dangagreen.loop.loop import Loop
 from tests.bridge.conftest import _host, _owned
-from tests.bridge.libraries.company import Company, needed
+from tests.bridge.libraries.company import Company
+from tests.programs import needed
 
 HOSTINGS = ["in run", "top-level code", "guest of asyncio", "guest of uvloop"]
 

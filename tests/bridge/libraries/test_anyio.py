@@ -12,7 +12,8 @@ import pytest
 import dangagreen as d
 from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
-from tests.bridge.libraries.company import made, needed, result, results
+from tests.bridge.libraries.company import made, result, results
+from tests.programs import needed
 
 anyio = needed("anyio")
 sniffio = needed("sniffio")

@@ -10,7 +10,7 @@ import dangagreen as d
 from dangagreen import bridge
 from dangagreen.bridge import to_task
 from dangagreen.loop.loop import here
-from tests.bridge.libraries.company import needed
+from tests.programs import needed
 
 anyio = needed("anyio")
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]

@@ -8,7 +8,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.bridge import await_
-from tests.bridge.libraries.company import needed, result, results
+from tests.bridge.libraries.company import result, results
+from tests.programs import needed
 
 asyncpg = needed("asyncpg")
 pytestmark = pytest.mark.slow

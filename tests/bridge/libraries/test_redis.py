@@ -6,7 +6,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.bridge import await_
-from tests.bridge.libraries.company import made, needed, result, results
+from tests.bridge.libraries.company import made, result, results
+from tests.programs import needed
 
 redis = needed("redis.asyncio")
 pytestmark = pytest.mark.slow

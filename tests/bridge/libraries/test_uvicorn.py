@@ -9,7 +9,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.bridge import await_, to_task
-from tests.bridge.libraries.company import made, needed, result, results
+from tests.bridge.libraries.company import made, result, results
+from tests.programs import needed
 
 httpx = needed("httpx")
 applications = needed("starlette.applications")

@@ -6,7 +6,8 @@ import pytest
 
 import dangagreen as d
 from dangagreen.bridge import await_, to_task
-from tests.bridge.libraries.company import needed, result, results
+from tests.bridge.libraries.company import result, results
+from tests.programs import needed
 
 websockets = needed("websockets")
 pytestmark = pytest.mark.slow
