@@ -310,17 +310,17 @@ class WriteQueue(BackPressure):
         """
         high, low, hard = self._water
         most = high if hard is None else min(high, hard - size)
-        if woken:
+        if woken or self.unsent > most:
+            if not woken:
+                self._flush()
             most = min(most, low)
-        elif self.unsent > most:
-            self._flush()
         if self._write_closed:
             self._check_writable()
         if most < 0:
             raise LimitError(f"{size} bytes to write at once are more than max_unsent, {hard}", hard or 0)
         if self.unsent > most:
             line = self._wait_queues()[0]
-            line[task] = min(most, low), size
+            line[task] = most, size
             if woken:
                 line.move_to_end(task, last=False)
             return False
