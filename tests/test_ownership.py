@@ -23,7 +23,7 @@ FAST_PATHS = {
         "0.3 percent of the life of a connection",
     ),
     "sockets.write_queue.WriteQueue._drop_queue": ("_write_closed", "0.3 percent of it"),
-    "sockets.listener.Server.set_up": ("_listener", "0.3 percent of it"),
+    "sockets.acceptor.Admitting.set_up": ("_listener", "0.3 percent of it"),
     "net.handler_task.begin_handler": ("_sequential", "0.3 percent of it"),
     "sockets.sock.CallbackSocket.__init__": (
         "_at_work _buffer _bulk_credit _created_at _eof _finishing _last_activity _line_limit _pos _read_error"

@@ -14,11 +14,11 @@ import logging
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from dangagreen import checks
-from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES
-from dangagreen.loop.loop import Loop
+from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
+from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.loop.pollers import ERR, HUP, READ
 from dangagreen.loop.timers import Timer
 from dangagreen.sockets.binding import SocketFile
@@ -29,18 +29,61 @@ log = logging.getLogger("dangagreen")
 _LONGEST_QUEUE = 4096  # connections in the kernel's accept queue at most; Linux's somaxconn
 
 
-class Admitting(Protocol):
-    """The server of an acceptor, as the acceptor needs it."""
+class Admitting:
+    """Whom acceptors accept for, base class of `Server`: its connections are made and counted here."""
 
-    accepts_per_turn: ClassVar[int]
-    accept_backoff: ClassVar[float]
-    connections: int
-    limit: int | None
+    __slots__ = {
+        "_connected": "What is called with each OS socket, and the server.",
+        "_on_connection": "What else is called with the object of each connection: by a drain. Or None.",
+        "connections": "How many of its connections are open.",
+        "limit": "The connection limit, which `max_connections` is; None if there is none.",
+        "loop": "The loop that it belongs to.",
+    }
 
-    def set_up(self, sock: Any) -> None: ...  # a connection was accepted
-    def acceptor_failed(self, error: OSError) -> None: ...  # accept(2) fails for good
-    def acceptor_closed(self, acceptor: Acceptor) -> None: ...
-    def is_shared(self) -> bool: ...  # whether it has other acceptors as well
+    accepts_per_turn: ClassVar[int] = 32
+    accept_backoff: ClassVar[float] = 0.5
+
+    def __init__(self, connected: Callable[[Any, Any], object], limit: int | None, loop: Loop | None) -> None:
+        self.limit = None if limit is None else checks.count("max_connections", limit, 1)
+        checks.function("Listener", connected)
+        checks.count("Listener.accepts_per_turn", self.accepts_per_turn, 1)
+        checks.seconds("Listener.accept_backoff", self.accept_backoff)
+        self._connected = connected
+        self._on_connection: Callable[[Any], object] | None = None
+        self.connections = 0
+        self.loop = loop_or_current(loop)
+
+    def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
+        """Have `observer` called with the object of each connection that is accepted from now on."""
+        self._on_connection = observer
+
+    def set_up(self, sock: Any) -> None:
+        """Have an object made of an accepted OS socket, and count it until it closes."""
+        try:
+            connection = self._connected(sock, self)
+            if isinstance(connection, Descriptor):
+                connection._listener = self
+                if not connection.closed:  # as its constructor may have done
+                    self.connections += 1
+                if self._on_connection is not None:
+                    self._on_connection(connection)
+        except BaseException as error:
+            self.loop.abandon(sock, error)
+            if not isinstance(error, Exception):
+                raise
+            self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
+
+    def acceptor_failed(self, error: OSError) -> None:
+        """accept(2) fails for good."""
+        raise NotImplementedError
+
+    def acceptor_closed(self, acceptor: Acceptor) -> None:
+        """An acceptor has closed."""
+        raise NotImplementedError
+
+    def is_shared(self) -> bool:
+        """Whether it has other acceptors as well."""
+        raise NotImplementedError
 
 
 class Acceptor(Descriptor):

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext
-from dangagreen.loop.loop import Loop, loop_or_current
-from dangagreen.sockets.acceptor import Acceptor
+from dangagreen.loop.loop import Loop
+from dangagreen.sockets.acceptor import Acceptor, Admitting
 from dangagreen.sockets.addresses import Addresses, SocketAddress, of_listener
 from dangagreen.sockets.binding import Binding, Owner, bind
-from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.tracebacks import without_traceback
 
 
@@ -40,7 +39,7 @@ class ListenOptions(ServerOptions, total=False):
     owner: Owner | None
 
 
-class Server:
+class Server(Admitting):
     """Hands the OS socket of each connection to `connected`, which returns the object made of it.
 
     `sock` is a listening OS socket, or a list of them. `addresses` are (host, port), a path, or bytes for an abstract
@@ -52,21 +51,13 @@ class Server:
     __slots__ = {
         "__weakref__": "Weak references to it work.",
         "_acceptors": "Those that have not closed, in the order of the addresses.",
-        "_connected": "What is called with each OS socket, and the server.",
-        "_on_connection": "What else is called with the object of each connection: by a drain. Or None.",
         "_stopping": "Whether it accepts the connections in the kernel's accept queues, and no more.",
         "addresses": "Where it listens: (host, port), for IPv6 with its scope; a path; bytes for an abstract name.",
         "close_reason": "What `close` was called with; of an exception an equal copy. None while it is open.",
         "closed": "Whether `close` was called, here or by the library.",
-        "connections": "How many of its connections are open.",
         "fd": "The number of the file descriptor of `sock`.",
-        "limit": "The connection limit, which `max_connections` is; None if there is none.",
-        "loop": "The loop that it belongs to.",
         "sock": "The OS socket of the first address.",
     }
-
-    accepts_per_turn: ClassVar[int] = 32
-    accept_backoff: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -77,16 +68,9 @@ class Server:
         nodelay: bool = True,
         loop: Loop | None = None,
     ) -> None:
-        self.limit = None if max_connections is None else checks.count("max_connections", max_connections, 1)
-        checks.function("Listener", connected)
-        checks.count("Listener.accepts_per_turn", self.accepts_per_turn, 1)
-        checks.seconds("Listener.accept_backoff", self.accept_backoff)
-        self._connected = connected
-        self._on_connection: Callable[[Any], object] | None = None
+        Admitting.__init__(self, connected, max_connections, loop)
         self._stopping = self.closed = False
         self.close_reason: object = None
-        self.connections = 0
-        self.loop = loop_or_current(loop)
         self._acceptors: list[Acceptor] = []
         with ExitStack() as undo:
             undo.callback(self._acceptors.clear)
@@ -115,27 +99,7 @@ class Server:
         for acceptor in self._acceptors:
             acceptor.go_on()
 
-    def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
-        """Have `observer` called with the object of each connection that is accepted from now on."""
-        self._on_connection = observer
-
     # -- connections
-
-    def set_up(self, sock: Any) -> None:
-        """Have an object made of an accepted OS socket, and count it until it closes."""
-        try:
-            connection = self._connected(sock, self)
-            if isinstance(connection, Descriptor):
-                connection._listener = self
-                if not connection.closed:  # as its constructor may have done
-                    self.connections += 1
-                if self._on_connection is not None:
-                    self._on_connection(connection)
-        except BaseException as error:
-            self.loop.abandon(sock, error)
-            if not isinstance(error, Exception):
-                raise
-            self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
 
     def _connection_closed(self) -> None:
         """A connection has closed: accept again, if the connection limit has stopped that."""

@@ -126,8 +126,8 @@ class ReadBuffer(IdleClock):
     def _consume_line(self, end: int) -> bytes:
         """Take the line that ends before this position.
 
-        The next ones in this buffer are granted, if they are about as long as this one: `read_line` gives them in fewer
-        steps, and the budget of calls pays for them at once.
+        If there have been others in this buffer, the next ones are granted, if they are about as long as this one:
+        `read_line` gives them in fewer steps, and the budget of calls pays for them at once.
         """
         buffer, start = self._buffer, self._pos
         if type(buffer) is not bytes:
@@ -135,9 +135,10 @@ class ReadBuffer(IdleClock):
         if end >= len(buffer):
             self._buffer, self._pos, self._scan_from = b"", 0, 0
             return buffer[start:]  # which is the buffer itself, where it is one line
-        most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
-        self._scan_from = min(len(buffer), end + most)
-        next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
+        if start:
+            most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
+            self._scan_from = min(len(buffer), end + most)
+            next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
         self._pos = end
         return buffer[start:end]
 
