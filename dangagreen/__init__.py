@@ -27,6 +27,7 @@ from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, spawn
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
+from dangagreen.net.activation import listen_fds
 from dangagreen.net.connecting import connect
 from dangagreen.net.draining import Listener
 from dangagreen.net.serve_forever import serve_forever
@@ -86,6 +87,7 @@ __all__ = [
     "current_deadline",
     "current_loop",
     "current_task",
+    "listen_fds",
     "move_on_after",
     "no_parking",
     "on_signal",

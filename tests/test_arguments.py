@@ -315,7 +315,8 @@ FREE = set(
     Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read Socket.watch_write
     Socket.watched_sockets Socket.write_eof Task.cancel Task.end Task.end_unstarted Task.result Task.run
     Task.resume_with Task.start Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
-    current_loop current_task no_parking shield BusyError Cancelled CannotParkError ChannelEnd ClosedChannelError
+    current_loop current_task listen_fds no_parking shield BusyError Cancelled CannotParkError ChannelEnd
+    ClosedChannelError
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
     BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task
     SignalHandle SignalHandle.call SignalHandle.cancel signals.close
