@@ -300,10 +300,11 @@ def test_a_connection_is_refused(loop, unix_pair):
 
 
 def test_ipv6_alone_leaves_the_port_to_ipv4(real_loop, server, client, run_turns):
-    listener = server(("::", 0))
-    with pytest.raises(ConnectionRefusedError):
-        client(("127.0.0.1", listener.address[1]))
-    assert server(("0.0.0.0", listener.address[1])).address[1] == listener.address[1]
+    listener = server([("::", 0), ("0.0.0.0", 0)])  # one port: the first one has not taken it for IPv4 as well
+    socks = [client((host, listener.address[1])) for host in ("127.0.0.1", "::1")]
+    run_turns(3)
+    assert sorted(sock.peer_ip_string() for sock in keeping()) == ["127.0.0.1", "::1"]
+    assert len(socks) == listener.connections == 2
 
 
 def test_dual_stack_has_both_in_one_socket(real_loop, server, client, run_turns):
