@@ -73,6 +73,7 @@ NO_ADDRESS = {
     "str": ("h:80", ValueError),
     "parts": (("h", "x"), TypeError),
 }
+NO_LOCAL_ADDRESS = {"int": (5, TypeError), "path": ("/path", ValueError), "name": (("a.host", 0), ValueError)}
 NO_SIZE = {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE}
 NO_BUFFER = {**NO_BYTES, "bytes": (b"x", TypeError)}
 NO_SIGNAL = {**NO_COUNT, **NEGATIVE, "none": (None, TypeError), "SIGKILL": (9, OSError), "large": (4711, ValueError)}
@@ -186,6 +187,7 @@ CALLS = [
     ("Queue.put", {**NO_TIME, **NEGATIVE}, lambda w, x: w.full_queue.put(2, timeout=x)),
     ("wait, timeout", NO_TIME, lambda w, x: d.wait([w.task], x)),
     ("connect, timeout", NO_TIME, lambda w, x: d.connect(("127.0.0.1", 1), x)),
+    ("Socket.connect_to, timeout", NO_TIME, lambda w, x: d.Socket.connect_to(("127.0.0.1", 1), timeout=x)),
     ("Listener.drain", NO_TIME, lambda w, x: w.served.drain(x)),
     ("serve_forever, grace", NO_TIME, lambda w, x: d.serve_forever(w.served, grace=x)),
     ("wait_readable", NO_FD, lambda w, x: d.wait_readable(x)),
@@ -286,6 +288,14 @@ CALLS = [
     ("serve, address", NO_ADDRESS, lambda w, x: d.serve(x, d.Socket)),
     ("serve_requests, address", NO_ADDRESS, lambda w, x: d.serve_requests(x, print)),
     ("connect", NO_ADDRESS, lambda w, x: d.connect(x)),
+    ("connect, local_address", NO_LOCAL_ADDRESS, lambda w, x: d.connect(("127.0.0.1", 1), local_address=x)),
+    ("Socket.connect_to", NO_ADDRESS, lambda w, x: d.Socket.connect_to(x)),
+    (
+        "Socket.connect_to, local_address",
+        NO_LOCAL_ADDRESS,
+        lambda w, x: d.Socket.connect_to(("127.0.0.1", 1), local_address=x),
+    ),
+    ("Loop.resolver", {"none": (None, TypeError), "int": (5, TypeError)}, lambda w, x: assign(w.loop, "resolver", x)),
     ("connect, socket_class", NO_CLASS, lambda w, x: d.connect(w.served.address, 5, socket_class=x)),
     ("serve, socket_class", NO_CLASS, lambda w, x: d.serve(LOCAL, print, socket_class=x)),
     ("serve_requests, socket_class", NO_CLASS, lambda w, x: d.serve_requests(LOCAL, print, socket_class=x)),
@@ -309,7 +319,8 @@ FREE = set(
     Loop.unregister Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown
     Queue.task_done Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close
     Socket.debug_msg Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain Socket.dump_error
-    Socket.enable_profiling Socket.event_err Socket.event_hup Socket.event_loop Socket.event_read Socket.event_write
+    Socket.enable_profiling Socket.event_connect Socket.event_connect_failed Socket.event_err Socket.event_hup
+    Socket.event_loop Socket.event_read Socket.event_write
     Socket.finish Socket.have_epoll Socket.local_addr_string Socket.local_ip_string Socket.on_high_water
     Socket.on_incomplete_write Socket.on_low_water Socket.peer_addr_string Socket.peer_ip_string Socket.profiling_data
     Socket.reset Socket.steal_socket Socket.tcp_cork Socket.to_close Socket.watch_read Socket.watch_write

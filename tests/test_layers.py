@@ -29,7 +29,10 @@ SHAPE = [
     ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
-    ("net", "handler_task | resolver connector | sock draining | serving | connecting serve_forever activation"),
+    (
+        "net",
+        "handler_task | resolver connector unconnected | sock draining | serving | connecting serve_forever activation",
+    ),
     ("", "__init__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
     ("testing", "wire_end wire order clock leaks __init__"),

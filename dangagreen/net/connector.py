@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -104,6 +105,9 @@ class Connector:
         self._name: HostAndPort | None = None
         if not is_path(address):
             self._name = host_and_port(address, "or the path of a Unix socket")
+        else:
+            with suppress(OSError):  # which is for `begin`
+                unix_path(address)
         self._local = None if local_address is None else local_addresses(local_address, self._name)
         self._found: Found = []
         self._left: Found = []

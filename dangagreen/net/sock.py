@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from dangagreen import checks
+from dangagreen.loop.loop import current_loop
+from dangagreen.net.connector import Connector
 from dangagreen.net.handler_task import RequestTask
+from dangagreen.net.unconnected import Unconnected
+from dangagreen.sockets.addresses import PeerAddress
 from dangagreen.sockets.settings import adopt_settings
-from dangagreen.sockets.subclassing import CheckedSubclasses, check_identity
+from dangagreen.sockets.subclassing import CheckedSubclasses, check_identity, check_initialised
 from dangagreen.streams.writing import StreamSocket
 
 _FIRST = 16384  # bytes to receive, at most, before the handler is started
@@ -27,6 +31,70 @@ class Socket(StreamSocket, CheckedSubclasses):
     """
 
     __slots__ = ()
+
+    # -- clients in callback style
+
+    @classmethod
+    def connect_to(
+        cls,
+        address: PeerAddress,
+        *,
+        timeout: float | None = None,
+        nodelay: bool = True,
+        local_address: tuple[str, int] | None = None,
+    ) -> Self:
+        """Returns a new object at once, whose connection is made meanwhile, as `connect` makes it. Never parks.
+
+        The loop calls `event_connect` once it is made, or `event_connect_failed(error)`, which are the errors of
+        `connect`; neither after `close()`. What is written before that is queued. Raises
+        TypeError and ValueError for arguments that make no sense.
+        """
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of connect_to", timeout)
+        check_socket_class("connect_to", cls, Socket)
+        loop, stand_in = current_loop(), Unconnected()
+        connector = Connector(
+            loop, address, stand_in.told, timeout=timeout, local_address=local_address, nodelay=nodelay
+        )
+        try:
+            connection = cls(stand_in)
+            check_initialised(connection, cls)
+        except BaseException as error:
+            loop.abandon(stand_in, error)
+            raise
+        connection._hold()  # so that its idle timeout does not count yet
+        stand_in.begin(connection, connector)
+        return connection
+
+    def event_connect(self) -> object:
+        """Called once the connection of `connect_to` is made. Reading is not watched yet. Does nothing: override it."""
+
+    def event_connect_failed(self, error: Exception) -> object:
+        """Called if the connection of `connect_to` cannot be made; then the object is closed, with that as the reason.
+
+        Logs one line at DEBUG. Override it.
+        """
+        self.debugmsg("%s", error)
+        return None
+
+    def _was_connected(self, sock: Any, half_closed: bool) -> None:
+        """The OS socket is connected: tell, then send what was written meanwhile, and a FIN if it was asked for."""
+        try:
+            self._set_socket(sock)
+        except Exception as error:
+            sock.close()
+            return self.loop.handler_failed(self, error)
+        self._release_hold()
+        self.loop.call(self, partial(self._hook, "connect", self.event_connect))
+        if not self.closed:
+            self.loop.call(self, self._send_fin if half_closed else self._try_again)
+        return None
+
+    def _was_not_connected(self, error: Exception) -> None:
+        self.loop.call(self, partial(self._hook, "connect_failed", partial(self.event_connect_failed, error)))
+        self.loop.call(self, partial(self.close, error))
+
+    # -- requests
 
     def event_read(self) -> object:
         """Called when there is input or EOF, while reading is watched and no task is parked in a read.

@@ -63,14 +63,16 @@ class Descriptor(Handler):
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()
+        self._registered_mask = UNREGISTERED
         if self.fd < 0:
-            raise ValueError(f"{sock!r} is closed: a descriptor needs an open socket")
+            if self.fd == -1:
+                raise ValueError(f"{sock!r} is closed: a descriptor needs an open socket")
+            self._registered_mask = PAUSED  # it stands for an OS socket that is to come: see `_set_socket`
         self.closed = self._watch_read = self._watch_write = False
         self.close_reason: object = None
         self._listener: Any = None
         self._context = copy_context()
         self._reader = self._queue = self._timer = None
-        self._registered_mask = UNREGISTERED
         loop.register(self)
         loop.interest_changed.append(self)  # registered even if it watches nothing: hang-ups are reported all the same
 
@@ -80,6 +82,15 @@ class Descriptor(Handler):
         self._context = context
         if timer is not None:
             timer.context = context
+
+    def _set_socket(self, sock: Any) -> None:
+        """Go on with this OS socket, in the place of what has stood for it."""
+        self.loop.unregister(self.fd)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._registered_mask = UNREGISTERED
+        self.loop.register(self)
+        self.loop.interest_changed.append(self)
 
     def _set_listener(self, listener: Any) -> None:
         """Set the listener that has accepted it."""
@@ -164,7 +175,7 @@ class Descriptor(Handler):
             self._registered_mask = UNREGISTERED
             try:
                 self.loop.poller.remove(self.fd)
-            except (OSError, KeyError):  # EBADF, ENOENT: the OS socket was closed by other code
+            except (OSError, KeyError, ValueError):  # EBADF, ENOENT: other code has closed it; ValueError: no fd yet
                 pass
 
     def _release(self) -> None:

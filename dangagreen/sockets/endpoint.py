@@ -66,7 +66,7 @@ class Endpoint(Descriptor):
         """ "Class(RW): open to 127.0.0.1:80"; R and W: reading, or writing, is watched."""
         watched = ("R" if self._is_watched() else "") + ("W" if self._interest() & WRITE else "")
         peer = self.peer_addr_string()
-        state = "closed" if self.closed else "open"
+        state = "closed" if self.closed else "connecting" if self.fd < 0 else "open"
         return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")
 
     __repr__ = as_string

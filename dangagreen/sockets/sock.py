@@ -223,6 +223,8 @@ class CallbackSocket(DangaAliases, Lingering):
         self.loop.check_thread("steal_socket")
         if self._has_reader():
             raise BusyError(f"steal_socket: a task is reading from {connection(self)}")
+        if self.fd < 0:
+            raise BusyError("steal_socket: the connection is not made yet")
         self._try_again()
         if self.closed:
             raise ClosedError(self, self.close_reason)
