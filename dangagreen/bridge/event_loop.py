@@ -13,6 +13,7 @@ import signal
 import sys
 import weakref
 from _thread import get_ident
+from asyncio import _set_running_loop
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from functools import partial
@@ -168,7 +169,8 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def run_here(self, host: Host | None) -> None:
         """Run in this very greenlet, until the loop is stopped."""
-        self.host = self._parking.host = host
+        self.host = host
+        self._parking.begin(host)
         hosted = neighbours(self.ours).borders
         hosted[self] = self._border
         self._border.to_asyncio()
@@ -177,10 +179,10 @@ class EventLoop(asyncio.SelectorEventLoop):
                 fd = self._csock.fileno()  # type: ignore[attr-defined]
                 if (before := signal.set_wakeup_fd(fd)) != fd:
                     self._signals_woke = before
-            asyncio._set_running_loop(None)  # asyncio's own sets it
+            _set_running_loop(None)  # asyncio's own sets it
             super().run_forever()
         finally:
-            asyncio._set_running_loop(self)
+            _set_running_loop(self)
             self._border.to_ours()
             self.host = self._parking.host = None
             hosted.pop(self, None)

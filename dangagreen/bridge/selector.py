@@ -70,6 +70,11 @@ class ParkingSelector(selectors.DefaultSelector):
         self._kicked = False  # it was woken for what is on asyncio's schedule, not for events
         self.forked = False
 
+    def begin(self, host: Host | None) -> None:
+        """The loop begins to run: its first pass asks the kernel, so that running it briefly serves what there is."""
+        self.host = host
+        self._passes = -1
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Park until there are events, `timeout` seconds have passed, or `wake` is called; give way now and then."""
         look: Callable[[float | None], list[tuple[selectors.SelectorKey, int]]] = super().select

@@ -17,9 +17,15 @@ import pytest
 HERE = Path(__file__).parent.parent.parent
 FEW = ["test_buffered_proto", "test_server", "test_sock_lowlevel", "test_streams", "test_taskgroups", "test_timeouts",
        "test_waitfor", "test_runners"]  # fmt: skip
-ALL = [*FEW, "test_base_events", "test_context", "test_futures", "test_futures2", "test_locks", "test_pep492",
-       "test_protocols", "test_queues", "test_selector_events", "test_sendfile", "test_ssl", "test_sslproto",
-       "test_subprocess", "test_tasks", "test_threads", "test_transports", "test_unix_events"]  # fmt: skip
+ALL = [*FEW, "test_base_events", "test_context", "test_eager_task_factory", "test_events", "test_free_threading",
+       "test_futures", "test_futures2", "test_graph", "test_locks", "test_pep492", "test_protocols", "test_queues",
+       "test_selector_events", "test_sendfile", "test_ssl", "test_sslproto", "test_staggered", "test_subprocess",
+       "test_tasks", "test_threads", "test_tools", "test_transports", "test_unix_events"]  # fmt: skip
+OTHERS = {
+    "test_proactor_events": "of another kind of event loop, which is Windows's",
+    "test_windows_events": "of Windows",
+    "test_windows_utils": "of Windows",
+}
 IN_TOP_LEVEL_CODE = {"test_runners": "in a task Ctrl-C is for `run` to handle, and asyncio.Runner leaves it alone"}
 WANTED = os.environ.get("ASYNCIO_MODULES", "")
 MODULES = ALL if WANTED == "all" else WANTED.split(",") if WANTED else FEW
@@ -46,6 +52,14 @@ result = d.run(runner.run, suite) if sys.argv[2] == "task" else runner.run(suite
 assert result.testsRun, "nothing was run"
 sys.exit(not result.wasSuccessful())
 """
+
+
+def test_no_module_is_forgotten():
+    found = importlib.util.find_spec("test.test_asyncio")
+    if found is None:
+        pytest.skip("this Python was installed without its package `test`")
+    names = {path.stem for place in found.submodule_search_locations for path in Path(place).glob("test_*.py")}
+    assert names <= {*ALL, *OTHERS}
 
 
 @pytest.mark.slow

@@ -284,3 +284,18 @@ def test_the_handler_of_ctrl_c_of_a_runner_is_nobody_who_might_wake_the_loop(vlo
         assert "the handler of SIGINT" not in wakers
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_the_running_loop_is_told_in_one_place(vloop, monkeypatch):
+    """asyncio's own tests put its Python implementation in the place of the other one."""
+    for module in asyncio, asyncio.events:
+        for name in ("_get_running_loop", "_set_running_loop", "get_running_loop"):
+            monkeypatch.setattr(module, name, getattr(asyncio.events, f"_py_{name}"))
+
+    async def main():
+        return asyncio.get_running_loop()
+
+    loop = bridge.EventLoop()
+    assert loop.run_until_complete(main()) is loop
+    assert asyncio._get_running_loop() is None
+    loop.close()

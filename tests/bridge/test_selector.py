@@ -100,3 +100,20 @@ def test_it_waits_by_any_poller(poller_class):
             return await asyncio.wait_for(loop.sock_recv(near, 10), 5)
 
         assert bridge.run(main()) == b"it"
+
+
+def test_a_run_that_is_over_at_once_serves_what_there_is(rloop):
+    """Its first pass asks the kernel, however short it is: some programs run a loop briefly, again and again."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    heard = []
+    loop = bridge.EventLoop()
+    loop.add_reader(near, lambda: heard.append(near.recv(1)))
+    for n in range(1, 6):
+        far.send(b"x")
+        loop.run_until_complete(asyncio.sleep(0))
+        assert len(heard) == n
+    loop.remove_reader(near)
+    loop.close()
+    near.close()
+    far.close()
