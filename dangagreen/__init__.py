@@ -14,6 +14,8 @@ from dangagreen.errors import (
     LimitError,
     ShutDown,
     TaskCancelledError,
+    TlsError,
+    TruncatedError,
 )
 from dangagreen.green.deadlines import current_deadline, move_on_after, timeout, timeout_at
 from dangagreen.green.fds import HasFileno, wait_readable, wait_writable
@@ -82,6 +84,8 @@ __all__ = [
     "TaskCancelledError",
     "TaskGroup",
     "Timer",
+    "TlsError",
+    "TruncatedError",
     "as_completed",
     "connect",
     "current_deadline",

@@ -90,6 +90,27 @@ class IncompleteReadError(_Copied, EOFError):
         self.wanted = wanted
 
 
+class TlsError(_Copied, ConnectionError):
+    """TLS was refused, or has failed; the message says by whom. The connection is over.
+
+    Attributes: `reason` (OpenSSL's name of it, such as "CERTIFICATE_VERIFY_FAILED"; None if it has none), `refused_by`
+    ("client" or "server"; None where neither side refused the other).
+    """
+
+    errno = errno.ECONNABORTED  # what the connection is after it
+
+    def __init__(self, message: str, reason: str | None = None, refused_by: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.refused_by = refused_by
+
+
+class TruncatedError(_Copied, ConnectionError):
+    """EOF without close_notify: the TLS stream may have been cut short on the way. What came before it is genuine."""
+
+    errno = errno.ECONNRESET
+
+
 class LimitError(_Copied, ValueError):
     """A message of the peer, or data to be queued, is larger than a limit that the program has set.
 

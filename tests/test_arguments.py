@@ -18,6 +18,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import VirtualClock, VirtualPoller
+from tests.certificates import client_context
 from tests.connections import LOCAL
 from tests.helpers import async_generator, coroutine_function, generator_function
 from tests.inside import snapshot, waiting_for
@@ -78,6 +79,7 @@ NO_SIZE = {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE}
 NO_BUFFER = {**NO_BYTES, "bytes": (b"x", TypeError)}
 NO_SIGNAL = {**NO_COUNT, **NEGATIVE, "none": (None, TypeError), "SIGKILL": (9, OSError), "large": (4711, ValueError)}
 NO_FD = {"str": ("x", TypeError), "none": (None, TypeError), "closed": (-1, OSError), "huge": (HUGE, OverflowError)}
+NO_CONTEXT = {"int": (5, TypeError), "str": ("x", TypeError), "list": ([1], TypeError)}
 NO_FDS = {
     "int": (5, TypeError),
     "list": ([1], TypeError),
@@ -199,6 +201,9 @@ CALLS = [
     ("deadlock_seconds", NO_TIME, lambda w, x: assign(w.loop, "deadlock_seconds", x)),
     ("VirtualClock.jump", {**NO_TIME, **NEGATIVE}, lambda w, x: VirtualClock().jump(x)),
     ("VirtualPoller", NO_TIME, lambda w, x: VirtualPoller(patience=x)),
+    ("serve, handshake_timeout", NO_TIME, lambda w, x: d.serve(LOCAL, d.Socket, handshake_timeout=x)),
+    ("serve_requests, handshake_timeout", NO_TIME, lambda w, x: d.serve_requests(LOCAL, print, handshake_timeout=x)),
+    ("start_tls, timeout", NO_TIME, lambda w, x: w.sock.start_tls(client_context(), "localhost", timeout=x)),
     # counts
     ("Semaphore", {**NO_COUNT, **NEGATIVE}, lambda w, x: d.Semaphore(x)),
     ("BoundedSemaphore", {**NO_COUNT, **NEGATIVE}, lambda w, x: d.BoundedSemaphore(x)),
@@ -218,6 +223,8 @@ CALLS = [
     ("Listener", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.Listener(w.listener.sock, print, max_connections=x)),
     ("serve, backlog", {"str": ("5", TypeError), **NEGATIVE}, lambda w, x: d.serve(LOCAL, d.Socket, backlog=x)),
     ("serve_requests, backlog", {"str": ("5", TypeError)}, lambda w, x: d.serve_requests(LOCAL, print, backlog=x)),
+    ("serve, max_handshakes", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.serve(LOCAL, d.Socket, max_handshakes=x)),
+    ("serve_requests, max_handshakes", BELOW_ONE, lambda w, x: d.serve_requests(LOCAL, print, max_handshakes=x)),
     # sizes and limits
     ("read_exactly", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.read_exactly(x)),
     ("read_exactly, with input", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.full.read_exactly(x)),
@@ -269,6 +276,11 @@ CALLS = [
     ("other_fds", NO_FDS, lambda w, x: w.loop.other_fds(x)),
     ("add_other_fds", NO_FDS, lambda w, x: w.loop.add_other_fds(x)),
     ("Socket.add_other_fds", NO_FDS, lambda w, x: d.Socket.AddOtherFds(x)),
+    # TLS
+    ("serve, tls", NO_CONTEXT, lambda w, x: d.serve(LOCAL, d.Socket, tls=x)),
+    ("serve_requests, tls", NO_CONTEXT, lambda w, x: d.serve_requests(LOCAL, print, tls=x)),
+    ("connect, tls", NO_CONTEXT, lambda w, x: d.connect(w.served.address, 5, tls=x)),
+    ("start_tls", NO_CONTEXT, lambda w, x: w.sock.start_tls(x)),
     # objects
     ("Socket", {"int": (5, TypeError), "none": (None, TypeError), "str": ("x", TypeError)}, lambda w, x: d.Socket(x)),
     ("Socket, loop", NO_LOOP, lambda w, x: d.Socket(w.wires()[0], x)),
@@ -329,7 +341,8 @@ FREE = set(
     current_loop current_task listen_fds no_parking shield BusyError Cancelled CannotParkError ChannelEnd
     ClosedChannelError
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
-    BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task
+    BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task TlsError TruncatedError
+    Socket.event_secured Listener.may_accept Listener.pause_accepting Listener.go_on_accepting
     SignalHandle SignalHandle.call SignalHandle.cancel signals.close
 """.split()  # noqa: SIM905
 )
@@ -340,9 +353,9 @@ def covered():
     names = {name.partition(",")[0] for name, _, _ in CALLS}
     owners = {
         "Loop": "call_soon call_soon_threadsafe add_timer set_loop_timeout add_other_fds other_fds run",
-        "Socket": "read read_into read_exactly read_line read_until read_some read_some_into read_to_end push_back_read"
-        " write write_soon write_all set_writer_func set_post_loop_callback add_timer set_loop_timeout add_other_fds"
-        " other_fds",
+        "Socket": "read read_into read_exactly read_line read_until read_some read_some_into read_to_end start_tls"
+        " push_back_read write write_soon write_all set_writer_func set_post_loop_callback add_timer set_loop_timeout"
+        " add_other_fds other_fds",
         "TaskGroup": "spawn",
     }
     for owner, methods in owners.items():

@@ -75,6 +75,8 @@ class Unpicklable:
 
 
 ERRORS = [
+    errors.TlsError("refused", "UNKNOWN_CA", "client"),
+    errors.TruncatedError("cut short"),
     errors.ClosedError(Unpicklable(), "enough"),
     errors.ClosedError(Unpicklable(), ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")),
     errors.IncompleteReadError(Unpicklable(), b"abc", "a line"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import ssl
 
 import pytest
 
@@ -131,6 +132,16 @@ def leave_socket(ready):
         pass
 
 
+SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+def start_tls(ready):
+    if not ready.lines.buffered:
+        ready.lines.push_back_read(b"plain text")
+    with pytest.raises(RuntimeError):
+        ready.lines.start_tls(SERVER)
+
+
 def connect(ready):
     with pytest.raises(OSError):
         d.connect("/nowhere/there/is/no/socket")
@@ -146,6 +157,7 @@ def next_signal(ready):
 
 SCENARIOS = {
     "connecting.connect": connect,
+    "sock.Socket.start_tls": start_tls,
     "groups.TaskGroup.__exit__": lambda ready: enter(d.TaskGroup()),
     "draining.Listener.drain": lambda ready: ready.ended_listener().drain(),
     "serve_forever.serve_forever": end_forever,

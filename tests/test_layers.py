@@ -24,14 +24,16 @@ SHAPE = [
     (
         "sockets",
         "settings subclassing addresses binding states busy | descriptor endpoint idle read_buffer receiving"
-        " | delivery backpressure write_queue limits lingering danga sock acceptor listener",
+        " | delivery backpressure write_queue limits lingering danga sock acceptor listener"
+        " | tls_words tls_sending tls_receiving tls tls_options",
     ),
     ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals | run"),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
     (
         "net",
-        "handler_task | resolver connector unconnected | sock draining | serving | connecting serve_forever activation",
+        "handler_task | resolver connector unconnected | opening | starttls | sock draining | serving"
+        " | connecting serve_forever activation",
     ),
     ("", "__init__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),

@@ -20,6 +20,7 @@ from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
 from dangagreen.net.handler_task import HandlerTask
+from dangagreen.net.opening import Openings
 from dangagreen.parks import parks
 from dangagreen.sockets.listener import Server
 from dangagreen.sockets.sock import CallbackSocket
@@ -44,6 +45,7 @@ class Listener(Server):
         "_on_stop": "Called by `stop()`: set by the `serve_forever` that has it; None otherwise.",
         "_stops": "How often `stop()` was called while no `serve_forever` had it.",
         "handler": "The function that `serve_requests` was given; None for `serve`.",
+        "openings": "What its connections go through before they are open, such as a TLS handshake; or None.",
     }
 
     new_connection_grace: ClassVar[float] = 0.25
@@ -58,16 +60,27 @@ class Listener(Server):
         max_connections: int | None = None,
         nodelay: bool = True,
         handler: Callable[[Any], object] | None = None,
+        openings: Openings | None = None,
         loop: Loop | None = None,
     ) -> None:
         for name in ("new_connection_grace", "linger_seconds", "clean_up_seconds"):
             checks.seconds(f"Listener.{name}", getattr(self, name))
         self.handler = handler  # what its connections start when they have input, if anything
+        self.openings = openings
         self._drain: Drain | None = None
         self._on_stop: Callable[[], object] | None = None
         self._on_failure: Callable[[], object] | None = None
         self._stops = 0
         Server.__init__(self, sock, connected, max_connections=max_connections, nodelay=nodelay, loop=loop)
+
+    @property
+    def failed_handshakes(self) -> int:
+        """How many connections were refused, or have failed, before they were open; the debug log says why."""
+        return 0 if self.openings is None else self.openings.failed
+
+    def may_accept(self) -> bool:
+        """Whether another connection may be opened now."""
+        return self.openings is None or not self.openings.full
 
     @property
     def draining(self) -> bool:
@@ -181,8 +194,10 @@ class Drain:
             self._grace_ends = deadline if self._grace_ends is None else min(self._grace_ends, deadline)
             self._loop.ready.append(_do_nothing)
 
-    def add(self, connection: CallbackSocket) -> None:
+    def add(self, connection: object) -> None:
         """A connection was accepted meanwhile: it is to be ended as well, after a grace for its first request."""
+        if not isinstance(connection, CallbackSocket):  # it is not open yet
+            return
         self._left.append(connection)
         self._told = 0
         connection._observe()
@@ -273,6 +288,8 @@ class Drain:
     def _cut(self) -> None:
         """The grace is over: close idle connections, and cut off the others; their handlers are cancelled."""
         self._listener.close(self._reason)
+        if self._listener.openings is not None:
+            self._listener.openings.close_all(self._reason)
         handlers = self._handlers()
         for sock in self._left:
             if sock.closed:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from dangagreen import checks
 from dangagreen.green.tasks import check_function
 from dangagreen.loop.loop import Loop
 from dangagreen.net.draining import Listener
 from dangagreen.net.handler_task import begin_callbacks, begin_handler
+from dangagreen.net.opening import Openings, Step
 from dangagreen.net.sock import Socket, check_socket_class, innermost
 from dangagreen.sockets.addresses import Addresses
 from dangagreen.sockets.binding import Binding, Owner
@@ -22,22 +23,34 @@ from dangagreen.sockets.listener import ListenOptions, listen
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.streams.writing import StreamSocket
 
+if TYPE_CHECKING:  # importing it takes as long as all of this package: only who uses TLS pays
+    import ssl
+
 AnyStream = TypeVar("AnyStream", bound=StreamSocket)
 AnySocket = TypeVar("AnySocket", bound=Socket)
+
+
+class ServeOptions(ListenOptions, total=False):
+    """The keyword arguments of `serve` and `serve_requests`."""
+
+    tls: ssl.SSLContext | None
+    handshake_timeout: float | None
+    max_handshakes: int | None
+
 
 # Which handlers go with which classes, for type checkers. The calls themselves name their options, so that `help` and
 # error messages do.
 
 
 @overload
-def serve(address: Addresses, handler: Callable[[Socket], None], **options: Unpack[ListenOptions]) -> Listener: ...
+def serve(address: Addresses, handler: Callable[[Socket], None], **options: Unpack[ServeOptions]) -> Listener: ...
 
 
 @overload
 def serve(
     address: Addresses,
     handler: Callable[[socket.socket], CallbackSocket],
-    **options: Unpack[ListenOptions],
+    **options: Unpack[ServeOptions],
 ) -> Listener: ...
 
 
@@ -47,7 +60,7 @@ def serve(
     handler: Callable[[AnyStream], None],
     *,
     socket_class: Callable[[socket.socket], AnyStream],
-    **options: Unpack[ListenOptions],
+    **options: Unpack[ServeOptions],
 ) -> Listener: ...
 
 
@@ -63,6 +76,9 @@ def serve(
     max_connections: int | None = None,
     socket_class: Callable[[socket.socket], StreamSocket] = Socket,
     nodelay: bool = True,
+    tls: Any = None,
+    handshake_timeout: float | None = 10.0,
+    max_handshakes: int | None = None,
     loop: Loop | None = None,
 ) -> Listener:
     """Listen, and serve each connection. Returns a Listener at once; connections are served while the loop runs.
@@ -72,8 +88,10 @@ def serve(
     which may be a partial too, in a task of its own; when it returns, the connection is ended by `finish()`, unless it
     has called `watch_read(True)`). `address` is (host, port), a path, or a listening socket; port 0 picks a free one,
     see `listener.address`. `backlog` is the length of the kernel's accept queue, `max_connections` the connection
-    limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY. Raises OSError, naming the address, if bind(2) or listen(2)
-    fails; TypeError or ValueError for arguments that make no sense.
+    limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY. `tls` is an `ssl.SSLContext` for servers: an object is
+    made, and a handler starts, when the handshake is over, which has `handshake_timeout` seconds; beyond
+    `max_handshakes` under way connections wait in the accept queue. Raises OSError, naming the address, if bind(2) or
+    listen(2) fails; TypeError or ValueError for arguments that make no sense.
     """
     check_socket_class("serve", socket_class, StreamSocket)
     connected: Callable[[Any, Any], object]
@@ -89,11 +107,12 @@ def serve(
         connected = partial(begin_handler, socket_class, handler)
     else:
         raise TypeError(f"a handler is a subclass of Socket or a function, not {checks.shown(handler)}")
+    openings = _openings("serve", connected, tls, handshake_timeout, max_handshakes)
     return listen(
         address,
-        connected,
+        connected if openings is None else openings.begin,
         Binding(backlog, reuse_port, ipv6_only, mode, owner),
-        Listener,
+        partial(Listener, openings=openings),
         max_connections=max_connections,
         nodelay=nodelay,
         loop=loop,
@@ -102,7 +121,7 @@ def serve(
 
 @overload
 def serve_requests(
-    address: Addresses, handler: Callable[[Socket], None], **options: Unpack[ListenOptions]
+    address: Addresses, handler: Callable[[Socket], None], **options: Unpack[ServeOptions]
 ) -> Listener: ...
 
 
@@ -112,7 +131,7 @@ def serve_requests(
     handler: Callable[[AnySocket], None],
     *,
     socket_class: Callable[[socket.socket], AnySocket],
-    **options: Unpack[ListenOptions],
+    **options: Unpack[ServeOptions],
 ) -> Listener: ...
 
 
@@ -128,6 +147,9 @@ def serve_requests(
     max_connections: int | None = None,
     socket_class: Callable[[socket.socket], Any] = Socket,
     nodelay: bool = True,
+    tls: Any = None,
+    handshake_timeout: float | None = 10.0,
+    max_handshakes: int | None = None,
     loop: Loop | None = None,
 ) -> Listener:
     """Listen, and serve requests on connections that are idle most of the time (keep-alive). Returns a Listener.
@@ -141,12 +163,36 @@ def serve_requests(
     if not callable(handler) or isinstance(innermost(handler), type):
         raise TypeError(f"the handler of serve_requests is a function, not {checks.shown(handler)}")
     check_function("serve_requests", handler)
+    connected = partial(begin_callbacks, socket_class)
+    openings = _openings("serve_requests", connected, tls, handshake_timeout, max_handshakes)
     return listen(
         address,
-        partial(begin_callbacks, socket_class),
+        connected if openings is None else openings.begin,
         Binding(backlog, reuse_port, ipv6_only, mode, owner),
-        partial(Listener, handler=handler),
+        partial(Listener, handler=handler, openings=openings),
         max_connections=max_connections,
         nodelay=nodelay,
         loop=loop,
     )
+
+
+def _openings(
+    call: str,
+    connected: Callable[[Any, Any], object],
+    tls: Any,
+    timeout: float | None,
+    most: int | None,
+) -> Openings | None:
+    """What connections go through before their objects are made; None: nothing. Raises like `serve`."""
+    if timeout is not None and (timeout := checks.seconds("handshake_timeout", timeout)) <= 0:
+        raise ValueError(f"handshake_timeout is a time above 0, or None, not {timeout}")
+    if most is not None:
+        most = checks.count("max_handshakes", most, 1)
+    steps: list[Callable[[Any], Step]] = []
+    if tls is not None:
+        from dangagreen.sockets.tls_options import server_options
+
+        steps.append(server_options(call, tls).wrap)
+    if most is not None and not steps:
+        raise ValueError(f"{call}: max_handshakes is for TLS, and tls is not given")
+    return Openings(connected, steps, timeout, most) if steps else None

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dangagreen import checks
 from dangagreen.loop.loop import current_loop
 from dangagreen.net.connector import Connector
 from dangagreen.net.handler_task import RequestTask
+from dangagreen.net.starttls import start_tls
 from dangagreen.net.unconnected import Unconnected
+from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
 from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.subclassing import CheckedSubclasses, check_identity, check_initialised
 from dangagreen.streams.writing import StreamSocket
+
+if TYPE_CHECKING:
+    import ssl
 
 _FIRST = 16384  # bytes to receive, at most, before the handler is started
 
@@ -122,6 +127,36 @@ class Socket(StreamSocket, CheckedSubclasses):
         if self._has_failed():
             self.debugmsg("an error between two requests: %r", self._cause(ConnectionError()))
         self._end_idle()
+
+    # -- TLS
+
+    @parks
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        *,
+        session: ssl.SSLSession | None = None,
+        timeout: float | None = 10.0,
+    ) -> None:
+        """Parks until a TLS handshake is over, in the middle of a conversation (STARTTLS); in a callback it returns at
+        once, and the outcome is told by `event_secured`, or by the close.
+
+        The side is the context's. What was written before leaves in plain text, what is written from now on as TLS. If
+        it fails, or takes longer than `timeout` seconds, the socket closes with the reason, which is raised. Raises
+        RuntimeError, and does nothing, where plain text was received and not read, or where there is TLS already.
+        """
+        from dangagreen.sockets.tls_options import start_options
+
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of start_tls", timeout)
+        accepted = not self._is_of(None)
+        start_tls(self, start_options(context, server_hostname, session, accepted), timeout)
+
+    def event_secured(self) -> object:
+        """Called when the handshake is over that `start_tls` has begun in a callback. Does nothing: override it."""
+
+    # -- the end of idle connections
 
     def _end_idle(self) -> None:
         """Finish later in this turn, after the hooks."""

@@ -57,10 +57,10 @@ class Admitting:
         """Have `observer` called with the object of each connection that is accepted from now on."""
         self._on_connection = observer
 
-    def set_up(self, sock: Any) -> None:
-        """Have an object made of an accepted OS socket, and count it until it closes."""
+    def set_up(self, sock: Any, connected: Callable[[Any, Any], object] | None = None) -> None:
+        """Have an object made of an accepted OS socket, by `connected` if given, and count it until it closes."""
         try:
-            connection = self._connected(sock, self)
+            connection = self._connected(sock, self) if connected is None else connected(sock, self)
             if isinstance(connection, Descriptor):
                 connection._listener = self
                 if not connection.closed:  # as its constructor may have done
@@ -80,6 +80,10 @@ class Admitting:
     def acceptor_closed(self, acceptor: Acceptor) -> None:
         """An acceptor has closed."""
         raise NotImplementedError
+
+    def may_accept(self) -> bool:
+        """Whether it may accept, but for the connection limit."""
+        return True
 
     def is_shared(self) -> bool:
         """Whether it has other acceptors as well."""
@@ -216,6 +220,8 @@ class Acceptor(Descriptor):
             self._go_on()
 
     def _go_on(self) -> None:
+        if not self.server.may_accept():
+            return None
         try:
             self._watch_input(True)
         except OSError as error:  # of epoll_ctl: not the fault of the connection that has closed

@@ -7,14 +7,50 @@ calls of hooks (sock).
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from typing import ClassVar
 
 from dangagreen.sockets.receiving import Receiving
 
 
 class Delivery(Receiving):
-    """The layer of a socket that tells whether there is input."""
+    """The layer of a socket that tells whether there is input.
+
+    Class attribute: `accept_truncated_tls` (whether a FIN without TLS's close_notify is an end like any other).
+    """
 
     __slots__ = ()
+
+    accept_truncated_tls: ClassVar[bool] = False
+
+    # -- a transport that holds input, as TLS does, which no event announces
+
+    def _awaits_input(self) -> bool:
+        """Whether input is heard of: by a parked task, `event_read`, or a lingering close."""
+        return not self._is_at_eof() and (self._is_watched() or self._awaits_end())
+
+    def _take_ahead(self, recv: Callable[[], bytes]) -> bool:
+        """Receive into the buffer what the transport holds: nobody hears of it. Returns whether to do so again."""
+        if self._is_at_eof() or self._is_over():
+            return False
+        try:
+            data = recv()
+        except OSError as error:
+            if not self._ends_input(error):
+                return False
+            data = b""
+        if not data:
+            self._meet_eof()
+            return False
+        self._heard()
+        self._put_behind(data)
+        return True
+
+    def _accepts_truncation(self) -> bool:
+        """Whether EOF without close_notify is taken for an end: by `accept_truncated_tls`, and in a lingering close."""
+        return self.accept_truncated_tls or self._is_over()
+
+    # -- whether there is input
 
     @property
     def ready(self) -> bool:

@@ -39,7 +39,7 @@ class Endpoint(Descriptor):
 
         An "@" stands in front of an abstract name; what cannot be printed is escaped. None if it is not known.
         """
-        return _in_words(self._address("getpeername", "_peer"))
+        return in_words(self._address("getpeername", "_peer"))
 
     def local_ip_string(self) -> str | None:
         """The local IP address, a str; None for a Unix socket, or if it is not known."""
@@ -48,7 +48,7 @@ class Endpoint(Descriptor):
 
     def local_addr_string(self) -> str | None:
         """The local address, in the form of `peer_addr_string`; None if it is not known."""
-        return _in_words(self._address("getsockname", "_local"))
+        return in_words(self._address("getsockname", "_local"))
 
     def _address(self, call: str, slot: str) -> Any:
         address = getattr(self, slot, None)
@@ -95,7 +95,8 @@ class Endpoint(Descriptor):
         """Called when the last `busy()` was released: a server may end the connection then."""
 
 
-def _in_words(address: Any) -> str | None:
+def in_words(address: Any) -> str | None:
+    """An address of the kernel's: "127.0.0.1:80", "[::1]:80", or the path of a Unix socket; None for None."""
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

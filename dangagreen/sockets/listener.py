@@ -110,6 +110,16 @@ class Server(Admitting):
 
     # -- the acceptors
 
+    def pause_accepting(self) -> None:
+        """Accept no more, until `go_on_accepting`."""
+        for acceptor in self._acceptors:
+            acceptor._watch_input(False)
+
+    def go_on_accepting(self) -> None:
+        """Accept again, if there is room."""
+        for acceptor in list(self._acceptors):
+            acceptor.go_on()
+
     def is_shared(self) -> bool:
         """Whether more than one address is still accepting."""
         return len(self._acceptors) > 1

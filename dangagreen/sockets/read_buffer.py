@@ -64,6 +64,13 @@ class ReadBuffer(IdleClock):
             self._buffer = joined if len(joined) <= LARGE else bytearray(joined)
             self._pos, self._scan_from = 0, min(self._scan_from, 0)
 
+    def _put_behind(self, data: bytes) -> None:
+        """Append received bytes to the buffer, which may be empty."""
+        if self._buffer:
+            self._append(data)
+        else:
+            self._buffer, self._scan_from = data, 0
+
     def _put_before(self, data: bytes) -> None:
         """Put bytes before those in the buffer.
 

@@ -72,6 +72,11 @@ class CallbackSocket(DangaAliases, Lingering):
         """
         return self._is_at_rest() and not self._has_input()
 
+    @property
+    def tls(self) -> Any:
+        """What TLS has agreed upon: a TlsInfo; None for a plain connection."""
+        return getattr(self.sock, "tls", None)
+
     # -- events
 
     def event_err(self) -> object:
@@ -218,9 +223,11 @@ class CallbackSocket(DangaAliases, Lingering):
         """Close this object and return (OS socket, unread bytes): the caller owns the socket now.
 
         Raises BusyError while a task is parked in a read, or while bytes are queued that the kernel does not take;
-        ClosedError if it is closed; the error that has broken the connection.
+        ClosedError if it is closed; the error that has broken the connection; RuntimeError under TLS.
         """
         self.loop.check_thread("steal_socket")
+        if self.tls is not None:
+            raise RuntimeError(f"steal_socket: {connection(self)} is secured by TLS, whose state cannot be handed over")
         if self._has_reader():
             raise BusyError(f"steal_socket: a task is reading from {connection(self)}")
         if self.fd < 0:

@@ -26,6 +26,7 @@ EOF_TOLD = 2  # and read() has answered None
 IDLE = 0  # nobody: there is none, or it is sent when the task parks or the turn ends
 BLOCKED = 1  # the kernel took no more, and a WRITE event will tell when it does
 FLUSHING = 2  # it is being sent right now, further up the stack
+HELD = 3  # nobody, until a TLS handshake is over
 
 # `_hangup_state`: bits, of what was told to whom
 ERR_TOLD = ERR  # event_err was called
@@ -199,7 +200,7 @@ RULES: Final = [
 
 # What holds at the end of a turn as well: nobody waits for what nothing brings.
 AT_REST: Final = [
-    "s._queue is None or s._sending == BLOCKED or s in s.loop.to_flush",
+    "s._queue is None or s._sending in (BLOCKED, HELD) or s in s.loop.to_flush",
     "s._drain_waiters is None or s._queue is not None",
     "s._reader is None or not s._eof or s in s.loop.pending_reads",
     "s.closed or not s._finishing or s._timer.active",

@@ -18,7 +18,7 @@ from dangagreen.checks import Buffer, as_bytes
 from dangagreen.errors import BROKEN, LimitError
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.backpressure import BackPressure
-from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
+from dangagreen.sockets.states import BLOCKED, FLUSHING, HELD, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
 # Task to (bytes that may be queued at most when it goes on, bytes that it then queues itself).
@@ -36,7 +36,7 @@ class WriteQueue(BackPressure):
         "_drain_waiters": "Two wait queues: tasks that wait for room, and tasks that wait for a flush; or None.",
         "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
         "_queued_callables": "How many callables are in the queue.",
-        "_sending": "The state of the queue: IDLE, BLOCKED or FLUSHING.",
+        "_sending": "The state of the queue: IDLE, BLOCKED, FLUSHING or HELD.",
         "_writer": "The function of `set_writer_func`, called in place of send(2); or None.",
         "unsent": "How many bytes are in the write queue.",
     }
@@ -198,10 +198,13 @@ class WriteQueue(BackPressure):
                     del queue[0]
                     if (result := call()) is not None:
                         checks.outcome("a callable given to write", result)
+                    if self._sending == HELD:
+                        break
                 else:
                     break
         finally:
-            self._sending = IDLE
+            if self._sending != HELD:
+                self._sending = IDLE
             if self._queue is queue:
                 self._was_flushed(blocked)
             else:
@@ -371,6 +374,22 @@ class WriteQueue(BackPressure):
             unsent += size
         if not for_the_end:
             self._drain_waiters = None
+
+    # -- a transport that takes nothing for a while, as TLS does during its handshake
+
+    def _hold_queue(self) -> None:
+        """Queue all that is written from now on, until `_let_queue_go`. May be called by a queued callable."""
+        if self._queue is None:
+            self._queue = []
+        self._queue.insert(0, bool)  # which does nothing: what is written is queued behind it
+        self._queued_callables += 1
+        self._sending = HELD
+
+    def _let_queue_go(self) -> None:
+        """Send what was queued since `_hold_queue`."""
+        if self._sending == HELD:
+            self._sending = IDLE
+            self._flush()
 
     # -- hooks and settings
 

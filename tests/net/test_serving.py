@@ -13,7 +13,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.green.sched import scheduler
-from dangagreen.sockets.listener import ListenOptions
+from dangagreen.net.serving import ServeOptions
 from tests.connections import LOCAL, STYLES, Echo, ask, echo_lines
 
 var = contextvars.ContextVar("var", default="unset")
@@ -108,7 +108,7 @@ def test_serve_requests_wants_a_function(loop):
 def test_help_names_the_options_that_types_know(call):
     parameters = inspect.signature(call).parameters.values()
     named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
-    assert named == ListenOptions.__optional_keys__ | {"socket_class"}
+    assert named == ServeOptions.__optional_keys__ | {"socket_class"}
 
 
 # -- addresses

@@ -217,7 +217,7 @@ def test_an_object_that_is_answered_is_counted_until_it_closes(loop, client, pee
 
 def test_the_class_of_listeners_names_its_options():
     assert list(inspect.signature(Listener).parameters) == [
-        "sock", "connected", "max_connections", "nodelay", "handler", "loop",
+        "sock", "connected", "max_connections", "nodelay", "handler", "openings", "loop",
     ]  # fmt: skip
 
 

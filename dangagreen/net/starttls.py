@@ -1,0 +1,218 @@
+"""TLS on a connection in use (STARTTLS), and for `connect`: the handshake of a Socket, and of an OS socket.
+
+Rules: plain text that was received before the handshake is never taken for what came by TLS (STARTTLS injection); while
+the handshake is under way its owner stands for the parked reader, and the write queue is held; however it ends without
+success, the socket is closed with the reason. What does not belong here: servers (opening), records (sockets/tls).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dangagreen.errors import BusyError, ClosedError, connection
+from dangagreen.green.parking import checkpoint, park, park_for
+from dangagreen.green.sched import scheduler
+from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.loop.loop import Loop
+from dangagreen.net.opening import Opening
+
+if TYPE_CHECKING:
+    from dangagreen.sockets.tls import TlsSocket
+    from dangagreen.sockets.tls_options import TlsOptions
+
+_AGAIN_SECONDS = 0.02  # until what the kernel had no room for is sent again
+
+Then = Callable[[BaseException | None], object]
+
+
+def secure(task: Waiter, sock: Any, options: TlsOptions, timeout: float | None) -> TlsSocket:
+    """Parks until the handshake over a connected OS socket is over; returns what a Socket is made of.
+
+    After making that Socket, call `attach(it)`. Raises TlsError, TimeoutError and the OSErrors of the socket, and then
+    the socket is closed, if need be later: the peer is to hear why.
+    """
+    outcome: list[Any] = []
+
+    def then(secured: Any, error: BaseException | None) -> None:
+        outcome.append(secured if error is None else error)
+        wake(task)
+
+    opening = Opening(sock, [options.wrap], then, loop=task.loop)
+    try:
+        opening.go_on()
+        if not outcome:
+            park_for(task, _HANDSHAKE, opening, timeout)
+    except BaseException as error:
+        opening.close(error)
+        raise
+    if isinstance(outcome[0], BaseException):
+        raise outcome.pop()  # its traceback refers to this frame: a cycle
+    return outcome[0]  # type: ignore[no-any-return]
+
+
+def start_tls(sock: Any, options: TlsOptions, timeout: float | None) -> None:
+    """Parks until the handshake of a Socket is over; in a callback it returns, and `event_secured` is called then."""
+    loop: Loop = sock.loop
+    if loop.current is None and loop.running and scheduler(loop).no_parking is None:
+        loop.check_thread("start_tls")
+        StartTls(sock, options, partial(_tell, sock), timeout)
+        return
+    task = checkpoint(loop, "start_tls")
+    _check(sock)
+    try:
+        sock.drain()
+    except BaseException as error:
+        sock.close(error)
+        raise
+    outcome: list[BaseException | None] = []
+
+    def then(error: BaseException | None) -> None:
+        outcome.append(error)
+        wake(task)
+
+    start = StartTls(sock, options, then, timeout)
+    try:
+        if not outcome:
+            park(task, _START_TLS, sock)
+    except BaseException as error:
+        start.abandon(error)
+        raise
+    if (failure := outcome.pop()) is not None:
+        raise failure
+
+
+def _tell(sock: Any, error: BaseException | None) -> None:
+    if error is None:
+        sock.event_secured()
+
+
+class StartTls:
+    """The handshake of a Socket: calls `then(None)` once it is over, or `then(error)` when the socket has closed.
+
+    Raises RuntimeError if plain text was received and not read, BusyError, ClosedError.
+    """
+
+    __slots__ = {
+        "_begun": "Whether all that was written in plain text has left.",
+        "_callbacks": "Whether the connection was in callback style.",
+        "_over": "Whether it is over, one way or another.",
+        "_sock": "The Socket.",
+        "_then": "What is called at the end; None once it was.",
+        "_timer": "The timer of the time limit; None without one.",
+        "_tls": "The TLS connection.",
+        "_watched": "Whether reading was watched, and is again at the end.",
+    }
+
+    name = "the TLS handshake"
+
+    def __init__(self, sock: Any, options: TlsOptions, then: Then, timeout: float | None) -> None:
+        _check(sock)
+        self._sock = sock
+        self._tls = options.wrap(sock.sock)
+        self._then: Then | None = then
+        self._begun = self._over = False
+        self._callbacks = sock._is_callback_style()
+        self._watched = sock._is_watched()
+        sock._watch_input(False)
+        loop = sock.loop
+        self._timer = None if timeout is None else loop.timers.add(loop.clock() + timeout, self._time_is_up, None)
+        sock.write(self._begin)  # when all before it was sent
+
+    def _begin(self) -> None:
+        """What was written in plain text has left."""
+        sock = self._sock
+        if self._over:
+            return None
+        self._begun = True
+        sock._hold_queue()
+        sock.sock = self._tls
+        if not sock._await_input(self):
+            return self.abandon(ConnectionAbortedError("the peer had ended the connection before the TLS handshake"))
+        sock.loop.ready.append(self.resume)  # not now: what it calls may write, in the middle of a flush
+        return None
+
+    # -- a parked reader
+
+    @property
+    def task(self) -> StartTls:
+        """What is named as the reader."""
+        return self
+
+    def resume(self) -> None:
+        """Called by the loop when there is input: go on."""
+        if self._over or not self._begun:
+            return
+        try:
+            self._tls.go_on()
+        except BlockingIOError:
+            if self._tls.wants_write:
+                loop = self._sock.loop
+                loop.timers.add(loop.clock() + _AGAIN_SECONDS, self.resume, None)
+        except Exception as error:
+            self.abandon(error)
+        else:
+            self._succeed()
+
+    def _wake(self, error: BaseException, undone: bool) -> None:
+        """Called when the socket is closed; or finished: then the handshake goes on, for what is queued."""
+        if self._sock.closed:
+            self._end()
+        else:
+            self._tls.shake_in_recv(self.resume)
+        self._tell(error)
+
+    # -- the end
+
+    def _succeed(self) -> None:
+        sock = self._sock
+        self._end()
+        if self._callbacks:
+            sock._set_style(sequential=False)
+        self._tls.attach(sock)
+        if self._watched:
+            sock.watch_read(True)
+        self._tell(None)
+        sock._let_queue_go()
+
+    def abandon(self, error: BaseException) -> None:
+        """Give up, and close the socket with the reason."""
+        if not self._over:
+            self._end()
+            self._sock.close(error)
+            self._tell(error)
+
+    def _time_is_up(self) -> None:
+        self.abandon(TimeoutError(f"the TLS handshake of {connection(self._sock)} was not over in time"))
+
+    def _end(self) -> None:
+        """Stand for the parked reader no more."""
+        self._over = True
+        self._sock._stop_awaiting(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tell(self, error: BaseException | None) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then(error)
+
+
+def _check(sock: Any) -> None:
+    """Raise unless TLS may begin: the socket is open, nobody reads, it is plain, and no plain text was read ahead."""
+    if sock._is_over():
+        raise ClosedError(sock, sock.close_reason)
+    if sock._has_reader():
+        raise BusyError(f"start_tls: a task is reading from {connection(sock)}")
+    if sock.tls is not None:
+        raise RuntimeError(f"start_tls: {connection(sock)} is secured already")
+    if sock.buffered:
+        raise RuntimeError(
+            f"start_tls: {sock.buffered} bytes of plain text from {connection(sock)} were received and not read, and"
+            f" would be taken for what came by TLS: close the connection"
+        )
+
+
+_HANDSHAKE = WaitKind("TLS handshake", lambda opening, task: None)
+_START_TLS = WaitKind("start_tls", lambda sock, task: None)

@@ -1,0 +1,154 @@
+"""TLS, as an object that looks like a socket: a Socket is made of it, as of an OS socket, and speaks plain text.
+
+Rules: it blocks nowhere: each call does what can be done, and raises BlockingIOError where it cannot go on;
+close_notify is sent at the end of a record only, and nobody here waits for the peer's. What does not belong here: whose
+turn it is, handshakes with a deadline (net/opening, net/starttls), what is asked of TLS (tls_options).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from dangagreen.sockets.tls_receiving import FED, Decrypting
+from dangagreen.sockets.tls_words import TlsInfo
+
+_TICKETS = 65536  # bytes that are received and discarded before close(2), at most
+
+
+class TlsSocket(Decrypting):
+    """A TLS connection over a stream socket, with the methods of a non-blocking socket.
+
+    Raises TlsError, TruncatedError (EOF without close_notify), and the OSErrors of the socket beneath.
+    """
+
+    __slots__ = {
+        "_notified": "Whether close_notify was made.",
+        "closed": "Whether `close` was called.",
+    }
+
+    type = socket.SOCK_STREAM
+
+    def __init__(
+        self,
+        sock: Any,
+        context: ssl.SSLContext,
+        server_side: bool,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        Decrypting.__init__(self, sock)
+        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, session)
+        self._notified = self.closed = False
+
+    # -- what a socket has
+
+    def fileno(self) -> int:
+        """The fd of the socket beneath."""
+        return self.beneath.fileno()  # type: ignore[no-any-return]
+
+    def setblocking(self, flag: bool) -> None:
+        """Nothing to do: it never blocks. Raises ValueError for True."""
+        if flag:
+            raise ValueError("a TLS connection of this library does not block")
+        self.beneath.setblocking(False)
+
+    @property
+    def family(self) -> Any:
+        """The family of the socket beneath."""
+        return self.beneath.family
+
+    @property
+    def proto(self) -> Any:
+        """The protocol of the socket beneath."""
+        return self.beneath.proto
+
+    def getpeername(self) -> Any:
+        """That of the socket beneath."""
+        return self.beneath.getpeername()
+
+    def getsockname(self) -> Any:
+        """That of the socket beneath."""
+        return self.beneath.getsockname()
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        """That of the socket beneath."""
+        return self.beneath.getsockopt(*arguments)
+
+    def setsockopt(self, *arguments: Any) -> None:
+        """That of the socket beneath."""
+        self.beneath.setsockopt(*arguments)
+
+    @property
+    def tls(self) -> TlsInfo:
+        """What was agreed upon."""
+        return TlsInfo(self.ssl_object)
+
+    # -- the beginning and the end
+
+    @property
+    def may_park(self) -> bool:
+        """Whether the handshake calls code of the program's: the `sni_callback` of a server's context."""
+        return self.ssl_object.server_side and self.ssl_object.context.sni_callback is not None
+
+    def go_on(self) -> TlsSocket:
+        """Go on with the handshake; returns itself when that is over.
+
+        Raises BlockingIOError where it waits for the peer, or for room (`wants_write`); TlsError.
+        """
+        while not self.secured:
+            try:
+                self.ssl_object.do_handshake()
+            except ssl.SSLWantReadError:
+                self._push()
+                self._receive()
+            except ssl.SSLError as error:
+                raise self._fail(error) from None
+            else:
+                self.secured = True
+                self._begin_receiving()
+        if not self._push() and not self.ssl_object.server_side:  # a server's tickets may leave later, if nobody reads
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return self
+
+    def shutdown(self, how: int) -> None:
+        """shutdown(2); of writing, close_notify goes before the FIN. OSError says ENOBUFS where it has no room now."""
+        if how != socket.SHUT_RD and self.is_open():
+            self._notify()
+            if not self._push():
+                raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        self.beneath.shutdown(how)
+
+    def _notify(self) -> None:
+        """Make close_notify. What was received is decrypted before: OpenSSL would take it for a fault, and drop it."""
+        if not self._notified:
+            self._notified = True
+            self._decrypt_all()
+            with suppress(ssl.SSLError):  # WantRead: the peer has not sent its own
+                self.ssl_object.unwrap()
+
+    def close(self) -> None:
+        """close(2), after close_notify where a record has ended.
+
+        Some late input is discarded before: for unread session tickets the kernel would drop what is being sent, and
+        send a reset.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.loop.pending_reads.pop(self, None)
+        if self.secured:
+            with suppress(OSError):
+                if self.error is None and not self.wants_write:
+                    self._notify()
+                    self._push()
+                for _ in range(_TICKETS // FED):
+                    if len(self.beneath.recv(FED)) < FED:
+                        break
+        self.beneath.close()

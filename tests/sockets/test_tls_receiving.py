@@ -1,0 +1,278 @@
+"""The receiving half of TLS: what is left over reaches its reader, in both styles, although no poller announces it."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+
+import pytest
+
+import dangagreen as d
+from dangagreen.sockets.tls import TlsSocket
+from tests.certificates import ByHand, client_context, secured, server_context
+
+
+@pytest.fixture
+def ends(wires, peers):
+    """`ends()` makes two TLS ends in memory: the client, the server."""
+
+    def ends(**options):
+        made = secured(wires(**options))
+        peers.extend(made)
+        return made
+
+    return ends
+
+
+@pytest.fixture
+def sockets(ends):
+    """`sockets(classes)` makes a Socket of each end."""
+
+    def sockets(classes=(d.Socket, d.Socket), **options):
+        made = []
+        for end, cls in zip(ends(**options), classes, strict=True):
+            made.append(cls(end))
+            end.attach(made[-1])
+        return made
+
+    return sockets
+
+
+class Reader(d.Socket):
+    """Reads a little at each event."""
+
+    __slots__ = ("got", "most", "reads")
+
+    def __init__(self, sock, most=1000):
+        super().__init__(sock)
+        self.got, self.most, self.reads = bytearray(), most, 0
+
+    def event_read(self):
+        data = self.read(self.most)
+        if data:
+            self.got += data
+            self.reads += 1
+        elif data is None:
+            self.close()
+
+
+@pytest.mark.parametrize("most", [1, 1000, 16384, 100_000])
+def test_event_read_gets_all_that_lies_in_one_record(sockets, run_until, most):
+    mine, other = sockets((Reader, d.Socket))
+    mine.most = most
+    mine.watch_read(True)
+    other.write(b"x" * 3000)
+    run_until(lambda: len(mine.got) == 3000)
+    assert mine.reads == max(1, 3000 // most)
+
+
+def test_event_read_gets_records_that_came_together(sockets, run_until):
+    mine, other = sockets((Reader, d.Socket))
+    mine.watch_read(True)
+    for number in range(50):
+        other.write(b"%d," % number)
+    run_until(lambda: mine.got.endswith(b"49,"))
+    assert mine.reads == 1
+
+
+def test_one_event_a_turn_for_a_socket(sockets, run_turns):
+    mine, other = sockets((Reader, d.Socket))
+    mine.watch_read(True)
+    other.write(b"x" * 10_000)
+    run_turns(3)
+    assert mine.reads <= 4
+
+
+def test_close_notify_behind_data_is_told_without_an_event(sockets, run_until):
+    mine, other = sockets((Reader, d.Socket))
+    mine.watch_read(True)
+    other.write(b"the end")
+    with pytest.raises(ssl.SSLWantReadError):
+        other.sock.ssl_object.unwrap()
+    other.sock.beneath.send(other.sock.outgoing.read())
+    run_until(lambda: mine.closed)
+    assert mine.got == b"the end"
+
+
+def test_what_is_left_over_waits_while_reading_is_off(sockets, run_turns):
+    mine, other = sockets((Reader, d.Socket))
+    mine.watch_read(True)
+    other.write(b"x" * 3000)
+    run_turns(1)
+    mine.watch_read(False)
+    before = mine.reads
+    run_turns(3)
+    assert mine.reads == before
+    mine.watch_read(True)
+    run_turns(5)
+    assert len(mine.got) == 3000
+
+
+def test_a_task_gets_what_callbacks_have_left(sockets):
+    mine, other = sockets((Reader, d.Socket))
+    other.write(b"x" * 1000 + b"a line\n" + b"y" * 5000)
+    assert mine.read(1000) == b"x" * 1000
+
+    def main():
+        d.sleep(0.1)
+        assert mine.read_line() == b"a line\n"
+        assert mine.read_exactly(5000) == b"y" * 5000
+
+    d.run(main)
+
+
+def test_callbacks_get_what_a_task_has_left(sockets, run_until):
+    mine, other = sockets((Reader, d.Socket))
+    other.write(b"hello\n" + b"y" * 5000)
+
+    def main():
+        assert mine.read_some(6) == b"hello\n"
+        mine.watch_read(True)
+
+    d.spawn(main)
+    run_until(lambda: mine.got == b"y" * 5000)
+
+
+def test_a_task_that_reads_a_little_each_time(sockets):
+    mine, other = sockets()
+    other.write(b"0123456789" * 1000)
+
+    def main():
+        got = b""
+        while len(got) < 10_000:
+            got += mine.read_some(7)
+        assert got == b"0123456789" * 1000
+
+    d.run(main)
+
+
+def test_a_read_that_is_cancelled_loses_nothing(sockets):
+    mine, other = sockets()
+    data = bytes(range(256)) * 400
+    rng = random.Random(4)
+
+    def write():
+        for start in range(0, len(data), 700):
+            other.write_all(data[start : start + 700])
+            d.sleep(0.01)
+
+    def main():
+        d.spawn(write)
+        got = b""
+        while len(got) < len(data):
+            size = min(rng.choice([1, 100, 5000, 20000]), len(data) - len(got))
+            with d.move_on_after(rng.random() / 50):
+                got += mine.read_exactly(size)
+        assert got == data
+
+    d.run(main)
+
+
+def test_a_look_takes_nothing(sockets, run_turns):
+    mine, other = sockets()
+    assert not mine.ready
+    other.write(b"hello")
+    assert mine.ready
+    assert mine.ready
+    assert mine.read(10) == b"hello"
+    assert not mine.ready
+
+
+def test_what_a_look_has_found_is_announced(sockets, run_until):
+    mine, other = sockets((Reader, d.Socket))
+    other.write(b"hello")
+    assert mine.sock.recv(2, socket.MSG_PEEK) == b"he"
+    mine.watch_read(True)
+    run_until(lambda: mine.got == b"hello")
+
+
+def test_select_hears_of_what_is_left_over(sockets):
+    mine, other = sockets()
+    other.write(b"x" * 100)
+
+    def main():
+        assert mine.read_some(10) == b"x" * 10
+        assert d.select(mine) is mine
+        assert mine.read_exactly(90) == b"x" * 90
+
+    d.run(main)
+
+
+def test_read_into(sockets):
+    mine, other = sockets()
+    other.write(b"x" * 20_000)
+    buffer = bytearray(8000)
+    assert mine.read_into(buffer) == 8000
+    assert mine.read_into(memoryview(buffer)[:100]) == 100
+
+    def main():
+        rest = 20_000 - 8100
+        while rest:
+            rest -= mine.read_some_into(buffer)
+
+    d.run(main)
+
+
+def test_bulk_is_received_several_records_at_a_time(ends):
+    mine, other = ends(capacity=1 << 20)
+    other.send(b"x" * 60_000)
+    assert len(mine.recv(65536)) == 60_000
+
+
+def test_back_pressure_holds_the_peer_while_nobody_reads(sockets, run_turns):
+    mine, other = sockets()
+    other.write(b"x" * 1_000_000)
+    assert mine.read(10)
+    run_turns(50)
+    assert mine.buffered < 100_000
+    assert other.unsent > 700_000
+
+
+def test_openssl_gets_one_record_at_a_time(ends):
+    mine, other = ends(capacity=1 << 20)
+    other.send(b"x" * 200_000)
+    largest = []
+
+    class Looking:
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+        def write(self, data):
+            largest.append(inner.pending + len(data))
+            return inner.write(data)
+
+    inner, mine.incoming = mine.incoming, Looking()
+    got = 0
+    while got < 200_000:
+        got += len(mine.recv(65536))
+    assert max(largest) <= 16640
+
+
+def test_input_that_comes_with_the_end_of_the_handshake_is_announced(wires, peers, run_until):
+    one, two = wires()
+    mine = TlsSocket(one, server_context(), True)
+    peer = ByHand(two, client_context(), server_hostname="localhost")
+    peers.append(mine)
+    with pytest.raises(BlockingIOError):
+        peer.go_on()
+    with pytest.raises(BlockingIOError):
+        mine.go_on()
+    peer.take()
+    peer.tls.do_handshake()
+    peer.tls.write(b"early")
+    peer.give()
+    sock = Reader(mine.go_on())
+    mine.attach(sock)
+    sock.watch_read(True)
+    run_until(lambda: sock.got == b"early")
+
+
+def test_late_input_of_a_lingering_close_is_discarded_to_its_end(sockets, run_until):
+    mine, other = sockets()
+    for _ in range(100):
+        other.write(b"x" * 500)
+    other.write_eof()
+    mine.finish()
+    run_until(lambda: mine.closed)
+    assert mine.close_reason is None
