@@ -15,7 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import WRITE
 from dangagreen.loop.timers import Timer
 from dangagreen.net.resolver import LookUp, in_ascii, look_ups
 from dangagreen.sockets.addresses import (
@@ -29,37 +31,31 @@ from dangagreen.sockets.addresses import (
     public,
     unix_path,
 )
-from dangagreen.sockets.descriptor import Descriptor
 
 ATTEMPT_DELAY = 0.25  # seconds until the next attempt begins beside those under way: RFC 8305, section 8
+_NONBLOCK = int(getattr(socket, "SOCK_NONBLOCK", 0))
+_STREAM = socket.SOCK_STREAM | _NONBLOCK  # without a system call of its own where the platform has it
 _QUEUE_FULL_SECONDS = 0.01  # until a Unix listener is asked again whose queue is full
 
 
-class _Attempt(Descriptor):
+class _Attempt(FdHandler):
     """An OS socket that is connecting (EINPROGRESS): an event of any kind tells that it is over."""
 
-    __slots__ = {"connector": "Whose attempt it is.", "sockaddr": "The OS address."}
+    __slots__ = {"connector": "Whose attempt it is.", "sock": "The OS socket.", "sockaddr": "The OS address."}
 
     def __init__(self, sock: socket.socket, connector: Connector, sockaddr: Any) -> None:
         self.connector = connector
+        self.sock = sock
         self.sockaddr = sockaddr
-        Descriptor.__init__(self, sock, connector.loop)
-        try:
-            self._watch_output(True)
-        except BaseException:
-            self._release()
-            raise
+        FdHandler.__init__(self, connector.loop, sock.fileno(), _nothing, WRITE)
 
     def _events(self, mask: int) -> None:
-        self._release()
+        self.close()
         self.connector.attempt_over(self)
-
-    def _on_close(self) -> None:
-        self.connector.attempt_closed(self, self.close_reason)
 
     def drop(self) -> None:
         """Leave the loop, and close the OS socket."""
-        self._release()
+        self.close()
         self.sock.close()
 
 
@@ -236,9 +232,10 @@ class Connector:
 
     def _attempt(self, family: int, sockaddr: Any) -> None:
         """Begin an attempt, which may be over when this returns. Raises OSError if it fails at once."""
-        sock = socket.socket(family, socket.SOCK_STREAM)  # EAFNOSUPPORT: the kernel may have the next one's family
+        sock = socket.socket(family, _STREAM)  # EAFNOSUPPORT: the kernel may have the next one's family
         try:
-            sock.setblocking(False)
+            if not _NONBLOCK:
+                sock.setblocking(False)
             if self._local is not None:
                 sock.bind(self._local[family])
             self._connect(sock, sockaddr)
@@ -291,14 +288,6 @@ class Connector:
             self._delay.cancel()
         self._next()
 
-    def attempt_closed(self, attempt: _Attempt, reason: object) -> None:
-        """An attempt was closed on this side, as at the end of a program: begin no other."""
-        if not self.over:
-            ours = ConnectionAbortedError(errno.ECONNABORTED, f"it was closed on this side: {reason}")
-            self._open.remove(attempt)
-            self._failures.append((attempt.sockaddr, reason if isinstance(reason, OSError) else ours))
-            self._fail(self._all_failures())
-
     def _all_failures(self) -> OSError:
         """The failures in one error, of the class that all of them have."""
         if not self._failures:
@@ -315,6 +304,10 @@ class Connector:
 
     def __repr__(self) -> str:
         return repr(self._address)
+
+
+def _nothing(_mask: int) -> None:
+    """The callback of an attempt, whose `_events` does not call it."""
 
 
 def _each(failures: list[tuple[Any, OSError]]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import random
 import socket
 import threading
+import types
 
 import pytest
 
@@ -209,3 +212,63 @@ def test_connect_goes_on_where_the_kernel_lacks_the_family_of_the_first_address(
     del addresses[1]
     with pytest.raises(OSError, match=r"cannot connect to \('some.host', 1\): ::1: Address family"):
         d.connect(("some.host", 1))
+
+
+# -- several addresses, on real sockets
+
+
+def answers(loop, *addresses):
+    """Have "some.host" be these addresses, of whatever ports."""
+    loop.resolver = types.SimpleNamespace(parks=True, getaddrinfo=lambda *_: [entry(*one) for one in addresses])
+
+
+def six(address):
+    return (*address, 0, 0), socket.AF_INET6
+
+
+@pytest.fixture
+def over_ipv6(served):
+    return six(served(echo_lines, address=("::1", 0)).address)
+
+
+@pytest.mark.parametrize("style", ["task", "callback"])
+def test_a_silent_address_is_overtaken_by_the_next_family(real_loop, deaf_address, over_ipv6, wait_for, style):
+    answers(real_loop, (deaf_address,), (deaf_address,), over_ipv6)
+    if style == "task":
+        sock = d.connect(("some.host", 1), 5)
+    else:
+        sock = d.Socket.connect_to(("some.host", 1), timeout=5)
+        wait_for(lambda: sock.peer_addr_string())
+    assert sock.sock.getpeername()[:2] == over_ipv6[0][:2]
+    assert ask(sock, b"x\n") == b"x\n"
+    sock.close()
+
+
+def test_a_refused_address_is_overtaken_at_once(real_loop, free_address, served):
+    listener = served(echo_lines)
+    answers(real_loop, six(("::1", free_address[1])), (free_address,), (listener.address,))
+    with d.connect(("some.host", 1), 5) as sock:
+        assert sock.sock.getpeername() == listener.address
+
+
+def test_what_became_of_each_address_is_told(real_loop, deaf_address, free_address):
+    answers(real_loop, (free_address,), (deaf_address,), six(("::1", free_address[1])))
+    with pytest.raises(
+        TimeoutError, match=r"127.0.0.1: Connection refused; ::1: Connection refused; 127.0.0.1: no answer"
+    ):
+        d.connect(("some.host", 1), 0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_real_attempts_that_are_cancelled_at_any_moment_leave_nothing(
+    real_loop, deaf_address, free_address, over_ipv6, seed
+):
+    chance = random.Random(seed)
+    choices = [(deaf_address,), (free_address,), over_ipv6, six(("::1", free_address[1]))]
+    for _ in range(20):
+        answers(real_loop, *chance.choices(choices, k=4))
+        with d.move_on_after(chance.choice([0, 0.0002, 0.001, 0.26])), contextlib.suppress(OSError):
+            d.connect(("some.host", 1), chance.choice([None, 0, 0.0005])).close()
+        sock = d.Socket.connect_to(("some.host", 1))
+        d.sleep(chance.choice([0, 0.0002, 0.001]))
+        sock.close()
