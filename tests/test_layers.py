@@ -32,7 +32,7 @@ SHAPE = [
     ("streams", "readiness | reading | writing"),
     (
         "net",
-        "handler_task | resolver connector unconnected | opening | starttls | sock draining | serving"
+        "handler_task | resolver connector unconnected | proxy_protocol opening | starttls | sock draining | serving"
         " | connecting serve_forever activation",
     ),
     ("", "__init__"),

@@ -220,6 +220,7 @@ class Openings:
     """The openings of a listener's connections: their steps, their time limit, how many may be under way at once."""
 
     __slots__ = {
+        "_admit": "Answers what the steps are given in place of the OS socket, or refuses it by an OSError; or None.",
         "_connected": "Makes the connection's object of what the last step has made of the socket.",
         "failed": "How many were refused, or have failed.",
         "most": "How many may be under way at once; None is no limit.",
@@ -234,7 +235,9 @@ class Openings:
         steps: list[Callable[[Any], Step]],
         timeout: float | None,
         most: int | None,
+        admit: Callable[[Any], Any] | None = None,
     ) -> None:
+        self._admit = admit
         self._connected = connected
         self.steps = steps
         self.timeout = timeout
@@ -247,9 +250,20 @@ class Openings:
         """Whether no more may begin: connections then wait in the kernel's accept queue."""
         return self.most is not None and len(self.under_way) >= self.most
 
-    def begin(self, sock: Any, listener: Any) -> Opening:
-        """Begin one: what a listener calls with an OS socket that it has accepted."""
-        opening = _Accepted(self, sock, listener)
+    def begin(self, sock: Any, listener: Any) -> Opening | None:
+        """Begin one: what a listener calls with an OS socket that it has accepted. Returns None if it was refused."""
+        if self._admit is not None:
+            try:
+                sock = self._admit(sock)
+            except OSError as error:
+                self.ended(listener, sock, None, error)
+                sock.close()
+                return None
+        try:
+            opening = _Accepted(self, sock, listener)
+        except BaseException as error:
+            listener.loop.abandon(sock, error)
+            raise
         self.under_way[opening] = None
         if self.full:
             listener.pause_accepting()

@@ -33,6 +33,7 @@ AnySocket = TypeVar("AnySocket", bound=Socket)
 class ServeOptions(ListenOptions, total=False):
     """The keyword arguments of `serve` and `serve_requests`."""
 
+    proxy_protocol: list[Any] | None
     tls: ssl.SSLContext | None
     handshake_timeout: float | None
     max_handshakes: int | None
@@ -76,6 +77,7 @@ def serve(
     max_connections: int | None = None,
     socket_class: Callable[[socket.socket], StreamSocket] = Socket,
     nodelay: bool = True,
+    proxy_protocol: list[Any] | None = None,
     tls: Any = None,
     handshake_timeout: float | None = 10.0,
     max_handshakes: int | None = None,
@@ -88,8 +90,9 @@ def serve(
     which may be a partial too, in a task of its own; when it returns, the connection is ended by `finish()`, unless it
     has called `watch_read(True)`). `address` is (host, port), a path, or a listening socket; port 0 picks a free one,
     see `listener.address`. `backlog` is the length of the kernel's accept queue, `max_connections` the connection
-    limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY. `tls` is an `ssl.SSLContext` for servers: an object is
-    made, and a handler starts, when the handshake is over, which has `handshake_timeout` seconds; beyond
+    limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY. `proxy_protocol` lists the networks whose connections begin
+    with a PROXY header, which names the client; others are refused. `tls` is an `ssl.SSLContext` for servers. An object
+    is made, and a handler starts, when header and handshake are over, which have `handshake_timeout` seconds; beyond
     `max_handshakes` under way connections wait in the accept queue. Raises OSError, naming the address, if bind(2) or
     listen(2) fails; TypeError or ValueError for arguments that make no sense.
     """
@@ -107,7 +110,7 @@ def serve(
         connected = partial(begin_handler, socket_class, handler)
     else:
         raise TypeError(f"a handler is a subclass of Socket or a function, not {checks.shown(handler)}")
-    openings = _openings("serve", connected, tls, handshake_timeout, max_handshakes)
+    openings = _openings("serve", connected, proxy_protocol, tls, handshake_timeout, max_handshakes)
     return listen(
         address,
         connected if openings is None else openings.begin,
@@ -147,6 +150,7 @@ def serve_requests(
     max_connections: int | None = None,
     socket_class: Callable[[socket.socket], Any] = Socket,
     nodelay: bool = True,
+    proxy_protocol: list[Any] | None = None,
     tls: Any = None,
     handshake_timeout: float | None = 10.0,
     max_handshakes: int | None = None,
@@ -164,7 +168,7 @@ def serve_requests(
         raise TypeError(f"the handler of serve_requests is a function, not {checks.shown(handler)}")
     check_function("serve_requests", handler)
     connected = partial(begin_callbacks, socket_class)
-    openings = _openings("serve_requests", connected, tls, handshake_timeout, max_handshakes)
+    openings = _openings("serve_requests", connected, proxy_protocol, tls, handshake_timeout, max_handshakes)
     return listen(
         address,
         connected if openings is None else openings.begin,
@@ -179,6 +183,7 @@ def serve_requests(
 def _openings(
     call: str,
     connected: Callable[[Any, Any], object],
+    proxies: list[Any] | None,
     tls: Any,
     timeout: float | None,
     most: int | None,
@@ -189,10 +194,16 @@ def _openings(
     if most is not None:
         most = checks.count("max_handshakes", most, 1)
     steps: list[Callable[[Any], Step]] = []
+    admit = None
+    if proxies is not None:
+        from dangagreen.net.proxy_protocol import ProxyHeader, TrustedProxies
+
+        admit = TrustedProxies(call, proxies).admit
+        steps.append(ProxyHeader)
     if tls is not None:
         from dangagreen.sockets.tls_options import server_options
 
         steps.append(server_options(call, tls).wrap)
     if most is not None and not steps:
         raise ValueError(f"{call}: max_handshakes is for TLS, and tls is not given")
-    return Openings(connected, steps, timeout, most) if steps else None
+    return Openings(connected, steps, timeout, most, admit) if steps else None

@@ -69,6 +69,8 @@ class Server(Admitting):
         loop: Loop | None = None,
     ) -> None:
         Admitting.__init__(self, connected, max_connections, loop)
+        if sock == []:
+            raise ValueError("a Listener is made of a listening socket, or of several: the list is empty")
         self._stopping = self.closed = False
         self.close_reason: object = None
         self._acceptors: list[Acceptor] = []

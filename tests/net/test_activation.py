@@ -200,7 +200,8 @@ def test_the_program_of_the_guide_under_systemds_own_launcher(real_loop, tmp_pat
         missing("systemd-socket-activate")
     page = blocks(str(PAGE), PAGE.read_text())
     program = tmp_path / "hello.py"
-    program.write_text(page[0].source.split("def main")[0] + page[-1].source)
+    (served,) = [block.source for block in page if "listen_fds" in block.source]
+    program.write_text(page[0].source.split("def main")[0] + served)
     port, path = free_port(), tmp_path / "socket"
     launcher = ["systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-l", str(path), "--fdname=hello:hello"]
     path_of_modules = f"--setenv=PYTHONPATH={PYTHONPATH['PYTHONPATH']}"

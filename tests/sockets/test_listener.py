@@ -342,3 +342,28 @@ def test_a_server_that_was_closed_is_freed_by_its_last_reference(loop, uncollect
     listener.close()
     del listener
     assert freed() is None
+
+
+def test_a_listener_of_no_sockets_is_refused(loop):
+    with pytest.raises(ValueError, match="the list is empty"):
+        Listener([], print)
+
+
+def test_a_listener_of_several_sockets_that_listen(loop, client, peers, run_turns):
+    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    with Listener(socks, lambda sock, _: KeepingEcho(sock)) as listener:
+        assert listener.addresses == tuple(sock.getsockname() for sock in socks)
+        clients = [client(address) for address in listener.addresses]
+        run_turns(2)
+        assert len(clients) == listener.connections == 2
+        for connection in keeping():
+            connection.close()
+
+
+def test_a_listener_of_what_does_not_listen_leaves_the_others_open(loop, peers):
+    sock = socket.create_server(("127.0.0.1", 0))
+    peers.append(sock)
+    with pytest.raises(TypeError, match="listening socket"):
+        Listener([sock, 5], print)
+    assert Socket.descriptor_map() == {}
+    assert sock.fileno() >= 0
