@@ -32,7 +32,7 @@ SHAPE = [
     ("streams", "readiness | reading | writing"),
     (
         "net",
-        "handler_task | resolver connector unconnected | proxy_protocol opening | starttls | sock draining | serving"
+        "handler_task | resolver connector | proxy_protocol opening | unconnected starttls | sock draining | serving"
         " | connecting serve_forever activation",
     ),
     ("", "__init__"),
@@ -45,7 +45,7 @@ STRANGERS = {
     "dangagreen.sync": "dangagreen.streams",
     "dangagreen.streams": "dangagreen.sync",
 }  # know nothing of each other
-THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}, "dangagreen.net.resolver": {"idna"}}
+THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}, "dangagreen.sockets.addresses": {"idna"}}
 SWITCHING = {"switch", "throw"}
 
 ORDER = [

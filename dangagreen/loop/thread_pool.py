@@ -84,4 +84,8 @@ def idle_threads() -> list[threading.Thread]:
     return list(idle)
 
 
-os.register_at_fork(after_in_child=idle.clear)
+def _after_fork_in_child() -> None:
+    idle.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

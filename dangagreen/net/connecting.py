@@ -17,7 +17,7 @@ from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.net.connector import Connector
 from dangagreen.net.sock import Socket, check_socket_class
-from dangagreen.net.starttls import secure
+from dangagreen.net.starttls import client_tls, secure
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
 from dangagreen.sockets.subclassing import check_initialised
@@ -25,8 +25,6 @@ from dangagreen.streams.writing import StreamSocket
 
 if TYPE_CHECKING:
     import ssl
-
-    from dangagreen.sockets.tls_options import TlsOptions
 
 AnySocket = TypeVar("AnySocket", bound=Socket)
 _CONNECT = WaitKind("connect", lambda connector, task: None, "{0} to {1!r}")
@@ -87,7 +85,6 @@ def connect(
     options = client_tls("connect", address, tls, server_hostname, session)
     loop = current_loop()
     task = checkpoint(loop, "connect")
-    deadline = None if timeout is None else loop.clock() + timeout
     connector = Connector(
         loop, address, partial(wake, task), timeout=timeout, local_address=local_address, nodelay=nodelay
     )
@@ -99,11 +96,10 @@ def connect(
     finally:
         connector.close()
     if options is not None:
-        left = None if deadline is None else max(0.0, deadline - loop.clock())
         try:
-            sock = secure(task, sock, options, left)
-        except TimeoutError:
-            raise TimeoutError(f"connecting to {address!r} by TLS took longer than {timeout} s") from None
+            sock = secure(task, sock, options, connector.time_left())
+        except TimeoutError as error:
+            raise connector.too_late() if error.errno is None else error from None
     try:
         connection = socket_class(sock)
         check_initialised(connection, type(connection))
@@ -114,12 +110,3 @@ def connect(
     if options is not None:
         sock.attach(connection)
     return connection
-
-
-def client_tls(call: str, address: Any, tls: Any, server_hostname: Any, session: Any) -> TlsOptions | None:
-    """What is asked of TLS; None: nothing. Raises TypeError or ValueError for what makes no sense."""
-    if not tls and server_hostname is None and session is None:
-        return None
-    from dangagreen.sockets.tls_options import client_options
-
-    return client_options(call, tls, server_hostname, address=address, session=session)

@@ -19,7 +19,7 @@ from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import WRITE
 from dangagreen.loop.timers import Timer
-from dangagreen.net.resolver import LookUp, in_ascii, look_ups
+from dangagreen.net.resolver import LookUp, look_ups
 from dangagreen.sockets.addresses import (
     Found,
     HostAndPort,
@@ -64,6 +64,7 @@ class Connector:
 
     __slots__ = {
         "_address": "The address, as the program has given it.",
+        "_deadline": "When the timeout is over, in seconds of the loop's clock; None without one.",
         "_delay": "The timer of the next attempt, or None.",
         "_failures": "OS addresses that were tried in vain, with their errors.",
         "_found": "All addresses.",
@@ -109,6 +110,7 @@ class Connector:
         self._left: Found = []
         self._open: list[_Attempt] = []
         self._failures: list[tuple[Any, OSError]] = []
+        self._deadline: float | None = None
         self._delay: Timer | None = None
         self._limit: Timer | None = None
         self._look_up: LookUp | None = None
@@ -123,10 +125,11 @@ class Connector:
             return None
         try:
             if self._timeout is not None:
+                self._deadline = self.loop.clock() + self._timeout
                 self._limit = self.loop.add_timer(self._timeout, self._time_is_up)
             if self._name is None:
                 return self._try([(socket.AF_UNIX, unix_path(self._address))])
-            self._name = name = in_ascii(self._name, self._address)
+            self._name = name = self._name.in_ascii(self._address)
             if (found := name.numeric(self._address)) is not None:
                 return self._try(found)
             self._look_up = look_ups(self.loop).ask(name, self._answered)
@@ -176,14 +179,24 @@ class Connector:
         self.error = error
         self._then()
 
-    def _time_is_up(self) -> None:
+    def time_left(self) -> float | None:
+        """How much of the timeout is left for what follows, in seconds; None without one."""
+        return None if self._deadline is None else max(0.0, self._deadline - self.loop.clock())
+
+    def too_late(self) -> TimeoutError:
+        """The error where the timeout is over, with how far it has come by then."""
         words = f"connecting to {self._address!r} took longer than {self._timeout} s"
         if self._look_up is not None:
             words += ", to look the name up alone"
+        elif self.over:
+            words += ", with the TLS handshake"
         elif len(self._found) > 1:
             silent = [(attempt.sockaddr, OSError("no answer")) for attempt in self._open]
             words += f": {_each([*self._failures, *silent])}"
-        self._fail(TimeoutError(words))
+        return TimeoutError(words)
+
+    def _time_is_up(self) -> None:
+        self._fail(self.too_late())
 
     # -- the look-up
 

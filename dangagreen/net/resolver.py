@@ -16,7 +16,7 @@ from typing import Any
 from dangagreen.green.tasks import Task, spawn
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.thread_pool import call_in_thread
-from dangagreen.sockets.addresses import HostAndPort, not_found
+from dangagreen.sockets.addresses import HostAndPort
 
 THREADS = 8  # look-ups of a loop in threads at a time, unless the resolver has `threads`
 Key = tuple[str, int, int]  # host, port, family
@@ -159,21 +159,3 @@ def look_ups(loop: Loop) -> LookUps:
     if loop.look_ups is None:
         loop.look_ups = LookUps(loop)
     return loop.look_ups  # type: ignore[return-value]
-
-
-def in_ascii(name: HostAndPort, address: object) -> HostAndPort:
-    """The name with its host in ASCII: an internationalized one (IDNA 2008, UTS 46) by the package idna.
-
-    Raises gaierror, with words for the cure, if that is not installed, and for what is no such name.
-    """
-    if name.host.isascii():
-        return name
-    try:
-        import idna
-    except ImportError:
-        words = UnicodeError("the name is not in ASCII; install dangagreen[idna], or give it as xn--..., encoded")
-        raise not_found(address, words) from None
-    try:
-        return name._replace(host=idna.encode(name.host, uts46=True).decode())
-    except UnicodeError as error:
-        raise not_found(address, error) from None

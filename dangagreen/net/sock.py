@@ -14,7 +14,7 @@ from dangagreen import checks
 from dangagreen.loop.loop import current_loop
 from dangagreen.net.connector import Connector
 from dangagreen.net.handler_task import RequestTask
-from dangagreen.net.starttls import start_tls
+from dangagreen.net.starttls import client_tls, start_tls
 from dangagreen.net.unconnected import Unconnected
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
@@ -47,6 +47,9 @@ class Socket(StreamSocket, CheckedSubclasses):
         timeout: float | None = None,
         nodelay: bool = True,
         local_address: tuple[str, int] | None = None,
+        tls: bool | ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> Self:
         """Returns a new object at once, whose connection is made meanwhile, as `connect` makes it. Never parks.
 
@@ -57,7 +60,8 @@ class Socket(StreamSocket, CheckedSubclasses):
         if timeout is not None:
             timeout = checks.seconds("the timeout of connect_to", timeout)
         check_socket_class("connect_to", cls, Socket)
-        loop, stand_in = current_loop(), Unconnected()
+        options = client_tls("connect_to", address, tls, server_hostname, session)
+        loop, stand_in = current_loop(), Unconnected(options)
         connector = Connector(
             loop, address, stand_in.told, timeout=timeout, local_address=local_address, nodelay=nodelay
         )
@@ -72,7 +76,10 @@ class Socket(StreamSocket, CheckedSubclasses):
         return connection
 
     def event_connect(self) -> object:
-        """Called once the connection of `connect_to` is made. Reading is not watched yet. Does nothing: override it."""
+        """Called once the connection of `connect_to` is made, and secured if it was to be. Reading is not watched yet.
+
+        Does nothing: override it.
+        """
 
     def event_connect_failed(self, error: Exception) -> object:
         """Called if the connection of `connect_to` cannot be made; then the object is closed, with that as the reason.
@@ -86,6 +93,8 @@ class Socket(StreamSocket, CheckedSubclasses):
         """The OS socket is connected: tell, then send what was written meanwhile, and a FIN if it was asked for."""
         try:
             self._set_socket(sock)
+            if self.tls is not None:
+                sock.attach(self)
         except Exception as error:
             sock.close()
             return self.loop.handler_failed(self, error)

@@ -39,7 +39,11 @@ def secure(task: Waiter, sock: Any, options: TlsOptions, timeout: float | None) 
         outcome.append(secured if error is None else error)
         wake(task)
 
-    opening = Opening(sock, [options.wrap], then, loop=task.loop)
+    try:
+        opening = Opening(sock, [options.wrap], then, loop=task.loop)
+    except BaseException as error:
+        task.loop.abandon(sock, error)
+        raise
     try:
         opening.go_on()
         if not outcome:
@@ -50,6 +54,15 @@ def secure(task: Waiter, sock: Any, options: TlsOptions, timeout: float | None) 
     if isinstance(outcome[0], BaseException):
         raise outcome.pop()  # its traceback refers to this frame: a cycle
     return outcome[0]  # type: ignore[no-any-return]
+
+
+def client_tls(call: str, address: Any, tls: Any, server_hostname: Any, session: Any) -> TlsOptions | None:
+    """What is asked of TLS; None: nothing. Raises TypeError or ValueError for what makes no sense."""
+    if not tls and server_hostname is None and session is None:
+        return None
+    from dangagreen.sockets.tls_options import client_options
+
+    return client_options(call, tls, server_hostname, address=address, session=session)
 
 
 def start_tls(sock: Any, options: TlsOptions, timeout: float | None) -> None:

@@ -42,7 +42,8 @@ class HostAndPort(NamedTuple):
         try:
             if "\0" in self.host:
                 raise UnicodeError("it holds a NUL")  # the resolver would take what is before it
-            return self.found(socket.getaddrinfo(self.host, self.port, self.family, socket.SOCK_STREAM, flags=flags))
+            host = self.host if self.host.isascii() else in_ascii(self.host)
+            return self.found(socket.getaddrinfo(host, self.port, self.family, socket.SOCK_STREAM, flags=flags))
         except (OSError, UnicodeError) as error:
             raise not_found(address, error) from None
 
@@ -58,6 +59,15 @@ class HostAndPort(NamedTuple):
                 raise
             return None
 
+    def in_ascii(self, address: object) -> HostAndPort:
+        """The name with its host in ASCII. Raises gaierror for what is no such name."""
+        if self.host.isascii():
+            return self
+        try:
+            return self._replace(host=in_ascii(self.host))
+        except UnicodeError as error:
+            raise not_found(address, error) from None
+
     def found(self, answer: list[Any]) -> Found:
         """Pairs of family and OS address, of an answer of getaddrinfo(3)."""
         return [(family, self._scoped(sockaddr)) for family, _, _, _, sockaddr in answer]
@@ -66,6 +76,20 @@ class HostAndPort(NamedTuple):
         if len(sockaddr) == 4:
             return *sockaddr[:2], self.flowinfo or sockaddr[2], self.scope_id or sockaddr[3]
         return sockaddr
+
+
+def in_ascii(host: str) -> str:
+    """A host name in ASCII: an internationalized one (IDNA 2008, UTS 46) is encoded by the package idna.
+
+    Raises UnicodeError, with words for the cure, if that is not installed, and for what is no such name.
+    """
+    if host.isascii():
+        return host
+    try:
+        import idna
+    except ImportError:
+        raise UnicodeError("it is not in ASCII: install dangagreen[idna], or encode it, as xn--...") from None
+    return idna.encode(host, uts46=True).decode()
 
 
 def interleaved(found: Found) -> Found:
@@ -83,7 +107,7 @@ def local_addresses(address: Any, peer: HostAndPort | None) -> dict[int, Any]:
     local = host_and_port(address, "of this host")
     if not local.host:
         return {socket.AF_INET: ("0.0.0.0", local.port), socket.AF_INET6: ("::", local.port)}
-    found = local.numeric(address) if local.host.isascii() else None
+    found = local.numeric(address)
     if found is None:
         raise ValueError(f"local_address: the host of {address!r} is not numeric")
     return dict(found)

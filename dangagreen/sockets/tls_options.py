@@ -10,6 +10,7 @@ import ssl
 from typing import Any, NamedTuple
 
 from dangagreen import checks
+from dangagreen.sockets.addresses import in_ascii
 from dangagreen.sockets.tls import TlsSocket
 
 _NEEDS_CONTEXT = "an ssl.SSLContext"
@@ -25,7 +26,8 @@ class TlsOptions(NamedTuple):
 
     def wrap(self, sock: Any) -> TlsSocket:
         """Make the TLS connection over a socket. Raises ValueError for a name or a session that OpenSSL refuses."""
-        return TlsSocket(sock, self.context, self.server_side, self.server_hostname, self.session)
+        name = self.server_hostname and in_ascii(self.server_hostname)  # of the IDNA that the module ssl has, of 2003,
+        return TlsSocket(sock, self.context, self.server_side, name, self.session)  # another name may come
 
 
 def server_options(call: str, context: Any) -> TlsOptions:

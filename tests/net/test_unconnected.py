@@ -13,6 +13,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import no_leaks
+from tests.certificates import client_context, server_context, versions
 from tests.connections import echo_lines
 from tests.net.networks import SILENT, Names, Network
 from tests.net.test_connector import REFUSED, random_hosts
@@ -379,12 +380,13 @@ def test_what_it_says_of_itself_needs_no_connection(network, advance):
 
 def test_hooks_run_in_the_context_of_the_call(network, advance):
     network({"10.0.0.1": (1, 0), "::2": (1, REFUSED)})
-    VARIABLE.set("inside")
+    before = VARIABLE.set("inside")
     sock = Client.connect_to(("host", 80))
     failing = Client.connect_to(("unknown", 80))
     d.current_loop().resolver.table["unknown"] = socket.EAI_NONAME
     VARIABLE.set("later")
     advance(3)
+    VARIABLE.reset(before)
     assert sock.calls == [("connect", "inside")]
     assert failing.calls == [("failed", "inside")]
     sock.close()
@@ -560,3 +562,143 @@ def test_a_connect_to_on_a_loop_that_is_reset_or_closed_leaves_nothing(network, 
         assert sock.closed
     assert net.open == []
     assert sock.told == []
+
+
+# -- TLS
+
+
+@pytest.fixture
+def secured(served):
+    """A TLS server that echoes lines."""
+    return served(echo_lines, tls=server_context("localhost", "127.0.0.1", "xn--bcher-kva.example"))
+
+
+@pytest.mark.parametrize("version", versions(), ids=lambda version: version.name)
+def test_it_is_secured_before_it_is_told(real_loop, secured, wait_for, version):
+    sock = Client.connect_to(secured.address, timeout=5, tls=client_context(version))
+    sock.write(b"one\n")
+    sock.then = lambda: sock.write(b"two\n")
+    wait_for(lambda: sock.got == b"one\ntwo\n")
+    assert sock.told == ["connect"]
+    assert sock.tls.version == version.name.replace("_", ".")
+    assert sock.fd == sock.sock.fileno() > 0
+    sock.watch_read(False)
+    sock.write_all(b"three\n")
+    assert sock.read_line() == b"three\n"
+    sock.close()
+
+
+def test_what_is_written_waits_for_the_handshake_and_a_half_close_is_kept(real_loop, secured, wait_for):
+    sock = Client.connect_to(secured.address, tls=client_context())
+    sock.write(b"x" * 9999 + b"\n")
+    sock.write((b"y" * 9999 + b"\n") * 30)
+    sock.write_eof()
+    wait_for(lambda: sock.closed)
+    assert sock.got == b"x" * 9999 + b"\n" + (b"y" * 9999 + b"\n") * 30
+    assert sock.calls == [("connect", "outside"), "end"]
+
+
+def test_a_half_close_without_data_is_kept(real_loop, secured, wait_for):
+    sock = Client.connect_to(secured.address, tls=client_context())
+    sock.write_eof()
+    wait_for(lambda: sock.closed)
+    assert sock.calls == [("connect", "outside"), "end"]
+
+
+def test_a_refusal_of_either_side_comes_by_the_hook(real_loop, secured, served, wait_for):
+    stranger = Client.connect_to(secured.address, tls=True)
+    wrong_name = Client.connect_to(secured.address, tls=client_context(), server_hostname="other.example")
+    plain = Client.connect_to(served(lambda sock: sock.write_all(b"hello\n" * 3)).address, tls=client_context())
+    socks = [stranger, wrong_name, plain]
+    wait_for(lambda: all(sock.closed for sock in socks))
+    assert [sock.told for sock in socks] == [["failed"]] * 3
+    assert [type(sock.errors[0]) for sock in socks] == [d.TlsError] * 3
+
+
+def test_a_server_that_is_silent_takes_the_rest_of_the_timeout(real_loop, deaf_server, wait_for):
+    sock = Client.connect_to(deaf_server, timeout=0.1, tls=client_context(), server_hostname="localhost")
+    wait_for(lambda: sock.closed)
+    assert sock.told == ["failed"]
+    words = f"connecting to {deaf_server!r} took longer than 0.1 s, with the TLS handshake"
+    assert str(sock.errors[0]) == words
+    with pytest.raises(TimeoutError, match="with the TLS handshake"):
+        d.connect(deaf_server, 0.1, tls=client_context(), server_hostname="localhost")
+
+
+@pytest.fixture
+def deaf_server():
+    """The address of a listener that accepts and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()
+
+
+@pytest.mark.parametrize("end", ["close", "finish"])
+def test_after_close_in_the_handshake_neither_comes(real_loop, deaf_server, end, wait_for):
+    sock = Client.connect_to(deaf_server, tls=client_context(), server_hostname="localhost")
+    sock.linger_seconds = 0.05
+    wait_for(lambda: real_loop.descriptor_map().keys() - {sock.fd})
+    getattr(sock, end)()
+    wait_for(lambda: sock.closed)
+    d.sleep(0.01)
+    assert sock.told == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_handshake_that_is_given_up_at_any_moment_leaves_nothing(real_loop, secured, wait_for, seed):
+    chance = random.Random(seed)
+    context = client_context()
+    for _ in range(20):
+        sock = Client.connect_to(secured.address, tls=context, timeout=chance.choice([None, 0.001, 0.003]))
+        sock.write(b"x\n")
+        if chance.random() < 0.3:
+            sock.then = chance.choice([sock.close, sock.finish])
+        d.sleep(chance.choice([0, 0, 0.0005, 0.001, 0.003]))
+        with contextlib.suppress(OSError), d.move_on_after(chance.choice([0, 0.001, 0.003])):
+            d.connect(secured.address, chance.choice([None, 0.001]), tls=context).close()
+        chance.choice([sock.close, sock.finish])()
+        assert len(sock.told) <= 1
+    wait_for(lambda: not len(real_loop.timers))  # a FIN that had no room is tried again, 20 ms later
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"tls": 5}, TypeError),
+        ({"server_hostname": "x"}, ValueError),
+        ({"tls": server_context()}, ValueError),
+        ({"tls": True, "server_hostname": 5}, TypeError),
+    ],
+    ids=["no context", "a name alone", "a server's", "no name"],
+)
+def test_arguments_of_tls_are_judged_at_once(loop, arguments, kind):
+    with pytest.raises(kind):
+        Client.connect_to(("127.0.0.1", 1), **arguments)
+    with pytest.raises(kind):
+        d.connect(("127.0.0.1", 1), **arguments)
+    assert loop.descriptor_map() == {}
+
+
+def test_the_certificate_is_for_the_name_that_was_asked_for(real_loop, secured, wait_for):
+    """In ASCII, and of the same IDNA: that of 2003 would make other names of some."""
+    names = real_loop.resolver = Names({"xn--bcher-kva.example": ["127.0.0.1"], "xn--strae-oqa.example": ["127.0.0.1"]})
+    address = ("B\u00dccher.example", secured.address[1])
+    with d.connect(address, 5, tls=client_context()) as sock:
+        sock.write_all(b"x\n")
+        assert sock.read_line() == b"x\n"
+    client = Client.connect_to(address, tls=client_context())
+    wait_for(lambda: client.told)
+    assert client.told == ["connect"]
+    client.close()
+    with pytest.raises(d.TlsError, match=r"xn--strae-oqa\.example"):
+        d.connect(("stra\u00dfe.example", secured.address[1]), 5, tls=client_context())
+    assert names.asked == ["xn--bcher-kva.example"] * 2 + ["xn--strae-oqa.example"]
+
+
+def test_a_server_hostname_that_is_none_leaves_nothing(real_loop, secured, wait_for):
+    for name in ("a..b\u00fc", "x\0y"):
+        with pytest.raises((ValueError, TypeError)):
+            d.connect(secured.address, 5, tls=client_context(), server_hostname=name)
+        sock = Client.connect_to(secured.address, tls=client_context(), server_hostname=name)
+        wait_for(lambda sock=sock: sock.closed)
+        assert sock.told == ["failed"]
+        assert isinstance(sock.errors[0], ValueError | TypeError)
