@@ -24,6 +24,7 @@ Owner = tuple[str | int | None, str | int | None]
 
 _OTHERS = "a path, a listening socket, or a list of these"
 _OF_ANOTHER_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this host lacks it, and may have the next one
+_PATH_ONLY = getattr(os, "O_PATH", 0)  # Linux's
 _PORT_ATTEMPTS = 32  # free ports of the first family that are tried, until one is free in the others as well
 
 
@@ -53,12 +54,26 @@ class SocketFile:
         status = os.stat(self._path)
         return status.st_dev, status.st_ino, os.getpid()
 
-    def permit(self, binding: Binding) -> None:
-        """chmod(2) and chown(2), in this order: who has given it away may not be allowed to change its mode."""
-        if binding.mode is not None:
-            os.chmod(self._path, binding.mode)
-        if binding.owner is not None:
-            os.chown(self._path, *binding.owner, follow_symlinks=False)  # type: ignore[arg-type]
+    def permit(self, mode: int | None, owner: Any) -> None:
+        """chmod(2) and chown(2), in this order: who has given it away may not be allowed to change its mode.
+
+        In a folder where others may rename, a link in its place must not have them change another file: on Linux they
+        are of the very file that was bound, by a descriptor of it.
+        """
+        with contextlib.ExitStack() as undo:
+            path: str | bytes = self._path
+            if _PATH_ONLY:
+                fd = os.open(path, _PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                undo.callback(os.close, fd)
+                if os.path.exists(by_number := f"/proc/self/fd/{fd}"):
+                    path = by_number
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) != self._identity[:2]:
+                raise OSError(errno.ESTALE, "another file has taken its place")
+            if mode is not None:
+                os.chmod(path, mode)
+            if owner is not None:
+                os.chown(path, *owner)
 
     def remove(self) -> None:
         """Unlink it, unless another process has taken the name; errors are ignored."""
@@ -244,7 +259,8 @@ def _bind_one(family: int, sockaddr: Any, binding: Binding, port: int) -> Bound:
             if makes_file(family, sockaddr):
                 file = SocketFile(sockaddr)
                 undo.callback(file.remove)
-                file.permit(binding)
+                if binding.mode is not None or binding.owner is not None:
+                    file.permit(binding.mode, binding.owner)
             sock.listen(binding.backlog)
             undo.pop_all()
     except OSError as error:

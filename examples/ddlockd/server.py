@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dangagreen import Listener, serve, serve_forever
+from dangagreen import Address, Listener, serve, serve_forever
 from ddlockd.client import Client
 from ddlockd.commands import ASK_THE_STORE
 from ddlockd.connection import Connection
@@ -28,7 +28,7 @@ def parse_options() -> argparse.Namespace:
     add = parser.add_argument
     add("--help", action="help")
     add("-p", "--port", type=int, default=7002, help="0 picks one")
-    add("--bind", default="0.0.0.0", metavar="ADDRESS")
+    add("--bind", action="append", metavar="ADDRESS", help="may be repeated; 0.0.0.0 without it")
     add("--socket", metavar="PATH", help="a Unix socket instead")
     add("-d", "--daemon", action="store_true")
     add("-n", "--no-keepalive", action="store_false", dest="keep_alive")
@@ -100,13 +100,15 @@ def find_store(options: argparse.Namespace, place: str) -> Store | None:
 
 def start(options: argparse.Namespace) -> Listener:
     """Listen, and open the locks. Exits with the error's number, as the original does, or with 255."""
-    address = os.path.abspath(options.socket) if options.socket else (options.bind, options.port)
+    addresses: list[Address] = [(host, options.port) for host in options.bind or ["0.0.0.0"]]
+    if options.socket:
+        addresses = [os.path.abspath(options.socket)]
     try:
-        listener = serve(address, Client, backlog=16384)
+        listener = serve(addresses, Client, backlog=16384)
     except (OSError, ValueError) as error:
         complain(f"Error creating socket: {error}")
         sys.exit(getattr(error, "errno", 1))
-    place = str(listener.address if options.socket else "{}:{}".format(*listener.address))
+    place = str(listener.address) if options.socket else ", ".join("{}:{}".format(*one) for one in listener.addresses)
     try:
         store = find_store(options, place)
         locks = StoredLocks(store) if store is not None else Locks(Tokens(options.token_file))

@@ -186,6 +186,23 @@ def take_and_list(sock: socket.socket, path: Path) -> None:
     assert heard == OK + b"LOCKS:\n  x = DDLockd::Client::Internal(R): open to a Unix socket\n"
 
 
+def test_several_addresses_have_one_port_and_one_space_of_locks() -> None:
+    command = [sys.executable, str(EXAMPLES / "ddlockd"), "--port=0", "--bind=127.0.0.1", "--bind=::1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        port = int(words[-1].rpartition(":")[2])
+        assert words[-2:] == [f"127.0.0.1:{port},", f"::1:{port}"]
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as one:
+            one.sendall(b"trylock lock=a\n")
+            assert one.recv(100) == OK
+            with socket.create_connection(("::1", port), SECONDS) as other:
+                other.sendall(b"trylock lock=a\n")
+                assert other.recv(100).startswith(b"ERR ")
+        process.terminate()
+        assert process.communicate(timeout=SECONDS)[0] == "bye\n"
+
+
 def test_a_unix_socket_whose_client_has_a_strange_name(tmp_path: Path) -> None:
     path = tmp_path / "lock.sock"
     command = [sys.executable, str(EXAMPLES / "ddlockd"), "--socket", str(path), "--debug=1"]

@@ -43,6 +43,23 @@ def test_serve_forever_ends_with_the_error_of_a_listener_that_can_accept_no_more
     assert other.closed
 
 
+def test_one_of_several_addresses_that_can_accept_no_more_ends_serve_forever(real_loop, served, take_errors):
+    listener = served(echo_lines, address=[("127.0.0.1", 0), ("::1", 0)])
+    second = next(one for one in real_loop.descriptor_map().values() if one.sock.family == socket.AF_INET6)
+    real_loop.add_timer(0.01, lambda: second.sock.shutdown(socket.SHUT_RDWR))
+    with pytest.raises(OSError, match="Invalid argument"):
+        d.serve_forever(listener)
+    assert [context.subject for context in take_errors()] == [listener]
+    assert real_loop.descriptor_map() == {}
+
+
+def test_stop_ends_a_server_of_several_addresses(loop, served, tmp_path):
+    listener = served(echo_lines, address=[("127.0.0.1", 0), ("::1", 0), tmp_path / "socket"])
+    loop.add_timer(5, listener.stop)
+    assert d.serve_forever(listener) == []
+    assert (listener.closed, list(tmp_path.iterdir())) == (True, [])
+
+
 def test_that_error_comes_after_the_drain_and_two_failures_do_not_hurry_it(loop, served, take_errors):
     listeners = [served(for_ever), served(for_ever)]
     with d.connect(listeners[0].address) as sock:

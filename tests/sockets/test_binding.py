@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from dangagreen import Socket, serve
+from dangagreen.sockets.binding import SocketFile
 from tests.connections import KeepingEcho, keeping
 
 
@@ -376,6 +377,28 @@ def test_a_mode_or_an_owner_that_is_refused_leaves_no_file(loop, tmp_path, monke
         serve(tmp_path / "socket", KeepingEcho, mode=0o600, owner=(0, 0))
     assert caught.value.errno == errno.EPERM
     assert (descriptors(), list(tmp_path.iterdir())) == (before, [])
+
+
+@pytest.mark.parametrize("by", [os.symlink, os.link, None], ids=["symlink", "hard link", "nothing"])
+def test_a_file_that_was_put_in_the_place_of_the_socket_keeps_its_mode(loop, tmp_path, monkeypatch, by):
+    """As somebody may in a folder to which he may write."""
+    path, other = tmp_path / "socket", tmp_path / "other"
+    other.write_text("another's")
+    other.chmod(0o600)
+    look = SocketFile.permit
+
+    def replace_and_permit(file, *args):
+        path.unlink()
+        if by is not None:
+            by(other, path)
+        look(file, *args)
+
+    monkeypatch.setattr(SocketFile, "permit", replace_and_permit)
+    before = descriptors()
+    with pytest.raises(OSError, match=r"cannot listen on .*socket"):
+        serve(path, KeepingEcho, mode=0o666, owner=(os.getuid(), os.getgid()))
+    assert stat.S_IMODE(other.stat().st_mode) == 0o600
+    assert descriptors() == before
 
 
 @pytest.mark.parametrize(
