@@ -107,11 +107,6 @@ class Handler:
         """Call a function with a copy of the context variables: the caller may be in the context already."""
         return self._context.copy().run(call, *args)
 
-    def _forget_context(self) -> None:
-        """Drop the context of a closed handler: a variable in it may refer to the handler, which is a cycle."""
-        if len(self._context):
-            self._context = Context()
-
     def _register_again(self, poller: Poller) -> None:
         """Tell a new poller what the old one knew. Where it refuses (OSError), it knows nothing."""
         known = self._registered_mask

@@ -184,7 +184,6 @@ class Registry(Schedule):
                 handler._close_fd()
             except Exception as error:
                 self.report(ErrorContext(f"closing the OS socket of {_named(handler)} failed", error, handler))
-            handler._forget_context()
         if not self.running:
             self._forget_closed()
 

@@ -126,22 +126,17 @@ class RequestTask(HandlerTask):
             if not self._has_ended_with_its_peer(error):
                 raise
         else:
-            self._wait_for_the_next()
+            if not sock._end_request():
+                sock.finish()
+            else:
+                try:
+                    sock.watch_read(True)
+                except BaseException:  # unwatched, the connection would never be served again
+                    sock.finish()
+                    raise
         finally:
             if changes is not None:
                 _leave(changes)
-
-    def _wait_for_the_next(self) -> None:
-        """Watch for the next request, or finish the connection at EOF."""
-        sock = self.sock
-        if not sock._end_request():
-            return sock.finish()
-        try:
-            sock.watch_read(True)
-        except BaseException:  # unwatched, the connection would never be served again
-            sock.finish()
-            raise
-        return None
 
 
 def _name(handler: HandlerFunction) -> object:

@@ -118,24 +118,15 @@ class Socket(StreamSocket, CheckedSubclasses):
         handler = getattr(self._listener, "handler", None)
         if handler is None:
             return super().event_read()
-        if not self._begin_request(_FIRST):
-            if self._is_at_eof():
-                self._has_no_request()
+        if not (has_request := self._begin_request(_FIRST)):
+            if has_request is None:
+                self._end_idle()
             return None
         if type(self).event_read is Socket.event_read:
             RequestTask(self, handler).start()
         else:  # after the override has returned: a context variable that it resets, such as a span, is the request's
             self.loop.runnable.append(RequestTask(self, handler, copy_context()).start)
         return None
-
-    def _has_no_request(self) -> None:
-        """EOF without a request: the connection ends, and no handler is started.
-
-        After a reset or a hang-up, `event_err` or `event_hup` is called first, as in callback style.
-        """
-        if self._has_failed():
-            self.debugmsg("an error between two requests: %r", self._cause(ConnectionError()))
-        self._end_idle()
 
     # -- TLS
 
@@ -168,7 +159,10 @@ class Socket(StreamSocket, CheckedSubclasses):
     # -- the end of idle connections
 
     def _end_idle(self) -> None:
-        """Finish later in this turn, after the hooks."""
+        """EOF without a request: finish later in this turn, and start no handler.
+
+        After a reset or a hang-up, `event_err` or `event_hup` is called first, as in callback style.
+        """
         self.loop.ready.append(partial(self.loop.call, self, self._finish_idle))
 
     def _finish_idle(self) -> None:
@@ -176,12 +170,8 @@ class Socket(StreamSocket, CheckedSubclasses):
             self.finish()
 
     def _was_released(self) -> None:
-        if self._has_ended() and self._handler() is not None:
+        if self._has_ended() and getattr(self._accepted_by(), "handler", None) is not None:
             self._end_idle()
-
-    def _handler(self) -> Any:
-        """What `serve_requests` was given, on its connections."""
-        return getattr(self._listener, "handler", None)
 
 
 def check_socket_class(call: str, maker: Any, base: type) -> None:

@@ -27,11 +27,13 @@ class BackPressure(Delivery):
     """
 
     __slots__ = {
-        "_water": "`high_water`, `low_water` and `max_unsent`: a slot is read four times as fast as a setting.",
+        "_high_water": "`high_water`: a slot is read four times as fast as a setting.",
+        "_water": "`high_water`, `low_water` and `max_unsent`.",
         "_write_closed": "Whether what is written is discarded, MUTE, or is observed by a drain: OBSERVED, OWES.",
         "_write_error": "The error by which nothing can be sent any more; or None.",
     }
 
+    _high_water: int
     _water: Water
     _write_closed: int
     _write_error: OSError | None
@@ -61,6 +63,7 @@ class BackPressure(Delivery):
         super()._was_set(name)
         if name in ("high_water", "low_water", "max_unsent"):
             self._water = self.high_water, self.low_water, self.max_unsent
+            self._high_water = self.high_water
 
     # -- whether anything may be written
 

@@ -8,6 +8,7 @@ the socket is left alone for a while. What does not belong here: reading, writin
 from __future__ import annotations
 
 import socket
+import struct
 import weakref
 from _thread import get_ident
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.loop.timers import Timer
 from dangagreen.tracebacks import without_traceback
 
+_SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
+_LINGER_TIME = struct.Struct("ii")  # struct linger, socket(7): on or off, seconds
 PAUSE_SECONDS = 0.02  # pause of a socket after ENOBUFS or ENOMEM
 
 
@@ -101,6 +104,10 @@ class Descriptor(Handler):
     def _is_of(self, listener: Any) -> bool:
         """Whether this listener has accepted it."""
         return self._listener is listener
+
+    def _accepted_by(self) -> Any:
+        """The listener that has accepted it, or None."""
+        return self._listener
 
     def _waits(self) -> bool:
         """Whether it waits for its peer: to send, or to take what is queued."""
@@ -248,7 +255,26 @@ class Descriptor(Handler):
         """Called once when the object closes: drop what it holds, and wake parked tasks."""
 
     def _close_fd(self) -> None:
-        self.sock.close()
+        if len(self._context):  # a variable in it may refer to this object, which is a cycle
+            self._context = Context()
+        sock = self.sock
+        try:
+            if sock.getsockopt(_SOCKET, _LINGER):  # on? Without the third argument the call is cheaper
+                _linger_in_background(sock)
+        except (OSError, AttributeError):  # no OS socket
+            pass
+        sock.close()
+
+
+def _linger_in_background(sock: Any) -> None:
+    """Switch SO_LINGER off before close(2), so that the kernel sends the rest in the background.
+
+    With a linger time close(2) blocks, also on a non-blocking socket, and would block the loop. A time of 0, which asks
+    for an RST, is left as it is.
+    """
+    on, seconds = _LINGER_TIME.unpack(sock.getsockopt(_SOCKET, _LINGER, _LINGER_TIME.size))
+    if on and seconds:
+        sock.setsockopt(_SOCKET, _LINGER, _LINGER_TIME.pack(0, 0))
 
 
 def _end_pause(reference: weakref.ref[Descriptor]) -> None:

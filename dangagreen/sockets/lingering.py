@@ -1,4 +1,4 @@
-"""Half-close and lingering close, and close(2).
+"""Half-close and lingering close.
 
 Rules: a peer never loses the tail of a reply to an RST; every wait for a peer is bounded. What does not belong here:
 what an event means.
@@ -6,19 +6,13 @@ what an event means.
 
 from __future__ import annotations
 
-import socket
-import struct
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.sockets.limits import TimeLimits
 from dangagreen.sockets.settings import Setting, seconds, size
-
-_SOCKET, _LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
-_LINGER_TIME = struct.Struct("ii")  # struct linger, socket(7): on or off, seconds
 
 
 class Lingering(TimeLimits):
@@ -28,7 +22,7 @@ class Lingering(TimeLimits):
     after `finish()`) and `linger_bytes` (how much late input is discarded then).
     """
 
-    __slots__ = {"_linger_budget": "How many bytes were received and discarded since `finish()`; not set before."}
+    __slots__ = ()
 
     linger_seconds: Setting[float] = Setting(5.0, seconds)
     linger_bytes: Setting[int] = Setting(16 * 1024 * 1024, size)
@@ -77,7 +71,6 @@ class Lingering(TimeLimits):
             return self.close(self._cannot_write())
         if self._is_at_eof() and self._is_sent():  # there is nobody to wait for
             return self.close()
-        self._linger_budget = 0
         self._discard_input()
         self._watch_output(False)
         self._cancel_timer()
@@ -126,24 +119,26 @@ class Lingering(TimeLimits):
 
     def _hear_late(self) -> None:
         """Receive and discard what is in the kernel, which may have come before the timeout."""
-        before = -1
-        while not self.closed and self._linger_budget != before:
-            before = self._linger_budget
-            self._late_events(READ | WRITE)
+        before, late = None, self._late_events(READ | WRITE)
+        while late != before and not self.closed:
+            before, late = late, self._late_events(READ | WRITE)
 
-    def _late_events(self, mask: int) -> None:
-        """Handle events of a lingering close: send the rest of the reply, receive and discard late input."""
+    def _late_events(self, mask: int) -> int | None:
+        """Handle events of a lingering close: send the rest of the reply, receive and discard late input.
+
+        Returns how many bytes have come late in all; None at EOF.
+        """
         if mask & ~READ:  # after a hang-up as well, which may come without WRITE
             self._try_again()
         if self.closed or self._is_at_eof() or not mask & ~WRITE:
-            return
+            return None
         late = self._discard()
-        if late is not None:
-            self._linger_budget += late
-            if self._linger_budget > self.linger_bytes:
-                self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
-        elif self._is_sent() or self._has_failed():
-            self.close(self._reason())
+        if late is None:
+            if self._is_sent() or self._has_failed():
+                self.close(self._reason())
+        elif late > self.linger_bytes:
+            self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")
+        return late
 
     def _is_fin_sent(self) -> bool:
         """Whether a lingering close only waits for the peer's FIN."""
@@ -161,23 +156,3 @@ class Lingering(TimeLimits):
         if self._timer is not None:
             self._cancel_timer()
         self._end_reading()
-
-    def _close_fd(self) -> None:
-        sock = self.sock
-        try:
-            if sock.getsockopt(_SOCKET, _LINGER):  # on? Without the third argument the call is cheaper
-                _linger_in_background(sock)
-        except (OSError, AttributeError):  # no OS socket
-            pass
-        sock.close()
-
-
-def _linger_in_background(sock: Any) -> None:
-    """Switch SO_LINGER off before close(2), so that the kernel sends the rest in the background.
-
-    With a linger time close(2) blocks, also on a non-blocking socket, and would block the loop. A time of 0, which asks
-    for an RST, is left as it is.
-    """
-    on, seconds = _LINGER_TIME.unpack(sock.getsockopt(_SOCKET, _LINGER, _LINGER_TIME.size))
-    if on and seconds:
-        sock.setsockopt(_SOCKET, _LINGER, _LINGER_TIME.pack(0, 0))

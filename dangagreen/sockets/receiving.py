@@ -30,7 +30,7 @@ class Receiving(ReadBuffer):
     """The layer of a socket that receives."""
 
     __slots__ = {
-        "_bulk_credit": "Bytes of bulk that a task may still receive before it parks.",
+        "_bulk_credit": "Bytes of bulk that a task may still receive before it parks; once it lingers: were discarded.",
         "_eof": "How far the end of the peer's stream has come: 0, EOF_MET or EOF_TOLD.",
         "_finishing": "Whether `finish()` was called: what the peer still sends is discarded.",
         "_read_error": "The error that has broken the connection, raised after all input in place of EOF; or None.",
@@ -189,16 +189,18 @@ class Receiving(ReadBuffer):
         """Set the style of a connection that was not read yet: tasks, or callbacks."""
         self._sequential = int(sequential)
 
-    def _begin_request(self, size: int) -> bool:
+    def _begin_request(self, size: int) -> bool | None:
         """Read up to `size` bytes of a request, unless some are in the buffer; until `watch_read(True)` they are for
-        the task of the handler, to be started. False: there is no input, or a handler runs already.
+        the task of the handler, to be started. False: there is no input, or a handler runs already. None: EOF.
         """
         if self._at_work & 1:
             self._watch_read = False  # at its end reading is watched again
             return False
         if not self._buffer:
-            if self._reader is not None or not (data := Receiving.read(self, size)):
+            if self._reader is not None:
                 return False
+            if not (data := Receiving.read(self, size)):
+                return None if data is None else False
             self._buffer = data
         self._watch_read, self._sequential = False, 1
         self._at_work += 1
@@ -256,16 +258,18 @@ class Receiving(ReadBuffer):
             self._meet_eof()
 
     def _discard(self) -> int | None:
-        """Receive and discard. Returns how many bytes; 0: none yet; None: EOF."""
+        """Receive and discard. Returns how many bytes that were in all; None: EOF."""
         try:
             size = len(self.sock.recv(CHUNK))
         except OSError as error:
             if not self._ends_input(error):
-                return 0
+                return self._bulk_credit
             size = 0
+        self._bulk_credit += size
         if not size:
             self._meet_eof()
-        return size or None
+            return None
+        return self._bulk_credit
 
     def _ends_input(self, error: OSError) -> bool:
         """Judge an error of recv(2): True if the input has ended by it, which is kept; False for EAGAIN, no memory."""
@@ -313,8 +317,8 @@ class Receiving(ReadBuffer):
 
     # -- the end of the input
 
-    def _meet_eof(self, eof: int = EOF_MET) -> None:
-        """Note that EOF has come, which no other event may announce.
+    def _meet_eof(self, eof: int = EOF_MET) -> bool:
+        """Note that EOF has come, which no other event may announce. Returns whether it is by an error.
 
         A parked reader is resumed, after this turn's flush in the next one; else `event_read` is called, if not told.
         """
@@ -324,6 +328,7 @@ class Receiving(ReadBuffer):
             self.loop.pending_reads[self] = True
         elif self._watch_read and self._eof == EOF_MET:
             self.loop.pending_reads.setdefault(self, False)
+        return self._read_error is not None
 
     def _tell_eof(self) -> None:
         """Note that `read` returns None for EOF."""
@@ -366,6 +371,7 @@ class Receiving(ReadBuffer):
     def _discard_input(self) -> None:
         """Discard input from now on; it is received only to find the peer's FIN."""
         self._finishing = True
+        self._bulk_credit = 0
         self._watch_input(False)
         self._end_reading()
 

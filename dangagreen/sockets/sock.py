@@ -20,7 +20,7 @@ from dangagreen.sockets.danga import DangaAliases
 from dangagreen.sockets.descriptor import Descriptor, SocketLike
 from dangagreen.sockets.lingering import Lingering
 from dangagreen.sockets.settings import adopt_settings
-from dangagreen.sockets.states import BY_PEER, ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END
+from dangagreen.sockets.states import BY_PEER, EOF_TOLD, ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END
 
 _kind = _socket.socket.type.__get__  # the property of socket.socket would make an enumeration member
 _STREAM = int(socket.SOCK_STREAM)
@@ -144,7 +144,8 @@ class CallbackSocket(DangaAliases, Lingering):
         if self.closed:
             return None
         if self._finishing:
-            return self._late_events(mask)
+            self._late_events(mask)
+            return None
         ended = mask & (ERR | HUP)
         if mask & READ or ended:
             self._readable()
@@ -174,8 +175,8 @@ class CallbackSocket(DangaAliases, Lingering):
             self._unregister()
 
     def _tell_eof(self) -> None:
-        super()._tell_eof()
-        if self._has_failed():  # no event need tell of it any more
+        if self._meet_eof(EOF_TOLD):  # no event need tell of the error any more
+            self.debugmsg("broken: %r", self._reason())
             self.loop.ready.append(partial(self.loop.call, self, self._tell_error))
 
     def _tell_error(self) -> None:

@@ -51,7 +51,8 @@ class WriteQueue(BackPressure):
     def _begin_writing(self) -> None:
         """The first values of the writing half."""
         self.unsent = self._write_closed = self._queued_callables = 0
-        self._water = self._usual_water
+        self._water = water = self._usual_water
+        self._high_water = water[0]
         self._over_high_water = False
         self._drain_waiters = self._write_error = self._writer = None
         self._sending = IDLE
