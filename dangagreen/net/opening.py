@@ -185,9 +185,6 @@ class Opening(Descriptor):
         ours = ConnectionAbortedError(f"the connection was closed on this side before it was open: {reason}")
         self._tell(None, reason if isinstance(reason, BaseException) else ours)
 
-    def _close_fd(self) -> None:
-        self.sock.close()
-
 
 def in_words_of(sock: Any) -> str:
     """The peer of an OS socket in a message."""

@@ -1,9 +1,9 @@
 """The write queue: send(2) first; what the kernel does not take is queued, and sent when the socket is writable.
 
 Rules: bytes are sent in the order of the calls, and a callable runs when everything before it was sent; `unsent` is the
-sum of what is queued; after a short write nothing is tried before the poller reports writability; the hook of each
-water mark is called once for each crossing; waiting writers go on first come, first served, as many as there is room
-for. What does not belong here: reading, parking (streams).
+sum of what is queued; after a short write nothing is tried before the poller reports writability; the hook of a water
+mark is called once for each crossing; waiting writers go on first come, first served. What does not belong here:
+reading, parking (streams).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dangagreen.sockets.backpressure import BackPressure
 from dangagreen.sockets.states import BLOCKED, FLUSHING, HELD, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
-# Task to (bytes that may be queued at most when it goes on, bytes that it then queues itself).
 Waiters = OrderedDict[Any, tuple[int, int]]
 
 _JOIN = 131072  # bytes joined for one send(2), at most; so much glibc allocates without a system call
@@ -33,7 +32,8 @@ class WriteQueue(BackPressure):
     """The layer of a socket that writes."""
 
     __slots__ = {
-        "_drain_waiters": "Two wait queues: tasks that wait for room, and tasks that wait for a flush; or None.",
+        "_drain_waiters": "Two wait queues, for room and for a flush: task to (bytes that may be queued at most when it"
+        " goes on, bytes that it then queues itself). Or None.",
         "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
         "_queued_callables": "How many callables are in the queue.",
         "_sending": "The state of the queue: IDLE, BLOCKED, FLUSHING or HELD.",
@@ -42,11 +42,7 @@ class WriteQueue(BackPressure):
     }
 
     _drain_waiters: tuple[Waiters, Waiters] | None
-    _over_high_water: bool
-    _queued_callables: int
-    _sending: int
     _writer: Writer | None
-    unsent: int
 
     def _begin_writing(self) -> None:
         """The first values of the writing half."""
@@ -107,8 +103,7 @@ class WriteQueue(BackPressure):
             try:
                 self._enqueue(data)
             except BaseException:  # raised by `on_high_water`: the data is queued all the same
-                if self._queue is not None and self._sending == IDLE:
-                    self.loop.to_flush.append(self)
+                self.loop.to_flush.append(self)
                 raise
             self._flush()
         else:
@@ -125,11 +120,8 @@ class WriteQueue(BackPressure):
             self._queued_callables += 1
             return
         self.unsent += len(data)
-        if self.unsent > self._water[0]:
-            self._is_over_high_water()
-
-    def _is_over_high_water(self) -> None:
-        """Call `on_high_water`, once for each crossing; close the socket beyond `max_unsent`."""
+        if self.unsent <= self._high_water:
+            return
         if not self._over_high_water:
             self._over_high_water = True
             self.on_high_water()
@@ -148,40 +140,35 @@ class WriteQueue(BackPressure):
     # -- the queue leaves
 
     def _flush(self) -> None:
-        """Send the queue as far as the kernel takes it, and run callables whose turn has come.
-
-        Does nothing while the queue waits for writability.
-        """
+        """Send the queue as far as the kernel takes it, and run callables whose turn has come; not while it waits for
+        writability. Here is the usual case, small replies that the kernel takes, without the machinery below."""
         queue = self._queue
         if queue is None or self._sending != IDLE:
-            return
-        if not self._queued_callables and self._writer is None and (self.unsent <= _JOIN or len(queue) == 1):
-            # The usual case, small replies that the kernel takes, without the machinery below.
-            data = queue[0] if len(queue) == 1 else b"".join(queue)
-            try:
-                sent: int = self.sock.send(data)
-            except OSError as error:
-                sent = self._not_sent(error)
-                if sent < 0:
-                    return
-            if sent == self.unsent:
-                self._queue = None
-                self.unsent = 0
-                if self._over_high_water or self._drain_waiters or self._registered_mask & WRITE:
-                    self._heard()
-                    self._was_flushed(blocked=False)
-                return
+            return None
+        if self._queued_callables or self._writer is not None or (self.unsent > _JOIN and len(queue) > 1):
+            return self._flush_in_order(queue)
+        data = queue[0] if len(queue) == 1 else b"".join(queue)
+        try:
+            sent: int = self.sock.send(data)
+        except OSError as error:
+            sent = self._not_sent(error)
+            if sent < 0:
+                return None
+        if sent != self.unsent:
             self._was_sent(queue, len(queue), data, sent)
-            self._flush_in_order(queue, refused=bool(queue))
-        else:
-            self._flush_in_order(queue)
+            return self._flush_in_order(queue, refused=bool(queue))
+        self._queue = None
+        self.unsent = 0
+        if self._over_high_water or self._drain_waiters or self._registered_mask & WRITE:
+            self._heard()
+            self._was_flushed(blocked=False)
+        return None
 
     def _flush_in_order(self, queue: Any, refused: bool = False) -> None:
         """Send the queue in several steps. `refused`: a first send has been a short write already."""
         self._sending = FLUSHING
         if len(queue) > _MANY and type(queue) is list:
-            self._queue = deque(queue)
-            queue = self._queue
+            queue = self._queue = deque(queue)
         calls, blocked, began = 0, refused, 0.0
         try:
             if refused:
@@ -281,10 +268,8 @@ class WriteQueue(BackPressure):
             self.loop.interest_changed.append(self)  # not at once: who was woken may well fill the kernel again
 
     def _write_failed(self, error: OSError) -> None:
-        """send(2) has failed for good: close, unless input may still be read, so that reading finds the end.
-
-        After an error that does not mean a broken connection, close in any case: the peer may wait for more.
-        """
+        """send(2) has failed for good: close, unless input may still be read, so that reading finds the end. After an
+        error that does not mean a broken connection, close in any case: the peer may wait for more."""
         self._note_write_error(error)
         self._drop_queue()
         if error.errno not in BROKEN or not self._may_be_read():
@@ -301,17 +286,14 @@ class WriteQueue(BackPressure):
             self._wake_writers()
 
     def _interest(self) -> int:
-        writes = self._watch_write or self._sending == BLOCKED
-        return BackPressure._interest(self) | (WRITE if writes else 0)
+        return BackPressure._interest(self) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
 
     # -- who waits for the queue to shrink
 
     def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
         """Whether a task may queue so many bytes now; otherwise it is in the wait queue, the first if it was `woken`.
-
         Calls `on_high_water` if they cross the mark. Raises LimitError if they are more than `max_unsent` by
-        themselves, and the error of a write that is discarded.
-        """
+        themselves, and the error of a write that is discarded."""
         high, low, hard = self._water
         most = high if hard is None else min(high, hard - size)
         if woken or self.unsent > most:
