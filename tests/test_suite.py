@@ -69,7 +69,7 @@ def run(*options: str, before: str = "", **environment: str) -> str:
     code = f"import sys; {before}\nimport pytest; sys.exit(pytest.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "-p", "no:cacheprovider", "-q", *options]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=50, check=False
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=140, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
@@ -148,6 +148,7 @@ def test_no_id_holds_an_address(request):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # it takes 20 s of processor time
 def test_each_process_finds_the_same_tests_in_the_same_order():
     one, two = (run("--collect-only", "--matrix-seed=1", PYTHONHASHSEED=seed) for seed in ("1", "2"))
     assert one.splitlines()[:-1] == two.splitlines()[:-1]  # the last one tells the time that it took
