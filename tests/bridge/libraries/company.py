@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 import dangagreen as d
 from dangagreen.bridge import await_
 
@@ -75,6 +77,20 @@ class Company:
         self.go_on()
         assert not task.done
         return task
+
+    def cut_off(self, awaitable, begun=lambda: True):
+        """It is awaited until `begun()` is true and the others have gone on; then a time limit ends it."""
+        scope = d.timeout(None)
+        watcher = d.spawn(self.expire, scope, begun)
+        with pytest.raises(TimeoutError), scope:
+            await_(awaitable)
+        result(watcher)
+
+    def expire(self, scope, begun):
+        """The deadline of the scope is now, once `begun()` is true and the others have gone on."""
+        self.until(begun)
+        self.go_on()
+        scope.deadline = 0
 
 
 def result(task):

@@ -50,11 +50,10 @@ def test_a_program_is_waited_for_alone(in_company):
 
 
 def test_a_dialogue_of_which_a_step_is_cut_off_goes_on(in_company):
-    def body(_company):
+    def body(company):
         program = await_(start("cat", stdin=PIPE, stdout=PIPE))
         for n in range(5):
-            with pytest.raises(TimeoutError), d.timeout(0.01):
-                await_(program.stdout.readline())
+            company.cut_off(program.stdout.readline())
             program.stdin.write(b"%d\n" % n)
             assert await_(program.stdout.readline()) == b"%d\n" % n
         program.stdin.close()
@@ -73,10 +72,9 @@ def test_a_program_that_is_cut_off_can_be_killed_and_is_reaped(in_company):
             program.kill()
             pids.append(await program.wait())
 
-    def body(_company):
+    def body(company):
         pids = []
-        with pytest.raises(TimeoutError), d.timeout(0.05):
-            await_(run(pids))
+        company.cut_off(run(pids), lambda: pids)
         with pytest.raises(ProcessLookupError):
             os.kill(pids[0], 0)
         return pids[1]
