@@ -88,13 +88,14 @@ def serve(
     `handler` is a subclass of Socket, or a `functools.partial` of one with further arguments (callback style: an
     instance for each connection, with reading watched), or a function (sequential style: called with a `socket_class`,
     which may be a partial too, in a task of its own; when it returns, the connection is ended by `finish()`, unless it
-    has called `watch_read(True)`). `address` is (host, port), a path, or a listening socket; port 0 picks a free one,
-    see `listener.address`. `backlog` is the length of the kernel's accept queue, `max_connections` the connection
-    limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY. `proxy_protocol` lists the networks whose connections begin
-    with a PROXY header, which names the client; others are refused. `tls` is an `ssl.SSLContext` for servers. An object
-    is made, and a handler starts, when header and handshake are over, which have `handshake_timeout` seconds; beyond
-    `max_handshakes` under way connections wait in the accept queue. Raises OSError, naming the address, if bind(2) or
-    listen(2) fails; TypeError or ValueError for arguments that make no sense.
+    has called `watch_read(True)`). `address` is (host, port), a path, a listening socket, or a list of these; port 0
+    picks a free one, the same for all, see `listener.addresses`. `backlog` is the length of the kernel's accept queue,
+    `max_connections` the connection limit, `reuse_port` SO_REUSEPORT, `nodelay` TCP_NODELAY; `ipv6_only=False` is dual
+    stack; `mode` and `owner`, a pair (user, group), are for the file of a path. `proxy_protocol` lists the networks
+    whose connections begin with a PROXY header, which names the client; others are refused. `tls` is an
+    `ssl.SSLContext` for servers. An object is made, and a handler starts, when header and handshake are over, which
+    have `handshake_timeout` seconds; beyond `max_handshakes` under way connections wait in the accept queue. Raises
+    OSError, naming the address, if bind(2) or listen(2) fails; TypeError or ValueError for arguments of no sense.
     """
     check_socket_class("serve", socket_class, StreamSocket)
     connected: Callable[[Any, Any], object]

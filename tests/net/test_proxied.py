@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 
 import pytest
 
 import dangagreen as d
 from tests.certificates import client_context, server_context
-from tests.connections import LOCAL, Echo, ask, echo_one_line, styles
+from tests.connections import LOCAL, Echo, ask, echo_one_line, reset, styles
 
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 443\r\n"
 V2 = bytes.fromhex("0D0A0D0A000D0A515549540A 21 11 000C C0000201 C6336401 1388 01BB")
@@ -164,6 +165,26 @@ def test_a_connection_from_elsewhere_is_refused(real_loop, proxied, client, wait
     wait_for(lambda: listener.failed_handshakes == 1)
     assert not listener.connections
     assert any("no trusted proxy" in line and "127.0.0.1" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_connections_that_end_at_each_byte_of_the_header_leave_nothing(real_loop, proxied, wait_for, tls):
+    listener = proxied(Echo, tls=server_context() if tls else None)
+    before = len(os.listdir("/dev/fd"))
+    ended = 0
+    for header in (V1, V2):
+        for length in range(len(header) + 1):
+            for end in (reset, socket.socket.close):
+                peer = socket.create_connection(listener.address, 5)
+                peer.sendall(header[:length])
+                if length % 3:  # otherwise it may have gone when it is accepted
+                    d.sleep(0)
+                end(peer)
+                ended += 1
+    wait_for(lambda: not listener.connections and not listener.openings.under_way)
+    whole = 0 if tls else 4
+    assert ended - whole - 2 <= listener.failed_handshakes <= ended  # a reset may overtake the header
+    assert (len(os.listdir("/dev/fd")), len(real_loop.timers)) == (before, 0)
 
 
 def test_slow_headers_hold_up_nobody_and_count_as_connections(real_loop, proxied, client, wait_for):

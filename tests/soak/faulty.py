@@ -187,26 +187,29 @@ class Program:
         return found
 
     def _serve(self, listening: list[socket.socket]) -> list[d.Listener]:
+        """Two of them are one server."""
+        first, second, third, fourth = listening
         listeners = []
-        for serve, sock in zip((self._echo, self._requests, self._lines, self._echo), listening, strict=True):
+        for serve, socks in ((self._echo, [first, fourth]), (self._requests, [second]), (self._lines, [third])):
             try:
-                listeners.append(serve(sock))
+                listeners.append(serve(socks))
             except OSError as error:
                 self._check_fault("serve", error)
-                sock.close()
+                for sock in socks:
+                    sock.close()
         return listeners
 
     @staticmethod
-    def _echo(sock: socket.socket) -> d.Listener:
-        return d.serve(sock, echo, socket_class=Small)
+    def _echo(socks: list[socket.socket]) -> d.Listener:
+        return d.serve(socks, echo, socket_class=Small)
 
     @staticmethod
-    def _requests(sock: socket.socket) -> d.Listener:
-        return d.serve_requests(sock, answer, socket_class=Small)
+    def _requests(socks: list[socket.socket]) -> d.Listener:
+        return d.serve_requests(socks, answer, socket_class=Small)
 
     @staticmethod
-    def _lines(sock: socket.socket) -> d.Listener:
-        return d.serve(sock, Lines)
+    def _lines(socks: list[socket.socket]) -> d.Listener:
+        return d.serve(socks, Lines)
 
     def _check_fault(self, who: str, error: BaseException) -> None:
         if not _is_fault(error):
