@@ -43,9 +43,9 @@ class Server(Admitting):
     """Hands the OS socket of each connection to `connected`, which returns the object made of it.
 
     `sock` is a listening OS socket, or a list of them. `addresses` are (host, port), a path, or bytes for an abstract
-    Unix name, and can be given to `connect`; `address`, `sock` and `fd` are the first one's. `connections` is how many
-    are open. Class attributes: `accepts_per_turn` (how many are accepted in a turn at each address at most),
-    `accept_backoff` (seconds of pause in accepting after EMFILE, ENFILE, ENOBUFS or ENOMEM).
+    Unix name, and can be given to `connect`, the list to the next `serve`; `address`, `sock` and `fd` are the first
+    one's. `connections` is how many are open. Class attributes: `accepts_per_turn` (how many are accepted in a turn at
+    each address at most), `accept_backoff` (seconds of pause in accepting after EMFILE, ENFILE, ENOBUFS or ENOMEM).
     """
 
     __slots__ = {
@@ -79,9 +79,7 @@ class Server(Admitting):
             for one in sock if isinstance(sock, list) else [sock]:
                 self._acceptors.append(Acceptor(one, self, nodelay=nodelay, loop=loop))
                 undo.callback(self._acceptors[-1]._release)
-            self.addresses: tuple[SocketAddress, ...] = tuple(
-                of_listener(acceptor.sock.getsockname()) for acceptor in self._acceptors
-            )
+            self.addresses: list[SocketAddress] = [of_listener(one.sock.getsockname()) for one in self._acceptors]
             undo.pop_all()
         self.sock, self.fd = self._acceptors[0].sock, self._acceptors[0].fd
 

@@ -137,7 +137,7 @@ def listening(peers):
 def test_several_addresses_of_any_family_are_one_server(real_loop, server, client, run_turns, tmp_path, listening):
     path = str(tmp_path / "socket")
     listener = server([("127.0.0.1", 0), ("::1", 0), path, listening])
-    assert listener.addresses[2:] == (path, listening.getsockname())
+    assert listener.addresses[2:] == [path, listening.getsockname()]
     assert listener.address == listener.addresses[0]
     assert (listener.sock.getsockname(), listener.fd) == (listener.address, listener.sock.fileno())
     clients = [client(address) for address in listener.addresses]

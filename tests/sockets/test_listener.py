@@ -275,7 +275,7 @@ def test_closing_it_closes_each_socket_and_removes_each_file(loop, server, clien
     run_turns(2)
     listener.close("enough")
     assert (listener.closed, listener.close_reason, list(tmp_path.iterdir())) == (True, "enough", [])
-    assert server([*listener.addresses]).addresses == listener.addresses
+    assert server(listener.addresses).addresses == listener.addresses
     peer.send(b"still here")
     run_turns(3)
     assert peer.recv(20) == b"still here"
@@ -352,7 +352,7 @@ def test_a_listener_of_no_sockets_is_refused(loop):
 def test_a_listener_of_several_sockets_that_listen(loop, client, peers, run_turns):
     socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     with Listener(socks, lambda sock, _: KeepingEcho(sock)) as listener:
-        assert listener.addresses == tuple(sock.getsockname() for sock in socks)
+        assert listener.addresses == [sock.getsockname() for sock in socks]
         clients = [client(address) for address in listener.addresses]
         run_turns(2)
         assert len(clients) == listener.connections == 2
