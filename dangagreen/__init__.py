@@ -17,6 +17,7 @@ from dangagreen.errors import (
     TlsError,
     TruncatedError,
 )
+from dangagreen.green import forking
 from dangagreen.green.deadlines import current_deadline, move_on_after, timeout, timeout_at
 from dangagreen.green.fds import HasFileno, wait_readable, wait_writable
 from dangagreen.green.groups import TaskGroup
@@ -117,4 +118,4 @@ __version__ = "0.1.0"
 
 publish(__name__, __all__)
 name_methods(Socket, (base for base in Socket.__mro__[1:-1] if base not in Descriptor.__mro__))
-del Descriptor, name_methods, publish
+del Descriptor, forking, name_methods, publish

@@ -27,7 +27,10 @@ SHAPE = [
         " | delivery backpressure write_queue limits lingering danga sock acceptor listener"
         " | tls_words tls_sending tls_receiving tls tls_options",
     ),
-    ("green", "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals | run"),
+    (
+        "green",
+        "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals forking | run",
+    ),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
     ("streams", "readiness | reading | writing"),
     (

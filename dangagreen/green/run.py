@@ -44,6 +44,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         )
     task = make_task(loop, main, args, kwargs, named, sys._getframe(CALLER))
     task.error_retrieved = True
+    scheduler(loop).main = task
     loop.runnable.append(task.start)
 
     def interrupt() -> None:
@@ -67,6 +68,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         try:
             _wind_up(loop, "run() ended")
         finally:
+            scheduler(loop).main = None
             signals.restore()
     if signals.pending or isinstance(task.interrupt, KeyboardInterrupt):  # it came after the last wait of main
         raise KeyboardInterrupt

@@ -123,6 +123,7 @@ class Scheduler:
         "from_tasks": "`to_hub` with the guard of `guard_parking` before it, if there is one: the `to_hub` of tasks.",
         "hub": "The greenlet that runs the loop.",
         "idle": "Workers without a task, kept for the next ones.",
+        "main": "The task of `run`, or None.",
         "looked": "The clock's time when `spender` first spent a budget in this turn.",
         "loop": "The loop.",
         "no_parking": "The innermost no_parking() block that is open, or None.",
@@ -146,6 +147,7 @@ class Scheduler:
         self.forevers: list[Any] = []
         self.bridge: Any = None
         self.signals: Any = None
+        self.main: Waiter | None = None
         self.closers: list[Callable[[], object]] = []
         self.spender: tuple[int, float] | None = None
         self.looked = 0.0

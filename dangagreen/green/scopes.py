@@ -340,6 +340,13 @@ def _arm(task: Waiter, deadline: float) -> None:
     task.deadline_timer = task.loop.timers.add_first(deadline, partial(_on_deadline, task))
 
 
+def set_deadline_anew(task: Waiter) -> None:
+    """All timers of the loop were cleared: have the task's own scopes expire in time."""
+    former, task.deadline_timer = task.deadline_timer, None
+    if former is not None:
+        _arm(task, former.deadline)
+
+
 def _on_deadline(task: Waiter) -> None:
     """The deadline timer has fired: expire each scope whose deadline has passed, and set it for the next one."""
     task.deadline_timer = None

@@ -267,6 +267,14 @@ class Task(Runnable, Generic[Result]):
             finally:
                 del self, error  # the error's traceback refers to this frame: a cycle
 
+    def _leave_to_parent(self) -> None:
+        self.scope = self.deadline_timer = None  # its blocks are not left here, and cancel nothing
+        Task.end(self, Cancelled("it goes on in the parent process"))
+
+    def _go_on_alone(self) -> None:
+        """In a forked child: those who wait for its end do so in the parent. Failures are reported."""
+        self.group = self._joiners = None
+
     def _forget_locals(self, error: BaseException) -> None:
         """Clear the locals of this package's frames in the traceback: they refer to the task, and it to the error."""
         if isinstance(error, Cancelled):  # it is not reported

@@ -158,6 +158,9 @@ class Waiter:
         """Note that it has returned, or raised `error`."""
         raise NotImplementedError
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: it goes on in the parent, and there alone. None of its code runs here."""
+
     def end_unstarted(self, error: BaseException) -> None:
         """Note that it was cancelled before it started."""
         self.end(error)

@@ -107,8 +107,15 @@ class Handler:
         """Call a function with a copy of the context variables: the caller may be in the context already."""
         return self._context.copy().run(call, *args)
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: what is queued to be sent is the parent's, which sends it."""
+
+    def _forget_registration(self) -> None:
+        """In a forked child: the new poller does not know it, until something is wanted of it again."""
+        self._registered_mask = UNREGISTERED
+
     def _register_again(self, poller: Poller) -> None:
-        """Tell a new poller what the old one knew. Where it refuses (OSError), it knows nothing."""
+        """In a forked child: tell the new poller what the old one knew. Where it refuses (OSError) it knows nothing."""
         known = self._registered_mask
         if not known & UNREGISTERED:
             self._registered_mask = UNREGISTERED

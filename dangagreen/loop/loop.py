@@ -47,6 +47,7 @@ class Loop(Turning):
     __slots__ = {
         "__weakref__": "Weak references to it work.",
         "_outer": "The thread's current loop before `with` this one.",
+        "_ends_child": "In a child forked while this ran, which ends with it: its exit status. None elsewhere.",
         "_resolver": "The `resolver`.",
         "look_ups": "The name look-ups under way, which attach themselves; None until there is one.",
     }
@@ -61,6 +62,7 @@ class Loop(Turning):
             )
         super().__init__(clock, poller)
         self._outer: Loop | None = None
+        self._ends_child: Callable[[], int] | None = None
         self._resolver: Any = socket
         self.look_ups: LookUpLayer | None = None
         _loops.add(self)
@@ -102,6 +104,7 @@ class Loop(Turning):
 
     def begin(self, undo: contextlib.ExitStack) -> WakeupPair:
         """Have the loop run in this thread and greenlet until `undo` is closed. The caller makes the turns."""
+        undo.push(self._end_child)
         undo.callback(self._close_all)
         undo.callback(setattr, here, "loop", here.loop)
         undo.callback(setattr, self, "running", False)
@@ -155,6 +158,12 @@ class Loop(Turning):
             self.green.reset()
             self._abandon_all()  # what tasks made while they ended
         self.timers.clear()
+        self._drop_pending()
+        self.loop_timeout = self.post_loop_callback = self.profile = None
+        self.measurements = Profile()
+
+    def _drop_pending(self) -> None:
+        """Forget what is queued for this turn and the next one."""
         for pending in (
             self.ready,
             self.runnable,
@@ -165,8 +174,6 @@ class Loop(Turning):
             self.batch,
         ):
             pending.clear()
-        self.loop_timeout = self.post_loop_callback = self.profile = None
-        self.measurements = Profile()
 
     def close(self) -> None:
         """`reset()`, and close the poller. Calls that need the loop raise RuntimeError from then on."""
@@ -205,25 +212,92 @@ class Loop(Turning):
         here.loop = self._outer
 
     def _after_fork(self) -> None:
-        """In the child: make a new poller, and register everything with it. The parent's is not touched."""
+        """In the child: make a poller of its own. The parent's, which the two may share, is not touched.
+
+        While the loop runs, the code that has forked goes on alone, and nothing is watched. Otherwise all is watched
+        that the parent watches: servers that listen first and fork then go on so.
+        """
+        if self.running and self.thread != get_ident():
+            return self._lose_thread()
         with contextlib.suppress(OSError):
             self.poller.close()  # first: a kqueue is not inherited, and a new one may get the number of the old
         self.poller = type(self.poller)()
         self.thread = get_ident()
+        inherited = [handler for handler in self.handlers.values() if handler is not self.wakeup_pair]
+        for handler in inherited:
+            handler._leave_to_parent()
         if self.wakeup_pair is not None:
             self.handlers.pop(self.wakeup_pair.fd)
             self.wakeup_pair._close_fd()
+        if self.running:
+            for handler in inherited:
+                handler._forget_registration()
+            self._go_on_alone()
+        if self.wakeup_pair is not None:
             self.wakeup_pair = WakeupPair(self)
             if self.running:
                 self.wakeup_pair.wake_at_signals()
-        for handler in list(self.handlers.values()):
-            if handler is not self.wakeup_pair:
-                try:
-                    handler._register_again(self.poller)
-                except Exception as error:
-                    self.handler_failed(handler, error)
+                return None
+        for handler in inherited:
+            try:
+                handler._register_again(self.poller)
+            except Exception as error:
+                self.handler_failed(handler, error)
         if self.look_ups is not None:
             self.look_ups.after_fork()
+        return None
+
+    def _go_on_alone(self) -> None:
+        """Forget what the parent has to do: its descriptors, timers, calls and tasks."""
+        self.handlers.clear()
+        self.other_fds({})
+        self.timers.clear()
+        self._drop_pending()
+        self.post_loop_callback = self.look_ups = None
+        self._ends_child = int
+        self.object_callbacks[self] = self._end_if_idle
+
+    def _go_on_after_run(self) -> None:
+        """In a forked child: what has called `run` is to go on there as well."""
+        self._ends_child = None
+        del self.object_callbacks[self]
+
+    def _end_child_with(self, status: Callable[[], int]) -> None:
+        """In a forked child: what to call for its exit status."""
+        self._ends_child = status
+
+    def _end_if_idle(self) -> bool:
+        """In a forked child, at the end of each turn: end the process when nothing is left to do."""
+        left = self.handlers.keys() - ({self.wakeup_pair.fd} if self.wakeup_pair is not None else ())
+        if not (left or self.timers or self.ready or self.runnable or (self.green and self.green.has_waiters())):
+            self._end_child(None, None, None)
+        return True
+
+    def _end_child(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """In a forked child: end the process where the loop is left. The frames further out are the parent's.
+
+        Their `finally` blocks, and functions of `atexit`, would clean up what is in use there.
+        """
+        if self._ends_child is not None:
+            status = self._ends_child()
+            if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+                status = error.code or 0
+            elif error is not None:
+                status = 1
+                sys.excepthook(kind, error, traceback)
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            os._exit(status & 0xFF)
+
+    def _lose_thread(self) -> None:
+        """In a child that does not have the thread in which this loop was running: nobody can use it any more."""
+        _lost.append(self)  # greenlets of a thread that is gone can never be freed
+        with contextlib.suppress(OSError):
+            self.poller.close()
+        if self.wakeup_pair is not None:
+            self.wakeup_pair._close_fd()
+        self._close_schedule()
 
 
 class _End:
@@ -256,6 +330,7 @@ class _Here(threading.local):
 
 here = _Here()  # `here.loop` is this thread's loop, if it has one
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+_lost: list[Loop] = []  # in a forked child: loops of threads that it does not have
 _ending: dict[int, Loop] = {}  # by threads that are ending: what is put into `here` by then would never be freed
 
 

@@ -226,7 +226,9 @@ class Turning(DeadlockWatch):
         for handler, look in zip(list(islice(self.pending_reads, _CALLS_PER_TURN)), _LOOKS, strict=False):
             if look and self._is_long_since(began := began or self.clock()):
                 return
-            just_now = self.pending_reads.pop(handler, False)
+            just_now = self.pending_reads.pop(handler, None)
+            if just_now is None:  # it was closed meanwhile, or this is a forked child
+                continue
             try:
                 if not handler.closed and handler._run(handler._pushed_back, just_now):
                     self.pending_reads.setdefault(handler, False)

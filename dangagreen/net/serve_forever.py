@@ -49,6 +49,7 @@ def serve_forever(*listeners: Listener, grace: float | None = 30.0) -> list[Call
             raise TypeError(f"serve_forever needs listeners, such as serve(...) returns, not {listener!r}")
         if listener.loop is not loop:
             raise ValueError(f"{listener!r} belongs to another loop than this thread's")
+        listener._watch_again()
     with _Forever(me, listeners) as forever:
         if _failure(listeners) is None:
             park(me, _FOREVER, forever)

@@ -242,6 +242,15 @@ class Acceptor(Descriptor):
         self._backoff_timer = None
         self._go_on()
 
+    def _forget_registration(self) -> None:
+        Descriptor._forget_registration(self)
+        self._backoff_timer = None
+
+    def _watch_again(self) -> None:
+        """Watch it, where the poller does not: in a forked child that goes on with its server."""
+        self.go_on()
+        self._update_registration()
+
     # -- the end
 
     def stop_accepting(self) -> None:

@@ -133,6 +133,7 @@ class Descriptor(Handler):
                 want = self._interest()
                 self.loop.poller.add(self.fd, want)
                 self._registered_mask = want  # not before: the poller may refuse
+                self.loop.handlers[self.fd] = self  # where it is already, but in a forked child that uses it
                 unsettled = self.loop.interest_changed
                 if unsettled and unsettled[-1] is self:  # made just now: no update is needed any more
                     unsettled.pop()
@@ -142,13 +143,16 @@ class Descriptor(Handler):
     def _update_registration(self) -> None:
         """Register exactly `_interest()` with the poller. Raises OSError if it refuses more interest."""
         if not self.closed and (want := self._interest()) != self._registered_mask != PAUSED:
-            tell = self.loop.poller.add if self._registered_mask == UNREGISTERED else self.loop.poller.modify
+            new = self._registered_mask == UNREGISTERED
+            tell = self.loop.poller.add if new else self.loop.poller.modify
             try:
                 tell(self.fd, want)
             except OSError as error:
                 if self._registered_mask == UNREGISTERED or want & ~self._registered_mask or error.errno not in NO_ROOM:
                     raise
                 return  # less interest was refused, which does no harm: the next event asks for it again
+            if new:
+                self.loop.handlers[self.fd] = self
             self._registered_mask = want
 
     def _watch_input(self, on: bool) -> None:

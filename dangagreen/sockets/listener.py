@@ -144,6 +144,11 @@ class Server(Admitting):
         for acceptor in list(self._acceptors):
             acceptor.stop_accepting()
 
+    def _watch_again(self) -> None:
+        """Watch each address, where the poller does not: in a forked child that goes on with this server."""
+        for acceptor in self._acceptors:
+            acceptor._watch_again()
+
     # -- the end
 
     def close(self, reason: object = None) -> None:

@@ -285,6 +285,11 @@ class WriteQueue(BackPressure):
         if self._drain_waiters is not None:
             self._wake_writers()
 
+    def _leave_to_parent(self) -> None:
+        BackPressure._leave_to_parent(self)
+        self._queue = None
+        self.unsent = self._queued_callables = self._sending = 0
+
     def _interest(self) -> int:
         return BackPressure._interest(self) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
 
