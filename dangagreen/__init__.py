@@ -18,8 +18,10 @@ from dangagreen.errors import (
     TruncatedError,
 )
 from dangagreen.green import forking
+from dangagreen.green.background import LoopThread, start_in_thread
 from dangagreen.green.deadlines import current_deadline, move_on_after, timeout, timeout_at
 from dangagreen.green.fds import HasFileno, wait_readable, wait_writable
+from dangagreen.green.from_thread import from_thread, thread_cancelled
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
@@ -44,6 +46,7 @@ from dangagreen.sync.events import Barrier, BrokenBarrierError, Condition, Event
 from dangagreen.sync.locks import BoundedSemaphore, Lock, RLock, Semaphore
 from dangagreen.sync.multiwait import Selectable, as_completed, select, wait
 from dangagreen.sync.queues import LifoQueue, PriorityQueue, Queue
+from dangagreen.sync.threads import ThreadLimiter, in_thread
 
 __all__ = [
     "Address",
@@ -69,6 +72,7 @@ __all__ = [
     "Listener",
     "Lock",
     "Loop",
+    "LoopThread",
     "CancelScope",
     "RLock",
     "Selectable",
@@ -84,6 +88,7 @@ __all__ = [
     "Task",
     "TaskCancelledError",
     "TaskGroup",
+    "ThreadLimiter",
     "Timer",
     "TlsError",
     "TruncatedError",
@@ -93,6 +98,8 @@ __all__ = [
     "current_loop",
     "current_task",
     "listen_fds",
+    "from_thread",
+    "in_thread",
     "move_on_after",
     "no_parking",
     "on_signal",
@@ -106,7 +113,9 @@ __all__ = [
     "sleep",
     "sleep_until",
     "spawn",
+    "start_in_thread",
     "task_table",
+    "thread_cancelled",
     "timeout",
     "timeout_at",
     "wait",

@@ -253,6 +253,11 @@ CALLS = [
     ("on_signal", NO_SIGNAL, lambda w, x: d.on_signal(x, print)),
     ("on_signal, callback", NO_FUNCTION, lambda w, x: d.on_signal(signal.SIGUSR1, x)),
     ("signals", NO_SIGNAL, lambda w, x: d.signals(signal.SIGUSR1, x)),
+    ("in_thread", NO_FUNCTION, lambda w, x: d.in_thread(x)),
+    ("in_thread, limiter", {"int": (5, TypeError)}, lambda w, x: d.in_thread(int, limiter=x)),
+    ("from_thread", NO_FUNCTION, lambda w, x: d.from_thread(x, loop=w.loop)),
+    ("from_thread, loop", NO_LOOP, lambda w, x: d.from_thread(int, loop=x)),
+    ("ThreadLimiter", {**NO_COUNT, **BELOW_ONE}, lambda w, x: d.ThreadLimiter(x)),
     ("spawn", NO_FUNCTION, lambda w, x: d.spawn(x)),
     ("run", NO_FUNCTION, lambda w, x: d.run(x)),
     ("call_soon", NO_FUNCTION, lambda w, x: w.loop.call_soon(x)),
@@ -343,6 +348,7 @@ FREE = set(
     ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
     BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task TlsError TruncatedError
     Socket.event_secured Listener.may_accept Listener.pause_accepting Listener.go_on_accepting
+    LoopThread LoopThread.call LoopThread.stop LoopThread.stop_at_exit start_in_thread thread_cancelled
     SignalHandle SignalHandle.call SignalHandle.cancel signals.close
 """.split()  # noqa: SIM905
 )

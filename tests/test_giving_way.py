@@ -196,6 +196,7 @@ SCENARIOS = {
     "sleep.sleep": lambda ready: d.sleep(0),
     "sleep.sleep_until": lambda ready: d.sleep_until(0),
     "signals.signals.__next__": next_signal,
+    "threads.in_thread": lambda ready: d.in_thread(int),
     "fds.wait_readable": lambda ready: d.wait_readable(ready.file),
     "fds.wait_writable": lambda ready: d.wait_writable(ready.file),
     # the same calls otherwise

@@ -29,9 +29,10 @@ SHAPE = [
     ),
     (
         "green",
-        "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks | groups signals forking | run",
+        "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks"
+        " | groups signals forking from_thread | run | background",
     ),
-    ("sync", "wait_queue | locks events | handoff | queues channels | multiwait"),
+    ("sync", "wait_queue | locks events | handoff | queues channels | multiwait threads"),
     ("streams", "readiness | reading | writing"),
     (
         "net",

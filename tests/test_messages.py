@@ -125,14 +125,15 @@ def test_a_str_in_the_place_of_bytes(connected, call):
 def test_from_another_thread_the_very_call_to_use_is_named(connected, loop):
     sock, peer_end, _ = connected
     listener, queue, task = d.serve(("127.0.0.1", 0), print), d.Queue(), d.spawn(d.sleep, 1)
+    channel = d.Channel(1)
     calls = {
         "sock.write_soon, data": lambda: sock.write_soon(b"x"),
         "sock.close": sock.close,
         "spawn, sock.read_line": sock.read_line,
         "spawn, sock.read_until, separator": lambda: sock.read_until(b"x"),
         "listener.close": listener.close,
-        "queue.put_nowait, item": lambda: queue.put_nowait(1),
-        "spawn, queue.get": queue.get,
+        "channel.send_nowait, item": lambda: channel.send_nowait(1),
+        "spawn, channel.receive": channel.receive,
         "task.cancel": task.cancel,
         "spawn, task.join": task.join,
         "timer.cancel": loop.add_timer(9, print).cancel,

@@ -93,6 +93,7 @@ def _wind_up(loop: Loop, reason: str) -> None:
     try:
         _end_tasks_and_closers(loop, reason)
     finally:
+        loop._fail_thread_calls(reason)
         close_descriptors(loop, reason)
 
 

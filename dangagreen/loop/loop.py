@@ -16,7 +16,7 @@ import time
 import weakref
 from _thread import get_ident
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from dangagreen import checks
 from dangagreen.errors import CannotParkError
@@ -36,6 +36,12 @@ _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and sta
 bytes(_KEPT)
 
 
+class ThreadCalling(Protocol):
+    """A call for which another thread waits."""
+
+    def fail(self, why: str) -> None: ...  # it is not made, or not to its end
+
+
 class Loop(Turning):
     """An event loop. Each thread has one, made at first use (`current_loop()`); tests make their own.
 
@@ -46,6 +52,7 @@ class Loop(Turning):
 
     __slots__ = {
         "__weakref__": "Weak references to it work.",
+        "_thread_calls": "Calls from other threads that were not answered: objects with a method `fail`.",
         "_outer": "The thread's current loop before `with` this one.",
         "_ends_child": "In a child forked while this ran, which ends with it: its exit status. None elsewhere.",
         "_resolver": "The `resolver`.",
@@ -62,6 +69,7 @@ class Loop(Turning):
             )
         super().__init__(clock, poller)
         self._outer: Loop | None = None
+        self._thread_calls: dict[ThreadCalling, None] = {}
         self._ends_child: Callable[[], int] | None = None
         self._resolver: Any = socket
         self.look_ups: LookUpLayer | None = None
@@ -159,8 +167,21 @@ class Loop(Turning):
             self._abandon_all()  # what tasks made while they ended
         self.timers.clear()
         self._drop_pending()
+        self._fail_thread_calls("the loop was reset")
         self.loop_timeout = self.post_loop_callback = self.profile = None
         self.measurements = Profile()
+
+    def _expect(self, call: ThreadCalling) -> None:
+        """A thread is about to wait for this call."""
+        self._thread_calls[call] = None
+
+    def _no_longer_expect(self, call: ThreadCalling) -> None:
+        self._thread_calls.pop(call, None)
+
+    def _fail_thread_calls(self, why: str) -> None:
+        """Answer the threads that wait for calls: the loop does not come to these."""
+        for call in list(self._thread_calls):
+            call.fail(why)
 
     def _drop_pending(self) -> None:
         """Forget what is queued for this turn and the next one."""
@@ -190,6 +211,7 @@ class Loop(Turning):
         self.poller.close()
         self.error_log.tell_left_out()
         self._close_schedule()
+        self._fail_thread_calls("the loop was closed")  # after that: none is queued any more
         _loops.discard(self)
 
     def close_with_thread(self) -> None:
@@ -223,6 +245,7 @@ class Loop(Turning):
             self.poller.close()  # first: a kqueue is not inherited, and a new one may get the number of the old
         self.poller = type(self.poller)()
         self.thread = get_ident()
+        self._thread_calls.clear()
         inherited = [handler for handler in self.handlers.values() if handler is not self.wakeup_pair]
         for handler in inherited:
             handler._leave_to_parent()

@@ -7,11 +7,14 @@ what is acquired (locks).
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from threading import BrokenBarrierError as BrokenBarrierError
 from types import TracebackType
 
 from dangagreen import checks
+from dangagreen.errors import ForeignThreadError
+from dangagreen.green.from_thread import in_loop, is_foreign
 from dangagreen.green.parking import checkpoint
 from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.parks import parks
@@ -35,24 +38,42 @@ class Event(WaitQueue):
     ready = property(is_set)
 
     def set(self) -> None:
-        """Set the flag and wake every task that waits for it. Never parks."""
-        self.loop.check_thread("Event.set")
+        """Set the flag and wake every task that waits for it. Never parks. Another thread has the loop do it, soon."""
+        if get_ident() != self.loop.thread and is_foreign(self.loop):
+            return self.loop.call_soon_threadsafe(self.set)
         self._set = True
         while self._waiting:
             self._grant()
+        return None
 
     def clear(self) -> None:
-        """Clear the flag. Tasks that were woken by a `set()` before go on nevertheless. Never parks."""
-        self.loop.check_thread("Event.clear")
+        """Clear the flag. Tasks that were woken by a `set()` before go on nevertheless. Never parks: as `set`."""
+        if get_ident() != self.loop.thread and is_foreign(self.loop):
+            return self.loop.call_soon_threadsafe(self.clear)
         self._set = False
+        return None
 
     @parks
     def wait(self, timeout: float | None = None) -> bool:
-        """Parks until the flag is set. Returns True; False after `timeout` seconds (None is no limit)."""
-        task = checkpoint(self.loop, "Event.wait")
+        """Parks until the flag is set. Returns True; False after `timeout` seconds (None is no limit).
+
+        In another thread it blocks that thread.
+        """
+        try:
+            task = checkpoint(self.loop, "Event.wait")
+        except ForeignThreadError:
+            return self._wait_in_thread(timeout)
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)
         return self._set or bool(self._wait_turn(task, _WAIT, timeout))
+
+    def _wait_in_thread(self, timeout: float | None) -> bool:
+        if timeout is not None:
+            timeout = checks.seconds("the timeout of wait", timeout)
+        try:
+            return self._set or bool(in_loop(self.loop, self.wait, timeout=timeout))
+        except TimeoutError:
+            return self._set
 
     _watch = WaitQueue._join
     _unwatch = WaitQueue._leave

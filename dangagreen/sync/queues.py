@@ -16,7 +16,8 @@ from queue import Empty, Full
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.errors import ShutDown
+from dangagreen.errors import ForeignThreadError, ShutDown
+from dangagreen.green.from_thread import in_loop, is_foreign
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
@@ -88,7 +89,10 @@ class Queue(Handoff[Item]):
         """
         if not block:
             return self.put_nowait(item)
-        task = checkpoint(self.loop, "put")
+        try:
+            task = checkpoint(self.loop, "put")
+        except ForeignThreadError:
+            return self._put_from_thread(item, timeout)
         if timeout is not None:
             timeout = _checked("put", timeout)
         if not self._put_or_hand_over(item):
@@ -100,14 +104,15 @@ class Queue(Handoff[Item]):
 
     def put_nowait(self, item: Item) -> None:
         """Put the item in. Never parks. Raises `queue.Full` if there is no room, ShutDown after a shutdown."""
-        if get_ident() != self.loop.thread:
-            self._check("put_nowait")
+        if get_ident() != self.loop.thread and is_foreign(self.loop):
+            return in_loop(self.loop, self.put_nowait, item)  # type: ignore[no-any-return]
         if self._slow_put or len(self.queue) >= self._max_items:
             if not self._put_or_hand_over(item):
                 raise Full
         else:
             self._put(item)
             self.unfinished_tasks += 1
+        return None
 
     @parks
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
@@ -118,7 +123,10 @@ class Queue(Handoff[Item]):
         """
         if not block:
             return self.get_nowait()
-        task = checkpoint(self.loop, "get")
+        try:
+            task = checkpoint(self.loop, "get")
+        except ForeignThreadError:
+            return self._get_in_thread(timeout)
         if timeout is not None:
             timeout = _checked("get", timeout)
         if self.ready:
@@ -130,8 +138,8 @@ class Queue(Handoff[Item]):
 
     def get_nowait(self) -> Item:
         """Take the next item. Never parks. Raises `queue.Empty` if there is none; ShutDown instead after a shutdown."""
-        if get_ident() != self.loop.thread:
-            self._check("get_nowait")
+        if get_ident() != self.loop.thread and is_foreign(self.loop):
+            return in_loop(self.loop, self.get_nowait, undo=self._put_back)  # type: ignore[no-any-return]
         if self.queue and not self._putters:
             return self._get()
         if not self.ready:
@@ -149,23 +157,43 @@ class Queue(Handoff[Item]):
         self._put(item)
         self.unfinished_tasks += 1
 
+    def _put_from_thread(self, item: Item, timeout: float | None) -> None:
+        """`put` in another thread, which blocks meanwhile."""
+        try:
+            in_loop(self.loop, self.put, item, timeout=_checked("put", timeout))
+        except TimeoutError:
+            raise Full from None
+
+    def _get_in_thread(self, timeout: float | None) -> Item:
+        """`get` in another thread, which blocks meanwhile. If that gives up, an item that it got is put back."""
+        try:
+            return in_loop(self.loop, self.get, timeout=_checked("get", timeout), undo=self._put_back)  # type: ignore[no-any-return]
+        except TimeoutError:
+            raise Empty from None
+
     # -- when all is done
 
     def task_done(self) -> None:
         """Count an item that was taken as done, for `join`. Raises ValueError if called more often than `put`."""
-        self._check("task_done")
+        if get_ident() != self.loop.thread and is_foreign(self.loop):
+            return in_loop(self.loop, self.task_done)  # type: ignore[no-any-return]
         if not self.unfinished_tasks:
             raise ValueError("task_done() was called more often than items were put in")
         self.unfinished_tasks -= 1
         self._wake_joiners()
+        return None
 
     @parks
     def join(self) -> None:
         """Parks until `task_done()` was called for every item that was put in."""
-        task = checkpoint(self.loop, "join")
+        try:
+            task = checkpoint(self.loop, "join")
+        except ForeignThreadError:
+            return in_loop(self.loop, self.join)  # type: ignore[no-any-return]
         if self.unfinished_tasks:
             self._joiners[task] = None
             park(task, _JOIN, self)
+        return None
 
     def _wake_joiners(self) -> None:
         """Wake the tasks in `join`, if all items are done."""
@@ -180,13 +208,15 @@ class Queue(Handoff[Item]):
 
         What is in the queue can still be taken; if `immediate`, it is dropped, and counts as done. Never parks.
         """
-        self._check("shutdown")
+        if get_ident() != self.loop.thread and is_foreign(self.loop):
+            return in_loop(self.loop, self.shutdown, immediate)  # type: ignore[no-any-return]
         self._end()
         if immediate:
             while self.queue:
                 self._get()
                 self.unfinished_tasks -= self.unfinished_tasks > 0
             self._wake_joiners()
+        return None
 
     def _closed_error(self) -> Exception:
         return ShutDown(f"{self!r} was shut down")

@@ -122,6 +122,7 @@ CALLS = {
     "sleep.sleep": lambda sock, task: d.sleep(0),
     "sleep.sleep_until": lambda sock, task: d.sleep_until(0),
     "signals.signals.__next__": lambda sock, task: next(came(d.signals(signal.SIGUSR1))),
+    "threads.in_thread": lambda sock, task: d.in_thread(int),
     "fds.wait_readable": lambda sock, task: d.wait_readable(0),
     "fds.wait_writable": lambda sock, task: d.wait_writable(1),
 }

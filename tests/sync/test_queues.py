@@ -623,34 +623,6 @@ def test_what_was_done_before_the_loop_runs_counts(loop):
     assert results([getter]) == [2]
 
 
-CALLS = {
-    "put": [1],
-    "put_nowait": [1],
-    "get": [],
-    "get_nowait": [],
-    "task_done": [],
-    "join": [],
-    "shutdown": [],
-    "__iter__": [],
-}
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_another_thread_is_refused(loop, in_thread, call):
-    q = d.Queue()
-    q.put(0)
-
-    def use():
-        answer = getattr(q, call)(*CALLS[call])
-        if call == "__iter__":
-            next(answer)
-
-    with pytest.raises(d.ForeignThreadError, match="the other one"):
-        in_thread(use)
-    assert q.unfinished_tasks == 1
-    assert drain(q) == [0]
-
-
 def test_another_thread_cannot_assign_maxsize(loop, in_thread):
     q = d.Queue()
     with pytest.raises(d.ForeignThreadError):

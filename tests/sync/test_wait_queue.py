@@ -508,9 +508,6 @@ def test_a_callback_may_not_wait_also_when_it_need_not(make, loop, take_errors):
 
 
 FOREIGN = {
-    "Event.wait": lambda: d.Event().wait,
-    "Event.set": lambda: d.Event().set,
-    "Event.clear": lambda: d.Event().clear,
     "Lock.acquire": lambda: d.Lock().acquire,
     "Lock.acquire(False)": lambda: partial(d.Lock().acquire, False),
     "Lock.release": lambda: held(d.Lock()).release,
