@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import textwrap
 import threading
 
 import pytest
@@ -14,6 +15,7 @@ import dangagreen as d
 from dangagreen.net.resolver import look_ups
 from dangagreen.sockets.addresses import HostAndPort
 from tests.net.networks import Names, entry
+from tests.programs import run_python
 
 
 class Gated:
@@ -267,6 +269,25 @@ def test_a_forked_child_asks_anew(gated, real_loop, look_up, wait_for):
     assert outcome == []
     gated.open("a.host")
     wait_for(lambda: outcome)
+
+
+def test_a_program_ends_while_a_look_up_is_under_way():
+    program = """
+    import threading
+    import dangagreen as d
+
+    class Stuck:
+        def getaddrinfo(self, *_):
+            threading.Event().wait()
+
+    d.current_loop().resolver = Stuck()
+    try:
+        d.connect(("a.host", 80), 0.05)
+    except TimeoutError as error:
+        print(error)
+    """
+    words = "connecting to ('a.host', 80) took longer than 0.05 s, to look the name up alone\n"
+    assert run_python("-c", textwrap.dedent(program)) == (0, words, "")
 
 
 # -- a resolver that parks

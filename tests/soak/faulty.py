@@ -134,6 +134,28 @@ def by_select(address: Any) -> None:
         assert b"selected\n".startswith(sock.read_some())
 
 
+def connected_later(address: Any) -> None:
+    """A client whose object is there before its connection."""
+
+    class Client(Small):
+        __slots__ = ("told",)
+
+        def event_connect(self) -> None:
+            self.told.append("connect")
+
+        def event_connect_failed(self, error: Exception) -> None:
+            self.told.append("failed")
+
+    sock = Client.connect_to(address, timeout=PATIENCE / 2)
+    sock.told = []
+    try:
+        sock.write(b"later\n")
+        assert sock.read_line() in (b"later\n", b""), "another line came"
+    finally:
+        sock.finish()
+        assert len(sock.told) <= 1, "both outcomes were told"
+
+
 def from_a_thread(loop: d.Loop) -> None:
     event = d.Event()
     thread = threading.Thread(target=loop.call_soon_threadsafe, args=(event.set,))
@@ -235,6 +257,7 @@ class Program:
         clients += [d.spawn(self._client, in_callbacks, address) for address in addresses[:3]]
         clients += [d.spawn(self._client, bulk, addresses[0]), d.spawn(self._client, bulk, addresses[3])]
         clients += [d.spawn(self._client, by_select, addresses[1])]
+        clients += [d.spawn(self._client, connected_later, address) for address in addresses[1:3]]
         clients += [d.spawn(self._client, f, self.loop) for f in (from_a_thread, without_an_object)]
         d.wait(clients, 2 * PATIENCE)
         if listeners:
