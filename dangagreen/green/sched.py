@@ -131,6 +131,7 @@ class Scheduler:
         "spender": "(id of the task, turn) of the task that last spent a budget of calls; None at first.",
         "spent": "How many budgets `spender` has spent in this turn.",
         "tasks": "The tasks that have not ended, in the order of their making.",
+        "thread_limiter": "The limiter of `in_thread` for calls without one, made at first use; or None.",
         "to_hub": "Switches to the hub.",
         "top_level": "The waiter that stands for top-level code, or None.",
         "workers": "All workers, idle or not.",
@@ -148,6 +149,7 @@ class Scheduler:
         self.bridge: Any = None
         self.signals: Any = None
         self.main: Waiter | None = None
+        self.thread_limiter: Any = None
         self.closers: list[Callable[[], object]] = []
         self.spender: tuple[int, float] | None = None
         self.looked = 0.0

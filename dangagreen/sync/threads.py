@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import weakref
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -19,6 +18,7 @@ from dangagreen import checks
 from dangagreen.errors import Cancelled, ErrorContext
 from dangagreen.green.from_thread import ThreadCall, caller
 from dangagreen.green.parking import checkpoint, park
+from dangagreen.green.sched import scheduler
 from dangagreen.green.scopes import shield
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
@@ -217,9 +217,10 @@ def in_thread(
 
 def _limiter_of(loop: Loop) -> ThreadLimiter:
     """The limiter of calls without one."""
-    if (limiter := _defaults.get(loop)) is None:
-        limiter = _defaults[loop] = ThreadLimiter(_THREADS)
-    return limiter
+    sched = scheduler(loop)
+    if sched.thread_limiter is None:
+        sched.thread_limiter = ThreadLimiter(_THREADS)
+    return sched.thread_limiter  # type: ignore[no-any-return]
 
 
 def _after_fork_in_child() -> None:
@@ -236,7 +237,6 @@ def _at_exit() -> None:
         log.warning("the program ends while functions run in threads, and does not wait for them: %s", names)
 
 
-_defaults: weakref.WeakKeyDictionary[Loop, ThreadLimiter] = weakref.WeakKeyDictionary()
 _running: dict[_Job, None] = {}
 _IN_THREAD = WaitKind("in_thread", lambda _job, _task: None, by_thread=True)
 os.register_at_fork(after_in_child=_after_fork_in_child)

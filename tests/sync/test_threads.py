@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import logging
 import os
 import signal
 import threading
 import warnings
+import weakref
 
 import pytest
 
@@ -198,16 +200,17 @@ def test_with_abandon_on_cancel_the_task_goes_on_at_once_and_the_thread_counts_u
 def test_ctrl_c_does_not_wait_for_the_thread(real_loop):
     block = Blocks()
 
-    def main():
-        d.spawn(lambda: (d.sleep(0.02), real_loop.call_soon(interrupt)))
-        d.in_thread(block)
+    def send():
+        block.begun.wait(SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    def interrupt():
-        signal.raise_signal(signal.SIGINT)
-
+    sender = threading.Thread(target=send)
+    sender.start()
     with pytest.raises(KeyboardInterrupt):
-        d.run(main)
+        d.run(d.in_thread, block)
+    assert not block.go.is_set()
     block.go.set()
+    sender.join()
     d.in_thread(int)
 
 
@@ -333,3 +336,12 @@ def test_many_tasks_and_threads(real_loop):
     assert [task.result() for task in tasks] == [n * 2 for n in range(300)]
     assert limiter.in_use == 0
     assert current_loop() is real_loop
+
+
+def test_a_loop_that_has_used_it_is_freed(uncollected):
+    with d.Loop() as loop:
+        assert d.in_thread(int) == 0
+        gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
