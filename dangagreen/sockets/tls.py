@@ -21,12 +21,13 @@ _TICKETS = 65536  # bytes that are received and discarded before close(2), at mo
 
 
 class TlsSocket(Decrypting):
-    """A TLS connection over a stream socket, with the methods of a non-blocking socket.
+    """A TLS connection over a stream socket that does not block, with the methods of a non-blocking socket.
 
     Raises TlsError, TruncatedError (EOF without close_notify), and the OSErrors of the socket beneath.
     """
 
     __slots__ = {
+        "_begun": "Whether the handshake has begun, or begins with what the client sends.",
         "_notified": "Whether close_notify was made.",
         "closed": "Whether `close` was called.",
     }
@@ -43,6 +44,7 @@ class TlsSocket(Decrypting):
     ) -> None:
         Decrypting.__init__(self, sock)
         self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, session)
+        self._begun = server_side
         self._notified = self.closed = False
 
     # -- what a socket has
@@ -55,7 +57,6 @@ class TlsSocket(Decrypting):
         """Nothing to do: it never blocks. Raises ValueError for True."""
         if flag:
             raise ValueError("a TLS connection of this library does not block")
-        self.beneath.setblocking(False)
 
     @property
     def family(self) -> Any:
@@ -100,17 +101,22 @@ class TlsSocket(Decrypting):
 
         Raises BlockingIOError where it waits for the peer, or for room (`wants_write`); TlsError.
         """
-        while not self.secured:
+        if not self.secured:
+            if self.wants_write:
+                self._push()
+            if self._begun:
+                self._receive()
+            self._begun = True
             try:
                 self.ssl_object.do_handshake()
             except ssl.SSLWantReadError:
                 self._push()
-                self._receive()
+                raise BlockingIOError(errno.EAGAIN, "the TLS handshake is not over") from None
             except ssl.SSLError as error:
-                raise self._fail(error) from None
-            else:
-                self.secured = True
-                self._begin_receiving()
+                self._fail(error)
+                raise self.failure() from None
+            self.secured = True
+            self._begin_receiving()
         if not self._push() and not self.ssl_object.server_side:  # a server's tickets may leave later, if nobody reads
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return self

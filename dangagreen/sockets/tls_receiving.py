@@ -23,6 +23,7 @@ from dangagreen.tracebacks import without_traceback
 
 FED = 16640  # bytes of ciphertext that OpenSSL is given at a time: a record of full size
 _RECEIVED = 65536  # bytes that one recv(2) asks for where bulk is read
+_CUT = "the peer ended the connection without close_notify: its TLS stream may have been cut short"
 _LATE = 65536  # bytes that are looked through for an alert
 
 
@@ -90,7 +91,7 @@ class Decrypting(Encrypting):
             self._announce()
             return data
         if self.error is not None:
-            raise without_traceback(self.error)
+            raise self.failure()
         return b""
 
     def _look_further(self) -> bytes:
@@ -168,9 +169,10 @@ class Decrypting(Encrypting):
         if isinstance(error, ssl.SSLEOFError):
             if self.owner is not None and self.owner._accepts_truncation():
                 return b""
-            words = "the peer ended the connection without close_notify: its TLS stream may have been cut short"
-            raise self._fail(error, TruncatedError(words))
-        raise self._fail(error)
+            self._fail(error, TruncatedError(_CUT))
+            raise TruncatedError(_CUT)
+        self._fail(error)
+        raise self.failure()
 
     # -- input that no poller announces
 

@@ -67,14 +67,23 @@ class Encrypting:
         After a short send, or BlockingIOError, the next call has the rest of the data again: some of it is encrypted.
         """
         size = len(data)
-        if self._cipher or size > RECORD or self.error is not None or not self.secured:
-            return self._send_slowly(memoryview(data))
-        return self._send_batch(data) if size else 0
+        if self._cipher or not 0 < size <= RECORD or self.error is not None or not self.secured:
+            return self._send_slowly(memoryview(data)) if size else 0
+        try:
+            self.ssl_object.write(data)
+        except ssl.SSLError as error:
+            self._encrypt_after(error, data)
+        cipher = self.outgoing.read()
+        try:
+            sent: int = self.beneath.send(cipher)
+        except OSError as error:
+            raise self._not_sent(error, cipher, size) from None
+        return size if sent == len(cipher) else self._keep(cipher, sent, size)
 
     def _send_slowly(self, data: memoryview) -> int:
         """`send` of more than a record, or where ciphertext waits."""
         if self.error is not None:
-            raise without_traceback(self.error)
+            raise self.failure()
         if not self.secured:
             raise BlockingIOError(errno.EAGAIN, "the TLS handshake is not over")
         done = 0
@@ -95,49 +104,59 @@ class Encrypting:
                 raise
         return done
 
-    def _send_batch(self, data: bytes | memoryview) -> int:
+    def _send_batch(self, data: memoryview) -> int:
         """Encrypt up to `_BATCH` bytes, a record at a time, and send them at once. Returns like `send`."""
-        size = len(data)
-        if size <= RECORD:
-            self._encrypt(data)
-            cipher = self.outgoing.read()
-        else:
-            pieces = []
-            for start in range(0, size, RECORD):
-                try:
-                    self._encrypt(data[start : start + RECORD])
-                except OSError:  # what is encrypted has to leave; the next call meets the error again
-                    if not start:
-                        raise
-                    size = start
-                    break
-                pieces.append(self.outgoing.read())
-            cipher = b"".join(pieces)
+        size, pieces, write, read = len(data), [], self.ssl_object.write, self.outgoing.read
+        start = 0
         try:
-            sent: int = self.beneath.send(cipher)
+            for start in range(0, size, RECORD):
+                write(data[start : start + RECORD])
+                pieces.append(read())
+        except ssl.SSLError as error:
+            if start:  # what is encrypted has to leave; the next call meets the error
+                size = start
+                if not isinstance(error, ssl.SSLWantReadError):
+                    self._fail(error)
+            else:
+                self._encrypt_after(error, data[:RECORD])
+                pieces.append(read())
+                size = min(size, RECORD)
+        try:
+            sent = self._send_pieces(pieces)
         except OSError as error:
-            self._keep(cipher, 0, size)
-            raise self._told_why(error) from None
-        return size if sent == len(cipher) else self._keep(cipher, sent, size)
+            raise self._not_sent(error, b"".join(pieces), size) from None
+        return size if sent == sum(map(len, pieces)) else self._keep(b"".join(pieces), sent, size)
 
-    def _encrypt(self, data: bytes | memoryview) -> None:
-        """Encrypt one record.
+    def _send_pieces(self, pieces: list[bytes]) -> int:
+        """send(2); of several pieces sendmsg(2), which spares a copy, where the socket beneath has it."""
+        if len(pieces) > 1 and (sendmsg := getattr(self.beneath, "sendmsg", None)) is not None:
+            return int(sendmsg(pieces))
+        return int(self.beneath.send(b"".join(pieces)))
+
+    def _encrypt_after(self, error: ssl.SSLError, data: bytes | memoryview) -> None:
+        """Encrypt a record after OpenSSL has refused that once.
 
         A renegotiation waits for input, which is then received; where there is none, OSError says ENOBUFS, and the
         socket is left alone for a while: the kernel would report that it may be written.
         """
-        while True:
+        while isinstance(error, ssl.SSLWantReadError):
+            self._push()
+            try:
+                self._receive()
+            except BlockingIOError:
+                raise OSError(errno.ENOBUFS, "a TLS renegotiation waits for the peer") from None
             try:
                 self.ssl_object.write(data)
                 return
-            except ssl.SSLWantReadError:
-                self._push()
-                try:
-                    self._receive()
-                except BlockingIOError:
-                    raise OSError(errno.ENOBUFS, "a TLS renegotiation waits for the peer") from None
-            except ssl.SSLError as error:
-                raise self._fail(error) from None
+            except ssl.SSLError as another:
+                error = another
+        self._fail(error)
+        raise self.failure() from None
+
+    def _not_sent(self, error: OSError, cipher: bytes, size: int) -> OSError:
+        """send(2) has failed: keep the ciphertext. Returns what is raised."""
+        self._keep(cipher, 0, size)
+        return self._told_why(error)
 
     def _keep(self, cipher: bytes | memoryview, sent: int, size: int) -> int:
         """The kernel has taken `sent` bytes of ciphertext, of `size` bytes of plain text: keep the rest.
@@ -198,8 +217,13 @@ class Encrypting:
 
     # -- errors
 
-    def _fail(self, error: ssl.SSLError, own: OSError | None = None) -> OSError:
-        """Keep the first error (`own`, if given), and tell the peer: OpenSSL has made an alert. Returns the first."""
+    def failure(self) -> OSError:
+        """The first error, which every later call raises."""
+        assert self.error is not None
+        return without_traceback(self.error)
+
+    def _fail(self, error: ssl.SSLError, own: OSError | None = None) -> None:
+        """Keep the first error (`own`, if given), and tell the peer: OpenSSL has made an alert."""
         self._meet_end()
         if self.error is None:
             self.error = own or explained(error, self.ssl_object, self.beneath)
@@ -207,7 +231,6 @@ class Encrypting:
                 if is_plain_http(error):
                     self.beneath.send(_PLAIN_HTTP)
                 self._push()
-        return without_traceback(self.error)
 
     # -- what the other half does
 

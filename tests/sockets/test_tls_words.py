@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 import pytest
@@ -86,6 +87,8 @@ def test_an_expired_certificate_is_called_expired(wires):
 def test_a_peer_that_speaks_no_tls(wires):
     one, two = wires()
     mine = TlsSocket(one, client_context(), False, "localhost")
+    with pytest.raises(BlockingIOError):
+        mine.go_on()
     two.send(b"220 mail.example.com ESMTP\r\n")
     with pytest.raises(d.TlsError, match=r"the server localhost.*is no TLS"):
         mine.go_on()
@@ -94,7 +97,9 @@ def test_a_peer_that_speaks_no_tls(wires):
 def test_a_peer_that_ends_within_the_handshake(wires):
     one, two = wires()
     mine = TlsSocket(one, client_context(), False, "localhost")
-    two.close()
+    with pytest.raises(BlockingIOError):
+        mine.go_on()
+    two.shutdown(socket.SHUT_WR)
     with pytest.raises(d.TlsError, match="within the TLS handshake") as caught:
         mine.go_on()
     assert caught.value.refused_by is None
