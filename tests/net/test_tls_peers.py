@@ -1,0 +1,456 @@
+"""TLS with real peers: OpenSSL's tools, curl, gnutls-cli, Python's ssl in threads, asyncio, uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+
+import pytest
+
+import dangagreen as d
+from dangagreen.loop.loop import Loop, here
+from tests.certificates import AUTHORITY, certificate, client_context, server_context, versions
+
+pytestmark = pytest.mark.slow
+
+LOCAL = ("127.0.0.1", 0)
+BULK = bytes(range(256)) * 4000
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """The path of the authority's certificate."""
+    path = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture
+def pem(tmp_path):
+    """The path of a server's certificate with its key."""
+    path = tmp_path / "server.pem"
+    certificate("localhost", "127.0.0.1", "::1").private_key_and_cert_chain_pem.write_to_path(path)
+    return path
+
+
+def in_thread(function, *args):
+    """Parks until a thread has called the function; returns or raises what that has."""
+    loop, over, outcome = d.current_loop(), d.Event(), []
+
+    def run():
+        try:
+            outcome.append(function(*args))
+        except BaseException as error:
+            outcome.append(error)
+        loop.call_soon_threadsafe(over.set)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    over.wait()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome.pop()
+    return outcome[0]
+
+
+@contextlib.contextmanager
+def program(*command, **options):
+    """A program, whose output is kept; it is killed at the end of the block."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(list(map(str, command)), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def output_of(*command, given=None):
+    """What a program prints that is given this input; it has to succeed."""
+    with program(*command) as process:
+        printed = in_thread(lambda: process.communicate(given, timeout=20)[0])
+        assert process.returncode == 0, printed
+        return printed
+
+
+class Echo(d.Socket):
+    def event_read(self):
+        data = self.read(65536)
+        if data is None:
+            self.finish()
+        else:
+            self.write(data)
+
+
+def echo(sock):
+    while data := sock.read_some():
+        sock.write_all(data)
+
+
+def hello(sock):
+    """One request of HTTP."""
+    while sock.read_line() not in (b"\r\n", b"\n", b""):
+        pass
+    sock.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(BULK), BULK))
+
+
+STYLES = pytest.mark.parametrize("handler", [Echo, echo], ids=["callbacks", "tasks"])
+VERSIONS = pytest.mark.parametrize("version", versions(), ids=lambda version: version.name)
+FLAG = {"TLSv1_2": "-tls1_2", "TLSv1_3": "-tls1_3"}
+
+
+# -- clients
+
+
+@VERSIONS
+@STYLES
+def test_openssl_s_client(real_loop, authority, handler, version):
+    def main():
+        listener = d.serve(LOCAL, handler, tls=server_context(version=version))
+        address = f"127.0.0.1:{listener.address[1]}"
+        printed = output_of(
+            *("openssl", "s_client", "-connect", address, "-servername", "localhost", "-CAfile", authority),
+            *("-verify_return_error", "-quiet", "-no_ign_eof", FLAG[version.name]),
+            given=b"hello\nQ\n",
+        )
+        assert b"hello" in printed or b"depth" in printed
+        assert listener.failed_handshakes == 0
+
+    d.run(main)
+
+
+@VERSIONS
+def test_openssl_s_client_renegotiates_or_updates_keys(real_loop, authority, version):
+    """A key update (TLS 1.3, `K`) between lines; a renegotiation that a client asks for is refused (TLS 1.2, `R`)."""
+    lines = []
+
+    def handler(sock):
+        for line in sock:
+            lines.append(line)
+            sock.write_all(line.upper() * 100_000)
+
+    def main():
+        listener = d.serve(LOCAL, handler, tls=server_context(version=version))
+        address = f"127.0.0.1:{listener.address[1]}"
+        command = ["openssl", "s_client", "-connect", address, "-CAfile", authority, FLAG[version.name]]
+        with program(*command) as process:
+            reader = d.spawn(in_thread, process.stdout.read)
+            for piece in (b"one\n", b"K\n" if version.name == "TLSv1_3" else b"two\n", b"three\n"):
+                process.stdin.write(piece)
+                process.stdin.flush()
+                d.sleep(0.1)  # s_client reads commands one at a time; the reply before is still on its way
+            d.sleep(0.5)
+            process.stdin.write(b"Q\n")
+            process.stdin.flush()
+            reader.join()
+            printed = reader.result()
+        assert printed.count(b"THREE") > 99_900  # between which it prints what it thinks
+
+    d.run(main)
+    assert lines[0] == b"one\n"
+    assert lines[-1] == b"three\n"
+
+
+@VERSIONS
+def test_curl(real_loop, authority, version):
+    def main():
+        listener = d.serve(LOCAL, hello, tls=server_context(version=version))
+        for host in ("127.0.0.1", "localhost"):
+            url = f"https://{host}:{listener.address[1]}/"
+            assert output_of("curl", "-sS4", "--cacert", authority, url) == BULK
+
+    d.run(main)
+
+
+def test_curl_says_why_it_refuses_and_so_do_we(real_loop, caplog):
+    caplog.set_level("DEBUG", "dangagreen")
+
+    def main():
+        listener = d.serve(LOCAL, hello, tls=server_context())
+        with program("curl", "-sS", f"https://127.0.0.1:{listener.address[1]}/") as curl:
+            printed = in_thread(lambda: curl.communicate(timeout=20)[0])
+        assert curl.returncode == 60, printed
+        with program("curl", "-sS", f"http://127.0.0.1:{listener.address[1]}/") as curl:
+            printed = in_thread(lambda: curl.communicate(timeout=20)[0])
+        assert b"This port speaks TLS" in printed
+        while listener.failed_handshakes < 2:
+            d.sleep(0.001)
+
+    d.run(main)
+    assert any("has refused TLS: unknown ca" in line for line in caplog.messages)
+    assert any("plain HTTP" in line for line in caplog.messages)
+
+
+@VERSIONS
+def test_gnutls_cli(real_loop, authority, version):
+    priority = "NORMAL:-VERS-ALL:+VERS-" + version.name.replace("v", "").replace("_", ".")
+    lines = []
+
+    def handler(sock):
+        for line in sock:
+            lines.append(line)
+            sock.write_all(line)
+
+    def main():
+        listener = d.serve(LOCAL, handler, tls=server_context(version=version))
+        printed = output_of(
+            *("gnutls-cli", "--x509cafile", authority, "--port", listener.address[1], "--priority", priority),
+            *("--no-ca-verification", "localhost"),
+            given=b"hello\n",
+        )
+        assert version.name.replace("v", "").replace("_", ".") in printed.decode()
+
+    d.run(main)
+    assert lines == [b"hello\n"]
+
+
+@VERSIONS
+@STYLES
+def test_pythons_ssl_in_threads(real_loop, handler, version):
+    def client(port):
+        raw = socket.create_connection(("127.0.0.1", port), 10)
+        with client_context(version).wrap_socket(raw, server_hostname="localhost") as sock:
+            writer = threading.Thread(target=sock.sendall, args=(BULK,))
+            writer.start()
+            got = bytearray()
+            while len(got) < len(BULK):
+                got += sock.recv(70000)
+            writer.join()
+            assert got == BULK
+            sock.unwrap().close()
+
+    def main():
+        listener = d.serve(LOCAL, handler, tls=server_context(version=version))
+        with d.TaskGroup() as group:
+            for _ in range(4):
+                group.spawn(in_thread, client, listener.address[1])
+
+    d.run(main)
+
+
+# -- servers
+
+
+@VERSIONS
+def test_openssl_s_server(real_loop, pem, version):
+    def main():
+        with socket.create_server(LOCAL) as free:
+            port = free.getsockname()[1]
+        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pem, FLAG[version.name], "-rev"]
+        with program(*command):
+            for _ in range(100):
+                try:
+                    sock = d.connect(("127.0.0.1", port), 5, tls=client_context(version))
+                    break
+                except ConnectionRefusedError:
+                    d.sleep(0.05)
+            with sock:
+                for line in (b"hello\n", b"y" * 10000 + b"\n"):
+                    sock.write_all(line)
+                    assert sock.read_line() == line[:-1][::-1] + b"\n"
+
+    d.run(main)
+
+
+@pytest.mark.parametrize("asks", [b"r\n", b"R\n"])
+def test_openssl_s_server_renegotiates(real_loop, pem, asks):
+    """Under TLS 1.2, in the middle of what the client writes: `r` renegotiates, `R` asks for a certificate as well."""
+
+    def main():
+        with socket.create_server(LOCAL) as free:
+            port = free.getsockname()[1]
+        with program("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pem, "-tls1_2") as server:
+            version = ssl.TLSVersion.TLSv1_2
+            for _ in range(100):
+                try:
+                    sock = d.connect(("127.0.0.1", port), 5, tls=client_context(version))
+                    break
+                except ConnectionRefusedError:
+                    d.sleep(0.05)
+            with sock:
+                reader = d.spawn(sock.read_line)
+                sock.write_all(b"before\n" * 100)
+                d.sleep(0.1)
+                server.stdin.write(asks)
+                server.stdin.flush()
+                d.sleep(0.3)
+                sock.write_all(b"after\n" * 100)
+                sock.drain()
+                server.stdin.write(b"an answer\n")
+                server.stdin.flush()
+                with d.timeout(5):
+                    reader.join()
+                assert reader.result() == b"an answer\n"
+            d.sleep(0.2)
+            server.terminate()
+            printed = in_thread(lambda: server.communicate(timeout=20)[0])
+        assert printed.count(b"before") == 100
+        assert printed.count(b"after") == 100
+
+    d.run(main)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def uvloops_own_pipe():
+    """uvloop opens a pipe for the process with its first loop."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
+
+
+def in_loop_of(library):
+    if library == "uvloop":
+        return pytest.importorskip("uvloop").new_event_loop()
+    return asyncio.new_event_loop()
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+@VERSIONS
+def test_a_server_of_asyncio(real_loop, library, version):
+    ready, port = threading.Event(), []
+
+    async def handler(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def serve():
+        server = await asyncio.start_server(handler, *LOCAL, ssl=server_context(version=version))
+        port.append(server.sockets[0].getsockname()[1])
+        ready.set()
+        async with server:
+            await stop.wait()
+
+    loop = in_loop_of(library)
+    stop = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        ready.wait(10)
+
+        def main():
+            with d.connect(("127.0.0.1", port[0]), 5, tls=client_context(version)) as sock:
+                writer = d.spawn(sock.write_all, BULK)
+                assert sock.read_exactly(len(BULK)) == BULK
+                writer.join()
+                sock.write_eof()
+                assert sock.read_to_end() == b""
+
+        d.run(main)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+@VERSIONS
+@STYLES
+def test_a_client_of_asyncio(real_loop, library, handler, version):
+    async def client(port):
+        context = client_context(version)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+        writer.write(BULK)
+        got = await reader.readexactly(len(BULK))
+        writer.close()
+        await writer.wait_closed()
+        return got
+
+    def ask(port):
+        loop = in_loop_of(library)
+        try:
+            return loop.run_until_complete(asyncio.wait_for(client(port), 10))
+        finally:
+            loop.close()
+
+    def main():
+        listener = d.serve(LOCAL, handler, tls=server_context(version=version))
+        assert in_thread(ask, listener.address[1]) == BULK
+
+    d.run(main)
+
+
+# -- many
+
+
+def test_handshakes_that_end_at_every_stage_leave_nothing(poller_class):
+    """A client's bytes are cut at each position, by a FIN, a reset, or silence; then another comes and is served."""
+    loop = Loop(poller=poller_class())
+    here.loop = loop
+    try:
+        ends = 0
+
+        def main():
+            nonlocal ends
+            listener = d.serve(LOCAL, echo, tls=server_context(), handshake_timeout=0.2)
+            context = client_context()
+            length = 0
+            while True:
+                raw = socket.create_connection(listener.address, 5)
+                raw.setblocking(False)
+                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+                left, over = length, False
+                while left > 0 and not over:
+                    try:
+                        tls.do_handshake()
+                        over = True
+                    except ssl.SSLWantReadError:
+                        pass
+                    data = outgoing.read(left)
+                    raw.send(data)
+                    left -= len(data)
+                    if left and not over:
+                        d.sleep(0)
+                        with contextlib.suppress(BlockingIOError):
+                            incoming.write(raw.recv(65536))
+                if length % 3 == 0:
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                raw.close()
+                ends += 1
+                length += 7
+                if over and left > 0:
+                    break
+            while listener.connections:
+                d.sleep(0.01)
+            with d.connect(listener.address, 5, tls=client_context()) as sock:
+                sock.write_all(b"hello")
+                assert sock.read_exactly(5) == b"hello"
+            while listener.connections:
+                d.sleep(0.01)
+            assert not listener.openings.under_way
+            assert len(loop.handlers) <= 2
+
+        d.run(main)
+        assert ends > 50
+    finally:
+        loop.close()
+        here.loop = None
+
+
+def test_memory_returns_to_its_base_after_bulk(real_loop):
+    """What OpenSSL's memory BIOs have held they keep: so they never hold much."""
+
+    def main():
+        listener = d.serve(LOCAL, echo, tls=server_context())
+        with d.connect(listener.address, 5, tls=client_context()) as sock:
+            writer = d.spawn(sock.write_all, BULK * 4)
+            assert len(sock.read_exactly(len(BULK) * 4)) == len(BULK) * 4
+            writer.join()
+            tls = sock.sock
+            assert tls.incoming.pending == tls.outgoing.pending == 0
+            assert not tls.wants_write
+            sock.write_all(b"x")
+            assert sock.read_exactly(1) == b"x"
+            assert sock.buffered == 0
+
+    d.run(main)
