@@ -30,6 +30,7 @@ class TlsSocket(Decrypting):
         "_begun": "Whether the handshake has begun, or begins with what the client sends.",
         "_notified": "Whether close_notify was made.",
         "closed": "Whether `close` was called.",
+        "may_park": "Whether the handshake calls code of the program's, the `sni_callback` of a server's context.",
     }
 
     type = socket.SOCK_STREAM
@@ -45,6 +46,7 @@ class TlsSocket(Decrypting):
         Decrypting.__init__(self, sock)
         self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, session)
         self._begun = server_side
+        self.may_park = server_side and context.sni_callback is not None
         self._notified = self.closed = False
 
     # -- what a socket has
@@ -90,11 +92,6 @@ class TlsSocket(Decrypting):
         return TlsInfo(self.ssl_object)
 
     # -- the beginning and the end
-
-    @property
-    def may_park(self) -> bool:
-        """Whether the handshake calls code of the program's: the `sni_callback` of a server's context."""
-        return self.ssl_object.server_side and self.ssl_object.context.sni_callback is not None
 
     def go_on(self) -> TlsSocket:
         """Go on with the handshake; returns itself when that is over.
