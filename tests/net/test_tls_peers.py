@@ -13,8 +13,7 @@ import threading
 import pytest
 
 import dangagreen as d
-from dangagreen.loop.loop import Loop, here
-from tests.certificates import AUTHORITY, certificate, client_context, server_context, versions
+from tests.certificates import AUTHORITY, ByHand, certificate, client_context, server_context, versions
 
 pytestmark = pytest.mark.slow
 
@@ -382,59 +381,48 @@ def test_a_client_of_asyncio(real_loop, library, handler, version):
 # -- many
 
 
-def test_handshakes_that_end_at_every_stage_leave_nothing(poller_class):
-    """A client's bytes are cut at each position, by a FIN, a reset, or silence; then another comes and is served."""
-    loop = Loop(poller=poller_class())
-    here.loop = loop
-    try:
-        ends = 0
+def give_up_after(length, address, context, reset):
+    """A client that goes away when it has sent so many bytes. Returns whether it had more to send."""
+    raw = socket.create_connection(address, 5)
+    raw.setblocking(False)
+    peer = ByHand(raw, context, server_hostname="localhost")
+    left, over = length, False
+    while left and not over:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+            over = True
+        sent = peer.give(left)
+        left -= sent
+        if left and not over and not sent:
+            d.sleep(0)
+            peer.take()
+    if reset:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    raw.close()
+    return not over
 
-        def main():
-            nonlocal ends
-            listener = d.serve(LOCAL, echo, tls=server_context(), handshake_timeout=0.2)
-            context = client_context()
-            length = 0
-            while True:
-                raw = socket.create_connection(listener.address, 5)
-                raw.setblocking(False)
-                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-                tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-                left, over = length, False
-                while left > 0 and not over:
-                    try:
-                        tls.do_handshake()
-                        over = True
-                    except ssl.SSLWantReadError:
-                        pass
-                    data = outgoing.read(left)
-                    raw.send(data)
-                    left -= len(data)
-                    if left and not over:
-                        d.sleep(0)
-                        with contextlib.suppress(BlockingIOError):
-                            incoming.write(raw.recv(65536))
-                if length % 3 == 0:
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                raw.close()
-                ends += 1
-                length += 7
-                if over and left > 0:
-                    break
-            while listener.connections:
-                d.sleep(0.01)
-            with d.connect(listener.address, 5, tls=client_context()) as sock:
-                sock.write_all(b"hello")
-                assert sock.read_exactly(5) == b"hello"
-            while listener.connections:
-                d.sleep(0.01)
-            assert not listener.openings.under_way
-            assert len(loop.handlers) <= 2
 
-        d.run(main)
-        assert ends > 50
-    finally:
-        loop.close()
-        here.loop = None
+@pytest.mark.parametrize("reset", [False, True], ids=["ends", "resets"])
+@VERSIONS
+def test_clients_that_go_away_at_any_byte_of_a_handshake_leave_nothing(real_loop, version, reset):
+    """Some hundreds for each: thousands of handshakes in all."""
+
+    def main():
+        listener = d.serve(LOCAL, echo, tls=server_context(version=version))
+        context = client_context(version)
+        length = 0
+        while give_up_after(length, listener.address, context, reset):
+            length += 1
+        with d.timeout(10):
+            while listener.failed_handshakes < length - 1 or listener.connections:  # the last one had sent all of it
+                d.sleep(0.01)
+        assert length > 200
+        assert not listener.openings.under_way
+        with d.connect(listener.address, 5, tls=context) as sock:
+            sock.write_all(b"hello")
+            assert sock.read_exactly(5) == b"hello"
+
+    d.run(main)
 
 
 def test_memory_returns_to_its_base_after_bulk(real_loop):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+
 import pytest
 
 import dangagreen as d
+from dangagreen.sockets.tls import TlsSocket
 from dangagreen.testing import BLOCK
-from tests.certificates import secured
+from tests.certificates import client_context, secured, server_context
 
 RECORD = 16384
 
@@ -178,6 +182,26 @@ def test_a_broken_connection_is_an_error_of_the_socket_beneath(ends):
     other.beneath.reset()
     with pytest.raises(ConnectionResetError):
         mine.send(b"x")
+
+
+def test_a_refusal_that_a_write_meets_is_the_peers(wires, peers):
+    """Under TLS 1.3 a client is refused after its handshake; by then it may be writing, and meets a reset."""
+    one, two = wires()
+    context = server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    mine, other = TlsSocket(one, client_context(), False, "localhost"), TlsSocket(two, context, True)
+    peers.extend([mine, other])
+    for end in (mine, other, mine):
+        with contextlib.suppress(BlockingIOError):
+            end.go_on()
+    with pytest.raises(d.TlsError, match="no certificate"):
+        other.go_on()
+    other.beneath.reset()
+    with pytest.raises(d.TlsError, match=r"the server localhost has refused TLS: certificate required") as caught:
+        mine.send(b"request")
+    assert caught.value.refused_by == "server"
+    with pytest.raises(d.TlsError):
+        mine.recv(10)
 
 
 def test_a_writer_function_sees_plain_text(sockets):
