@@ -208,11 +208,10 @@ class Connector:
             return self._fail(error if isinstance(error, Exception) else RuntimeError(f"the look-up raised {error!r}"))
         assert self._name is not None
         try:
-            found = self._name.found(answer or [])
+            self._try(self._name.found(answer or []))
         except (TypeError, ValueError):
             words = f"loop.resolver has answered {answer!r}, which is not what getaddrinfo answers"
             return self._fail(TypeError(words))
-        self._try(found)
         if not self.over:
             self._then()
         return None
@@ -237,11 +236,14 @@ class Connector:
             except OSError as error:
                 self._failures.append((sockaddr, error.with_traceback(None)))
                 continue
+            except Exception as error:  # what a resolver has answered is no address
+                return self._fail(error.with_traceback(None))
             if self._left and not self.over:
                 self._delay = self.loop.add_timer(ATTEMPT_DELAY, self._next)
-            return
+            return None
         if not self._open and not self.over:
             self._fail(self._all_failures())
+        return None
 
     def _attempt(self, family: int, sockaddr: Any) -> None:
         """Begin an attempt, which may be over when this returns. Raises OSError if it fails at once."""

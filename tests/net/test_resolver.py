@@ -8,6 +8,7 @@ import socket
 import sys
 import textwrap
 import threading
+import types
 
 import pytest
 
@@ -206,6 +207,28 @@ def test_an_answer_of_another_shape_is_refused(loop, answer):
     loop.resolver.getaddrinfo = lambda *_: answer
     with pytest.raises(TypeError, match="not what getaddrinfo answers"):
         d.connect(("a.host", 80))
+
+
+@pytest.mark.parametrize(
+    "addresses", [[["127.0.0.1", 80]] * 2, [("127.0.0.1",)], [("127.0.0.1", "80")], [7, 8], [("127.0.0.1", 1), ("x",)]]
+)
+def test_an_address_of_another_shape_ends_it_as_well(real_loop, addresses):
+    """At once, or when its turn comes: a task is told, and an object too."""
+    answer = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", one) for one in addresses]
+    real_loop.resolver = types.SimpleNamespace(parks=True, getaddrinfo=lambda *_: answer)
+    with pytest.raises((TypeError, OSError)):
+        d.connect(("a.host", 80), 5)
+    failed = []
+
+    class Client(d.Socket):
+        __slots__ = ()
+
+        def event_connect_failed(self, error):
+            failed.append(error)
+
+    sock = Client.connect_to(("a.host", 80))
+    real_loop.run(lambda: sock.closed)
+    assert len(failed) == 1
 
 
 @pytest.mark.parametrize(("resolver", "error"), [(None, TypeError), (object(), TypeError)], ids=["None", "object"])
