@@ -149,17 +149,16 @@ def _wait_for(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> N
     """Parks until it is done. Raises what interrupts the task if that has ended it, or comes only once."""
     try:
         park(task, AWAIT, awaited)
-    except LoopReset:
-        if not future.get_loop().is_closed():
-            future.cancel()
-        raise
     except BaseException as interrupt:
-        if not future.done():
+        near = neighbours(task.loop)
+        if not future.done() and not future.get_loop().is_closed():
+            near.told.add(future)
             future.cancel()
-            near = neighbours(task.loop)
-            with shield():
-                while not future.done() and not near.given_up:
-                    park(task, AWAIT, awaited)
+        if isinstance(interrupt, LoopReset):
+            raise
+        with shield():
+            while not future.done() and not near.given_up:
+                park(task, AWAIT, awaited)
         if not future.done():
             refuses_to_end(future)
             raise

@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import iscoroutine
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from dangagreen.bridge.host import Host
 from dangagreen.bridge.selector import ParkingSelector
@@ -40,6 +40,8 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     For `asyncio.run(main(), loop_factory=EventLoop)`, or before Python 3.12 `asyncio.Runner(loop_factory=EventLoop)`.
     """
+
+    clean_up_seconds: ClassVar[float] = 5.0  # for coroutines to end, when our loop ends; what is left is reported
 
     def __init__(self) -> None:
         self.ours = current_loop()
@@ -125,14 +127,16 @@ class EventLoop(asyncio.SelectorEventLoop):
         """Parks until it has ended, be the caller cancelled or not. Ctrl-C ends it where it is."""
         near, interrupt = neighbours(self.ours), None
         with shield():
-            while not host.done:
+            while True:
                 try:
                     park(caller, HOSTING, host)
                 except LoopReset:
                     raise
                 except BaseException as error:
                     interrupt = error
-                if near.given_up and not host.done:
+                if host.done:
+                    break  # to stop it would stop its next run
+                if near.given_up:
                     for task in asyncio.all_tasks(self):
                         refuses_to_end(task)
                 if interrupt is not None or near.given_up:

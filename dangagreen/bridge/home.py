@@ -12,7 +12,7 @@ import os
 
 from dangagreen.bridge.event_loop import EventLoop
 from dangagreen.bridge.host import Host
-from dangagreen.bridge.sides import CLEAN_UP_SECONDS, neighbours, refuses_to_end
+from dangagreen.bridge.sides import neighbours, refuses_to_end
 from dangagreen.green.sched import LoopReset, scheduler
 from dangagreen.loop.loop import Loop
 
@@ -48,31 +48,24 @@ class Home(EventLoop):
         if self.is_closed() or self._process != os.getpid():
             return
         self._ends = True
-        self.call_soon(self._clean_up_in_task)
+        self.create_task(self._clean_up()).add_done_callback(lambda _: self.stop())
         if neighbours(ours).over:
             with contextlib.closing(self), contextlib.suppress(LoopReset):
                 self.run_forever()
             return
         ours.run(lambda: self._host.done)
 
-    def _clean_up_in_task(self) -> None:
-        self._cleaning = self.create_task(self._clean_up())
-        self._cleaning.add_done_callback(lambda _: self.stop())
-
     async def _clean_up(self) -> None:
-        """As asyncio.run does at its end, but no longer than it may take."""
-        tasks = asyncio.all_tasks(self) - {self._cleaning}
-        for task in tasks:
+        """As asyncio.run does at its end, but no longer than `clean_up_seconds`."""
+        tasks = asyncio.all_tasks(self) - {asyncio.current_task(self)}
+        for task in tasks - set(neighbours(self.ours).told):  # those clean up already
             task.cancel()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CLEAN_UP_SECONDS)
-            for task in late:
-                refuses_to_end(task)
-            for task in tasks - late:
-                if not task.cancelled() and task.exception() is not None:
-                    self.call_exception_handler(
-                        {"message": "a task failed at the end", "exception": task.exception(), "task": task}
-                    )
+        late = (await asyncio.wait(tasks, timeout=self.clean_up_seconds))[1] if tasks else set()
+        for task in late:
+            refuses_to_end(task)
+        for task in tasks - late:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.call_exception_handler({"message": "a task failed at the end", "exception": error, "task": task})
         await self.shutdown_asyncgens()
         await self.shutdown_default_executor()
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 from asyncio import AbstractEventLoop, Future, Task, _get_running_loop, _set_running_loop
+from asyncio.tasks import _unregister_task
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 from dangagreen.errors import CannotParkError
 from dangagreen.frames import is_ours
@@ -25,7 +27,6 @@ from dangagreen.loop.registry import log
 
 AWAIT = WaitKind("await_", lambda _awaited, _task: None)  # of what has the asyncio future in its attribute `future`
 HOSTING = WaitKind("run", lambda _host, _task: None, "{0} of {1.aio!r}")
-CLEAN_UP_SECONDS = 5.0  # for coroutines that were cancelled at the end of our loop
 home_of_context: ContextVar[AbstractEventLoop | None] = ContextVar("dangagreen.bridge", default=None)
 
 
@@ -126,6 +127,7 @@ class Neighbours:
         "home": "The hosted loop that the first `await_` has made.",
         "given_up": "Our loop ends, and coroutines have had their time to.",
         "over": "Our loop is being reset: nothing of asyncio can wait any more.",
+        "told": "What was cancelled since the task that waits for it was: it is not cancelled again.",
         "borders": "Those that run, hosted ones and that one, each with its border.",
     }
 
@@ -134,12 +136,14 @@ class Neighbours:
         self.home: Any = None
         self.guest_of: AbstractEventLoop | None = None
         self.over = False
+        self.told: WeakSet[Future[Any]] = WeakSet()
         self.given_up = False
 
     @contextmanager
     def limit_clean_up(self, loop: Loop) -> Iterator[None]:
         """At the end of our loop: what a task waits for beyond the border may take so long to end."""
-        timer = loop.timers.add(loop.clock() + CLEAN_UP_SECONDS, lambda: self._give_up(loop))
+        seconds = max((clean_up_seconds(aio) for aio in self.borders), default=0.0)
+        timer = loop.timers.add(loop.clock() + seconds, lambda: self._give_up(loop))
         try:
             yield
         finally:
@@ -163,12 +167,18 @@ def neighbours(loop: Loop) -> Neighbours:
 
 
 def refuses_to_end(future: Future[Any]) -> None:
-    """Report, once, what is left where it is at the end of our loop."""
-    if not getattr(future, "_log_destroy_pending", True):
-        return
-    where = "\n  ".join(frames_of(future))
-    log.error("%r did not end within %s s of its cancellation, at\n  %s", future, CLEAN_UP_SECONDS, where)
-    future._log_destroy_pending = False  # type: ignore[attr-defined]
+    """Report what is left where it is at the end of a loop, which is not to be waited for any more."""
+    seconds, where = clean_up_seconds(future.get_loop()), "\n  ".join(frames_of(future))
+    log.error("%r did not end within %s s of its cancellation, at\n  %s", future, seconds, where)
+    if isinstance(future, Task):
+        future._log_destroy_pending = False  # type: ignore[attr-defined]
+        _unregister_task(future)
+
+
+def clean_up_seconds(aio: AbstractEventLoop) -> float:
+    """How long what runs on this loop may take to end, at the end of our loop."""
+    seconds: float = getattr(aio, "clean_up_seconds", 5.0)
+    return seconds
 
 
 def frames_of(future: Future[Any]) -> list[str]:
