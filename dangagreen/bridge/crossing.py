@@ -17,7 +17,15 @@ from typing import Any, ParamSpec, TypeVar
 from dangagreen import checks
 from dangagreen.bridge.event_loop import EventLoop
 from dangagreen.bridge.home import home
-from dangagreen.bridge.sides import AWAIT, check_no_loop_runs, frames_of, home_of_context, neighbours, refuses_to_end
+from dangagreen.bridge.sides import (
+    AWAIT,
+    check_no_loop_runs,
+    foreign_loop,
+    frames_of,
+    home_of_context,
+    neighbours,
+    refuses_to_end,
+)
 from dangagreen.errors import Cancelled, TaskCancelledError
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import LoopReset
@@ -31,6 +39,10 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 _EAGER = sys.version_info >= (3, 12)
+# Since Python 3.14: what enters (future, waiter) into the graph of who awaits whom, and what takes it out again.
+_call_graph: tuple[Callable[..., None], Callable[..., None]] | None = None
+if hasattr(asyncio, "future_add_to_awaited_by"):
+    _call_graph = asyncio.future_add_to_awaited_by, asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined, unused-ignore]
 _ENDS_THE_PROGRAM = (
     KeyboardInterrupt,
     SystemExit,
@@ -66,7 +78,7 @@ def await_(awaitable: Awaitable[Result]) -> Result:
     A coroutine runs in a copy of this context. If this task is cancelled meanwhile, or a scope around it, the coroutine
     gets CancelledError, once, and this call goes on when it has ended, however long that takes. Raises
     TaskCancelledError if a third party has cancelled it; CannotParkError in a callback, a coroutine, or within
-    no_parking(); RuntimeError for a future of another thread; TypeError for what cannot be awaited.
+    no_parking(); ForeignThreadError for a future of another thread; TypeError for what cannot be awaited.
     """
     try:
         loop = here.loop or current_loop()
@@ -82,7 +94,10 @@ def await_(awaitable: Awaitable[Result]) -> Result:
             awaitable.close()
         raise
     if not future.done():
-        _wait_for(future, task, awaited)
+        if _call_graph is None:
+            _wait_for(future, task, awaited)
+        else:
+            _wait_in_call_graph(future, task, awaited)
     try:
         result: Result = future.result()
     except asyncio.CancelledError as error:
@@ -168,6 +183,21 @@ def _wait_for(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> N
             raise
 
 
+def _wait_in_call_graph(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> None:
+    """Parks until it is done, entered meanwhile as awaited by whoever awaits this task."""
+    _note_in_call_graph(0, future, task)
+    try:
+        _wait_for(future, task, awaited)
+    finally:
+        _note_in_call_graph(1, future, task)
+
+
+def _note_in_call_graph(which: int, future: asyncio.Future[Any], task: Any) -> None:
+    for joiner in task.joiners if isinstance(task, Task) else ():
+        if isinstance(joiner, _TaskFuture):
+            _call_graph[which](future, joiner)  # type: ignore[index]
+
+
 def _usual_loop(loop: Loop) -> AbstractEventLoop:
     """The asyncio loop on which a coroutine is to run: the host, or that of the context, or the loop's own."""
     near = loop.green.bridge or neighbours(loop)  # type: ignore[union-attr]
@@ -178,10 +208,10 @@ def _usual_loop(loop: Loop) -> AbstractEventLoop:
 
 
 def _of_this_thread(future: asyncio.Future[Any], loop: Loop) -> asyncio.Future[Any]:
-    """Raise RuntimeError for one of another thread, or of a loop that does not run."""
+    """Raise ForeignThreadError for one of another thread, RuntimeError for one of a loop that is nobody's neighbour."""
     aio, near = future.get_loop(), neighbours(loop)
     if aio not in near.borders and aio is not near.home:
-        raise RuntimeError(f"{future!r} belongs to {aio!r}, which neither runs on {loop!r} nor hosts it")
+        raise foreign_loop(f"{future!r} belongs to {aio!r}", aio, f"which neither runs on {loop!r} nor hosts it")
     return future
 
 
@@ -194,8 +224,10 @@ class _TaskFuture(asyncio.Future[Any]):
         self._asked = False  # this very future was cancelled
         if task.done:
             self._on_task_end(task)
-        else:
-            task._watch(self, cares=True)
+            return
+        task._watch(self, cares=True)
+        if _call_graph is not None and task.wait is AWAIT:
+            _call_graph[0](task.subject.future, self)
 
     def _on_task_end(self, task: Task[Any]) -> None:
         if self.done():
@@ -217,6 +249,7 @@ class _TaskFuture(asyncio.Future[Any]):
         except _ENDS_THE_PROGRAM:
             super().cancel(_PROGRAM_ENDS)
         except BaseException as error:
+            task.error_retrieved = task.error_retrieved or not isinstance(error, LoopReset)  # the hub need not raise it
             self.set_exception(error)
 
     def cancel(self, msg: Any = None) -> bool:
@@ -230,14 +263,13 @@ class _TaskFuture(asyncio.Future[Any]):
 def as_future(task: Task[Result]) -> asyncio.Future[Result]:
     """A future of a task, for `asyncio.wait`, `gather`, `shield` and done-callbacks. In a coroutine only.
 
-    Raises RuntimeError outside of coroutines, and for a task of another thread.
+    Raises RuntimeError outside of coroutines, ForeignThreadError for a task of another thread.
     """
     aio = asyncio.get_running_loop()
     near = neighbours(task.loop)
     if aio not in near.borders:
-        raise RuntimeError(
-            f"{task!r} runs on {task.loop!r}, which neither hosts {aio!r} nor is its guest: see bridge.guest()"
-        )
+        words = f"which neither hosts {aio!r} nor is its guest: see bridge.guest()"
+        raise foreign_loop(f"{task!r} belongs to {task.loop!r}", task.loop, words)
     return _TaskFuture(task, aio)
 
 

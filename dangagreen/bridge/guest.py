@@ -8,17 +8,22 @@ host is never blocked. What does not belong here: who waits for what across the 
 from __future__ import annotations
 
 import asyncio
+from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from dangagreen.bridge.event_loop import EventLoop
 from dangagreen.bridge.sides import Border, neighbours
+from dangagreen.errors import Deadlock
 from dangagreen.green.run import close_descriptors, close_listeners, end_closers
 from dangagreen.green.sched import scheduler
+from dangagreen.green.waiters import end_forevers
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.timers import Timer, Timers
+
+Result = TypeVar("Result")
 
 _ENDED = "guest() ended"
 
@@ -32,31 +37,29 @@ class _Kicking:
         super().append(item)  # type: ignore[misc]
         self.kick()
 
+    def extend(self, items: Any) -> None:
+        super().extend(items)  # type: ignore[misc]
+        self.kick()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)  # type: ignore[misc]
+        self.kick()
+
+    def setdefault(self, key: Any, value: Any = None) -> Any:
+        self.kick()
+        return super().setdefault(key, value)  # type: ignore[misc]
+
 
 class _Deque(_Kicking, deque[Any]):
     """`ready`, `runnable`."""
-
-    def extend(self, items: Any) -> None:
-        super().extend(items)
-        self.kick()
 
 
 class _List(_Kicking, list[Any]):
     """`to_flush`, `interest_changed`, `to_close`."""
 
 
-class _Dict(dict[Any, Any]):
+class _Dict(_Kicking, dict[Any, Any]):
     """`pending_reads`."""
-
-    kick: Callable[[], object]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(key, value)
-        self.kick()
-
-    def setdefault(self, key: Any, value: Any = None) -> Any:
-        self.kick()
-        return super().setdefault(key, value)
 
 
 class _Timers(Timers):
@@ -109,14 +112,17 @@ _QUEUES: dict[str, type] = {
     "pending_reads": _Dict,
 }
 _PLAIN: dict[type, type] = {_Deque: deque, _List: list, _Dict: dict}
+_STOPPED = "the loop was stopped"
 
 
 class guest:  # noqa: N801  # a block, as contextlib names its own
     """`async with guest():` runs this thread's dangagreen loop on the asyncio loop, or uvloop, until the block ends.
 
     Servers, tasks, callbacks and timers of ours run meanwhile. At its end listeners are closed, tasks cancelled and
-    waited for, and sockets closed, as `dangagreen.run` does; the host goes on. Raises RuntimeError where the loop is
-    running already, as a guest too, in a hosted `EventLoop`, and with poll and select, which cannot be watched.
+    waited for, and sockets closed, as `dangagreen.run` does; the host goes on. `Loop.stop()` has `serve_forever` drain,
+    or else ends the block quietly. Raises Deadlock when all tasks and, so far as it can be seen, all of asyncio wait
+    and nothing can wake them. Raises RuntimeError where the loop is running already, as a guest too, in a hosted
+    `EventLoop`, and with poll and select, which cannot be watched.
     """
 
     def __init__(self) -> None:
@@ -125,6 +131,12 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         self._handle: asyncio.Handle | None = None  # of a turn that is to come at once
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None  # of that timer, by our clock
+        self._turns = 0
+        self._look: asyncio.TimerHandle | None = None  # for a deadlock
+        self._block: asyncio.Task[Any] | None = None  # whose block it is, while that has not ended
+        self._cancels = 0  # of that task, before the block
+        self._ended_by: BaseException | str | None = None  # what has cancelled it: Deadlock, or _STOPPED
+        self._ends: _Ends | None = None  # what the end of the block waits for
 
     async def __aenter__(self) -> None:
         self._aio = aio = asyncio.get_running_loop()
@@ -147,32 +159,52 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         self._undo.callback(setattr, loop, "loop_timeout", loop.loop_timeout)
         loop.loop_timeout = 0
         self._border = Border(loop, aio, (None, None))
-        near.borders[aio], near.guest_of = self._border, aio
+        near.borders[aio], near.guest_of, near.kick = self._border, aio, self.kick
         self._undo.callback(self._part, near)
         self._listen()
         self._border.begin_beyond()
         aio.add_reader(self._fd, self._turn)
+        self._block, self._ended_by = asyncio.current_task(), None
+        self._cancels = self._block.cancelling() if self._block is not None else 0
         self.kick()
 
-    async def __aexit__(self, *_error: object) -> None:
-        loop, cancelled = self._loop, None
+    async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> bool:
+        loop, block, cancelled = self._loop, self._block, None
+        self._block = None
         try:
             self._on_our_side(lambda: close_listeners(loop, _ENDED))
             with neighbours(loop).limit_clean_up(loop):
                 while tasks := list(scheduler(loop).tasks):
-                    ends = _Ends(tasks, self._aio.create_future())
-                    while not ends.future.done():
-                        try:
-                            await asyncio.shield(ends.future)
-                        except asyncio.CancelledError as error:
-                            cancelled = error
-                    ends.report()
+                    ends = self._ends = _Ends(tasks, self._aio.create_future())
+                    try:
+                        while not ends.future.done():
+                            try:
+                                await asyncio.shield(ends.future)
+                            except asyncio.CancelledError as error:
+                                cancelled = error
+                    finally:
+                        ends.report()
             self._on_our_side(lambda: end_closers(loop))
             self._on_our_side(lambda: close_descriptors(loop, _ENDED))
         finally:
+            self._ends = None
             self._undo.close()
         if cancelled is not None:
             raise cancelled
+        by_us = self._ended_by is not None and block is not None and block.uncancel() <= self._cancels
+        if not by_us or (kind is not None and not issubclass(kind, asyncio.CancelledError)):
+            return False
+        if isinstance(self._ended_by, BaseException):
+            raise self._ended_by
+        return True
+
+    def _end_block(self, why: BaseException | str) -> None:
+        """Cancel the task in whose block this is, as asyncio.timeout does, or have the end of the block raise it."""
+        if self._block is not None and self._ended_by is None:
+            self._ended_by = why
+            self._block.cancel()
+        elif self._ends is not None and isinstance(why, BaseException) and not self._ends.future.done():
+            self._ends.future.set_exception(why)
 
     # -- turns
 
@@ -185,20 +217,25 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._on_our_side(self._loop.turn)
         loop = self._loop
+        self._turns += 1
+        if not self._on_our_side(loop.turn) and not end_forevers(loop):
+            self._end_block(_STOPPED)
         if type(loop.to_flush) is list:  # it is a new one after each flush
             self._listen_to("to_flush")
         if loop.ready or loop.runnable or loop.pending_reads or loop.to_flush or loop.interest_changed or loop.to_close:
             self.kick()
-        elif (deadline := loop.timers.next_deadline()) != self._deadline:
-            self._wake_at(deadline)
+        else:
+            if (deadline := loop.timers.next_deadline()) != self._deadline:
+                self._wake_at(deadline)
+            if deadline is None and self._look is None:
+                self._suspect()
 
-    def _on_our_side(self, call: Callable[[], object]) -> None:
+    def _on_our_side(self, call: Callable[[], Result]) -> Result:
         self._turning = True
         self._border.to_ours()
         try:
-            call()
+            return call()
         finally:
             self._border.to_asyncio()
             self._turning = False
@@ -214,6 +251,33 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
     def _at_deadline(self) -> None:
         self._timer = self._deadline = None
         self._turn()
+
+    # -- deadlocks
+
+    def _suspect(self) -> None:
+        """If all our tasks wait and nothing of ours can wake them: look again later, at asyncio too."""
+        seconds = self._loop.deadlock_seconds
+        if seconds is not None and self._loop.seems_stalled():
+            self._look = self._aio.call_later(seconds, self._look_again, self._turns)
+
+    def _look_again(self, turns: int) -> None:
+        self._look = None
+        if turns != self._turns or not self._host_waits_for_nothing():
+            return self._suspect()
+        try:
+            self._on_our_side(self._loop.look_for_a_stall)
+        except Deadlock as error:
+            self._end_block(error)
+        return None
+
+    def _host_waits_for_nothing(self) -> bool:
+        """Whether asyncio has nothing to do either; its own wake-up pipe is nobody. Of uvloop it cannot be seen."""
+        if not isinstance(self._aio, asyncio.SelectorEventLoop):
+            return False
+        aio: Any = self._aio
+        if aio._ready or not all(map(TimerHandle.cancelled, aio._scheduled)):
+            return False
+        return aio._selector.get_map().keys() <= {self._fd, aio._ssock.fileno()}  # type: ignore[no-any-return]
 
     # -- what is put on the schedule
 
@@ -232,10 +296,10 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         loop = self._loop
         self._aio.remove_reader(self._fd)
         self._turning = True
-        for handle in (self._handle, self._timer):
+        for handle in (self._handle, self._timer, self._look):
             if handle is not None:
                 handle.cancel()
-        self._handle = self._timer = self._deadline = None
+        self._handle = self._timer = self._deadline = self._look = None
         self._border.end_beyond()
         for name, kind in _QUEUES.items():
             setattr(loop, name, _PLAIN[kind](getattr(loop, name)))

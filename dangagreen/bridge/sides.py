@@ -8,6 +8,7 @@ switch between the two goes through `Border`. What does not belong here: who wai
 from __future__ import annotations
 
 import sys
+import threading
 from asyncio import AbstractEventLoop, Future, Task, _get_running_loop, _set_running_loop
 from asyncio.tasks import _unregister_task
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
-from dangagreen.errors import CannotParkError
+from dangagreen.errors import CannotParkError, ForeignThreadError
 from dangagreen.frames import is_ours
 from dangagreen.green.parking import NoParking
 from dangagreen.green.sched import guard_parking, scheduler
@@ -56,6 +57,18 @@ def check_no_loop_runs(call: str) -> None:
             f" dangagreen nor hosts one. In a task use asyncio.run(main(), loop_factory=bridge.EventLoop) or"
             f" bridge.run(main()); elsewhere `async with bridge.guest()` and await to_task(f, ...)"
         )
+
+
+def foreign_loop(what: str, loop: Any, words: str) -> RuntimeError:
+    """The error for something of this loop, asyncio's or ours, that was awaited where it cannot be."""
+    threads = {thread.ident: repr(thread.name) for thread in threading.enumerate()}
+    owner = getattr(loop, "thread", None) or getattr(loop, "_thread_id", None)  # of asyncio's only while they run
+    if owner == threading.get_ident() or owner is None:
+        return RuntimeError(f"{what}, {words}")
+    here = threads.get(threading.get_ident())
+    return ForeignThreadError(
+        f"{what}, of thread {threads.get(owner, owner)}, {words}, and was awaited in thread {here}"
+    )
 
 
 def _guard(switch: Callable[[], Any]) -> Callable[[], Any]:
@@ -124,6 +137,7 @@ class Neighbours:
 
     __slots__ = {
         "guest_of": "The asyncio loop whose guest ours is.",
+        "kick": "Asks that loop for a turn of ours.",
         "home": "The hosted loop that the first `await_` has made.",
         "given_up": "Our loop ends, and coroutines have had their time to.",
         "over": "Our loop is being reset: nothing of asyncio can wait any more.",
@@ -135,9 +149,14 @@ class Neighbours:
         self.borders: dict[AbstractEventLoop, Border] = {}
         self.home: Any = None
         self.guest_of: AbstractEventLoop | None = None
+        self.kick: Callable[[], object] = bool
         self.over = False
         self.told: WeakSet[Future[Any]] = WeakSet()
         self.given_up = False
+
+    def stopping(self) -> None:
+        if self.guest_of is not None:
+            self.kick()
 
     @contextmanager
     def limit_clean_up(self, loop: Loop) -> Iterator[None]:

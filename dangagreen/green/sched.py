@@ -189,6 +189,11 @@ class Scheduler:
             if self.top_level.scope is not None:
                 self.top_level.scope._forget_deadlines()
 
+    def stopping(self) -> None:
+        """The loop's `stop` was called: who hosts it makes a turn."""
+        if self.bridge is not None:
+            self.bridge.stopping()
+
     def collection(self, begins: bool) -> None:
         """A garbage collection begins, or is over, in this thread. (In a callback nothing may park anyway.)"""
         if not begins:

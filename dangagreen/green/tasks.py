@@ -192,6 +192,11 @@ class Task(Runnable, Generic[Result]):
         """Whether it has ended, for `select`."""
         return self.done
 
+    @property
+    def joiners(self) -> tuple[Joiner, ...]:
+        """Who is notified at its end."""
+        return tuple(self._joiners or ())
+
     def _watch(self, joiner: Joiner, cares: bool = False) -> None:
         """Have the joiner notified at its end. With `cares` the joiner takes care of a failure for certain.
 

@@ -92,10 +92,14 @@ class DeadlockWatch(Registry):
             self._waited = True
             return much * _LOOK if patience is None else min(patience, much * _LOOK)
         self._waited = False
-        if not any(handler._interest() for handler in self.handlers.values() if handler is not self.wakeup_pair):
-            if self._waits_for_nothing(patience):
-                self._stalled()
+        if self._waits_in_vain(patience):
+            self._stalled()
         return patience
+
+    def _waits_in_vain(self, patience: float | None) -> bool:
+        return self._waits_for_nothing(patience) and not any(
+            handler._interest() for handler in self.handlers.values() if handler is not self.wakeup_pair
+        )
 
     def _waits_for_nothing(self, patience: float | None) -> bool:
         """Whether there are no timers, or only deadline timers whose scopes are over."""
@@ -114,6 +118,24 @@ class DeadlockWatch(Registry):
             return
         if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
             return  # pollers are level-triggered: the turn's own wait finds these events again
+        self._tell_of_the_stall()
+
+    def seems_stalled(self) -> bool:
+        """Whether tasks wait, and no timer and no descriptor can wake them: for who makes turns that never wait."""
+        return (
+            not self.timers
+            and self.green is not None
+            and self.green.has_waiters()
+            and self._seems_that_no_fd_can_wake()
+            and self._waits_in_vain(None)
+        )
+
+    def look_for_a_stall(self) -> None:
+        """Raise Deadlock if that is so, or warn, once, if something outside might wake them. It does not wait."""
+        if not self._warned and self.seems_stalled():
+            self._tell_of_the_stall()
+
+    def _tell_of_the_stall(self) -> None:
         table = self.green.table(_SHOWN) if self.green is not None else ""
         if outside := ", ".join(self._doubts()):
             self._warned = bool(table)

@@ -35,6 +35,7 @@ class TaskLayer(Protocol):
 
     def adopt(self) -> None: ...  # the calling greenlet runs the loop from now on
     def reset(self) -> None: ...  # ends every task
+    def stopping(self) -> None: ...  # `stop` was called
     def collection(self, begins: bool) -> None: ...  # a garbage collection begins or is over: nothing may park in it
     def has_waiters(self) -> bool: ...  # whether there is a task, or top-level code that waits
     def awaits_thread(self) -> bool: ...  # whether one of them waits for what a thread does

@@ -126,12 +126,13 @@ class Loop(Turning):
             self.green.adopt()
         return pair
 
-    def turn(self) -> None:
-        """Make one turn, between `begin` and the end of its `undo`."""
+    def turn(self) -> bool:
+        """Make one turn, between `begin` and the end of its `undo`. Returns whether the loop is to go on: see `run`."""
         LOOPS.add(sys._getframe())
         try:
-            self._turn()
+            return self._turn()
         finally:
+            self._stop = False
             LOOPS.discard(sys._getframe())
 
     def set_loop_timeout(self, milliseconds: float) -> None:

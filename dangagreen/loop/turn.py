@@ -59,6 +59,8 @@ class Turning(DeadlockWatch):
     def stop(self) -> None:
         """End `run()` at the end of this turn."""
         self._stop = True
+        if self.green is not None:
+            self.green.stopping()
 
     def _begin_run(self) -> None:
         """Forget what an earlier `run` has left."""

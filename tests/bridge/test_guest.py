@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 
 import pytest
 
@@ -180,5 +182,214 @@ def test_other_threads_reach_it(rloop):
         task = d.spawn(event.wait)
         await asyncio.to_thread(rloop.call_soon_threadsafe, event.set)
         await asyncio.wait_for(bridge.as_future(task), 10)
+
+    as_guest(main)
+
+
+# -- turns
+
+
+def test_an_idle_guest_makes_no_turns(rloop, monkeypatch):
+    turns = []
+    turn = Loop.turn
+    monkeypatch.setattr(Loop, "turn", lambda loop: turns.append(1) or turn(loop))
+
+    async def main():
+        task = d.spawn(d.sleep, 0.1)
+        await asyncio.sleep(0.01)
+        before = len(turns)
+        await task
+        return len(turns) - before
+
+    assert as_guest(main) <= 2
+
+
+def test_both_sides_get_their_share(rloop):
+    log = []
+
+    async def spins():
+        while len(log) < 200:
+            log.append("asyncio")
+            await asyncio.sleep(0)
+
+    def spin():
+        while len(log) < 200:
+            log.append("ours")
+            d.sleep(0)
+
+    async def main():
+        task = d.spawn(spin)
+        await spins()
+        await task
+
+    as_guest(main)
+    assert 50 < log.count("ours") < 150
+
+
+# -- stop
+
+
+@pytest.mark.parametrize("who", ["task", "callback", "coroutine", "post-loop callback"])
+def test_stop_ends_the_block_quietly(rloop, who):
+    log = []
+
+    def stays():
+        try:
+            d.sleep(1000)
+        finally:
+            log.append("task")
+
+    def stop_in_task():
+        d.sleep(0)
+        rloop.stop()
+
+    async def main():
+        async with bridge.guest():
+            d.spawn(stays)
+            await asyncio.sleep(0.01)
+            if who == "task":
+                d.spawn(stop_in_task)
+            elif who == "callback":
+                rloop.call_soon(rloop.stop)
+            elif who == "coroutine":
+                rloop.stop()
+            else:
+                d.Socket.set_post_loop_callback(lambda *_: False)
+                rloop.call_soon(int)
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                log.append("coroutine")
+        d.Socket.set_post_loop_callback(None)
+        assert asyncio.current_task().cancelling() == 0
+        await asyncio.sleep(0)
+        return "the host goes on"
+
+    assert asyncio.run(main()) == "the host goes on"
+    assert log == ["coroutine", "task"]
+
+
+def test_stop_has_serve_forever_drain_and_the_block_goes_on(rloop):
+    def serve():
+        d.serve_forever(d.serve(("127.0.0.1", 0), lambda sock: None))
+        return "drained"
+
+    async def main():
+        task = d.spawn(serve)
+        await asyncio.sleep(0.01)
+        rloop.stop()
+        return await task, await asyncio.sleep(0, "goes on")
+
+    assert as_guest(main) == ("drained", "goes on")
+
+
+def test_a_cancellation_by_others_is_not_swallowed_by_stop(rloop):
+    async def block():
+        async with bridge.guest():
+            rloop.stop()
+            asyncio.current_task().cancel()
+            await asyncio.sleep(1000)
+
+    async def main():
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.ensure_future(block())
+
+    asyncio.run(main())
+
+
+# -- deadlock
+
+
+async def waits_for_nothing():
+    await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("who", ["event", "await_"])
+def test_a_deadlock_is_raised_at_the_end_of_the_block(alone, rloop, who):
+    rloop.deadlock_seconds = 0.01
+    log = []
+
+    def work():
+        try:
+            d.Event().wait() if who == "event" else await_(waits_for_nothing())
+        finally:
+            log.append("clean")
+
+    async def main():
+        with pytest.raises(d.Deadlock) as caught:
+            async with bridge.guest():
+                await to_task(work)
+        assert log == ["clean"]
+        await asyncio.sleep(0)
+        return caught.value.table
+
+    table = asyncio.run(main())
+    assert "work" in table
+    if who == "await_":
+        code = waits_for_nothing.__code__
+        assert f"{code.co_filename}:{code.co_firstlineno + 1}" in table
+
+
+@pytest.mark.parametrize("what", ["timer", "descriptor", "call", "thread"])
+def test_what_asyncio_waits_for_is_no_deadlock(rloop, what, monkeypatch, caplog):
+    """A thread of asyncio's might wake it: that is a doubt, and told in a warning."""
+    looked = asyncio.Event()
+    if what != "thread":
+        monkeypatch.setattr("dangagreen.loop.deadlock.external_wakers", lambda: iter(()))
+    rloop.deadlock_seconds = 0.01
+    near, far = socket.socketpair()
+    ended = threading.Event()
+
+    async def main():
+        loop, event = asyncio.get_running_loop(), d.Event()
+        task = d.spawn(event.wait)
+        look = bridge.guest._look_again
+        monkeypatch.setattr(bridge.guest, "_look_again", lambda *a: (look(*a), looked.set())[0])
+        if what == "timer":
+            loop.call_later(1000, int)
+        elif what == "descriptor":
+            loop.add_reader(near, int)
+        elif what == "thread":
+            running = asyncio.ensure_future(asyncio.to_thread(ended.wait, 10))
+        if what == "call":
+            while not looked.is_set():
+                await asyncio.sleep(0)
+        else:
+            await looked.wait()
+        event.set()
+        await task
+        if what == "thread":
+            ended.set()
+            await running
+
+    with near, far:
+        as_guest(main)
+    assert caplog.text.count("all tasks wait") == (1 if what == "thread" else 0)
+
+
+def test_a_deadlock_of_its_end_is_raised_too(alone, rloop):
+    rloop.deadlock_seconds = 0.01
+
+    def refuses():
+        with d.shield():
+            d.Event().wait()
+
+    async def main():
+        async with bridge.guest():
+            d.spawn(refuses)
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(d.Deadlock):
+        asyncio.run(main())
+
+
+def test_the_look_for_deadlocks_can_be_turned_off(alone, rloop):
+    rloop.deadlock_seconds = None
+
+    async def main():
+        task = d.spawn(d.Event().wait)
+        await asyncio.sleep(0.02)
+        assert not task.done
+        task.cancel()
 
     as_guest(main)
