@@ -9,12 +9,13 @@ import contextvars
 import inspect
 import itertools
 import sys
+import threading
 import traceback
 
 import pytest
 
 import dangagreen as d
-from dangagreen.bridge import as_future, await_, to_task
+from dangagreen.bridge import as_future, await_, crossing, to_task
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -477,14 +478,12 @@ def test_a_future_awaited_in_an_expired_scope_is_left_alone(ours, unit):
 
     def work():
         task = await_(begin())
-        with d.move_on_after(0) as scope:
-            d.sleep(0) if False else None
+        with d.move_on_after(10 * unit) as scope:
             scope.cancel()
             await_(task)
-        return task
+        return task.cancelling()
 
-    task = ours(lambda: (lambda t: (t, t.cancelled(), t.cancelling()))(work()))
-    assert task[1] is False
+    assert ours(work) == 0
 
 
 # -- cancellation, from theirs
@@ -540,6 +539,25 @@ def test_a_time_limit_of_asyncio_over_a_task(theirs, unit, how):
 
     assert theirs(outer()) == "goes on"
     assert log == ["clean", "left"]
+
+
+def test_a_cancellation_is_counted_once_and_can_be_taken_back(theirs, unit):
+    async def inner():
+        try:
+            await to_task(d.sleep, 50 * unit)
+        except asyncio.CancelledError:
+            count = asyncio.current_task().cancelling()
+            asyncio.current_task().uncancel()
+            await to_task(d.sleep, unit)
+            return count, asyncio.current_task().cancelling()
+
+    async def outer():
+        task = asyncio.ensure_future(inner())
+        await asyncio.sleep(unit)
+        task.cancel()
+        return await task
+
+    assert theirs(outer()) == (1, 0)
 
 
 def test_shield_of_asyncio_over_a_task(theirs, unit):
@@ -828,6 +846,67 @@ def test_the_end_of_the_program_leaves_from_a_task_once(theirs, unit, kind):
         theirs(outer())
 
 
+class Mine(BaseException):
+    """Neither an Exception nor the end of the program."""
+
+
+@pytest.mark.parametrize("error", [Mine("it"), BaseExceptionGroup("it", [Mine("it")])], ids=["one", "group"])
+def test_other_base_exceptions_pass_unchanged(ours, unit, error):
+    async def across(seconds):
+        with pytest.raises(type(error)) as caught:
+            await to_task(raises, error, seconds)
+        raise caught.value
+
+    def work():
+        for seconds in (0, unit):
+            with pytest.raises(type(error)) as caught:
+                await_(across(seconds))
+            assert caught.value is error
+        return "goes on"
+
+    assert ours(work) == "goes on"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["call_soon", "call_later", "task of asyncio", "callback of ours", "task of ours"])
+def test_the_end_of_the_program_leaves_from_where_nobody_waits(ours, unit, hosting, kind, where):
+    """From a callback, or a coroutine or task that nobody awaits; main cleans up, unless it is no task at all."""
+    held, log = [], []
+
+    def end():
+        raise kind("the end")
+
+    async def ends():
+        end()
+
+    async def start():
+        loop = asyncio.get_running_loop()
+        if where == "call_soon":
+            loop.call_soon(end)
+        elif where == "call_later":
+            loop.call_later(unit, end)
+        else:
+            held.append(asyncio.ensure_future(ends()))
+
+    def work():
+        try:
+            if where == "callback of ours":
+                d.current_loop().call_soon(end)
+            elif where == "task of ours":
+                d.spawn(end)
+            else:
+                await_(start())
+            d.sleep(50 * unit)
+        finally:
+            log.append("clean")
+
+    with pytest.raises(kind, match="the end"):
+        ours(work)
+    assert log == ([] if hosting == "in a task" else ["clean"])  # there it is parked until the loop ends
+    for task in held:
+        assert isinstance(task.exception(), kind)
+
+
 # -- contexts
 
 
@@ -843,7 +922,7 @@ def test_a_coroutine_sees_the_context_of_the_task_and_keeps_its_own(ours):
         VAR.set("task")
         return [(await_(look(rounds)), VAR.get()) for rounds in (0, 2)]
 
-    assert ours(lambda: contextvars.copy_context().run(work) if False else work()) == [
+    assert ours(work) == [
         (["task", "coroutine"], "task"),
         (["task", "coroutine"], "task"),
     ]
@@ -1020,6 +1099,18 @@ def test_what_cannot_be_awaited_is_named(ours, thing):
     assert ours(work) == 1
 
 
+def test_a_coroutine_that_was_awaited_already_says_so(ours):
+    coroutine = answer("it", rounds=1)
+
+    def work():
+        assert await_(coroutine) == "it"
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await_(coroutine)
+        return await_(answer(1))
+
+    assert ours(work) == 1
+
+
 def test_to_task_and_as_future_outside_of_asyncio_say_so(ours):
     def work():
         task = d.spawn(lambda: 1)
@@ -1072,3 +1163,76 @@ def test_an_await_in_a_thread_of_its_own_makes_that_threads_loops(ours, in_threa
             d.current_loop().close()
 
     assert ours(lambda: in_thread(elsewhere)) == "there"
+
+
+def test_a_future_of_a_running_loop_is_refused_with_the_names_of_both_threads(ours):
+    """And a task of a running loop of ours is."""
+    ready, end = threading.Event(), threading.Event()
+    made = []
+
+    async def hold():
+        made.append(asyncio.get_running_loop().create_future())
+        made.append(await to_task(d.current_task))
+        ready.set()
+        while not end.is_set():
+            await asyncio.sleep(0.001)
+
+    def elsewhere():
+        d.run(lambda: d.spawn(await_, hold()).join())
+
+    async def awaits(task):
+        with pytest.raises(d.ForeignThreadError, match=r"thread 'other'.*thread 'MainThread'"):
+            await task
+
+    def work():
+        with pytest.raises(d.ForeignThreadError, match=r"thread 'other'.*thread 'MainThread'"):
+            await_(made[0])
+        await_(awaits(made[1]))
+
+    thread = threading.Thread(target=elsewhere, name="other")
+    thread.start()
+    try:
+        assert ready.wait(10)
+        ours(work)
+    finally:
+        end.set()
+        thread.join()
+
+
+# -- call graphs
+
+
+@pytest.mark.parametrize("first", ["awaited", "parked"])
+def test_whoever_awaits_a_task_is_entered_as_awaiting_what_it_awaits(vloop, monkeypatch, first):
+    """By what Python 3.14 offers for it, or else by a stand-in."""
+    entered, left = [], []
+    monkeypatch.setattr(crossing, "_call_graph", (lambda *pair: entered.append(pair), lambda *pair: left.append(pair)))
+
+    async def inner():
+        await asyncio.sleep(2)
+        return asyncio.current_task()
+
+    async def outer():
+        task = d.spawn(lambda: await_(inner()))
+        await asyncio.sleep(1 if first == "parked" else 0)
+        waiter = as_future(task)
+        awaited = await waiter
+        return [(awaited, waiter)]
+
+    pairs = d.run(lambda: await_(outer()))
+    assert entered == left == pairs
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "capture_call_graph"), reason="since Python 3.14")
+def test_the_call_graph_of_asyncio_goes_on_through_our_tasks(vloop):
+    graphs = []
+
+    async def inner():
+        await asyncio.sleep(1)
+        graphs.append(asyncio.format_call_graph())
+
+    async def outermost():
+        await to_task(lambda: await_(inner()))
+
+    d.run(lambda: await_(outermost()))
+    assert "outermost" in graphs[0]

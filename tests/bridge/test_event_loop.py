@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 import dangagreen as d
 from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
+from dangagreen.green.waiters import wake
 from dangagreen.loop.deadlock import external_wakers
+from dangagreen.loop.loop import Loop
 from tests.bridge.programs import begin, nap
 
 # -- running
@@ -37,6 +40,42 @@ def test_several_loops_run_in_several_tasks(vloop):
     assert [name for name, _ in seen] == list("abc") * 3
     assert len({loop for _, loop in seen}) == 3
     assert vloop.clock() == 1003
+
+
+@pytest.mark.parametrize("runner", ["bridge.run", "Runner"])
+def test_in_top_level_code_our_loop_is_not_started_anew_for_each_wait(rloop, monkeypatch, runner):
+    runs = []
+    run = Loop.run
+    monkeypatch.setattr(Loop, "run", lambda loop, *until: runs.append(1) or run(loop, *until))
+
+    async def main():
+        for _ in range(50):
+            await asyncio.sleep(0.0001)
+
+    if runner == "bridge.run":
+        bridge.run(main())
+    else:
+        with asyncio.Runner(loop_factory=bridge.EventLoop) as runner:
+            runner.run(main())
+    assert len(runs) < 10  # one for main, and those of the end
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="loop_factory is new in Python 3.12")
+@pytest.mark.parametrize("where", ["task", "top-level code"])
+def test_asyncio_run_with_our_factory_lets_tasks_run_meanwhile(vloop, where):
+    log = []
+
+    async def main():
+        await asyncio.sleep(2)
+        log.append("main")
+        return await to_task(lambda: "task")
+
+    def work():
+        return asyncio.run(main(), loop_factory=bridge.EventLoop)
+
+    d.spawn(lambda: [d.sleep(1), log.append("other")])
+    assert (d.run(work) if where == "task" else work()) == "task"
+    assert log == ["other", "main"]
 
 
 # -- cancelling who has called it
@@ -159,7 +198,41 @@ def test_a_task_outlives_the_loop_that_has_awaited_it(vloop):
     assert log == ["ended"]
 
 
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_ctrl_c_while_it_cleans_up_ends_it_there(vloop, interrupts):
+    """The first cancels main, which cleans up; the second ends that, and what is left has another time to clean up."""
+    log = []
+
+    async def main():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            log.append("cancelled")
+            await asyncio.sleep(10)
+            log.append("clean")
+
+    def work():
+        task = d.current_task()
+        for number in range(interrupts):
+            vloop.add_timer(1 + number, lambda: wake(task, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            bridge.run(main())
+        return vloop.clock() - 1000
+
+    took = d.run(work)
+    assert log == (["cancelled", "clean"] if interrupts == 1 else ["cancelled"])
+    assert took == (11 if interrupts == 1 else 2)
+
+
 # -- threads
+
+
+def test_the_executor_ends_with_the_loop(rloop):
+    async def main():
+        return await asyncio.to_thread(threading.current_thread)
+
+    for run in (lambda: await_(main()), lambda: bridge.run(main())):
+        assert not d.run(run).is_alive()
 
 
 def test_other_threads_reach_it(rloop):

@@ -11,6 +11,7 @@ import pytest
 import dangagreen as d
 from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
+from dangagreen.green.waiters import wake
 from dangagreen.testing import VirtualPoller
 from tests.bridge.programs import begin, nap, program, stubborn
 
@@ -105,13 +106,44 @@ def test_a_coroutine_that_refuses_to_end_is_reported_with_its_stack(vloop, how, 
             d.spawn(await_ if how == "await_" else bridge.run, stubborn())
         d.sleep(1)
 
-    errors = []
-    vloop.on_error = errors.append
     d.run(main)
     held.clear()
     assert f"{stubborn.__code__.co_filename}:{stubborn.__code__.co_firstlineno + 4}" in caplog.text
     assert caplog.text.count("did not end within") == 1
     assert 1006 <= vloop.clock() <= 1011
+
+
+def test_how_long_they_may_take_is_a_setting(vloop, caplog, monkeypatch):
+    monkeypatch.setattr(bridge.EventLoop, "clean_up_seconds", 60.0)
+    held = []
+    d.run(lambda: [held.append(await_(begin(stubborn()))), d.sleep(1)])
+    assert vloop.clock() == 1061
+    assert "within 60.0 s" in caplog.text
+    assert held.pop().cancelling() == 1
+
+
+def test_what_cleans_up_already_is_not_cancelled_again_at_the_end(vloop):
+    """A second Ctrl-C has taken away the task that waited for its clean-up."""
+    log = []
+
+    async def cleans():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            log.append("cancelled")
+            await asyncio.sleep(4)
+            log.append("clean")
+
+    def main():
+        task = d.current_task()
+        for seconds in (1, 2):
+            vloop.add_timer(seconds, lambda: wake(task, KeyboardInterrupt()))
+        await_(cleans())
+
+    with pytest.raises(KeyboardInterrupt):
+        d.run(main)
+    assert log == ["cancelled", "clean"]
+    assert vloop.clock() == 1005
 
 
 def test_a_failure_at_the_end_is_told_once(vloop, caplog):
