@@ -51,6 +51,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._process = os.getpid()
         self._main: asyncio.Future[Any] | None = None  # what run_until_complete waits for
         self._cleans_up = False  # it waits for asyncio's own clean-up, which nothing interrupts
+        self._handlers_before: dict[int, Any] = {}  # whose place handlers of this loop have taken
         self._signals_woke = -1  # the descriptor that signals woke before this loop had handlers
         parking = self._parking
         parking.aio, parking.call_soon, parking.kick_and_call_soon = self, self.call_soon, self._kick_and_call_soon
@@ -240,13 +241,16 @@ class EventLoop(asyncio.SelectorEventLoop):
     # -- signals
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
-        before = -1 if self._signal_handlers else _signals_wake()  # type: ignore[attr-defined]
+        woke, handler = -1 if self._signal_handlers else _signals_wake(), signal.getsignal(sig)  # type: ignore[attr-defined]
         super().add_signal_handler(sig, callback, *args)
-        if before != -1:
-            self._signals_woke = before
+        self._handlers_before.setdefault(sig, handler)
+        if woke != -1:
+            self._signals_woke = woke
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed = super().remove_signal_handler(sig)
+        if removed and (handler := self._handlers_before.pop(sig, None)) is not None:
+            signal.signal(sig, handler)  # asyncio would leave the default
         if removed and not self._signal_handlers and self._signals_woke != -1:  # type: ignore[attr-defined]
             fd, self._signals_woke = self._signals_woke, -1
             if self.ours.running:

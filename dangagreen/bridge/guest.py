@@ -217,19 +217,24 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        loop = self._loop
         self._turns += 1
-        if not self._on_our_side(loop.turn) and not end_forevers(loop):
-            self._end_block(_STOPPED)
+        try:
+            if not self._on_our_side(self._loop.turn) and not end_forevers(self._loop):
+                self._end_block(_STOPPED)
+        finally:  # after Ctrl-C as well
+            self._arrange_next()
+
+    def _arrange_next(self) -> None:
+        loop = self._loop
         if type(loop.to_flush) is list:  # it is a new one after each flush
             self._listen_to("to_flush")
         if loop.ready or loop.runnable or loop.pending_reads or loop.to_flush or loop.interest_changed or loop.to_close:
-            self.kick()
-        else:
-            if (deadline := loop.timers.next_deadline()) != self._deadline:
-                self._wake_at(deadline)
-            if deadline is None and self._look is None:
-                self._suspect()
+            return self.kick()
+        if (deadline := loop.timers.next_deadline()) != self._deadline:
+            self._wake_at(deadline)
+        if deadline is None and self._look is None:
+            self._suspect()
+        return None
 
     def _on_our_side(self, call: Callable[[], Result]) -> Result:
         self._turning = True

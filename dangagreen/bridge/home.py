@@ -41,8 +41,10 @@ class Home(EventLoop):
             self.close()
 
     def _end(self) -> None:
-        """All tasks have ended: end what asyncio has. Only while our loop is not running."""
+        """All tasks have ended: end what asyncio has. While our loop is a guest it cannot, and lives on."""
         ours = self.ours
+        if ours.running:
+            return
         scheduler(ours).closers.remove(self._end)
         neighbours(ours).home = None
         if self.is_closed() or self._process != os.getpid():

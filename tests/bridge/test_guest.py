@@ -76,6 +76,19 @@ def test_it_may_be_hosted_again_and_again_and_by_one_guest(rloop):
     assert d.run(lambda: await_(asyncio.sleep(0.001, "ours hosts"))) == "ours hosts"
 
 
+def test_the_loop_that_await_made_before_lives_on(rloop):
+    async def which():
+        return asyncio.get_running_loop()
+
+    home = await_(which())
+
+    async def main():
+        assert await to_task(lambda: await_(which())) is asyncio.get_running_loop()
+
+    as_guest(main)
+    assert await_(which()) is home
+
+
 def test_its_end_cancels_tasks_and_waits_for_them(rloop):
     log = []
 

@@ -16,6 +16,7 @@ HOSTINGS = {
     "bridge.run": "bridge.run(main())",
     "bridge.run in a task": "d.run(lambda: bridge.run(main()))",
     "guest": "asyncio.run(as_guest())",
+    "guest of uvloop": "uvloop.run(as_guest())",
 }
 
 
@@ -39,11 +40,19 @@ print("put back")
 """
 
 
+@pytest.fixture(params=HOSTINGS)
+def hosting(request):
+    """The program's text that runs `main()` so."""
+    if request.param == "guest of uvloop":
+        pytest.importorskip("uvloop")
+        return f"import uvloop; {HOSTINGS[request.param]}"
+    return HOSTINGS[request.param]
+
+
 def send(number):
     return lambda process, line: process.send_signal(number) if line == "now" else None
 
 
-@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
 @pytest.mark.slow
 def test_a_signal_handler_of_asyncio_is_called(hosting):
     source = f"""{PREAMBLE}
@@ -62,7 +71,6 @@ async def main():
     assert program(source, during=send(signal.SIGTERM)) == "now\nterm\nput back\n"
 
 
-@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
 @pytest.mark.slow
 def test_a_callback_of_on_signal_is_called_beside_it(hosting):
     source = f"""{PREAMBLE}
@@ -85,7 +93,6 @@ if d.current_loop().green.signals is not None:
     assert program(source, during=send(signal.SIGTERM)) == "now\nours\nput back\n"
 
 
-@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
 @pytest.mark.parametrize("where", ["coroutine", "task"])
 @pytest.mark.slow
 def test_ctrl_c_ends_the_program_once_and_cleans_up(hosting, where):
@@ -122,7 +129,83 @@ except KeyboardInterrupt:
     assert sorted(lines[1:-1]) == sorted([f"{where} cleans up", "KeyboardInterrupt", "put back"]), text
 
 
-@pytest.mark.parametrize("hosting", HOSTINGS.values(), ids=HOSTINGS)
+@pytest.mark.parametrize("where", ["coroutine", "task"])
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_what_cleans_up_for_too_long(hosting, where):
+    """A third one, where a task of ours has shielded itself from the first two."""
+    source = f"""{PREAMBLE}
+async def cleans():
+    loop = asyncio.get_running_loop()
+    try:
+        loop.call_later(0.05, print, "now")
+        await asyncio.sleep(1000)
+    finally:
+        print("cancelled")
+        loop.call_later(0.05, print, "now")
+        await asyncio.sleep(1000)
+
+def work():
+    def again():
+        loop.add_timer(0.05, again)
+        print("now")
+    loop = d.current_loop()
+    loop.add_timer(0.05, again)
+    try:
+        d.sleep(1000)
+    finally:
+        print("cancelled")
+        with d.shield():
+            d.sleep(1000)
+
+async def main():
+    await (cleans() if {where == "coroutine"} else to_task(work))
+
+try:
+    {hosting}
+except KeyboardInterrupt:
+    print("KeyboardInterrupt")
+assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before[:2]
+sys.stdout.flush()
+import os
+os._exit(0)  # what has shielded itself would be waited for
+"""
+    lines = program(source, during=send(signal.SIGINT)).split()
+    assert lines[:2] == ["now", "cancelled"], lines
+    assert lines.count("now") == 2 or where == "task", lines
+    assert lines[-1] == "KeyboardInterrupt", lines
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.slow
+def test_a_handler_of_asyncio_goes_first_while_it_is_there_and_then_whoever_was_before(hosting, number):
+    """In serve_forever, which handles both. (A plain loop of asyncio, our host, would leave the default behind.)"""
+    source = f"""{PREAMBLE}
+def serve():
+    d.serve_forever(d.serve(("127.0.0.1", 0), lambda sock: None))
+    print("drained")
+
+async def main():
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    serving = to_task(serve)
+    await asyncio.sleep(0.05)
+    was = signal.getsignal(signal.{number})
+    loop.add_signal_handler(signal.{number}, event.set)
+    print("now")
+    await event.wait()
+    print("asyncio")
+    loop.remove_signal_handler(signal.{number})
+    if not isinstance(loop, bridge.EventLoop):
+        signal.signal(signal.{number}, was)
+    assert signal.getsignal(signal.{number}) is was
+    print("now")
+    await serving
+
+{hosting}
+{AFTER}"""
+    text = program(source, during=send(getattr(signal, number)))
+    assert text == "now\nasyncio\nnow\ndrained\nput back\n"
+
+
 @pytest.mark.slow
 def test_serve_forever_drains_at_sigterm(hosting):
     source = f"""{PREAMBLE}
