@@ -144,12 +144,13 @@ CLASSES = [
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
     dangagreen.Loop: "abandon batch begin budget check_thread close_later close_with_thread current error_log green"
-    " handler_failed handlers interest_changed look_ups measurements object_callbacks own_settings pending_reads"
-    " post_loop_maps profile ready register report runnable take_struck timers to_close to_flush turn unregister"
-    " wakeup_pair",
+    " handler_failed handlers interest_changed look_for_a_stall look_ups measurements object_callbacks own_settings"
+    " pending_reads post_loop_maps profile ready register report runnable seems_stalled take_struck timers to_close"
+    " to_flush turn unregister wakeup_pair",
     dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit set_up stop_accepting tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted error_retrieved group interrupt"
-    " resume resume_with run scope set_hub start subject task to_hub unflushed_socket update_interrupt wait worker",
+    " joiners resume resume_with run scope set_hub start subject task to_hub unflushed_socket update_interrupt wait"
+    " worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

@@ -132,7 +132,7 @@ class Loop(Turning):
         try:
             return self._turn()
         finally:
-            self._stop = False
+            self._forget_stop()
             LOOPS.discard(sys._getframe())
 
     def set_loop_timeout(self, milliseconds: float) -> None:

@@ -65,8 +65,11 @@ class Turning(DeadlockWatch):
     def _begin_run(self) -> None:
         """Forget what an earlier `run` has left."""
         DeadlockWatch._begin_run(self)
-        self._stop = False
+        self._forget_stop()
         self._struck = None
+
+    def _forget_stop(self) -> None:
+        self._stop = False
 
     def take_struck(self) -> Handler | None:
         """The handler whose callback raised what left `run`, if one did; it is answered once."""
