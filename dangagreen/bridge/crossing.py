@@ -184,7 +184,7 @@ def _wait_for(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> N
 
 
 def _wait_in_call_graph(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> None:
-    """Parks until it is done, entered meanwhile as awaited by whoever awaits this task."""
+    """Parks until it is done, entered meanwhile as awaited by what awaits this task."""
     _note_in_call_graph(0, future, task)
     try:
         _wait_for(future, task, awaited)

@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import iscoroutine
+from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
 from dangagreen.bridge.host import Host
@@ -29,6 +30,7 @@ from dangagreen.green.scopes import shield
 from dangagreen.green.waiters import Waiter
 from dangagreen.loop.deadlock import ENDING
 from dangagreen.loop.loop import current_loop, here
+from dangagreen.loop.signal_chain import ChainedHandler
 from dangagreen.parks import parks
 
 Result = TypeVar("Result")
@@ -51,7 +53,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._process = os.getpid()
         self._main: asyncio.Future[Any] | None = None  # what run_until_complete waits for
         self._cleans_up = False  # it waits for asyncio's own clean-up, which nothing interrupts
-        self._handlers_before: dict[int, Any] = {}  # whose place handlers of this loop have taken
+        self._in_place: dict[int, _InPlace] = {}
         self._signals_woke = -1  # the descriptor that signals woke before this loop had handlers
         parking = self._parking
         parking.aio, parking.call_soon, parking.kick_and_call_soon = self, self.call_soon, self._kick_and_call_soon
@@ -241,21 +243,39 @@ class EventLoop(asyncio.SelectorEventLoop):
     # -- signals
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
-        woke, handler = -1 if self._signal_handlers else _signals_wake(), signal.getsignal(sig)  # type: ignore[attr-defined]
+        woke, before = -1 if self._signal_handlers else _signals_wake(), signal.getsignal(sig)  # type: ignore[attr-defined]
         super().add_signal_handler(sig, callback, *args)
-        self._handlers_before.setdefault(sig, handler)
+        if sig in self._in_place:
+            signal.signal(sig, before)
+        elif before is not None:
+            self._in_place[sig] = _InPlace()
+            self._in_place[sig].install({sig: before})
+            signal.siginterrupt(sig, False)
         if woke != -1:
             self._signals_woke = woke
 
     def remove_signal_handler(self, sig: int) -> bool:
-        removed = super().remove_signal_handler(sig)
-        if removed and (handler := self._handlers_before.pop(sig, None)) is not None:
-            signal.signal(sig, handler)  # asyncio would leave the default
+        now, handler = signal.getsignal(sig), self._in_place.pop(sig, None)
+        try:
+            removed = super().remove_signal_handler(sig)
+        finally:
+            if handler is not None:
+                signal.signal(sig, now)  # asyncio leaves the default
+                handler.restore()
         if removed and not self._signal_handlers and self._signals_woke != -1:  # type: ignore[attr-defined]
             fd, self._signals_woke = self._signals_woke, -1
             if self.ours.running:
                 signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         return removed
+
+
+class _InPlace(ChainedHandler):
+    """Stands in the place of asyncio's handler, which does nothing either: asyncio is told by its descriptor."""
+
+    __slots__ = ()
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        pass
 
 
 @parks

@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+import dangagreen as d
+from dangagreen.bridge import await_
 from dangagreen.loop.loop import here
 from tests.bridge.programs import program
 
@@ -204,6 +206,30 @@ async def main():
 {AFTER}"""
     text = program(source, during=send(getattr(signal, number)))
     assert text == "now\nasyncio\nnow\ndrained\nput back\n"
+
+
+@pytest.mark.parametrize("second", ["ours", "theirs"])
+@pytest.mark.parametrize("removed", ["ours", "theirs"])
+def test_handlers_of_both_sides_are_taken_apart_in_any_order(vloop, second, removed):
+    before = signal.getsignal(signal.SIGHUP)
+
+    async def main():
+        loop, handles = asyncio.get_running_loop(), []
+        install = {
+            "theirs": lambda: loop.add_signal_handler(signal.SIGHUP, print),
+            "ours": lambda: handles.append(d.on_signal(signal.SIGHUP, print)),
+        }
+        remove = {"theirs": lambda: loop.remove_signal_handler(signal.SIGHUP), "ours": lambda: handles[0].cancel()}
+        install["ours" if second == "theirs" else "theirs"]()
+        first = signal.getsignal(signal.SIGHUP)
+        install[second]()
+        last = signal.getsignal(signal.SIGHUP)
+        remove.pop(removed)()
+        assert signal.getsignal(signal.SIGHUP) is (first if removed == second else last)
+        remove.popitem()[1]()
+        assert signal.getsignal(signal.SIGHUP) is before
+
+    d.run(lambda: await_(main()))
 
 
 @pytest.mark.slow
