@@ -40,9 +40,9 @@ Result = TypeVar("Result")
 
 _EAGER = sys.version_info >= (3, 12)
 # Since Python 3.14: what enters (future, waiter) into the graph of who awaits whom, and what takes it out again.
-_call_graph: tuple[Callable[..., None], Callable[..., None]] | None = None
+CALL_GRAPH: tuple[Callable[..., None], Callable[..., None]] | None = None
 if hasattr(asyncio, "future_add_to_awaited_by"):
-    _call_graph = asyncio.future_add_to_awaited_by, asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined, unused-ignore]
+    CALL_GRAPH = asyncio.future_add_to_awaited_by, asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined, unused-ignore]
 _ENDS_THE_PROGRAM = (
     KeyboardInterrupt,
     SystemExit,
@@ -94,7 +94,7 @@ def await_(awaitable: Awaitable[Result]) -> Result:
             awaitable.close()
         raise
     if not future.done():
-        if _call_graph is None:
+        if CALL_GRAPH is None:
             _wait_for(future, task, awaited)
         else:
             _wait_in_call_graph(future, task, awaited)
@@ -195,7 +195,7 @@ def _wait_in_call_graph(future: asyncio.Future[Any], task: Waiter, awaited: _Awa
 def _note_in_call_graph(which: int, future: asyncio.Future[Any], task: Any) -> None:
     for joiner in task.joiners if isinstance(task, Task) else ():
         if isinstance(joiner, _TaskFuture):
-            _call_graph[which](future, joiner)  # type: ignore[index]
+            CALL_GRAPH[which](future, joiner)  # type: ignore[index]
 
 
 def _usual_loop(loop: Loop) -> AbstractEventLoop:
@@ -226,8 +226,8 @@ class _TaskFuture(asyncio.Future[Any]):
             self._on_task_end(task)
             return
         task._watch(self, cares=True)
-        if _call_graph is not None and task.wait is AWAIT:
-            _call_graph[0](task.subject.future, self)
+        if CALL_GRAPH is not None and task.wait is AWAIT:
+            CALL_GRAPH[0](task.subject.future, self)
 
     def _on_task_end(self, task: Task[Any]) -> None:
         if self.done():

@@ -1206,7 +1206,7 @@ def test_a_future_of_a_running_loop_is_refused_with_the_names_of_both_threads(ou
 def test_whoever_awaits_a_task_is_entered_as_awaiting_what_it_awaits(vloop, monkeypatch, first):
     """By what Python 3.14 offers for it, or else by a stand-in."""
     entered, left = [], []
-    monkeypatch.setattr(crossing, "_call_graph", (lambda *pair: entered.append(pair), lambda *pair: left.append(pair)))
+    monkeypatch.setattr(crossing, "CALL_GRAPH", (lambda *pair: entered.append(pair), lambda *pair: left.append(pair)))
 
     async def inner():
         await asyncio.sleep(2)
