@@ -94,6 +94,8 @@ def faults(name, source):
         full = target if target in ORDER else f"{target}.__init__"
         if not top:
             found.append(f"{name}:{line} imports {target}: write the whole name")
+        elif top == "asyncio" and not name.startswith("dangagreen.bridge."):
+            found.append(f"{name}:{line} imports asyncio, which only the bridge does")
         elif top != "dangagreen":
             if top not in sys.stdlib_module_names and top not in THIRD_PARTY.get(name, ()):
                 found.append(f"{name}:{line} imports {target}, which is not in the standard library")
@@ -107,6 +109,8 @@ def faults(name, source):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in SWITCHING:
                 found.append(f"{name}:{node.lineno} uses .{node.attr}, which only green.sched does")
+    if name.startswith(("dangagreen.loop.", "dangagreen.sockets.")) and "asyncio" in source:
+        found.append(f"{name} knows of asyncio, which the loop and its sockets are not to")
     return found
 
 
@@ -144,6 +148,8 @@ def test_the_design_page_has_a_row_for_each_place_in_this_order():
         ("net.serving", "from dangagreen.testing.wire import wire", "not below it"),
         ("streams.writing", "task.resume.__self__.switch()", "only green.sched"),
         ("loop.loop", "jump = worker.throw", "only green.sched"),
+        ("green.tasks", "import asyncio.events", "only the bridge"),
+        ("loop.loop", "stop()  # as asyncio has it", "knows of asyncio"),
         ("sockets.colour", "", "no place in SHAPE"),
         ("sockets.__init__", "'''words'''\nfrom dangagreen.loop.loop import Loop", "nothing else"),
     ],
@@ -158,6 +164,7 @@ def test_a_bad_source_is_found(name, source, complaint):
     [
         ("loop.loop", "import os, collections.abc\nfrom dangagreen.loop import timers\nimport dangagreen.errors"),
         ("green.sched", "from greenlet import greenlet\nworker.switch()\nworker.throw(GreenletExit)"),
+        ("bridge.sides", "from asyncio import Task"),
         ("testing.leaks", "from dangagreen.green.sched import scheduler\nfrom dangagreen import run"),
     ],
 )

@@ -155,15 +155,17 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
                 f"guest(): {type(loop.poller).__name__} has no descriptor that could be watched: use epoll"
             )
         self._fd = fileno()
-        loop.begin(self._undo)
-        self._undo.callback(setattr, loop, "loop_timeout", loop.loop_timeout)
-        loop.loop_timeout = 0
-        self._border = Border(loop, aio, (None, None))
-        near.borders[aio], near.guest_of, near.kick = self._border, aio, self.kick
-        self._undo.callback(self._part, near)
-        self._listen()
-        self._border.begin_beyond()
-        aio.add_reader(self._fd, self._turn)
+        with self._undo as undo:  # in case that something of it fails
+            loop.begin(undo)
+            undo.callback(setattr, loop, "loop_timeout", loop.loop_timeout)
+            loop.loop_timeout = 0
+            self._border = Border(loop, aio, (None, None))
+            near.borders[aio], near.guest_of, near.kick = self._border, aio, self.kick
+            undo.callback(self._part, near)
+            self._listen()
+            self._border.begin_beyond()
+            aio.add_reader(self._fd, self._turn)
+            self._undo = undo.pop_all()
         self._block, self._ended_by = asyncio.current_task(), None
         self._cancels = self._block.cancelling() if self._block is not None else 0
         self.kick()
@@ -311,5 +313,5 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         timers = Timers(loop.timers.owner)
         timers.share(loop.timers)
         loop.timers = timers
-        near.guest_of = None
+        near.guest_of, near.kick = None, bool
         near.borders.pop(self._aio, None)

@@ -176,6 +176,23 @@ def test_where_it_cannot_be_it_says_so(rloop, where):
             d.run(lambda: asyncio.run(block()))
 
 
+def test_a_host_that_refuses_leaves_nothing_behind(rloop):
+    """Such as one that cannot watch descriptors."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.add_reader = lambda *_: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            async with bridge.guest():
+                pass
+        del loop.add_reader
+        async with bridge.guest():
+            return await to_task(lambda: "it")
+
+    assert asyncio.run(main()) == "it"
+    assert d.run(lambda: await_(asyncio.sleep(0, "ours hosts"))) == "ours hosts"
+
+
 @pytest.mark.parametrize("poller_class", available_pollers(), ids=lambda poller: poller.__name__)
 def test_pollers_without_a_descriptor_are_refused(poller_class):
     async def block():
