@@ -138,7 +138,12 @@ class ParkingSelector(selectors.DefaultSelector):
         """Other code than asyncio's has given asyncio something to do."""
         if self._parked:
             self._parked, self._kicked = False, True
-            wake(self.host)  # type: ignore[arg-type]
+            host: Any = self.host
+            if host.subject is None and host.wait is not None:  # `wake`, with no timer to undo
+                host.wait = None
+                host.loop.runnable.append(host.resume)
+            else:
+                wake(host)
 
     def close(self) -> None:
         self.handler.close()
