@@ -17,7 +17,7 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.errors import Deadlock
-from dangagreen.loop.handlers import TaskLayer
+from dangagreen.loop.handlers import LookUpLayer, TaskLayer
 from dangagreen.loop.pollers import LONGEST_WAIT, READ, Poller
 from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.sigint import Interrupts
@@ -42,6 +42,7 @@ class DeadlockWatch(Registry):
         "_waited": "Whether the loop has waited in vain since it last examined its descriptors for a deadlock.",
         "_warned": "Whether this `run` has logged its warning of a deadlock.",
         "green": "The greenlet layer of this loop, which attaches itself; None until something needs it.",
+        "look_ups": "The name look-ups under way, which attach themselves; None until there is one.",
     }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
@@ -49,6 +50,7 @@ class DeadlockWatch(Registry):
         self._deadlock_seconds: float | None = 5.0
         self._waited = self._warned = False
         self.green: TaskLayer | None = None
+        self.look_ups: LookUpLayer | None = None
 
     @property
     def deadlock_seconds(self) -> float | None:
@@ -114,7 +116,7 @@ class DeadlockWatch(Registry):
     def _stalled(self) -> None:
         """The next wait has no limit, and no descriptor can end it: raise Deadlock, or warn if something else might."""
         assert self._deadlock_seconds is not None
-        if self.green is not None and self.green.awaits_thread():
+        if any(layer is not None and layer.awaits_thread() for layer in (self.green, self.look_ups)):
             return
         if any(self._doubts()) and (self._warned or self.poller.wait(self._deadlock_seconds)):
             return  # pollers are level-triggered: the turn's own wait finds these events again

@@ -46,6 +46,7 @@ class TaskLayer(Protocol):
 class LookUpLayer(Protocol):
     """The name look-ups of a loop, as the loop calls them; they attach themselves as `Loop.look_ups`."""
 
+    def awaits_thread(self) -> bool: ...  # whether a thread makes one that is waited for
     def after_fork(self) -> None: ...  # in the child, which has no thread but the one that forked
 
 

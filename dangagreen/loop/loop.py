@@ -22,7 +22,6 @@ from dangagreen import checks
 from dangagreen.errors import CannotParkError
 from dangagreen.frames import LOOPS
 from dangagreen.loop.collecting import is_collecting, watch_collections
-from dangagreen.loop.handlers import LookUpLayer
 from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
@@ -56,7 +55,6 @@ class Loop(Turning):
         "_outer": "The thread's current loop before `with` this one.",
         "_ends_child": "In a child forked while this ran, which ends with it: its exit status. None elsewhere.",
         "_resolver": "The `resolver`.",
-        "look_ups": "The name look-ups under way, which attach themselves; None until there is one.",
     }
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
@@ -72,7 +70,6 @@ class Loop(Turning):
         self._thread_calls: dict[ThreadCalling, None] = {}
         self._ends_child: Callable[[], int] | None = None
         self._resolver: Any = socket
-        self.look_ups: LookUpLayer | None = None
         _loops.add(self)
 
     # -- running

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 AnySocket = TypeVar("AnySocket", bound=Socket)
 _CONNECT = WaitKind("connect", lambda connector, task: None, "{0} to {1!r}")
-_LOOK_UP = WaitKind("connect", lambda connector, task: None, "{0} to {1!r}: its look-up", by_thread=True)
 
 
 @overload
@@ -90,8 +89,8 @@ def connect(
     )
     try:
         connector.begin()
-        while not connector.over:
-            park(task, _LOOK_UP if connector.looks_up_in_thread else _CONNECT, connector)
+        if not connector.over:
+            park(task, _CONNECT, connector)
         sock = connector.take()
     finally:
         connector.close()

@@ -60,7 +60,7 @@ class _Attempt(FdHandler):
 
 
 class Connector:
-    """Makes one connection. `then()` is called when the attempts begin after a look-up, and when it is over."""
+    """Makes one connection. `then()` is called when it is over."""
 
     __slots__ = {
         "_address": "The address, as the program has given it.",
@@ -137,11 +137,6 @@ class Connector:
             self._fail(error)
         return None
 
-    @property
-    def looks_up_in_thread(self) -> bool:
-        """Whether it waits for a look-up that a thread makes."""
-        return self._look_up is not None and self._look_up.in_thread
-
     def take(self) -> Any:
         """Return the OS socket, which belongs to the caller now. Raises the error by which it has failed."""
         error, self.error = self.error, None
@@ -211,9 +206,7 @@ class Connector:
             self._try(self._name.found(answer or []))
         except (TypeError, ValueError):
             words = f"loop.resolver has answered {answer!r}, which is not what getaddrinfo answers"
-            return self._fail(TypeError(words))
-        if not self.over:
-            self._then()
+            self._fail(TypeError(words))
         return None
 
     # -- the attempts

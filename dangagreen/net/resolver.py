@@ -84,6 +84,10 @@ class LookUps:
                 elif self._queue.pop(lookup.key, None) is lookup:
                     self._drop(lookup)
 
+    def awaits_thread(self) -> bool:
+        """Whether a thread makes a look-up that has not been given up."""
+        return any(lookup.askers for lookup in list(self._in_threads))
+
     def after_fork(self) -> None:
         """In a forked child, which has no thread: have its own threads make the look-ups that threads were to make."""
         asked = [lookup for lookup in self._under_way.values() if lookup.in_thread]

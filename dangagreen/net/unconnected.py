@@ -64,7 +64,7 @@ class Unconnected:
     def told(self) -> None:
         """The `then` of the connector."""
         connector = self._connector
-        if connector is None or not connector.over:
+        if connector is None:
             return
         try:
             sock = connector.take()

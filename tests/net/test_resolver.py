@@ -272,6 +272,30 @@ def test_a_wait_for_a_look_up_is_no_deadlock(gated, real_loop, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("given_up", [False, True])
+def test_nor_is_one_for_what_a_hook_of_connect_to_does(gated, real_loop, caplog, given_up):
+    """Unless the look-up was given up: then its thread is like any other."""
+    real_loop.deadlock_seconds = 0.01
+    done = d.Event()
+
+    class Client(d.Socket):
+        __slots__ = ()
+
+        def event_connect_failed(self, error):
+            done.set()
+
+    sock = Client.connect_to(("a.host", 80))
+    real_loop.run(lambda: bool(gated.asked))
+    if given_up:
+        sock.close()
+    threading.Timer(
+        0.1, real_loop.call_soon_threadsafe, (done.set if given_up else lambda: gated.open("a.host"),)
+    ).start()
+    done.wait()
+    assert bool(caplog.records) is given_up
+    sock.close()
+
+
 def test_a_forked_child_asks_anew(gated, real_loop, look_up, wait_for):
     outcome, _ = look_up("a.host")
     given_up, give_up = look_up("b.host")
