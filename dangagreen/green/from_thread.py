@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dangagreen import checks
+from dangagreen.errors import ForeignThreadError
 from dangagreen.green.sched import LoopReset
 from dangagreen.green.tasks import Task
-from dangagreen.loop.loop import Loop
+from dangagreen.loop.loop import Loop, here
 
 Result = TypeVar("Result")
 
@@ -191,6 +192,7 @@ def in_loop(
 
     Raises TimeoutError if the loop has not begun it in time; the function gets what is left of the timeout.
     """
+    _check_may_block(function.__qualname__)
     name = f"{function.__qualname__} for a thread"
     if timeout is None:
         return ThreadCall(loop, name, partial(function, *args), undo).make()
@@ -206,9 +208,10 @@ def from_thread(function: Callable[..., Result], /, *args: Any, loop: Loop | Non
     """Call `function(*args)` in a task of the loop, from another thread, which blocks until it has ended.
 
     The function may wait. Returns what it returns, or raises what it raises; TaskCancelledError if it was cancelled.
-    `loop`: inside a function that `in_thread` runs the loop of that call, if none is given. Raises RuntimeError in the
-    loop's own thread, without a loop, and if the loop was closed; then, or at a reset or the end of `run`, a call that
-    has not begun raises it as well. It waits for as long as the loop does not run.
+    `loop`: inside a function that `in_thread` runs the loop of that call, if none is given. Raises ForeignThreadError
+    where another loop is running in this thread, which would stop; RuntimeError in the loop's own thread, without a
+    loop, and if the loop was closed; then, or at a reset or the end of `run`, a call that has not begun raises it as
+    well. It waits for as long as the loop does not run.
     """
     checks.function("from_thread", function)
     if loop is None:
@@ -221,8 +224,17 @@ def from_thread(function: Callable[..., Result], /, *args: Any, loop: Loop | Non
         raise RuntimeError(
             "from_thread was called in the loop's own thread, which would wait for itself: call the function"
         )
+    _check_may_block("from_thread")
     name = getattr(function, "__qualname__", None) or repr(function)
     return ThreadCall(loop, name, partial(function, *args)).make()  # type: ignore[no-any-return]
+
+
+def _check_may_block(call: str) -> None:
+    """Raise ForeignThreadError if a loop runs in this thread: it would stop."""
+    if here.loop is not None and here.loop.running:
+        raise ForeignThreadError(
+            f"{call} of another thread's loop would block this thread, in which a loop is running: use in_thread"
+        )
 
 
 def thread_cancelled() -> bool:

@@ -23,7 +23,7 @@ from dangagreen.sync.wait_queue import WaitQueue
 
 
 class Event(WaitQueue):
-    """A flag that tasks wait for; not set at first."""
+    """A flag that tasks wait for, and other threads, which block meanwhile; not set at first."""
 
     __slots__ = {"_set": "Whether the flag is set."}
 

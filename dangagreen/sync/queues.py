@@ -1,7 +1,8 @@
 """Queues of the shape that the standard library's `queue` has: Queue, PriorityQueue, LifoQueue.
 
 Rules: `put`, `get` and `join` park, as they block there; `put_nowait`, `get_nowait`, `task_done` and `shutdown` never
-park and work in callbacks. What does not belong here: wait queues and fairness (handoff).
+park and work in callbacks; other threads block, and what they ask for the loop does. What does not belong here: wait
+queues and fairness (handoff).
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from dangagreen.sync.handoff import Handoff, Item, leave_getters, leave_putters
 
 
 class Queue(Handoff[Item]):
-    """A FIFO queue between the tasks and callbacks of one loop.
+    """A FIFO queue between the tasks and callbacks of one loop, and other threads.
 
     `maxsize` is how many items it holds at most, 0 or less is no limit; it may be assigned. Tasks that wait are served
     first come, first served. A `get` that is cancelled or times out has taken nothing; a `put` that raises has put
     nothing. Subclasses give another order as with the standard library, by `_init`, `_put` and `_get`; `queue` holds
-    the items, and has a length. Calls that change it raise ForeignThreadError in another thread.
+    the items, and has a length. In another thread each call is made by the loop, in line with those of tasks, and the
+    thread blocks until it has been; only assigning `maxsize` raises ForeignThreadError there.
     """
 
     __slots__ = {

@@ -91,10 +91,12 @@ def test_a_call_under_way_is_answered_when_it_stops():
     assert answer == ["run() ended"]
 
 
-def test_two_of_them_are_independent():
+def test_two_of_them_are_independent_and_one_blocks_for_the_other_in_a_thread_only():
     with d.start_in_thread() as one, d.start_in_thread() as two:
         assert one.loop is not two.loop
-        assert one.call(two.call, int) == 0  # blocks one of them, while the other one works
+        with pytest.raises(d.ForeignThreadError, match="in which a loop is running: use in_thread"):
+            one.call(two.call, int)
+        assert one.call(d.in_thread, two.call, int) == 0
 
 
 def test_in_a_forked_child_it_is_closed():

@@ -255,6 +255,26 @@ def test_what_a_thread_did_before_is_seen_after(real_loop):
     assert len(result) == 1
 
 
+# -- where a loop runs, nothing blocks
+
+
+def test_a_task_of_another_loop_is_refused_and_may_use_a_thread(real_loop):
+    one, event = d.Queue(), d.Event()
+
+    def in_its_loop():
+        for call in (one.get, lambda: one.put(1), one.get_nowait, one.join, event.wait):
+            with pytest.raises(d.ForeignThreadError):
+                call()
+        event.set()
+        return d.in_thread(one.get)
+
+    other = Other(d.run, in_its_loop)
+    until(lambda: waiting_for(one))
+    assert event.is_set()
+    one.put("item")
+    assert other.join() == "item"
+
+
 # -- the others belong to one thread
 
 
