@@ -111,6 +111,17 @@ class TruncatedError(_Copied, ConnectionError):
     errno = errno.ECONNRESET
 
 
+class ShortFileError(_Copied, EOFError):
+    """A file that `send_file` sends has fewer bytes than were asked for, or has become shorter meanwhile.
+
+    What was announced to the peer cannot be sent any more: close the connection. Attribute: `sent` (int, bytes).
+    """
+
+    def __init__(self, name: str, sent: int, missing: int) -> None:
+        super().__init__(f"the file {name} has ended after {sent} bytes, and {missing} more were to be sent")
+        self.sent = sent
+
+
 class LimitError(_Copied, ValueError):
     """A message of the peer, or data to be queued, is larger than a limit that the program has set.
 

@@ -7,6 +7,7 @@ waiter is left, no descriptor, no task, no timer.
 import datetime
 import gc
 import inspect
+import io
 import math
 import os
 import signal
@@ -77,6 +78,7 @@ NO_ADDRESS = {
 NO_LOCAL_ADDRESS = {"int": (5, TypeError), "path": ("/path", ValueError), "name": (("a.host", 0), ValueError)}
 NO_SIZE = {"str": ("1", TypeError), "float": (1.5, TypeError), **BELOW_ONE}
 NO_BUFFER = {**NO_BYTES, "bytes": (b"x", TypeError)}
+NO_FILE = {**NO_BYTES, "bytes": (b"x", TypeError), "text": (io.StringIO(), TypeError)}
 NO_SIGNAL = {**NO_COUNT, **NEGATIVE, "none": (None, TypeError), "SIGKILL": (9, OSError), "large": (4711, ValueError)}
 NO_FD = {"str": ("x", TypeError), "none": (None, TypeError), "closed": (-1, OSError), "huge": (HUGE, OverflowError)}
 NO_CONTEXT = {"int": (5, TypeError), "str": ("x", TypeError), "list": ([1], TypeError)}
@@ -249,6 +251,9 @@ CALLS = [
     ("write", {k: v for k, v in NO_BYTES.items() if k != "none"}, lambda w, x: w.sock.write(x)),
     ("write_soon", NO_BYTES, lambda w, x: w.sock.write_soon(x)),
     ("write_all", NO_BYTES, lambda w, x: w.sock.write_all(x)),
+    ("send_file", NO_FILE, lambda w, x: w.sock.send_file(x)),
+    ("send_file, offset", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.send_file(io.BytesIO(), x)),
+    ("send_file, count", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.send_file(io.BytesIO(), 0, x)),
     # functions
     ("on_signal", NO_SIGNAL, lambda w, x: d.on_signal(x, print)),
     ("on_signal, callback", NO_FUNCTION, lambda w, x: d.on_signal(signal.SIGUSR1, x)),
@@ -346,7 +351,8 @@ FREE = set(
     Task.resume_with Task.start Task.update_interrupt TaskGroup.cancel Timer Timer.cancel Timer.fire current_deadline
     current_loop current_task listen_fds no_parking shield BusyError Cancelled CannotParkError ChannelEnd
     ClosedChannelError
-    ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShutDown TaskCancelledError
+    ClosedError Deadlock ErrorContext ForeignThreadError IncompleteReadError LimitError ShortFileError ShutDown
+    TaskCancelledError
     BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task TlsError TruncatedError
     Socket.event_secured Listener.may_accept Listener.pause_accepting Listener.go_on_accepting
     LoopThread LoopThread.call LoopThread.stop LoopThread.stop_at_exit start_in_thread thread_cancelled
@@ -361,7 +367,8 @@ def covered():
     owners = {
         "Loop": "call_soon call_soon_threadsafe add_timer set_loop_timeout add_other_fds other_fds run",
         "Socket": "read read_into read_exactly read_line read_until read_some read_some_into read_to_end start_tls"
-        " push_back_read write write_soon write_all set_writer_func set_post_loop_callback add_timer set_loop_timeout"
+        " push_back_read write write_soon write_all send_file set_writer_func set_post_loop_callback add_timer"
+        " set_loop_timeout"
         " add_other_fds other_fds",
         "TaskGroup": "spawn",
     }

@@ -81,6 +81,7 @@ ERRORS = [
     errors.ClosedError(Unpicklable(), ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")),
     errors.IncompleteReadError(Unpicklable(), b"abc", "a line"),
     errors.LimitError("too long", 10),
+    errors.ShortFileError("a file", 5, 10),
     errors.BusyError("somebody else"),
     errors.CannotParkError("not here"),
     errors.Deadlock("nobody can run", "the\ntable"),

@@ -4,6 +4,7 @@ ticker, and in a block whose time comes to its end."""
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import ssl
@@ -178,6 +179,7 @@ SCENARIOS = {
     "multiwait.wait": lambda ready: d.wait([ready.ended]),
     "writing.StreamSocket.__exit__": leave_socket,
     "writing.StreamSocket.drain": lambda ready: ready.near.drain(),
+    "files.FileSocket.send_file": lambda ready: ready.near.send_file(io.BytesIO(), 0, 0),
     "writing.StreamSocket.write_all": write,
     "reading.ReadingSocket.__iter__": lines,
     "reading.ReadingSocket.read_exactly": lambda ready: ready.near.read_exactly(0),

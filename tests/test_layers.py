@@ -33,7 +33,7 @@ SHAPE = [
         " | groups signals forking from_thread | run | background",
     ),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait threads"),
-    ("streams", "readiness | reading | writing"),
+    ("streams", "readiness | reading | writing | files"),
     (
         "net",
         "handler_task | resolver connector | proxy_protocol opening | unconnected starttls | sock draining | serving"

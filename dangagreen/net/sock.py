@@ -20,7 +20,7 @@ from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
 from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.subclassing import CheckedSubclasses, check_identity, check_initialised
-from dangagreen.streams.writing import StreamSocket
+from dangagreen.streams.files import FileSocket
 
 if TYPE_CHECKING:
     import ssl
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FIRST = 16384  # bytes to receive, at most, before the handler is started
 
 
-class Socket(StreamSocket, CheckedSubclasses):
+class Socket(FileSocket, CheckedSubclasses):
     """A connection, in callback style (`event_read`, `read`, `write`) and sequential style (`read_line`, `write_all`).
 
     Subclass it for callback style, with `__slots__` for attributes of your own. Both styles share one object and one

@@ -56,8 +56,8 @@ class TimeLimits(WriteQueue):
     def _peer_has_acted(self) -> bool:
         """Whether the peer has read or sent meanwhile, as the kernel shows, though the loop has not processed it."""
         if self._is_blocked():
-            before = self.unsent
+            before, mark = self.unsent, self._mark()
             self._try_again()
-            if self.closed or self.unsent < before:
+            if self.closed or self.unsent < before or self._has_heard_since(mark):
                 return True
         return not self._waits_in_vain()

@@ -94,23 +94,24 @@ class Lingering(TimeLimits):
     def _linger(self) -> None:
         """Set the timer of the lingering-close timeout."""
         deadline = min(self.loop.clock() + self.linger_seconds, self._end_of_life())
-        self._set_timer(deadline, partial(self._lingered, self.unsent))
+        self._set_timer(deadline, partial(self._lingered, self.unsent, self._mark()))
 
-    def _lingered(self, unsent: int) -> None:
+    def _lingered(self, unsent: int, mark: float) -> None:
         """The lingering-close timeout is over. An exception of a hook closes this connection, as elsewhere."""
         try:
-            self._linger_on(unsent)
+            self._linger_on(unsent, mark)
         except Exception as error:
             self.loop.handler_failed(self, error)
 
-    def _linger_on(self, unsent: int) -> None:
-        """Close, unless the peer has read since the timer was set: then fewer than `unsent` bytes are queued."""
+    def _linger_on(self, unsent: int, mark: float) -> None:
+        """Close, unless the peer has read since the timer was set: fewer than `unsent` bytes are queued, or `mark` is
+        no more: a file has gone on."""
         if self.loop.clock() >= self._end_of_life():
             return self.close(f"its lifetime of {self.lifetime} s is over")
         self._hear_late()
         if self.closed:
             return None
-        if self.unsent < unsent:  # the peer reads, slowly
+        if self.unsent < unsent or self._has_heard_since(mark):  # the peer reads, slowly
             self._linger()
         else:
             did = "took no more" if self.unsent else "did not end its side"

@@ -26,7 +26,7 @@ EOF_TOLD = 2  # and read() has answered None
 IDLE = 0  # nobody: there is none, or it is sent when the task parks or the turn ends
 BLOCKED = 1  # the kernel took no more, and a WRITE event will tell when it does
 FLUSHING = 2  # it is being sent right now, further up the stack
-HELD = 3  # nobody, until a TLS handshake is over
+HELD = 3  # nobody, until a TLS handshake is over, or a thread has read the next piece of a file
 
 # `_hangup_state`: bits, of what was told to whom
 ERR_TOLD = ERR  # event_err was called

@@ -21,10 +21,12 @@ from dangagreen.sockets.backpressure import BackPressure
 from dangagreen.sockets.states import BLOCKED, FLUSHING, HELD, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
+# Task to (bytes that may be queued at most when it goes on, or WOKEN; bytes that it then queues itself).
 Waiters = OrderedDict[Any, tuple[int, int]]
 
 _JOIN = 131072  # bytes joined for one send(2), at most; so much glibc allocates without a system call
 _MANY = 64  # pieces: a longer queue is a deque, which takes more memory, but constant time at its head
+_WOKEN = -1
 _CALLS_AT_ONCE = 16  # queued callables that run in one go, before others have their turn
 
 
@@ -133,6 +135,9 @@ class WriteQueue(BackPressure):
         """Whether the queue waits for writability, after a short write."""
         return self._sending == BLOCKED
 
+    def _has_writer(self) -> bool:
+        return self._writer is not None
+
     def _is_sent(self) -> bool:
         """Whether everything queued was sent, callables included."""
         return self._queue is None
@@ -161,7 +166,7 @@ class WriteQueue(BackPressure):
         self.unsent = 0
         if self._over_high_water or self._drain_waiters or self._registered_mask & WRITE:
             self._heard()
-            self._was_flushed(blocked=False)
+            self._was_flushed(IDLE)
         return None
 
     def _flush_in_order(self, queue: Any, refused: bool = False) -> None:
@@ -186,15 +191,16 @@ class WriteQueue(BackPressure):
                     del queue[0]
                     if (result := call()) is not None:
                         checks.outcome("a callable given to write", result)
-                    if self._sending == HELD:
+                    if self._sending != FLUSHING:  # it keeps its place, or holds the queue, or has closed the socket
                         break
                 else:
                     break
         finally:
-            if self._sending != HELD:
+            if (state := self._sending) == FLUSHING:
                 self._sending = IDLE
+                state = BLOCKED if blocked else IDLE
             if self._queue is queue:
-                self._was_flushed(blocked)
+                self._was_flushed(state)
             else:
                 self._look_at_interest(WRITE)
 
@@ -251,20 +257,20 @@ class WriteQueue(BackPressure):
                 self.close(error)
                 raise
 
-    def _was_flushed(self, blocked: bool) -> None:
+    def _was_flushed(self, state: int) -> None:
         """The end of a flush: set the state, wake writers that have room now, call `on_low_water` where it is due."""
-        if blocked:
+        if state == BLOCKED:
             self._wait_for_kernel()
-        elif self._queue:  # a callable raised, or very many were queued
-            self.loop.to_flush.append(self)
-        else:
+        elif not self._queue:
             self._queue = None
+        elif state == IDLE:  # a callable raised or has more to do, or very many were queued
+            self.loop.to_flush.append(self)
         if self._drain_waiters is not None:
             self._wake_writers()
         if self._over_high_water and self.unsent <= self._water[1]:
             self._over_high_water = False
             self.on_low_water()
-        if not blocked and self._registered_mask & WRITE:
+        if state != BLOCKED and self._registered_mask & WRITE:
             self.loop.interest_changed.append(self)  # not at once: who was woken may well fill the kernel again
 
     def _write_failed(self, error: OSError) -> None:
@@ -296,7 +302,7 @@ class WriteQueue(BackPressure):
     # -- who waits for the queue to shrink
 
     def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
-        """Whether a task may queue so many bytes now; otherwise it is in the wait queue, the first if it was `woken`.
+        """Whether a task may queue so many bytes now; otherwise it is in the wait queue, in its place if `woken`.
         Calls `on_high_water` if they cross the mark. Raises LimitError if they are more than `max_unsent` by
         themselves, and the error of a write that is discarded."""
         high, low, hard = self._water
@@ -310,11 +316,10 @@ class WriteQueue(BackPressure):
         if most < 0:
             raise LimitError(f"{size} bytes to write at once are more than max_unsent, {hard}", hard or 0)
         if self.unsent > most:
-            line = self._wait_queues()[0]
-            line[task] = most, size
-            if woken:
-                line.move_to_end(task, last=False)
+            self._wait_queues()[0][task] = most, size
             return False
+        if woken:
+            self._leave_wait_queue(task)
         if self.unsent + size > high and not self._over_high_water:
             self._over_high_water = True
             try:
@@ -346,32 +351,53 @@ class WriteQueue(BackPressure):
             line.pop(task, None)
 
     def _wake_writers(self) -> None:
-        """Wake the writers that have room now, first come, first served, and at the end of the queue all in `drain`."""
+        """Wake the writers that have room now, first come, first served, and at the end of the queue all in `drain`.
+
+        A writer keeps its place, and its room, until it has run.
+        """
         if self._drain_waiters is None:
             return
         for_room, for_the_end = self._drain_waiters
         while for_the_end and self._queue is None:
             for_the_end.popitem(last=False)[0]._wake(undone=True)
-        unsent = self.unsent
-        while for_room:
-            task, (most, size) = next(iter(for_room.items()))
-            if unsent > most and not self._is_shut():
-                return
-            del for_room[task]
-            task._wake(undone=True)
+        unsent, shut = self.unsent, self._is_shut()
+        for task, (most, size) in for_room.items():
+            if most != _WOKEN:
+                if unsent > most and not shut:
+                    break
+                for_room[task] = _WOKEN, size
+                task._wake(undone=True)
             unsent += size
-        if not for_the_end:
+        if shut:
+            for_room.clear()
+        if not for_room and not for_the_end:
             self._drain_waiters = None
 
-    # -- a transport that takes nothing for a while, as TLS does during its handshake
+    # -- callables of the library's own that keep their place: a file that is sent, a TLS handshake that is under way
+
+    def _keep_place(self, call: Callable[[], object], state: int) -> None:
+        """Put a callable, which may be the one that is called just now, at the head of the queue, to be called again.
+
+        `state` says when: BLOCKED, when the socket is writable; IDLE, in the next turn; HELD, when the queue goes on.
+        """
+        if self._queue is None:
+            self._queue = []
+        self._queue.insert(0, call)
+        self._queued_callables += 1
+        self._sending = state
+
+    def _go_on(self, call: Callable[[], object], first: Buffer = b"") -> None:
+        """Have the callable that keeps its place at the head called at the end of the turn, when `first` was sent."""
+        if self._queue and self._queue[0] is call and self._sending != FLUSHING:
+            if first:
+                self._queue.insert(0, first)
+                self.unsent += len(first)
+            self._sending = IDLE
+            self.loop.to_flush.append(self)
 
     def _hold_queue(self) -> None:
         """Queue all that is written from now on, until `_let_queue_go`. May be called by a queued callable."""
-        if self._queue is None:
-            self._queue = []
-        self._queue.insert(0, bool)  # which does nothing: what is written is queued behind it
-        self._queued_callables += 1
-        self._sending = HELD
+        self._keep_place(bool, HELD)  # which does nothing: what is written is queued behind it
 
     def _let_queue_go(self) -> None:
         """Send what was queued since `_hold_queue`."""
@@ -389,15 +415,6 @@ class WriteQueue(BackPressure):
         return None
 
     _try_again = event_write  # also where the kernel has refused, and nothing has told that it takes more
-
-    def on_incomplete_write(self) -> object:
-        """Called after a short write: send(2) took less than it was given, or nothing. Does nothing: override it."""
-
-    def on_high_water(self) -> object:
-        """Called when more than `high_water` bytes are queued, once for each crossing. Does nothing: override it."""
-
-    def on_low_water(self) -> object:
-        """Called when, after `on_high_water`, no more than `low_water` bytes are queued. Does nothing: override it."""
 
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace send(2) by a function: `writer(data)` returns how many bytes it took, or raises BlockingIOError.

@@ -71,13 +71,14 @@ class StreamSocket(ReadingSocket):
     def _wait_for_room(self, task: Waiter, size: int) -> None:
         """Parks until so many bytes may be queued. Raises like `write_all`."""
         woken = False
-        while not self._ask_for_room(task, size, woken):  # woken, and others came first
-            try:
+        try:
+            while not self._ask_for_room(task, size, woken):  # woken, and others came first
                 park(task, _WRITE_ALL, self)
-            except BaseException:
-                self._wake_writers()  # if it was woken already, the room is for the next one
-                raise
-            woken = True
+                woken = True
+        except BaseException:
+            self._leave_wait_queue(task)
+            self._wake_writers()  # if it was woken already, the room is for the next one
+            raise
 
     @parks
     def drain(self) -> None:

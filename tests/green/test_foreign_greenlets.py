@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import weakref
 
 import greenlet
@@ -19,6 +20,7 @@ CALLS = {
     "read_line": lambda thing: thing.sock.read_line(),
     "read_exactly": lambda thing: thing.sock.read_exactly(3),
     "write_all": lambda thing: [thing.sock.write_all(b"x" * 30000) for _ in range(9)],
+    "send_file": lambda thing: thing.sock.send_file(io.BytesIO(b"x")),
     "drain": lambda thing: (thing.sock.write(b"x" * 300000), thing.sock.drain()),
     "Event.wait": lambda thing: d.Event().wait(),
     "Queue.get": lambda thing: d.Queue().get(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import io
 import pkgutil
 import re
 import signal
@@ -105,6 +106,7 @@ CALLS = {
     "writing.StreamSocket.__exit__": lambda sock, task: sock.__exit__(None, None, None),
     "reading.ReadingSocket.__iter__": lambda sock, task: next(iter(sock)),
     "writing.StreamSocket.drain": lambda sock, task: sock.drain(),
+    "files.FileSocket.send_file": lambda sock, task: sock.send_file(io.BytesIO(b"x")),
     "reading.ReadingSocket.read_exactly": lambda sock, task: sock.read_exactly(0),
     "reading.ReadingSocket.read_line": lambda sock, task: sock.read_line(),
     "reading.ReadingSocket.read_some": lambda sock, task: sock.read_some(),

@@ -476,7 +476,7 @@ def test_what_came_before_a_stall_ends_a_lingering_close_in_order(loop, wires, r
     assert far.recv(10) == b"bye"
     far.close()
     loop.clock.jump(60.0)
-    sock._lingered(0)  # before its event
+    sock._timer.callback()  # before its event
     assert sock.closed
     assert sock.close_reason is None
     run_turns(1)

@@ -458,6 +458,29 @@ def test_as_many_are_woken_as_there_is_room_for(loop, full, run_turns, monkeypat
     assert one._drain_waiters is None
 
 
+class Flushing(Small):
+    """Flushes once more after each event."""
+
+    __slots__ = ()
+
+    def event_write(self):
+        super().event_write()
+        self.write(lambda: None)
+
+
+def test_woken_writers_keep_their_order_when_there_is_a_flush_before_they_run(loop, pair, run_turns):
+    """It finds an empty queue, and may not wake more of them than there is room for."""
+    sock, far = pair(Flushing, capacity=50)
+    sent = [letter * 200 for letter in (b"a", b"b", b"c", b"d", b"e")]
+    tasks = [d.spawn(sock.write_all, piece) for piece in sent]
+    received = b""
+    for _ in range(200):
+        run_turns(1)
+        received += take(far, 40)
+    assert all(task.done for task in tasks)
+    assert received == b"".join(sent)
+
+
 @pytest.mark.parametrize("how", ["cancelled", "hook"])
 def test_room_that_a_woken_task_does_not_use_is_for_the_next(loop, wires, run_turns, how, take_errors):
     class Hooked(Roomy):
