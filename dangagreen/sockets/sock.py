@@ -236,7 +236,7 @@ class CallbackSocket(DangaAliases, Lingering):
         self._try_again()
         if self.closed:
             raise ClosedError(self, self.close_reason)
-        if self._queue:  # an empty one is being flushed: this is its last callable
+        if self._has_queued():
             raise BusyError(f"steal_socket: {self.unsent} bytes to {peer_of(self)} are not sent: drain() first")
         self._raise_error()  # of which the OS socket would not tell its next owner
         sock, rest = self.sock, self._consume_all()

@@ -138,6 +138,9 @@ class WriteQueue(BackPressure):
     def _has_writer(self) -> bool:
         return self._writer is not None
 
+    def _has_queued(self) -> bool:
+        return bool(self._queue)  # an empty one is being flushed: its last callable runs
+
     def _is_sent(self) -> bool:
         """Whether everything queued was sent, callables included."""
         return self._queue is None
@@ -315,8 +318,8 @@ class WriteQueue(BackPressure):
             self._check_writable()
         if most < 0:
             raise LimitError(f"{size} bytes to write at once are more than max_unsent, {hard}", hard or 0)
-        if self.unsent > most:
-            self._wait_queues()[0][task] = most, size
+        if self.unsent > most or (not woken and self._drain_waiters and self._drain_waiters[0]):
+            self._wait_queues()[0][task] = min(most, low), size  # behind those who wait, though there may be room
             return False
         if woken:
             self._leave_wait_queue(task)

@@ -12,6 +12,8 @@ import io
 import os
 import socket
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -79,7 +81,7 @@ class FileSocket(StreamSocket):
             self._go_on(sending)  # without it
             raise
         finally:
-            sending.close()
+            source.close()
         _progress.pop(self, None)
         return sending.sent
 
@@ -93,7 +95,7 @@ class _Sending:
         "feeds": "Whether its turn has come, and the task is to read the next piece.",
         "left": "How many bytes are still to be sent; None: all up to the end, wherever that is.",
         "piece": "What a thread has read last.",
-        "reads": "Whether a thread reads.",
+        "reads": "Whether the outcome of a thread that reads is awaited.",
         "sent": "How many bytes the kernel has taken, or the write queue.",
         "sock": "The socket.",
         "source": "The file.",
@@ -147,8 +149,7 @@ class _Sending:
         self.reads = True
         sock._hold()  # the peer has no part in the wait for a disk
         try:
-            read = partial(self.source.read, self.sent, size)
-            call_in_thread(sock.loop, "send_file", read, self._was_read)
+            call_in_thread(sock.loop, "send_file", self.source.reading(self.sent, size), self._was_read)
             while self.reads:
                 self._wait(_READ_FILE)
         finally:
@@ -160,13 +161,11 @@ class _Sending:
     def _was_read(self, piece: Any, error: BaseException | None) -> None:
         """Called by the loop, with what the thread has read, or None and what it has raised."""
         self.reads = False
-        if self.done:  # given up meanwhile
-            return self.close()
         if error is None and not isinstance(piece, bytes):
             error = TypeError(f"send_file: {self.source.name} is read as {type(piece).__name__}, not as bytes")
         self.piece, self.error = piece, error
-        wake(self.task)
-        return None
+        if not self.done:  # otherwise it was given up meanwhile
+            wake(self.task)
 
     def _feed(self, piece: bytes) -> None:
         """Put a piece before it into the queue; b"" is the end of the file."""
@@ -180,11 +179,6 @@ class _Sending:
         else:
             raise ShortFileError(self.source.name, self.sent, self.left)
         self.sock._go_on(self, piece)
-
-    def close(self) -> None:
-        """Let go of the file, unless a thread reads it: then that is done afterwards."""
-        if not self.reads:
-            self.source.close()
 
     # -- when its turn has come, in whatever flushes the queue
 
@@ -241,7 +235,9 @@ class _Source:
 
     __slots__ = {
         "_file": "The file object.",
-        "_kept": "Whether `fd` is a duplicate, to be closed.",
+        "_kept": "`fd` in a list, if it is a duplicate: `pop` is atomic, and who has it closes it.",
+        "_over": "Whether it is no longer needed: a thread that reads closes the duplicate.",
+        "_reads": "Whether a thread reads.",
         "direct": "Whether sendfile(2) may be tried.",
         "fd": "The file descriptor; -1: it has none.",
         "name": "The file in messages.",
@@ -249,7 +245,9 @@ class _Source:
     }
 
     def __init__(self, file: Any, offset: int) -> None:
-        self._file, self.offset, self._kept = file, offset, False
+        self._kept: list[int] = []
+        self._over = self._reads = False
+        self._file, self.offset = file, offset
         self.name = checks.shown(getattr(file, "name", file))
         if isinstance(file, io.TextIOBase):
             raise TypeError(f"send_file sends bytes: open {self.name} in binary mode")
@@ -274,14 +272,23 @@ class _Source:
         """Have a descriptor of its own: the file may be closed meanwhile, and its number be another file's."""
         if self.fd >= 0:
             self.fd = os.dup(self.fd)
-            self._kept = True
+            self._kept.append(self.fd)
+
+    def reading(self, at: int, size: int) -> Callable[[], bytes]:
+        """`read`, for a thread: the file stays open for that."""
+        self._reads = True
+        return partial(self.read, at, size)
 
     def close(self) -> None:
-        if self._kept:
-            self._kept = False
-            os.close(self.fd)
+        """Close the duplicate, unless a thread reads: then that does so afterwards."""
+        self._over = True
+        if not self._reads:
+            with suppress(IndexError):
+                os.close(self._kept.pop())
 
-    __del__ = close  # of a loop that was closed while a thread was reading
+    def __del__(self) -> None:
+        self._reads = False  # no thread could be started
+        self.close()
 
     def goes_directly(self, sock: FileSocket) -> bool:
         """Whether the OS socket sends bytes as they are."""
@@ -289,12 +296,21 @@ class _Source:
 
     def read(self, at: int, size: int) -> bytes:
         """Read up to `size` bytes, b"" at the end. Called in a thread."""
-        if self.fd >= 0:
-            return os.pread(self.fd, size, self.offset + at)
+        try:
+            if self.fd >= 0:
+                return os.pread(self.fd, size, self.offset + at)
+            return self._read_object(self.offset + at, size)
+        finally:
+            self._reads = False
+            if self._over:
+                self.close()
+
+    def _read_object(self, offset: int, size: int) -> bytes:
+        """`read` of a file without a descriptor, whose position is put back."""
         file = self._file
         before = file.tell()
         try:
-            file.seek(self.offset + at)
+            file.seek(offset)
             piece: bytes = file.read(size)
         finally:
             file.seek(before)

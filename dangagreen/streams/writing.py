@@ -45,7 +45,7 @@ class StreamSocket(ReadingSocket):
         if type(data) is not bytes:
             data = as_bytes(data)
         unsent = self.unsent + len(data)
-        if unsent > self._high_water or self._write_closed:
+        if unsent > self._high_water or self._write_closed or self._drain_waiters is not None:
             self._wait_for_room(task, len(data))
             unsent = self.unsent + len(data)
         self.unsent = unsent

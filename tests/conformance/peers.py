@@ -222,6 +222,9 @@ class TlsPeer(Peer):
         except ssl.SSLEOFError:
             self.ended = "cut"
             return True
+        except ssl.SSLError:  # an alert: OpenSSL answers a cut with one
+            self.ended = "reset"
+            return True
         if data:
             self.got += data
         else:
@@ -251,6 +254,4 @@ class TlsPeer(Peer):
 
     def _close_in_order(self):
         self._notify()
-        self._flush_cipher()
-        self._fin()
-        self._then = self.end if self._is_flushed() else None
+        self._then = self.end  # once close_notify was sent

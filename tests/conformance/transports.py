@@ -6,9 +6,13 @@ A case asks no transport for its name: it asserts what the transport declares, a
 from __future__ import annotations
 
 import socket
+import ssl
+from functools import partial
 
+from dangagreen import spawn
 from dangagreen.testing import wire
-from tests.conformance.peers import Peer
+from tests.certificates import client_context, server_context
+from tests.conformance.peers import Peer, TlsPeer
 
 SEGMENT = 1460  # bytes: over loopback it would be 64 KiB, which small buffers handle in jerks
 SEND_BUFFER, RECEIVE_BUFFER = 16384, 32768  # bytes, of which Linux gives twice as many
@@ -88,10 +92,45 @@ class Wire(Transport):
         return wire(rng.choice((1000, 16384, 65536)), family=self._family)
 
 
+class Tls(Transport):
+    """TLS of one version over another transport; our side is the server, or the client. It begins by `start_tls`."""
+
+    cut = "cut"
+    refuses_to_steal = RuntimeError
+
+    def __init__(self, name, beneath, version, server_side):
+        self.name = name
+        self.virtual = beneath.virtual
+        self._beneath, self._version, self._server_side = beneath, version, server_side
+
+    def open(self, conversation, socket_class):
+        near, far = self._beneath.ends(conversation.rng)
+        server, client = server_context(version=self._version), client_context(self._version)
+        if self._server_side:
+            peer, context, how = TlsPeer(far, client, server_hostname="localhost"), server, {}
+        else:
+            peer, context, how = TlsPeer(far, server, server_side=True), client, {"server_hostname": "localhost"}
+        conversation.closing(peer)
+        sock = socket_class(near)
+        conversation.sock, conversation.far = sock, peer
+        if conversation.rng.randrange(2):
+            spawn(sock.start_tls, context, **how)
+        else:
+            sock.loop.call_soon(partial(sock.start_tls, context, **how))
+        conversation.until(lambda: peer.secured and sock.tls is not None)
+        return sock, peer
+
+
+TCP4 = Tcp("tcp4", socket.AF_INET, "127.0.0.1")
 TRANSPORTS = [
-    Tcp("tcp4", socket.AF_INET, "127.0.0.1"),
+    TCP4,
     Tcp("tcp6", socket.AF_INET6, "::1"),
     Unix(),
     Wire("wire-tcp", socket.AF_INET),
     Wire("wire-unix", socket.AF_UNIX),
+    Tls("tls12-server", TCP4, ssl.TLSVersion.TLSv1_2, True),
+    Tls("tls12-client", TCP4, ssl.TLSVersion.TLSv1_2, False),
+    Tls("tls13-server", TCP4, ssl.TLSVersion.TLSv1_3, True),
+    Tls("tls13-client", TCP4, ssl.TLSVersion.TLSv1_3, False),
+    Tls("tls13-wire", Wire("", socket.AF_INET), ssl.TLSVersion.TLSv1_3, True),
 ]

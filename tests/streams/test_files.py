@@ -58,7 +58,10 @@ def real_ends(real_loop, peers):
         peers.extend((near, far))
         return Near(near), far
 
-    return make
+    yield make
+    for thread in threading.enumerate():
+        while thread.name == "send_file":  # it reads for a call that was given up, and closes the file then
+            thread.join(0.01)
 
 
 class Taker:
@@ -585,8 +588,8 @@ def test_a_cancellation_does_not_wait_for_a_slow_disk(real_ends, run_until, file
     taker = Taker(far)
     run_until(taker.has(8))
     assert taker.got == b"after it"
-    stop.set()
     descriptors = len(os.listdir("/dev/fd"))
+    stop.set()
     run_until(lambda: len(os.listdir("/dev/fd")) < descriptors)  # the thread's duplicate
 
 

@@ -591,3 +591,21 @@ def test_whatever_comes_in_between_everybody_goes_on(loop, wires, run_turns, see
         pass
     assert received == b"".join(written)
     one.close()
+
+
+def test_a_newcomer_waits_behind_those_who_wait(loop, pair, run_turns):
+    """Between the marks there is room for it, and none yet for them: it would overtake them, time and again."""
+    sock, far = pair(Small, capacity=50)
+    first = [d.spawn(sock.write_all, letter * 150) for letter in (b"a", b"b")]
+    run_turns(2)
+    received = b""
+    while sock.unsent > 60:
+        received += take(far, 20)
+        run_turns(1)
+    assert not first[1].done
+    newcomer = d.spawn(sock.write_all, b"n")
+    for _ in range(100):
+        run_turns(1)
+        received += take(far, 20)
+    assert received == b"a" * 150 + b"b" * 150 + b"n"
+    assert all(task.done for task in (*first, newcomer))
