@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from dangagreen.errors import OUT_OF_BUFFERS, ErrorContext, TlsError
 from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop
-from dangagreen.loop.pollers import READ
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.endpoint import in_words
 
@@ -86,10 +86,14 @@ class Opening(Descriptor):
     def _events(self, mask: int) -> None:
         if self._task is None:
             self.go_on()
+            if mask & WRITE and not self.closed:  # it may be wanted no more
+                self._update_registration()
         else:  # it has what it needs; what else comes would be reported again and again
             self._watch_input(False)
             self._watch_output(False)
             self._update_registration()
+            if mask & (ERR | HUP):  # which the poller reports whatever it is asked for
+                self._unregister()
 
     def go_on(self) -> None:
         """Do what can be done now."""

@@ -8,12 +8,14 @@ success, the socket is closed with the reason. What does not belong here: server
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dangagreen.errors import BusyError, ClosedError, connection
 from dangagreen.green.parking import checkpoint, park, park_for
 from dangagreen.green.sched import scheduler
+from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.net.opening import Opening
@@ -112,6 +114,7 @@ class StartTls:
         "_callbacks": "Whether the connection was in callback style.",
         "_over": "Whether it is over, one way or another.",
         "_sock": "The Socket.",
+        "_task": "The task that goes on now, where code of the program's may park; or None.",
         "_then": "What is called at the end; None once it was.",
         "_timer": "The timer of the time limit; None without one.",
         "_tls": "The TLS connection.",
@@ -126,6 +129,7 @@ class StartTls:
         self._tls = options.wrap(sock.sock)
         self._then: Then | None = then
         self._begun = self._over = False
+        self._task: Task[None] | None = None
         self._callbacks = sock._is_callback_style()
         self._watched = sock._is_watched()
         sock._watch_input(False)
@@ -157,6 +161,23 @@ class StartTls:
         """Called by the loop when there is input: go on."""
         if self._over or not self._begun:
             return
+        if self._task is not None:  # it has what it needs; what else comes would be reported again and again
+            self._sock._unregister()
+        elif self._tls.may_park:
+            self._task = Task(self._sock.loop, self._run_step, copy_context(), "a TLS handshake")
+            self._sock.loop.runnable.append(self._task.start)
+        else:
+            self._take_step()
+
+    def _run_step(self) -> None:
+        """`_take_step`, in a task."""
+        try:
+            self._take_step()
+        finally:
+            self._task = None
+            self._sock.loop.interest_changed.append(self._sock)
+
+    def _take_step(self) -> None:
         try:
             self._tls.go_on()
         except BlockingIOError:
@@ -166,7 +187,8 @@ class StartTls:
         except Exception as error:
             self.abandon(error)
         else:
-            self._succeed()
+            if not self._over:
+                self._succeed()
 
     def _wake(self, error: BaseException, undone: bool) -> None:
         """Called when the socket is closed; or finished: then the handshake goes on, for what is queued."""

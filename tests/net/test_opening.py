@@ -11,6 +11,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.net.opening import Opening
+from dangagreen.sockets.tls_options import TlsOptions
 from tests.certificates import (
     STRANGER,
     ByHand,
@@ -341,7 +342,8 @@ def test_sni_chooses_a_certificate_and_the_choice_may_park(real_loop):
     ]
 
 
-def test_a_client_that_goes_on_while_the_choice_parks_costs_nothing(real_loop):
+@pytest.mark.parametrize("resets", [False, True], ids=["talks", "resets"])
+def test_a_client_that_goes_on_while_the_choice_parks_costs_nothing(real_loop, resets):
     go_on = []
 
     def main():
@@ -355,7 +357,11 @@ def test_a_client_that_goes_on_while_the_choice_parks_costs_nothing(real_loop):
         with pytest.raises(BlockingIOError):
             peer.go_on()
         d.sleep(0.02)
-        raw.send(b"this is input that nobody reads yet")
+        if resets:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            raw.close()
+        else:
+            raw.send(b"this is input that nobody reads yet")
         turns = []
         d.Socket.set_post_loop_callback(lambda *_: turns.append(1) or True)
         d.sleep(0.05)
@@ -517,6 +523,27 @@ def test_steps_follow_one_another(loop, wires, run_turns):
     assert opening.closed
     assert one.fileno() not in loop.handlers
     assert one.recv(10) == b"rest"
+
+
+def test_room_is_waited_for_and_then_no_more(loop, wires, advance):
+    """A flight for which the kernel has no room: the poller is asked for room as long as that lasts."""
+    one, two = wires(capacity=100)
+    outcome = []
+    opening = Opening(one, [TlsOptions(server_context(), True).wrap], lambda sock, error: outcome.append(error), 5)
+    peer = ByHand(two, client_context(), server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    while peer.outgoing.pending:
+        peer.give(50)
+        advance(0.01)
+    while peer.take():
+        advance(0.01)
+    before = loop.poller.waits
+    advance(1)
+    assert loop.poller.waits - before < 5
+    assert outcome == []
+    opening.close()
+    two.close()
 
 
 def test_a_step_that_fails_closes_the_socket(loop, wires, run_turns):

@@ -397,6 +397,56 @@ def test_the_queue_is_held_and_counted(pair, run_turns):
     server.close()
 
 
+@pytest.mark.parametrize("style", ["task", "callback"])
+def test_the_choice_of_a_certificate_may_park(pair, style):
+    server, client = pair((Secured, d.Socket))
+    context, chosen = server_context("else.where"), server_context()
+
+    def choose(tls, name, _context):
+        d.sleep(0.5)
+        assert name == "localhost"
+        tls.context = chosen
+
+    context.sni_callback = choose
+
+    def main():
+        if style == "task":
+            task = d.spawn(server.start_tls, context)
+        else:
+            server.loop.call_soon(server.start_tls, context)
+        client.start_tls(client_context(), "localhost")
+        d.sleep(0.1)
+        if style == "task":
+            task.join()
+            task.result()
+        else:
+            assert server.told == ["secured"]
+        server.write_all(b"hello")
+        assert client.read_exactly(5) == b"hello"
+
+    d.run(main)
+
+
+def test_a_peer_that_goes_away_while_the_choice_parks(pair):
+    server, client = pair((Secured, d.Socket))
+    context = server_context()
+    context.sni_callback = lambda *_: d.sleep(0.5)
+
+    def give_up():
+        with d.move_on_after(0.1):
+            client.start_tls(client_context(), "localhost")
+
+    def main():
+        d.spawn(give_up)
+        before = server.loop.poller.waits
+        with pytest.raises(d.TlsError, match="within the TLS handshake"):
+            server.start_tls(context)
+        assert server.loop.poller.waits - before < 50
+
+    d.run(main)
+    assert server.closed
+
+
 def test_over_real_sockets(real_loop):
     def handler(sock):
         sock.read_line()
