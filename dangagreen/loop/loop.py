@@ -245,13 +245,12 @@ class Loop(Turning):
         self.thread = get_ident()
         self._thread_calls.clear()
         inherited = [handler for handler in self.handlers.values() if handler is not self.wakeup_pair]
-        for handler in inherited:
-            handler._leave_to_parent()
         if self.wakeup_pair is not None:
             self.handlers.pop(self.wakeup_pair.fd)
             self.wakeup_pair._close_fd()
         if self.running:
             for handler in inherited:
+                handler._leave_to_parent()
                 handler._forget_registration()
             self._go_on_alone()
         if self.wakeup_pair is not None:

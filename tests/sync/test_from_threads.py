@@ -74,14 +74,17 @@ def test_a_full_queue_makes_a_thread_wait_in_line_and_loses_no_item(real_loop):
 
 
 def test_a_thread_whose_time_is_up_has_put_or_taken_nothing(real_loop):
-    one = d.Queue(1)
-    assert isinstance(Other(one.get, timeout=0.01).join(), queue.Empty)
-    one.put("a")
-    assert isinstance(Other(one.put, "b", timeout=0.01).join(), queue.Full)
-    assert isinstance(Other(one.put, "c", timeout=0.0).join(), queue.Full)
-    assert Other(one.get, timeout=0.0).join() == "a"
-    assert one.empty()
-    assert waiting_for(one) == 0
+    def main():  # in `run`, so that the loop runs all the time, and comes to what is asked of it with a timeout of 0
+        one = d.Queue(1)
+        assert isinstance(Other(one.get, timeout=0.01).join(), queue.Empty)
+        one.put("a")
+        assert isinstance(Other(one.put, "b", timeout=0.01).join(), queue.Full)
+        assert isinstance(Other(one.put, "c", timeout=0.0).join(), queue.Full)
+        assert Other(one.get, timeout=0.0).join() == "a"
+        assert one.empty()
+        assert waiting_for(one) == 0
+
+    d.run(main)
 
 
 def test_a_timeout_holds_also_while_the_loop_does_not_run(real_loop):
