@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import dangagreen as d
 from tests.conformance.cases import case
 from tests.helpers import attempt
@@ -192,3 +194,46 @@ def several_writers_wait_in_their_order(c):
     c.far.reading = True
     c.until(lambda: all(task.done for task in tasks))
     assert c.far_gets(30_000 * 7)[30_000:] == b"".join(data)
+
+
+@case
+def writers_that_come_while_others_wait_have_their_turn_after_them(c):
+    """Large and small ones, at any time: nobody overtakes, though there may be room for a small one first."""
+    sent, tasks = [], []
+    c.far.most = 1500
+    for number in range(30):
+        piece = bytes([65 + number]) * c.rng.choice((10, 3000, 9000, 20_000))
+        sent.append(piece)
+        tasks.append(d.spawn(c.sock.write_all, piece))
+        c.turns(c.rng.choice((0, 0, 1, 4, 20)))
+        c.far.reading = bool(c.rng.randrange(4))
+    c.far.reading = True
+    c.until(lambda: all(task.done for task in tasks))
+    assert c.far_gets(sum(map(len, sent))) == b"".join(sent)
+
+
+@case
+def a_file_has_its_turn_among_the_writes(c):
+    """By sendfile(2), or in pieces where bytes do not go out as they are; cancelled, it goes on where it was."""
+    data = c.bytes(BULK)
+
+    def send():
+        sent = 0
+        while c.near.canceller is not None:
+            with c.near.canceller.scope(c.loop):
+                return sent + c.sock.send_file(file, sent)
+            sent += c.sock.sent_of_file
+        return c.sock.send_file(file)
+
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        c.near.queue(b"head")
+        c.turns(2)
+        task = d.spawn(send)
+        c.turns(2)
+        other = d.spawn(c.sock.write_all, b"tail") if c.near.canceller is None else task
+        size = len(data) + (4 if other is task else 8)
+        assert c.far_gets(size) == b"head" + data + b"tail" * (other is not task)
+        c.until(lambda: task.done and other.done)
+        assert task.result() == len(data)
