@@ -62,11 +62,17 @@ def pytest_configure(config: pytest.Config) -> None:
     And raise the limit of open files, of which shells give few, as far as it goes without being root.
     """
     if config.option.matrix_seed is None:
-        config.option.matrix_seed = random.randrange(1_000_000)
+        config.option.matrix_seed = getattr(config, "workerinput", {}).get("matrix_seed", random.randrange(1_000_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
     if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: what a process is told beside the command line."""
+    node.workerinput["matrix_seed"] = node.config.option.matrix_seed
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
