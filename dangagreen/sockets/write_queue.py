@@ -2,8 +2,7 @@
 
 Rules: bytes are sent in the order of the calls, and a callable runs when everything before it was sent; `unsent` is the
 sum of what is queued; after a short write nothing is tried before the poller reports writability; the hook of a water
-mark is called once for each crossing; waiting writers go on first come, first served. What does not belong here:
-reading, parking (streams).
+mark is called once for each crossing; writers go first come, first served. What does not belong here: parking.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ class WriteQueue(BackPressure):
     """The layer of a socket that writes."""
 
     __slots__ = {
-        "_drain_waiters": "Two wait queues, for room and for a flush: task to (bytes that may be queued at most when it"
-        " goes on, bytes that it then queues itself). Or None.",
+        "_drain_waiters": "Two wait queues, for room and for a flush: task to (most `unsent`, its bytes). Or None.",
         "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
         "_queued_callables": "How many callables are in the queue.",
         "_sending": "The state of the queue: IDLE, BLOCKED, FLUSHING or HELD.",
@@ -48,12 +46,11 @@ class WriteQueue(BackPressure):
 
     def _begin_writing(self) -> None:
         """The first values of the writing half."""
-        self.unsent = self._write_closed = self._queued_callables = 0
+        self.unsent = self._write_closed = self._queued_callables = self._sending = 0
         self._water = water = self._usual_water
         self._high_water = water[0]
         self._over_high_water = False
         self._drain_waiters = self._write_error = self._writer = None
-        self._sending = IDLE
 
     def write(self, data: Buffer | Callable[[], object] | None) -> bool:
         """Send bytes; or call a function when everything before it was sent; or, with None, try to send the queue.
@@ -268,8 +265,7 @@ class WriteQueue(BackPressure):
             self._queue = None
         elif state == IDLE:  # a callable raised or has more to do, or very many were queued
             self.loop.to_flush.append(self)
-        if self._drain_waiters is not None:
-            self._wake_writers()
+        self._wake_writers()
         if self._over_high_water and self.unsent <= self._water[1]:
             self._over_high_water = False
             self.on_low_water()
@@ -420,6 +416,5 @@ class WriteQueue(BackPressure):
     _try_again = event_write  # also where the kernel has refused, and nothing has told that it takes more
 
     def set_writer_func(self, writer: Writer | None) -> None:
-        """Replace send(2) by a function: `writer(data)` returns how many bytes it took, or raises BlockingIOError.
-        None undoes it."""
+        """Replace send(2) by a function that returns how many bytes it took or raises BlockingIOError. None undoes."""
         self._writer = None if writer is None else checks.writer(writer)

@@ -62,6 +62,7 @@ def test_a_new_socket_is_open_in_every_respect(loop, wires, run_turns):
 # -- random programs
 
 
+@pytest.mark.slow
 def test_random_programs_in_memory_find_the_whole_table_and_nothing_else():
     """The seeds are 0, 1 and so on: `ends.once(seed)` repeats one of them."""
     seen = observing.Seen()
