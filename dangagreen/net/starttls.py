@@ -19,6 +19,7 @@ from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.net.opening import Opening
+from dangagreen.sockets.states import HELD
 
 if TYPE_CHECKING:
     from dangagreen.sockets.tls import TlsSocket
@@ -143,7 +144,7 @@ class StartTls:
         if self._over:
             return None
         self._begun = True
-        sock._hold_queue()
+        sock._keep_place(bool, HELD)  # which does nothing: what is written is queued behind it
         sock.sock = self._tls
         if not sock._await_input(self):
             return self.abandon(ConnectionAbortedError("the peer had ended the connection before the TLS handshake"))
@@ -209,7 +210,7 @@ class StartTls:
         if self._watched:
             sock.watch_read(True)
         self._tell(None)
-        sock._let_queue_go()
+        sock._go_on(bool)
 
     def abandon(self, error: BaseException) -> None:
         """Give up, and close the socket with the reason."""

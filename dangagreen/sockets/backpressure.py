@@ -68,12 +68,6 @@ class BackPressure(Delivery):
     def on_incomplete_write(self) -> object:
         """Called after a short write: send(2) took less than it was given, or nothing. Does nothing: override it."""
 
-    def on_high_water(self) -> object:
-        """Called when more than `high_water` bytes are queued, once for each crossing. Does nothing: override it."""
-
-    def on_low_water(self) -> object:
-        """Called when, after `on_high_water`, no more than `low_water` bytes are queued. Does nothing: override it."""
-
     # -- whether anything may be written
 
     def _is_mute(self) -> bool:

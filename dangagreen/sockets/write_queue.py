@@ -17,10 +17,9 @@ from dangagreen.checks import Buffer, as_bytes
 from dangagreen.errors import BROKEN, LimitError
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.backpressure import BackPressure
-from dangagreen.sockets.states import BLOCKED, FLUSHING, HELD, IDLE, MUTE
+from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
-# Task to (bytes that may be queued at most when it goes on, or WOKEN; bytes that it then queues itself).
 Waiters = OrderedDict[Any, tuple[int, int]]
 
 _JOIN = 131072  # bytes joined for one send(2), at most; so much glibc allocates without a system call
@@ -45,7 +44,6 @@ class WriteQueue(BackPressure):
     _writer: Writer | None
 
     def _begin_writing(self) -> None:
-        """The first values of the writing half."""
         self.unsent = self._write_closed = self._queued_callables = self._sending = 0
         self._water = water = self._usual_water
         self._high_water = water[0]
@@ -80,8 +78,7 @@ class WriteQueue(BackPressure):
     def write_soon(self, data: Buffer) -> None:
         """Queue bytes, to be sent at the end of the turn: one system call for many small replies. Never parks."""
         self.loop.check_thread("write_soon")
-        data = as_bytes(data)
-        if data and not (self._write_closed and self._is_mute()):
+        if (data := as_bytes(data)) and not (self._write_closed and self._is_mute()):
             if self._queue is None:
                 self.loop.to_flush.append(self)
             self._enqueue(data)
@@ -129,7 +126,6 @@ class WriteQueue(BackPressure):
             self.close(f"{self.unsent} bytes are queued, max_unsent is {most}: the peer reads too slowly")
 
     def _is_blocked(self) -> bool:
-        """Whether the queue waits for writability, after a short write."""
         return self._sending == BLOCKED
 
     def _has_writer(self) -> bool:
@@ -229,15 +225,13 @@ class WriteQueue(BackPressure):
         self.unsent -= sent
         if sent:
             self._heard()
-        whole = sent == len(data)
-        if whole or sent or count > 1:
-            if type(queue) is list:
-                del queue[:count]
-            else:
-                for _ in range(count):
-                    queue.popleft()
-            if not whole:
-                queue.insert(0, memoryview(data)[sent:])
+        if type(queue) is list:
+            del queue[:count]
+        else:
+            for _ in range(count):
+                queue.popleft()
+        if sent != len(data):
+            queue.insert(0, memoryview(data)[sent:])
 
     def _not_sent(self, error: OSError) -> int:
         """Judge an error of send(2): returns 0 for EAGAIN and no memory; -1 if nothing can be sent any more."""
@@ -247,7 +241,6 @@ class WriteQueue(BackPressure):
         return -1
 
     def _wait_for_kernel(self) -> None:
-        """Have the queue wait for writability; close the socket if the poller refuses (ENOSPC, ENOMEM)."""
         self._sending = BLOCKED
         if not self._is_told_of(WRITE):
             self._was_at_work()
@@ -273,8 +266,7 @@ class WriteQueue(BackPressure):
             self.loop.interest_changed.append(self)  # not at once: who was woken may well fill the kernel again
 
     def _write_failed(self, error: OSError) -> None:
-        """send(2) has failed for good: close, unless input may still be read, so that reading finds the end. After an
-        error that does not mean a broken connection, close in any case: the peer may wait for more."""
+        """send(2) has failed: close, unless the connection is broken, and reading may still find input, and the end."""
         self._note_write_error(error)
         self._drop_queue()
         if error.errno not in BROKEN or not self._may_be_read():
@@ -289,6 +281,7 @@ class WriteQueue(BackPressure):
         self.unsent = self._queued_callables = self._sending = 0
         if self._drain_waiters is not None:
             self._wake_writers()
+            self._drain_waiters = None
 
     def _leave_to_parent(self) -> None:
         BackPressure._leave_to_parent(self)
@@ -301,9 +294,8 @@ class WriteQueue(BackPressure):
     # -- who waits for the queue to shrink
 
     def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
-        """Whether a task may queue so many bytes now; otherwise it is in the wait queue, in its place if `woken`.
-        Calls `on_high_water` if they cross the mark. Raises LimitError if they are more than `max_unsent` by
-        themselves, and the error of a write that is discarded."""
+        """Whether a task may queue so many bytes now; else it is in the wait queue, in its place if `woken`. Raises
+        LimitError if they are more than `max_unsent` by themselves, and the error of a write that is discarded."""
         high, low, hard = self._water
         most = high if hard is None else min(high, hard - size)
         if woken or self.unsent > most:
@@ -317,8 +309,8 @@ class WriteQueue(BackPressure):
         if self.unsent > most or (not woken and self._drain_waiters and self._drain_waiters[0]):
             self._wait_queues()[0][task] = min(most, low), size  # behind those who wait, though there may be room
             return False
-        if woken:
-            self._leave_wait_queue(task)
+        if woken and self._drain_waiters:
+            self._drain_waiters[0].pop(task, None)
         if self.unsent + size > high and not self._over_high_water:
             self._over_high_water = True
             try:
@@ -334,10 +326,9 @@ class WriteQueue(BackPressure):
         """Whether all was sent, callables too; otherwise the task is in the wait queue. Raises what prevents it."""
         if self._queue is not None:
             self._wait_queues()[1][task] = 0, 0
-            return False
-        if self.closed or self._is_broken():
+        elif self.closed or self._is_broken():
             raise self._cannot_write()
-        return True
+        return self._queue is None
 
     def _wait_queues(self) -> tuple[Waiters, Waiters]:
         if self._drain_waiters is None:
@@ -350,40 +341,33 @@ class WriteQueue(BackPressure):
             line.pop(task, None)
 
     def _wake_writers(self) -> None:
-        """Wake the writers that have room now, first come, first served, and at the end of the queue all in `drain`.
-
-        A writer keeps its place, and its room, until it has run.
-        """
+        """Wake writers that have room, who keep their place until they run; at the end of the queue all in `drain`."""
         if self._drain_waiters is None:
             return
         for_room, for_the_end = self._drain_waiters
         while for_the_end and self._queue is None:
             for_the_end.popitem(last=False)[0]._wake(undone=True)
-        unsent, shut = self.unsent, self._is_shut()
+        unsent = self.unsent
         for task, (most, size) in for_room.items():
             if most != _WOKEN:
-                if unsent > most and not shut:
-                    break
+                if unsent > most and not self._is_shut():
+                    return
                 for_room[task] = _WOKEN, size
                 task._wake(undone=True)
             unsent += size
-        if shut:
-            for_room.clear()
         if not for_room and not for_the_end:
             self._drain_waiters = None
 
     # -- callables of the library's own that keep their place: a file that is sent, a TLS handshake that is under way
 
     def _keep_place(self, call: Callable[[], object], state: int) -> None:
-        """Put a callable, which may be the one that is called just now, at the head of the queue, to be called again.
-
-        `state` says when: BLOCKED, when the socket is writable; IDLE, in the next turn; HELD, when the queue goes on.
-        """
+        """Put a callable, perhaps the one that runs now, at the head of the queue, to be called when the socket is
+        writable (`state` is BLOCKED), in the next turn (IDLE), or after `_go_on` (HELD)."""
         if self._queue is None:
             self._queue = []
         self._queue.insert(0, call)
         self._queued_callables += 1
-        self._sending = state
+        self._sending = state  # until then what is written is queued behind it
 
     def _go_on(self, call: Callable[[], object], first: Buffer = b"") -> None:
         """Have the callable that keeps its place at the head called at the end of the turn, when `first` was sent."""
@@ -393,16 +377,6 @@ class WriteQueue(BackPressure):
                 self.unsent += len(first)
             self._sending = IDLE
             self.loop.to_flush.append(self)
-
-    def _hold_queue(self) -> None:
-        """Queue all that is written from now on, until `_let_queue_go`. May be called by a queued callable."""
-        self._keep_place(bool, HELD)  # which does nothing: what is written is queued behind it
-
-    def _let_queue_go(self) -> None:
-        """Send what was queued since `_hold_queue`."""
-        if self._sending == HELD:
-            self._sending = IDLE
-            self._flush()
 
     # -- hooks and settings
 
@@ -414,6 +388,12 @@ class WriteQueue(BackPressure):
         return None
 
     _try_again = event_write  # also where the kernel has refused, and nothing has told that it takes more
+
+    def on_high_water(self) -> object:
+        """Called when more than `high_water` bytes are queued, once for each crossing. Does nothing: override it."""
+
+    def on_low_water(self) -> object:
+        """Called when, after `on_high_water`, no more than `low_water` bytes are queued. Does nothing: override it."""
 
     def set_writer_func(self, writer: Writer | None) -> None:
         """Replace send(2) by a function that returns how many bytes it took or raises BlockingIOError. None undoes."""
