@@ -128,6 +128,7 @@ class DeadlockWatch(Registry):
             not self.timers
             and self.green is not None
             and self.green.has_waiters()
+            and not self.green.awaits_thread()
             and self._seems_that_no_fd_can_wake()
             and self._waits_in_vain(None)
         )

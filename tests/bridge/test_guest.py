@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 
 import pytest
 
@@ -401,6 +402,16 @@ def test_what_asyncio_waits_for_is_no_deadlock(rloop, what, monkeypatch):
     with near, far:
         as_guest(main)
     assert len(warned) == (1 if what == "thread" else 0)
+
+
+def test_a_task_that_waits_for_a_thread_is_in_no_doubt(rloop, caplog):
+    rloop.deadlock_seconds = 0.001
+
+    async def main():
+        return await to_task(d.in_thread, lambda: time.sleep(0.05) or "it")
+
+    assert as_guest(main) == "it"
+    assert "all tasks wait" not in caplog.text
 
 
 def test_a_deadlock_of_its_end_is_raised_too(alone, rloop):
