@@ -768,6 +768,31 @@ def test_a_coroutine_that_raises_cancelled_error_of_its_own(ours):
     assert ours(work) == "goes on"
 
 
+def test_a_coroutine_that_a_third_party_cancels_before_it_begins(ours, unit):
+    """Where it does not begin at once: before Python 3.12, and on somebody else's loop."""
+
+    async def which():
+        return asyncio.get_running_loop()
+
+    coroutine = answer("never", 50 * unit)
+
+    def cancel(loop):
+        for task in asyncio.all_tasks(loop):
+            if task.get_coro().__qualname__ == coroutine.__qualname__:
+                task.cancel()
+
+    def work():
+        loop = await_(which())
+        task = d.spawn(await_, coroutine)
+        d.spawn(cancel, loop)
+        task.join(10)
+        with pytest.raises(d.TaskCancelledError):
+            task.result()
+        return inspect.getcoroutinestate(coroutine)
+
+    assert ours(work) == inspect.CORO_CLOSED
+
+
 @pytest.mark.parametrize("future", [False, True])
 def test_a_task_that_a_third_party_cancels_is_no_cancellation_of_the_coroutine(theirs, unit, future):
     async def outer():
