@@ -609,3 +609,25 @@ def test_a_newcomer_waits_behind_those_who_wait(loop, pair, run_turns):
         received += take(far, 20)
     assert received == b"a" * 150 + b"b" * 150 + b"n"
     assert all(task.done for task in (*first, newcomer))
+
+
+def test_a_writer_that_fills_the_kernel_again_tells_the_poller_nothing(loop, pair, monkeypatch):
+    class Small(d.Socket):
+        __slots__ = ()
+        high_water, low_water = 5, 2
+
+    def work():
+        sock.write_all(b"a" * 20)
+        sock.write_all(b"b" * 20)
+
+    sock, far = pair(Small, capacity=10)
+    writer = d.spawn(work)
+    d.sleep(0)
+    assert sock.unsent == 10  # of the first one: the second one waits
+    told = []
+    monkeypatch.setattr(loop.poller, "modify", lambda *interest: told.append(interest))
+    assert far.recv(10) == b"a" * 10
+    writer.join(5)
+    d.sleep(0)
+    assert sock.unsent == 20
+    assert told == []
