@@ -19,6 +19,7 @@ from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.net.opening import Opening
+from dangagreen.parks import parks
 from dangagreen.sockets.states import HELD
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _AGAIN_SECONDS = 0.02  # until what the kernel had no room for is sent again
 Then = Callable[[BaseException | None], object]
 
 
+@parks
 def secure(task: Waiter, sock: Any, options: TlsOptions, timeout: float | None) -> TlsSocket:
     """Parks until the handshake over a connected OS socket is over; returns what a Socket is made of.
 
@@ -68,6 +70,7 @@ def client_tls(call: str, address: Any, tls: Any, server_hostname: Any, session:
     return client_options(call, tls, server_hostname, address=address, session=session)
 
 
+@parks
 def start_tls(sock: Any, options: TlsOptions, timeout: float | None) -> None:
     """Parks until the handshake of a Socket is over; in a callback it returns, and `event_secured` is called then."""
     loop: Loop = sock.loop

@@ -21,7 +21,6 @@ from dangagreen.sockets.states import BLOCKED, FLUSHING, IDLE, MUTE
 
 Writer = Callable[[Buffer], int]
 Waiters = OrderedDict[Any, tuple[int, int]]
-
 _JOIN = 131072  # bytes joined for one send(2), at most; so much glibc allocates without a system call
 _MANY = 64  # pieces: a longer queue is a deque, which takes more memory, but constant time at its head
 _WOKEN = -1
@@ -243,7 +242,8 @@ class WriteQueue(BackPressure):
     def _wait_for_kernel(self) -> None:
         self._sending = BLOCKED
         if not self._is_told_of(WRITE):
-            self._was_at_work()
+            if not self._is_over():  # in a lingering close what the peer takes is progress, and nothing else
+                self._was_at_work()
             try:
                 self._add_interest(WRITE)
             except BaseException as error:

@@ -9,6 +9,7 @@ import io
 import pkgutil
 import re
 import signal
+import ssl
 from types import FunctionType
 
 import pytest
@@ -40,6 +41,7 @@ FUNCTIONS = dict(functions())
 PARKING = {f"{module}.{name}" for module, name in parks.PARKING if not name.startswith("_")}
 PARKING.add("dangagreen.sync.locks.Semaphore.__enter__")  # another name of acquire
 INNER = {f"dangagreen.green.parking.{name}" for name in ("give_way", "park", "park_for")}  # the door itself
+INNER |= {"dangagreen.net.starttls.secure", "dangagreen.net.starttls.start_tls"}  # of connect, and of the method
 
 
 def says_so(function):
@@ -113,6 +115,7 @@ CALLS = {
     "reading.ReadingSocket.read_some_into": lambda sock, task: sock.read_some_into(bytearray(5)),
     "reading.ReadingSocket.read_to_end": lambda sock, task: sock.read_to_end(),
     "reading.ReadingSocket.read_until": lambda sock, task: sock.read_until(b"\n"),
+    "sock.Socket.start_tls": lambda sock, task: sock.start_tls(ssl.create_default_context(), "localhost"),
     "writing.StreamSocket.write_all": lambda sock, task: sock.write_all(b"x"),
     "events.Barrier.wait": lambda sock, task: d.Barrier(1).wait(),
     "events.Condition.__enter__": lambda sock, task: d.Condition().__enter__(),

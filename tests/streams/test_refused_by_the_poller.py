@@ -173,30 +173,6 @@ def test_connect_is_told_and_leaves_nothing(real_loop, refuse):
         assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_connecting_socket_that_is_closed_from_elsewhere_ends_the_wait(real_loop, tcp_pair):
-    def program():
-        with socket.socket() as full:  # nobody accepts, so that the last one is on its way
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            others = []
-            for _ in range(8):
-                one = socket.socket()
-                one.setblocking(False)
-                one.connect_ex(full.getsockname())
-                others.append(one)
-            task = d.spawn(d.connect, full.getsockname(), 5)
-            d.sleep(0.05)
-            for handler in d.Socket.descriptor_map().values():
-                handler.close("of no use any more")
-            task.join()
-            with pytest.raises(ConnectionAbortedError, match="cannot connect to"):
-                task.result()
-            for one in others:
-                one.close()
-
-    d.run(program)
-
-
 def test_a_request_served_whose_connection_cannot_be_watched_again_is_closed(real_loop, refuse, take_errors):
     def handler(sock):
         sock.write_all(sock.read_line())
