@@ -244,7 +244,7 @@ def _check(sock: Any) -> None:
         raise ClosedError(sock, sock.close_reason)
     if sock._has_reader():
         raise BusyError(f"start_tls: a task is reading from {connection(sock)}")
-    if sock.tls is not None:
+    if sock._speaks_tls():
         raise RuntimeError(f"start_tls: {connection(sock)} is secured already")
     if sock.buffered:
         raise RuntimeError(

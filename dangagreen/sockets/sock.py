@@ -74,8 +74,12 @@ class CallbackSocket(DangaAliases, Lingering):
 
     @property
     def tls(self) -> Any:
-        """What TLS has agreed upon: a TlsInfo; None for a plain connection."""
+        """What TLS has agreed upon: a TlsInfo; None for a plain connection, and before the handshake is over."""
         return getattr(self.sock, "tls", None)
+
+    def _speaks_tls(self) -> bool:
+        """Whether TLS has begun."""
+        return hasattr(self.sock, "tls")
 
     # -- events
 
@@ -227,7 +231,7 @@ class CallbackSocket(DangaAliases, Lingering):
         ClosedError if it is closed; the error that has broken the connection; RuntimeError under TLS.
         """
         self.loop.check_thread("steal_socket")
-        if self.tls is not None:
+        if self._speaks_tls():
             raise RuntimeError(f"steal_socket: {connection(self)} is secured by TLS, whose state cannot be handed over")
         if self._has_reader():
             raise BusyError(f"steal_socket: a task is reading from {connection(self)}")

@@ -87,9 +87,9 @@ class TlsSocket(Decrypting):
         self.beneath.setsockopt(*arguments)
 
     @property
-    def tls(self) -> TlsInfo:
-        """What was agreed upon."""
-        return TlsInfo(self.ssl_object)
+    def tls(self) -> TlsInfo | None:
+        """What was agreed upon; None before that."""
+        return TlsInfo(self.ssl_object) if self.secured else None
 
     # -- the beginning and the end
 

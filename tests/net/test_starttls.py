@@ -97,6 +97,30 @@ def test_tasks_at_both_ends(pair):
     d.run(main)
 
 
+def test_nothing_is_agreed_upon_before_the_handshake_is_over(pair):
+    class Server(Secured):
+        def event_secured(self):
+            self.told.append(self.tls.version)
+
+    server, client = pair((Server, d.Socket))
+
+    def begin():
+        server.start_tls(server_context())
+        server.told.append(server.tls)
+
+    def main():
+        d.sleep(0.1)
+        assert server.tls is None
+        with pytest.raises(RuntimeError, match="is secured by TLS"):
+            server.steal_socket()
+        client.start_tls(client_context(), "localhost")
+        d.sleep(0.1)
+
+    server.loop.call_soon(begin)
+    d.run(main)
+    assert server.told[:2] == [None, "TLSv1.3"]
+
+
 def test_what_was_written_before_leaves_in_plain_text_although_the_kernel_is_slow(pair, run_turns):
     server, client = pair((Secured, d.Socket), capacity=100)
     server.watch_read(True)
