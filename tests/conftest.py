@@ -8,6 +8,7 @@ fixtures act on whichever of the two the test has asked for (`loop`, if on neith
 from __future__ import annotations
 
 import gc
+import math
 import random
 import resource
 import socket
@@ -23,7 +24,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.errors import ErrorContext
-from dangagreen.loop import thread_pool
+from dangagreen.loop import slowness, thread_pool
 from dangagreen.loop.loop import Loop, here
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
@@ -59,8 +60,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of the conformance suite, which goes on to each process of `-n`.
 
-    And raise the limit of open files, of which shells give few, as far as it goes without being root.
+    And raise the limit of open files, of which shells give few, as far as it goes without being root; and have no slow
+    code reported, for what holds up a loop here may be another process.
     """
+    slowness.SLOW_SECONDS = math.inf
     if config.option.matrix_seed is None:
         config.option.matrix_seed = getattr(config, "workerinput", {}).get("matrix_seed", random.randrange(1_000_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

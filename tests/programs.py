@@ -31,7 +31,10 @@ def last(name, function, *args):
 
 
 def run_python(*arguments, text_in=None):
-    """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained)."""
+    """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained).
+
+    That a loop was held up is no complaint: a machine that is busy with other things may do that.
+    """
     done = subprocess.run(
         [sys.executable, *arguments],
         input=text_in,
@@ -41,12 +44,13 @@ def run_python(*arguments, text_in=None):
         env=os.environ | PYTHONPATH,
         check=False,
     )
-    return done.returncode, done.stdout, done.stderr
+    complaints = [line for line in done.stderr.splitlines(keepends=True) if "held up the loop" not in line]
+    return done.returncode, done.stdout, "".join(complaints)
 
 
-def start_python(*arguments):
-    """Start one, with pipes to read from what it writes and what it complains of."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+def start_python(*arguments, stdin=False):
+    """Start one, with pipes to read from what it writes and what it complains of, and one for its input if asked."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | ({"stdin": subprocess.PIPE} if stdin else {})
     return subprocess.Popen([sys.executable, *arguments], text=True, env=os.environ | PYTHONPATH, **pipes)
 
 

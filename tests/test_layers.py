@@ -15,11 +15,11 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 # (folder, its modules), leftmost and uppermost the lowest
 SHAPE = [
-    ("", "public errors frames parks tracebacks checks"),
+    ("", "public errors frames places parks tracebacks checks"),
     (
         "loop",
         "error_log pollers timers profiling signal_chain sigint collecting"
-        " | handlers wakeup schedule thread_pool registry deadlock turn loop",
+        " | handlers wakeup schedule thread_pool registry deadlock slowness turn loop",
     ),
     (
         "sockets",
@@ -29,7 +29,7 @@ SHAPE = [
     ),
     (
         "green",
-        "task_table | waiters | sched | parking | sleep fds scopes | deadlines tasks"
+        "task_table | waiters | stacks | sched | parking | sleep fds scopes | deadlines tasks"
         " | groups signals forking from_thread | run | background",
     ),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait threads"),
@@ -39,12 +39,13 @@ SHAPE = [
         "handler_task | resolver connector | proxy_protocol opening | unconnected starttls | sock draining | serving"
         " | connecting serve_forever activation",
     ),
-    ("", "__init__"),
+    ("", "__init__ __main__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
+    ("introspect", "data records | collect | text | on_signal watchdog __init__"),
     ("testing", "wire_end wire order clock leaks __init__"),
 ]
 # a docstring, no more
-BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in ("", "bridge", "testing")}
+BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in ("", "bridge", "introspect", "testing")}
 STRANGERS = {
     "dangagreen.sync": "dangagreen.streams",
     "dangagreen.streams": "dangagreen.sync",

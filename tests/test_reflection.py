@@ -16,6 +16,7 @@ PARTS = {
     "checks.py": {"func", "__func__"},  # whether a call of what a program gives us would run
     "green/tasks.py": {"func", "__self__"},  # what a task is called
     "net/sock.py": {"func"},  # a partial of a class is as good as the class
+    "places.py": {"func", "__func__", "__self__"},  # what a slow call is named in a log line, after it
     "public.py": {"fget", "__func__"},  # what a method is called
     "sockets/subclassing.py": {"__func__"},  # is the hook of a subclass one that would run?
 }
@@ -28,6 +29,7 @@ FRAMES = {
     "green/parking.py",
     "green/run.py",
     "green/tasks.py",
+    "introspect/collect.py",
     "loop/loop.py",
     "loop/schedule.py",
 }

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain, islice
+from types import CodeType
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from dangagreen.errors import Cancelled, CannotParkError
+from dangagreen.green.stacks import program_places
 from dangagreen.green.task_table import table
-from dangagreen.green.waiters import Collector, TopLevel, Waiter
-from dangagreen.loop.loop import Loop, here
+from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
+from dangagreen.loop.loop import Loop, all_loops
+from dangagreen.places import owner_of, place_of, place_of_instruction
 
 LoopReset = GreenletExit  # what a reset of the loop raises in each task
 
@@ -28,12 +31,16 @@ class Worker(greenlet):
     """A greenlet that runs one task after another."""
 
     __slots__ = {
+        "ended": "The name of the last task that has ended in it.",
+        "ended_from": "The `origin` of that task.",
         "resume": "Its `switch`, made once and not for each task.",
         "sched": "The scheduler that it belongs to.",
         "task": "The task that it runs; None between two.",
     }
 
     task: Waiter | None
+    ended: str
+    ended_from: tuple[CodeType, int] | None
 
     def __init__(self, sched: Scheduler) -> None:
         super().__init__(_work, sched.hub)
@@ -52,6 +59,7 @@ def _work() -> None:
     try:
         while True:
             worker.task.run()  # type: ignore[union-attr]
+            worker.ended, worker.ended_from = worker.task.name, worker.task.origin  # type: ignore[union-attr]
             worker.task = None
             worker.gr_context = None
             if len(idle) >= _IDLE_WORKERS:
@@ -139,7 +147,7 @@ class Scheduler:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.tasks: dict[Waiter, None] = {}
+        self.tasks: dict[Waiter, None] = _new_table(loop)
         self.idle: list[Worker] = []
         self.workers: dict[Worker, None] = {}
         self.top_level: TopLevel | None = None
@@ -167,6 +175,15 @@ class Scheduler:
                 worker.parent = self.hub
                 if worker.task is not None:
                     worker.task.set_hub(self.from_tasks)
+
+    def put_guard(self, guard: Callable[[Switch], Switch]) -> None:
+        """Put another guard before the switches of what there is already."""
+        self.from_tasks = guarded(self.to_hub)
+        for worker in self.workers:
+            if worker.task is not None:
+                worker.task.set_hub(self.from_tasks)
+        if self.top_level is not None:
+            self.top_level.set_hub(guard(self.top_level.to_hub))
 
     def reset(self) -> None:
         """End every task where it is parked, running its `finally` blocks, and free the workers."""
@@ -230,6 +247,27 @@ class Scheduler:
         more = len(waiting) + len(self.tasks) - most if most is not None else 0
         return f"{text}\n... and {more} more" if more > 0 else text
 
+    def describe_run(self, call: Any) -> tuple[str, str, Any] | None:
+        """The task that a call of the loop has started or resumed: as `describe_task`; None if it was none."""
+        owner = call.task if isinstance(call, Throw) else owner_of(call)
+        if isinstance(owner, Worker):
+            if owner.task is None:
+                place = place_of_instruction(*owner.ended_from) if owner.ended_from is not None else "?"
+                return f"task {owner.ended!r}, before it ended,", place, None
+            owner = owner.task
+        return self.describe_task(owner) if isinstance(owner, Waiter) else None
+
+    def describe_task(self, task: Waiter) -> tuple[str, str, Waiter]:
+        """(words, "file:line", task) of a task that has just run: where it waits now, or the function that has ended.
+
+        Of an ended task whose function is not known any more, the place is that of its spawn.
+        """
+        if task.wait is not None and (place := next(program_places(task), None)) is not None:
+            return f"task {task.name!r}, before it waited in {task.wait.name},", place, task
+        if (function := task.function()) is None and task.origin is not None:
+            return f"task {task.name!r}, before it ended,", place_of_instruction(*task.origin), task
+        return f"task {task.name!r}, before it ended,", place_of(function), task
+
     def _end_all(self) -> None:
         while self.tasks:  # they may spawn others while they end
             for task in list(self.tasks):
@@ -252,29 +290,43 @@ class Scheduler:
             task.worker.throw(GreenletExit)
 
 
-_guard: Callable[[Switch], Switch] | None = None
+_guards: list[Callable[[Switch], Switch]] = []
+_new_table: Callable[[Loop], dict[Waiter, None]] = lambda _loop: {}  # noqa: E731
+
+
+def keep_tasks_in(new_table: Callable[[Loop], dict[Waiter, None]]) -> None:
+    """Have the tasks of each scheduler kept in a dict of this kind: it learns of each beginning and end."""
+    global _new_table
+    _new_table = new_table
+    for loop in all_loops():
+        if loop.green is not None:
+            sched = scheduler(loop)
+            tasks, sched.tasks = sched.tasks, new_table(loop)
+            sched.tasks.update(tasks)
+
+
+def running_task() -> Waiter | None:
+    """The task in whose greenlet this is called; None elsewhere."""
+    return getattr(getcurrent(), "task", None)
 
 
 def guard_parking(guard: Callable[[Switch], Switch]) -> None:
     """Have `guard(switch)` in the place of each switch away from a task, or top-level code: it may raise instead.
 
-    `dangagreen.bridge` does so, once, when it is imported. Without it nothing is tested at a switch.
+    `dangagreen.bridge` and `dangagreen.introspect` do so, once, when they are imported. Without them nothing is done
+    at a switch.
     """
-    global _guard
-    _guard = guard
-    if here.loop is not None and here.loop.green is not None:
-        sched = scheduler(here.loop)
-        sched.from_tasks = guarded(sched.to_hub)
-        for worker in sched.workers:
-            if worker.task is not None:
-                worker.task.set_hub(sched.from_tasks)
-        if sched.top_level is not None:
-            sched.top_level.set_hub(guarded(sched.top_level.to_hub))
+    _guards.append(guard)
+    for loop in all_loops():
+        if loop.green is not None:
+            scheduler(loop).put_guard(guard)
 
 
 def guarded(switch: Switch) -> Switch:
-    """This switch, with the guard before it if there is one."""
-    return switch if _guard is None else _guard(switch)
+    """This switch, with the guards before it if there are any."""
+    for guard in _guards:
+        switch = guard(switch)
+    return switch
 
 
 def scheduler(loop: Loop) -> Scheduler:

@@ -25,6 +25,7 @@ from dangagreen.green.task_table import described
 from dangagreen.green.waiters import Waiter, WaitKind
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.parks import parks
+from dangagreen.places import place_of_instruction
 from dangagreen.tracebacks import forget_locals, without_traceback
 
 Params = ParamSpec("Params")
@@ -58,7 +59,7 @@ class Task(Runnable, Generic[Result]):
         "_call": "The function with its arguments; None once it has ended.",
         "_error": "What it raised; None if it returned, or has not ended.",
         "_joiners": "What is notified at its end; True: takes care of a failure for certain, as `join` does. Or None.",
-        "_origin": "(code, instruction) of the spawn, or None.",
+        "origin": "(code, instruction) of the spawn, or None.",
         "_result": "What it returned.",
         "error_retrieved": "Whether its exception reached a caller, or was reported.",
         "group": "The TaskGroup that it belongs to, or None.",
@@ -83,7 +84,7 @@ class Task(Runnable, Generic[Result]):
         self.context = context
         self._call: Callable[[], Result] | None = call
         self.name: str = named_after.__qualname__ if type(named_after) is FunctionType else _name_of(named_after)
-        self._origin = origin
+        self.origin = origin
         self._joiners: dict[Joiner, bool] | None = None
         self.group: Group | None = None
         sched: Scheduler = loop.green or scheduler(loop)  # type: ignore[assignment]
@@ -92,11 +93,13 @@ class Task(Runnable, Generic[Result]):
     @property
     def spawned_at(self) -> str | None:
         """ "file:line" of the spawn, or None."""
-        if self._origin is None:
-            return None
-        code, instruction = self._origin
-        line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
-        return f"{code.co_filename}:{line}"
+        return None if self.origin is None else place_of_instruction(*self.origin)
+
+    def ended_by(self) -> BaseException | None:
+        return self._error
+
+    def function(self) -> object:
+        return self._call
 
     @parks
     def join(self, timeout: float | None = None) -> None:
@@ -231,7 +234,7 @@ class Task(Runnable, Generic[Result]):
 
     def _failure(self, error: Exception) -> ErrorContext:
         """The argument of `on_error` for its exception."""
-        where = f", spawned at {self.spawned_at}," if self._origin else ""
+        where = f", spawned at {self.spawned_at}," if self.origin else ""
         return ErrorContext(f"task {self.name!r}{where} failed", error, self)
 
     def _mark_retrieved(self) -> None:

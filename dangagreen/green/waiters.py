@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
+from types import CodeType
 from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
@@ -63,6 +64,7 @@ class Waiter:
     }
 
     group: Any = None  # the TaskGroup that it belongs to
+    origin: tuple[CodeType, int] | None = None  # (code, instruction) of the call that has made it
     context: Context | None
     resume: Callable[[], object]
     to_hub: Callable[[], object]
@@ -149,6 +151,13 @@ class Waiter:
             self.loop.runnable.append(self.resume)
         else:
             wake(self)
+
+    def ended_by(self) -> BaseException | None:
+        """The exception that has ended it, if one has."""
+        return None
+
+    def function(self) -> object:
+        """The function that it runs, for its place in the sources; None if that is not known any more."""
 
     def run(self) -> None:
         """Run it to its end. Called in its worker."""

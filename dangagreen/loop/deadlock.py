@@ -28,6 +28,8 @@ _LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to exami
 _SHOWN = 50  # tasks in the table of a deadlock
 
 
+WATCHING_THREADS: list[threading.Thread] = []  # they only look on, and wake nobody
+WATCHING_HANDLERS: list[object] = []  # handlers of signals that do
 # Functions of a handler of SIGINT: whether it ends the program, and not the wait. `dangagreen.bridge` knows one more.
 ENDING: list[Callable[[Any], bool]] = [
     lambda handler: handler is signal.default_int_handler or isinstance(handler, Interrupts)
@@ -153,13 +155,14 @@ def external_wakers() -> Iterator[str]:
     of_ctrl_c = signal.getsignal(signal.SIGINT)
     if callable(of_ctrl_c) and not any(ends_the_program(of_ctrl_c) for ends_the_program in ENDING):
         yield "the handler of SIGINT"
-    if _threads() - len(idle := idle_threads()) > 1:
+    if _threads() - len(idle := [*idle_threads(), *WATCHING_THREADS]) > 1:
         here = threading.get_ident()
         others = [thread for thread in threading.enumerate() if thread.ident != here and thread not in idle]
         names = ", ".join(repr(thread.name) for thread in others)
         yield f"another thread ({names or 'not one of Python'})"
     for number in signal.valid_signals():
-        if number != signal.SIGINT and callable(signal.getsignal(number)):
+        handler = signal.getsignal(number)
+        if number != signal.SIGINT and callable(handler) and handler not in WATCHING_HANDLERS:
             yield f"the handler of {getattr(number, 'name', number)}"  # real-time signals have no names
 
 

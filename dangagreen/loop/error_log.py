@@ -27,8 +27,8 @@ class InOneLine(ErrorContext):
     __slots__ = ()
 
 
-class ErrorLog:
-    """The error log of one loop."""
+class Ration:
+    """How many lines of each kind are logged: ten in a minute, and a count of those that were left out."""
 
     __slots__ = {
         "_clock": "The loop's clock.",
@@ -39,20 +39,16 @@ class ErrorLog:
         self._clock = clock
         self._kinds: dict[tuple[str, str], list[float]] = {}
 
-    def __call__(self, context: ErrorContext) -> None:
-        """Log the error with its traceback, or only count it."""
+    def count(self, kind: tuple[str, str]) -> int:
+        """Count one of this kind, (what, place). Returns the number of it in its minute: above MOST it is left out."""
         now = self._clock()
         self._forget_old(now)
-        kind = type(context.exception).__name__, _place(context.exception)
         count = self._kinds.setdefault(kind, [now, 0])
         count[1] += 1
-        if count[1] <= MOST:
-            log_error(context)
-        if count[1] == MOST:
-            log.warning("%s at %s: more of these are only counted for %s s", *kind, SECONDS)
+        return int(count[1])
 
     def tell_left_out(self) -> None:
-        """Log how many errors of each kind were only counted. Called at the end."""
+        """Log how many of each kind were only counted. Called at the end."""
         while self._kinds:
             self._forget_first()
 
@@ -68,6 +64,21 @@ class ErrorLog:
         _, count = self._kinds.pop(kind)
         if count > MOST:
             log.error("%s at %s: %d more of these were left out", *kind, count - MOST)
+
+
+class ErrorLog(Ration):
+    """The error log of one loop."""
+
+    __slots__ = ()
+
+    def __call__(self, context: ErrorContext) -> None:
+        """Log the error with its traceback, or only count it."""
+        kind = type(context.exception).__name__, _place(context.exception)
+        count = self.count(kind)
+        if count <= MOST:
+            log_error(context)
+        if count == MOST:
+            log.warning("%s at %s: more of these are only counted for %s s", *kind, SECONDS)
 
 
 def log_error(context: ErrorContext) -> None:

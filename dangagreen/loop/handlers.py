@@ -41,6 +41,8 @@ class TaskLayer(Protocol):
     def awaits_thread(self) -> bool: ...  # whether one of them waits for what a thread does
     def idle_deadline_timers(self) -> int: ...  # how many of its timers will have nothing to do
     def table(self, most: int | None = None) -> str: ...  # the table of at most so many tasks
+    def describe_run(self, call: Any) -> tuple[str, str, Any] | None: ...  # what a call of the loop has run
+    def describe_task(self, task: Any) -> tuple[str, str, Any]: ...  # in words, its place, itself
 
 
 class LookUpLayer(Protocol):
@@ -128,6 +130,10 @@ class Handler:
         """Called when there is input or EOF, while reading is watched. Raises NotImplementedError: override it."""
         raise NotImplementedError(f"{type(self).__name__} must override event_read")
 
+    def _code_behind(self, hook: str) -> object:
+        """The function that runs the program's code when this hook is called."""
+        return getattr(self, hook, self)
+
     def close(self, reason: object = None) -> None:
         """Leave the loop; the OS socket is closed at the end of the turn."""
         raise NotImplementedError
@@ -205,6 +211,9 @@ class FdHandler(Handler):
 
     def _interest(self) -> int:
         return self._registered_mask
+
+    def _code_behind(self, _hook: str) -> object:
+        return self.callback
 
     def close(self, reason: object = None) -> None:
         if not self.closed:

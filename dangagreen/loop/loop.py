@@ -71,6 +71,8 @@ class Loop(Turning):
         self._ends_child: Callable[[], int] | None = None
         self._resolver: Any = socket
         _loops.add(self)
+        for watch in _watchers:
+            watch(self)
 
     # -- running
 
@@ -351,6 +353,7 @@ class _Here(threading.local):
 here = _Here()  # `here.loop` is this thread's loop, if it has one
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 _lost: list[Loop] = []  # in a forked child: loops of threads that it does not have
+_watchers: list[Callable[[Loop], object]] = []
 _ending: dict[int, Loop] = {}  # by threads that are ending: what is put into `here` by then would never be freed
 
 
@@ -363,6 +366,18 @@ def current_loop() -> Loop:
         loop = here.loop = Loop()
         loop.close_with_thread()
     return loop
+
+
+def all_loops() -> list[Loop]:
+    """The loops of all threads that were not closed."""
+    return list(_loops)
+
+
+def watch_loops(watch: Callable[[Loop], object]) -> None:
+    """Call `watch` with each loop that there is, and with each that is made from now on."""
+    _watchers.append(watch)
+    for loop in all_loops():
+        watch(loop)
 
 
 def loop_or_current(loop: Loop | None) -> Loop:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from _thread import get_ident
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dangagreen import checks
@@ -90,23 +90,14 @@ class Registry(Schedule):
             self._maps = self.descriptor_map(), self.other_fds()
         return self._maps
 
-    def _run_post_loop_callbacks(self) -> bool:
-        """Call them all. Returns whether each of them has answered that the loop is to go on."""
-        self._maps, all_go_on = None, True
+    def post_loop_calls(self) -> Iterator[tuple[Callable[..., object], tuple[Any, ...]]]:
+        """Each post-loop callback with its arguments, one after the other: an earlier one may end a later one."""
+        self._maps = None
         for owner in [*self.object_callbacks, None]:
             callback: Any = self.post_loop_callback if owner is None else self.object_callbacks.get(owner)
-            if callback is None:  # none set, or an earlier callback has closed the object
-                continue
-            try:
-                go_on = callback() if owner is not None else callback(*self.post_loop_maps())
-                checks.outcome("it", go_on)
-            except Exception as error:
-                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
-                continue
-            if not go_on:
-                all_go_on = False
+            if callback is not None:  # None: none set, or an earlier callback has closed the object
+                yield callback, () if owner is not None else self.post_loop_maps()
         self._maps = None
-        return all_go_on
 
     def add_other_fds(self, fds: Mapping[int, Callable[[int], object]]) -> None:
         """Watch more fds without an object. The caller keeps them, and calls `remove_other_fd` before closing one.

@@ -15,11 +15,11 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.checks import RESUMED
 from dangagreen.errors import ErrorContext
-from dangagreen.loop.deadlock import DeadlockWatch
 from dangagreen.loop.handlers import Handler
-from dangagreen.loop.pollers import LONGEST_WAIT, READ, Poller
+from dangagreen.loop.pollers import LONGEST_WAIT, READ, WRITE, Poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.schedule import ContextCall
+from dangagreen.loop.slowness import SlowWatch
 
 _CALLS_PER_TURN = 64  # calls, tasks, timers and pending reads, of each kind: more would starve the others
 _LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is read before each eighth of these
@@ -27,7 +27,7 @@ _EVENTS = 16  # events dispatched between two looks at the timers
 LONG_TURN = 0.001  # seconds for one kind of work, or for one task: the rest is for the next turn
 
 
-class Turning(DeadlockWatch):
+class Turning(SlowWatch):
     """The turn of a loop: base class of `Loop`."""
 
     __slots__ = {
@@ -64,7 +64,7 @@ class Turning(DeadlockWatch):
 
     def _begin_run(self) -> None:
         """Forget what an earlier `run` has left."""
-        DeadlockWatch._begin_run(self)
+        SlowWatch._begin_run(self)
         self._forget_stop()
         self._struck = None
 
@@ -81,7 +81,7 @@ class Turning(DeadlockWatch):
         # To read a slot and call it in one expression costs the interpreter twice as much.
         wait, clock, heap = self.poller.wait, self.clock, self.timers.heap
         self.batch = batch = wait(self._patience())
-        self.now = clock()
+        self.now = self.looked = clock()
         if batch and self.pending_reads:
             batch[:] = self._without_pending_reads(batch)  # in place: `unregister` strikes events out of it
         if batch:
@@ -100,9 +100,15 @@ class Turning(DeadlockWatch):
             self._update_registrations()
         if self.to_close:
             self._close_all()
+            began, self.looked = self.looked, clock()
+            if self.looked - began > self.slow_limit:  # what these sockets alone have held is freed here
+                self.call_was_slow(self.looked - began, self._close_all, "closing sockets, and a __del__ perhaps:")
         if self.post_loop_callback is not None or self.object_callbacks:
             if not self._run_post_loop_callbacks():
                 self._stop = True
+        self.turns += 1
+        if self.after_turn is not None:
+            self.after_turn(self)
         return not self._stop
 
     def _patience(self) -> float | None:
@@ -145,72 +151,101 @@ class Turning(DeadlockWatch):
         events = iter(self.batch)  # of the list itself: `unregister` strikes events out of it
         for _ in range(0, len(self.batch), _EVENTS):
             self._dispatch(islice(events, _EVENTS))
-            self.now = self.clock()
+            self.now = self.looked
             self._run_timers()
 
     def _dispatch(self, events: Iterable[tuple[int, int]]) -> None:
-        handlers, profile = self.handlers, self.profile
+        handlers, profile, clock, limit = self.handlers, self.profile, self.clock, self.slow_limit
+        last = self.looked
+        due = last + limit
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is None:
                 self._unknown_fd(fd)
                 continue
+            reader = handler._reader
             try:
-                if mask == READ and profile is None:
-                    reader = handler._reader
-                    if reader is not None:
-                        resume = reader.resume  # read first and then called, as in `_turn`
-                        resume()
-                        continue
-                    if handler._watch_read:
-                        if (result := handler._context.run(handler.event_read)) is not None:
-                            checks.outcome("event_read", result)
-                        if handler._timer is not None:  # its own work is no idle time
-                            handler._was_at_work()
-                        continue
-                handler._context.run(handler._events, mask)
+                plain = mask == READ and profile is None
+                if plain and reader is not None:
+                    resume = reader.resume  # read first and then called, as in `_turn`
+                    resume()
+                elif plain and handler._watch_read:
+                    if (result := handler._context.run(handler.event_read)) is not None:
+                        checks.outcome("event_read", result)
+                    if handler._timer is not None:  # its own work is no idle time
+                        handler._was_at_work()
+                else:
+                    handler._context.run(handler._events, mask)
             except Exception as error:
                 self.handler_failed(handler, error)
             except BaseException:
                 self._struck = handler
                 raise
+            if (now := clock()) > due:  # not `now - last > limit`, which would take as long again
+                due = now + limit
+                if now - last > limit:
+                    self.handler_was_slow(now - last, handler, mask, reader)
+            last = now
+        self.looked = last
 
     def _run_timers(self) -> None:
-        mark, began = self.timers.mark(), None
+        mark, clock, limit = self.timers.mark(), self.clock, self.slow_limit
+        began = last = self.looked
+        due = last + limit
         for look in _LOOKS:
-            if look and self._is_long_since(began := began or self.clock()):
-                return
-            if (timer := self.timers.pop_due(self.now, mark)) is None:
-                return
+            if (look and last - began > LONG_TURN) or (timer := self.timers.pop_due(self.now, mark)) is None:
+                break
             what, context = timer.callback, timer.context
             try:
                 timer.fire()
             except Exception as error:
                 self._report_in(context, f"a timer's callback raised: {what!r}", error)
+            if (now := clock()) > due:
+                due = now + limit
+                if now - last > limit:
+                    self.call_was_slow(now - last, what, "the timer's callback")
+            last = now
+        self.looked = last
 
     def _run_calls(self, looks: Iterable[bool]) -> None:
-        calls, began = self.ready, None
+        calls, clock, limit = self.ready, self.clock, self.slow_limit
+        began = last = self.looked
+        due = last + limit
         for look in looks:
-            if not calls or (look and self._is_long_since(began := began or self.clock())):
-                return
+            if not calls or (look and last - began > LONG_TURN):
+                break
             call = calls.popleft()
             try:
                 if (result := call()) is not None and result is not RESUMED:
                     checks.outcome("it", result)
             except Exception as error:
                 self._call_failed(call, error)
+            if (now := clock()) > due:
+                due = now + limit
+                if now - last > limit:
+                    self.call_was_slow(now - last, call, "the call_soon callback")
+            last = now
+        self.looked = last
 
     def _run_tasks(self) -> None:
         """Start or resume tasks. Unlike `_run_calls` it looks at no results: that would be 2 percent of a spawn."""
-        calls, began = self.runnable, None
+        calls, clock, limit = self.runnable, self.clock, self.slow_limit
+        began = last = self.looked
+        due = last + limit
         for look in _LOOKS:
-            if not calls or (look and self._is_long_since(began := began or self.clock())):
-                return
+            if not calls or (look and last - began > LONG_TURN):
+                break
             call = calls.popleft()
             try:
                 call()
             except Exception as error:
                 self._call_failed(call, error)
+            if (now := clock()) > due:
+                due = now + limit
+                if now - last > limit:
+                    self.call_was_slow(now - last, call, "the call")
+            last = now
+        self.looked = last
 
     def _call_failed(self, call: Callable[[], object], error: Exception) -> None:
         context = call.context if isinstance(call, ContextCall) else None
@@ -227,10 +262,11 @@ class Turning(DeadlockWatch):
         context.run(self.report, ErrorContext(message, error))
 
     def _run_pending_reads(self) -> None:
-        began = None
+        clock, limit = self.clock, self.slow_limit
+        began = last = self.looked
         for handler, look in zip(list(islice(self.pending_reads, _CALLS_PER_TURN)), _LOOKS, strict=False):
-            if look and self._is_long_since(began := began or self.clock()):
-                return
+            if look and last - began > LONG_TURN:
+                break
             just_now = self.pending_reads.pop(handler, None)
             if just_now is None:  # it was closed meanwhile, or this is a forked child
                 continue
@@ -242,9 +278,14 @@ class Turning(DeadlockWatch):
             except BaseException:
                 self.pending_reads[handler] = just_now
                 raise
+            if (now := clock()) - last > limit:
+                self.handler_was_slow(now - last, handler, READ, None)
+            last = now
+        self.looked = last
 
     def _flush_all(self) -> None:
         due, self.to_flush = self.to_flush, []
+        clock, limit, last = self.clock, self.slow_limit, self.looked
         while due:
             handler = due.pop()
             if handler._queue is None:  # sent when the task parked, or dropped
@@ -256,6 +297,27 @@ class Turning(DeadlockWatch):
             except BaseException:
                 self.to_flush += [handler, *due]
                 raise
+            if (now := clock()) - last > limit:
+                self.handler_was_slow(now - last, handler, WRITE, None)
+            last = now
+        self.looked = last
+
+    def _run_post_loop_callbacks(self) -> bool:
+        """Call them all. Returns whether each of them has answered that the loop is to go on."""
+        all_go_on = True
+        for callback, arguments in self.post_loop_calls():
+            began = self.clock()
+            try:
+                go_on = callback(*arguments)
+                checks.outcome("it", go_on)
+            except Exception as error:
+                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
+                continue
+            if (seconds := self.clock() - began) > self.slow_limit:
+                self.call_was_slow(seconds, callback, "the post-loop callback")
+            if not go_on:
+                all_go_on = False
+        return all_go_on
 
     def _forget_closed(self) -> None:
         for pending in (self.to_flush, self.interest_changed):

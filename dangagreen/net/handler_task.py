@@ -51,6 +51,9 @@ class HandlerTask(Task[None]):
         self._handler = handler
         self._begun = begun
 
+    def function(self) -> object:
+        return self._handler
+
     def _handle(self) -> None:
         sock, handler = self.sock, self._handler
         if sock.closed or sock._finishing:  # meanwhile: there is nobody to be served

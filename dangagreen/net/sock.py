@@ -173,6 +173,11 @@ class Socket(FileSocket, CheckedSubclasses):
         if self._has_ended() and getattr(self._accepted_by(), "handler", None) is not None:
             self._end_idle()
 
+    def _code_behind(self, hook: str) -> object:
+        if hook == "event_read" and type(self).event_read is Socket.event_read:
+            return getattr(self._accepted_by(), "handler", None) or self
+        return super()._code_behind(hook)
+
 
 def check_socket_class(call: str, maker: Any, base: type) -> None:
     """Raise TypeError unless `maker` is a subclass of `base`, or a `functools.partial` of one."""

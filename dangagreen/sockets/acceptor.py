@@ -35,6 +35,7 @@ class Admitting:
     __slots__ = {
         "_connected": "What is called with each OS socket, and the server.",
         "_on_connection": "What else is called with the object of each connection: by a drain. Or None.",
+        "accepted": "How many connections it has accepted so far.",
         "connections": "How many of its connections are open.",
         "limit": "The connection limit, which `max_connections` is; None if there is none.",
         "loop": "The loop that it belongs to.",
@@ -50,7 +51,7 @@ class Admitting:
         checks.seconds("Listener.accept_backoff", self.accept_backoff)
         self._connected = connected
         self._on_connection: Callable[[Any], object] | None = None
-        self.connections = 0
+        self.accepted = self.connections = 0
         self.loop = loop_or_current(loop)
 
     def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
@@ -59,6 +60,7 @@ class Admitting:
 
     def set_up(self, sock: Any, connected: Callable[[Any, Any], object] | None = None) -> None:
         """Have an object made of an accepted OS socket, by `connected` if given, and count it until it closes."""
+        self.accepted += 1
         try:
             connection = self._connected(sock, self) if connected is None else connected(sock, self)
             if isinstance(connection, Descriptor):

@@ -100,6 +100,11 @@ class Mutex(_Acquirable):
         """Whether the lock is held."""
         return self._owner is not None
 
+    @property
+    def holder(self) -> Waiter | None:
+        """The task, or top-level code, that holds the lock; None if it is free, or a callback holds it."""
+        return self._owner if isinstance(self._owner, Waiter) else None
+
     @parks
     def __enter__(self) -> bool:
         """Parks until the lock is acquired."""

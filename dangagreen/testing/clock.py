@@ -118,6 +118,7 @@ def virtual_loop(real: Poller | None = None, *, seed: int | None = None) -> Loop
     poller = VirtualPoller(clock, real)
     loop = Loop(clock=clock, poller=poller)
     loop.deadlock_seconds = None  # the poller raises StalledError at once
+    loop.slow_seconds = None  # a jump of the clock is no slow code
     poller._loop = weakref.ref(loop)
     if seed is not None:
         poller._random = random = Random(seed)

@@ -45,7 +45,8 @@ class Program:
         ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         self.process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
         output, _ = self.process.communicate(timeout=SECONDS)
-        assert self.errors.read_text() == ""
+        # a machine that is busy with other things may hold up a loop, which says so
+        assert [line for line in self.errors.read_text().splitlines() if "held up the loop" not in line] == []
         assert (output, self.process.returncode) == ("bye\n", 0)
 
 

@@ -569,7 +569,7 @@ def test_a_parked_lender_has_calls_made_in_its_greenlet_and_stays_parked(loop):
 
 
 def test_a_guard_stands_before_each_switch_of_tasks_and_of_top_level_code(loop, monkeypatch):
-    monkeypatch.setattr(sched_module, "_guard", None)
+    monkeypatch.setattr(sched_module, "_guards", [])
     d.sleep(0)
     switches = []
 

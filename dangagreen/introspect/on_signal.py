@@ -1,0 +1,62 @@
+"""A signal upon which a process prints what its loops are doing: also while one of them is blocked, or hangs.
+
+Rules: the handler looks on, and changes nothing; what it prints goes to the file descriptor of stderr in one piece,
+past buffers that the program may be writing to just now; it wakes nobody, and is no reason to hope in a deadlock. What
+does not belong here: what is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from dangagreen.introspect.collect import snapshot
+from dangagreen.introspect.text import MOST, as_text
+from dangagreen.loop.deadlock import WATCHING_HANDLERS
+from dangagreen.loop.loop import all_loops
+from dangagreen.loop.signal_chain import ChainedHandler
+
+_STDERR = 2
+
+
+class SignalDump(ChainedHandler):
+    """A `dump_on_signal` that is on, until its `cancel()`."""
+
+    __slots__ = {"write": "A function of the text."}
+
+    shares = True
+
+    def __init__(self, number: int, write: Callable[[str], object]) -> None:
+        super().__init__()
+        self.write = write
+        self.install({number: signal.getsignal(number)})
+        WATCHING_HANDLERS.append(self)
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        here = threading.get_ident()
+        texts = [as_text(snapshot(loop, MOST)) for loop in all_loops() if loop.thread == here]
+        self.write("\n".join(texts or ["no loop in the main thread"]) + "\n")
+
+    def cancel(self) -> None:
+        """Put the former handler back, unless another one was installed meanwhile."""
+        if self.installed:
+            WATCHING_HANDLERS.remove(self)
+            self.restore()
+
+
+def dump_on_signal(number: int = signal.SIGUSR1, write: Callable[[str], object] | None = None) -> SignalDump:
+    """From now on print, upon this signal, what the loops of the main thread are doing, to stderr.
+
+    `write` gets the text instead, inside the signal handler. Returns an object whose `cancel()` ends it. Raises
+    ValueError in another thread than the main one.
+    """
+    return SignalDump(int(number), _write if write is None else write)
+
+
+def _write(text: str) -> None:
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(_STDERR, data) :]

@@ -1,0 +1,90 @@
+"""A thread that sees, while a loop is blocked, in which line of the program that is.
+
+Rules: it sleeps between its looks, and looks at a loop's turn by two numbers; a loop that waits for events is not
+blocked; one log line with the stack for each time that a loop is blocked, not for each look. It wakes nobody, and is no
+reason to hope in a deadlock. What cannot be seen is a call in C that holds the interpreter's lock: nothing else runs
+then, this thread included. What does not belong here: what is said after the fact (slowness).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from dangagreen import checks
+from dangagreen.frames import is_library, is_ours
+from dangagreen.loop.deadlock import WATCHING_THREADS
+from dangagreen.loop.loop import Loop, all_loops
+from dangagreen.loop.registry import log
+
+_WAITS = {"wait", "_turn", "_stalled"}  # functions of ours that wait for events, or call what does
+_LOOKS = 4  # looks within the time that it allows
+
+
+class Watchdog:
+    """A `watchdog` that is on, until its `cancel()`."""
+
+    def __init__(self, seconds: float, tell: Callable[[str], object]) -> None:
+        self.seconds = seconds
+        self.tell = tell
+        self._over = threading.Event()
+        self._seen: dict[int, tuple[int, int]] = {}  # by the id of a loop: its turn, and for how many looks it lasts
+        self._watcher = threading.Thread(target=self._run, name="dangagreen, watchdog", daemon=True)
+        WATCHING_THREADS.append(self._watcher)
+        self._watcher.start()
+
+    def cancel(self) -> None:
+        """End it; returns when its thread has ended."""
+        self._over.set()
+        self._watcher.join()
+        if self._watcher in WATCHING_THREADS:
+            WATCHING_THREADS.remove(self._watcher)
+
+    def _run(self) -> None:
+        while not self._over.wait(self.seconds / _LOOKS):
+            for loop in all_loops():
+                self._look(loop)
+
+    def _look(self, loop: Loop) -> None:
+        """One look at one loop."""
+        frame = sys._current_frames().get(loop.thread)
+        if not loop.running or frame is None or _waits(frame):
+            self._seen.pop(id(loop), None)
+            return
+        turn, looks = self._seen.get(id(loop), (-1, 0))
+        looks = looks + 1 if turn == loop.turns else 0
+        self._seen[id(loop)] = loop.turns, looks
+        if looks == _LOOKS:
+            self.tell(f"a loop is blocked for more than {self.seconds} s, in\n{_stack(frame)}")
+
+
+def watchdog(seconds: float = 1.0, tell: Callable[[str], object] | None = None) -> Watchdog:
+    """Start a thread that logs the stack of a callback or task that blocks a loop for so long, while it does.
+
+    `tell` gets the text instead, in that thread. Returns an object whose `cancel()` ends it.
+    """
+    seconds = checks.seconds("introspect.watchdog", seconds)
+    if not seconds > 0:
+        raise ValueError(f"introspect.watchdog needs a time above zero, not {seconds}")
+    return Watchdog(seconds, _log if tell is None else tell)
+
+
+def _log(text: str) -> None:
+    log.warning("%s", text)
+
+
+def _waits(frame: FrameType | None) -> bool:
+    """Whether the thread is inside a poller's wait; that of epoll is in C, and has no frame of its own."""
+    return frame is not None and is_ours(frame) and frame.f_code.co_name in _WAITS
+
+
+def _stack(frame: FrameType | None) -> str:
+    """The program's frames, innermost first; where there are none, all of them."""
+    every = []
+    while frame is not None:
+        every.append(frame)
+        frame = frame.f_back
+    shown = [one for one in every if not is_ours(one) and not is_library(one)] or every
+    return "\n".join(f"  {one.f_code.co_filename}:{one.f_lineno} {one.f_code.co_qualname}" for one in shown)

@@ -1,0 +1,120 @@
+"""Slow work: what has held up a loop for longer than `slow_seconds`, named and logged after it.
+
+Rules: the grain is one callback, or one run of a task, not a turn of many; the clock is read once for each, and
+nothing else is done while nothing is slow. What cannot be seen from here is where the time went inside that callback: a
+watchdog thread sees that (`dangagreen.introspect`). What does not belong here: the turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dangagreen import checks
+from dangagreen.errors import ErrorContext, connection
+from dangagreen.loop.deadlock import DeadlockWatch
+from dangagreen.loop.error_log import MOST, Ration
+from dangagreen.loop.handlers import Handler, Reader
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE, Poller
+from dangagreen.loop.registry import log
+from dangagreen.places import named, place_of
+
+SLOW_SECONDS = 0.1  # the default of `slow_seconds`
+_HOOKS = ((READ, "event_read"), (WRITE, "event_write"), (ERR, "event_err"), (HUP, "event_hup"))
+
+
+class SlowReport(NamedTuple):
+    """One callback, or one run of a task, that has held up its loop: the argument of `loop.on_slow`."""
+
+    what: str  # what it was, in words
+    place: str  # "file:line" of its function, or of where its task waits now, or of the spawn of a task that has ended
+    seconds: float  # how long it took, by the loop's clock
+    subject: object  # the socket, or the task; None if there is none, or none any more
+
+    def __str__(self) -> str:
+        return f"{self.what} held up the loop for {self.seconds:.3f} s: {self.place}"
+
+
+class SlowLog(Ration):
+    """The default of `on_slow`: a line for each, and only a count where there are too many of a kind."""
+
+    __slots__ = ()
+
+    def __call__(self, report: SlowReport) -> None:
+        kind = "slow", report.place if report.place != "?" else report.what
+        count = self.count(kind)
+        if count <= MOST:
+            log.warning("%s", report)
+
+
+class SlowWatch(DeadlockWatch):
+    """What a loop knows of slow work: base class of `Loop`."""
+
+    __slots__ = {
+        "_on_slow": "The callable that `on_slow` is.",
+        "after_turn": "Called with the loop at the end of each turn, by who watches it; None: nobody does.",
+        "looked": "The clock's time when the last callback of this turn, or run of a task, had ended.",
+        "slow_limit": "`slow_seconds`; infinity where that is None.",
+        "slow_log": "The default of `on_slow`.",
+        "slowest": "What took longest of all that was slow: its report, without the subject; or None.",
+        "turns": "How many turns it has made.",
+    }
+
+    def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
+        super().__init__(clock, poller)
+        self.looked = clock()
+        self.slow_limit = SLOW_SECONDS
+        self.slowest: SlowReport | None = None
+        self.turns = 0
+        self.after_turn: Callable[[Any], object] | None = None
+        self.slow_log = SlowLog(clock)
+        self._on_slow: Callable[[SlowReport], object] = self.slow_log
+
+    @property
+    def slow_seconds(self) -> float | None:
+        """From how many seconds on a callback, or one run of a task, is reported as slow; None: never. Assignable."""
+        return self.slow_limit if self.slow_limit < math.inf else None
+
+    @slow_seconds.setter
+    def slow_seconds(self, value: float | None) -> None:
+        self.slow_limit = math.inf if value is None else max(0.0, checks.seconds("slow_seconds", value))
+
+    @property
+    def on_slow(self) -> Callable[[SlowReport], object]:
+        """Called, right after it, with a `SlowReport` of each callback, or run of a task, that was slow. Assignable.
+
+        By default it logs a line, ten in a minute for each place.
+        """
+        return self._on_slow
+
+    @on_slow.setter
+    def on_slow(self, report: Callable[[SlowReport], object]) -> None:
+        checks.function("loop.on_slow", report)
+        self._on_slow = report
+
+    def call_was_slow(self, seconds: float, call: object, kind: str) -> None:
+        """A call, or a run of a task, took so many seconds."""
+        described = self.green.describe_run(call) if self.green is not None else None
+        what, place, subject = described or (f"{kind} {named(call)}", place_of(call), None)
+        self._tell_slow(SlowReport(what, place, seconds, subject))
+
+    def handler_was_slow(self, seconds: float, handler: Handler, mask: int, reader: Reader | None) -> None:
+        """An event of a handler took so many seconds: its callback, or the run of the task that it has resumed."""
+        if reader is not None and self.green is not None:
+            what, place, task = self.green.describe_task(reader.task)
+            return self._tell_slow(SlowReport(f"{what} on {connection(handler)},", place, seconds, task))
+        name = next((name for bit, name in _HOOKS if mask & bit), "a callback")
+        what = f"{name} of {type(handler).__name__}"
+        if hasattr(handler, "peer_addr_string"):
+            what += f", {connection(handler)},"
+        return self._tell_slow(SlowReport(what, place_of(handler._code_behind(name)), seconds, handler))
+
+    def _tell_slow(self, report: SlowReport) -> None:
+        if self.slowest is None or self.slowest.seconds < report.seconds:
+            self.slowest = report._replace(subject=None)
+        try:
+            if (result := self._on_slow(report)) is not None:
+                checks.outcome("on_slow", result)
+        except Exception as error:
+            self.report(ErrorContext(f"loop.on_slow raised; it was to report: {report}", error))

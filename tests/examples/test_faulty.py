@@ -1,0 +1,53 @@
+"""examples/faulty.py: each of its four faults is found as the guide's page on seeing inside says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from programs import Program, answer
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")]
+SECONDS = 30.0
+
+
+def dumped(program: Program, pid: int, mark: str) -> str:
+    """What it prints upon a dump, up to a line that begins so."""
+    before = len(program.errors.read_text())
+    subprocess.run([sys.executable, "-m", "dangagreen", "dump", str(pid)], check=True, capture_output=True, timeout=20)
+    give_up = time.monotonic() + SECONDS
+    while True:
+        text = program.errors.read_text()[before:]
+        if re.search(rf"^{mark}", text, re.MULTILINE) and text.endswith("\n"):
+            return text
+        assert time.monotonic() < give_up, text
+        time.sleep(0.05)
+
+
+def test_the_four_faults(tmp_path: Path) -> None:
+    program = Program("faulty", ("--port", "0"), 1, tmp_path / "errors", before=1)
+    try:
+        pid = int(program.printed[0].split()[-1])
+        assert answer(program.ports[0], b"hello\n") == b"HELLO\n"
+        give_up = time.monotonic() + SECONDS
+        while True:  # until the slow reader's queue has outgrown the kernel's buffers
+            text = dumped(program, pid, "fd ")
+            if "queued" in text and "held up the loop" in program.errors.read_text():
+                break
+            assert time.monotonic() < give_up, text
+            time.sleep(0.2)
+        log = program.errors.read_text()
+        assert re.search(r"^event_read of Report, .* held up the loop for 0\.[3-9]\d* s: .*faulty\.py:\d+$", log, re.M)
+        assert re.search(r"^DEADLOCK: (transfer#\d+) waits for transfer#\d+ waits for \1$", text, re.M)
+        leaks = re.findall(r"^fd \d+ Socket .*nobody reads it", text, re.M)
+        later = re.findall(r"^fd \d+ Socket .*nobody reads it", dumped(program, pid, "fd "), re.M)
+        assert len(later) >= len(leaks) > 3
+        assert re.search(r"^fd \d+ Feed .*: callbacks, open, watching RW, queued \d+", text, re.M)
+    finally:
+        program.process.kill()
+        program.process.communicate()

@@ -1,0 +1,89 @@
+"""The tables that take notes: they behave as the dicts that they replace, and forget what has gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.introspect.seeing import answers
+
+pytestmark = pytest.mark.slow  # starts programs
+
+
+def test_a_descriptor_number_that_is_used_again_is_young():
+    answers("""
+loop = virtual_loop()
+with loop:
+    ours, theirs = wire()
+    first = d.Socket(ours)
+    fd = first.fd
+    d.sleep(5)
+    table = loop.handlers
+    assert table.age(first, loop.clock()) == 5.0
+    class Other:
+        pass
+    other = Other()
+    other.fd = fd
+    assert table.age(other, loop.clock()) is None
+    first.close()
+    theirs.close()
+""")
+
+
+def test_nothing_of_a_task_is_kept_but_its_record():
+    answers("""
+import weakref
+loop = virtual_loop()
+class Big: pass
+def work(big):
+    d.sleep(1)
+    return big
+with loop:
+    task = d.spawn(work, Big())
+    task.join()
+    big, gone = weakref.ref(task.result()), weakref.ref(task)
+    del task
+    d.sleep(1)
+    assert big() is None and gone() is None
+    assert introspect.snapshot().ended[0].outcome == "returned"
+    for _ in range(300):
+        d.spawn(int).join()
+    assert len(introspect.snapshot().ended) == 100
+    assert loop.green.tasks.records == {}
+""")
+
+
+def test_with_the_bridge_both_guards_stand_before_a_switch():
+    answers("""
+import asyncio
+from dangagreen import bridge
+async def wrong():
+    d.sleep(1)
+try:
+    asyncio.run(wrong())
+except d.CannotParkError:
+    answers["refused"] = True
+assert answers["refused"]
+async def right():
+    await bridge.to_task(d.sleep, 0.001)
+    return 3
+def main():
+    task = d.spawn(bridge.await_, right())
+    task.join()
+    assert task.result() == 3
+    return introspect.snapshot().ended
+ended = d.run(main)
+assert any(one.name.startswith("await_") for one in ended)
+""")
+
+
+def test_loops_that_are_made_later_and_other_threads():
+    answers("""
+seen = []
+def body():
+    d.run(d.sleep, 0.001)
+    seen.extend(introspect.snapshot().ended)
+thread = threading.Thread(target=body)
+thread.start()
+thread.join()
+assert seen and seen[0].outcome == "returned"
+""")

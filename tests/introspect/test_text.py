@@ -1,0 +1,101 @@
+"""What `dump` prints and `to_json` returns."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.introspect.seeing import answers
+
+pytestmark = pytest.mark.slow  # starts programs
+
+
+def test_a_line_for_each_thing_and_the_stack_beneath_a_task():
+    said = answers("""
+loop = virtual_loop()
+def waits(lock):
+    with d.timeout(60), lock:
+        pass
+def main():
+    lock = d.Lock()
+    lock.acquire()
+    task = d.spawn(waits, lock)
+    ours, theirs = wire()
+    sock, other = d.Socket(ours), d.Socket(theirs)
+    sock.write(b"abc")
+    d.sleep(2)
+    out = io.StringIO()
+    introspect.dump(out)
+    answers["lines"] = out.getvalue().splitlines()
+    answers["place"] = line_of(waits, 1)
+    answers["spawned"] = line_of(main, 3)
+    lock.release()
+    task.join()
+    sock.close(); other.close()
+with loop:
+    d.run(main)
+""")
+    lines = said["lines"]
+    assert lines[0].startswith("loop of thread 'MainThread': running, ")
+    assert any(line.startswith("task main#1: running; ") for line in lines)
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("task waits#2: parked in acquire of ")]
+    for words in ("waiting 2.0 s", "deadline in 58.0 s", f"spawned at {said['spawned']}, by main#1"):
+        assert words in lines[at]
+    assert lines[at + 1] == f"    {said['place']} waits"
+    assert sum(line.startswith("fd ") for line in lines) == 2
+
+
+def test_what_is_long_is_cut_and_says_so():
+    said = answers("""
+loop = virtual_loop()
+def main():
+    tasks = [d.spawn(d.sleep, 100) for _ in range(20)]
+    d.sleep(1)
+    out = io.StringIO()
+    introspect.dump(out, most=5)
+    answers["text"] = out.getvalue()
+    for task in tasks:
+        task.cancel()
+with loop:
+    d.run(main)
+""")
+    lines = said["text"].splitlines()
+    assert sum(line.startswith("task ") for line in lines) == 5
+    assert sum(line.startswith("timer ") for line in lines) == 5
+    assert "... and 16 more tasks" in lines
+    assert "... and 15 more timers" in lines
+
+
+def test_json_has_the_fields_of_a_snapshot():
+    answers("""
+loop = virtual_loop()
+def main():
+    d.spawn(d.sleep, 1)
+    d.sleep(0)
+    seen = json.loads(introspect.to_json())
+    assert set(seen) == {"loop", "sockets", "tasks", "groups", "timers", "listeners", "threads", "ended"}
+    assert [task["state"] for task in seen["tasks"]] == ["running", "parked"]
+    assert len(json.loads(introspect.to_json(most=1))["tasks"]) == 1
+with loop:
+    d.run(main)
+""")
+
+
+def test_a_repr_that_raises_costs_its_line_only():
+    said = answers("""
+loop = virtual_loop()
+class Bad(d.Lock):
+    def __repr__(self):
+        raise ValueError("no")
+def main():
+    lock = Bad()
+    lock.acquire()
+    task = d.spawn(lock.acquire)
+    d.sleep(1)
+    out = io.StringIO()
+    introspect.dump(out)
+    answers["text"] = out.getvalue()
+    task.cancel()
+with loop:
+    d.run(main)
+""")
+    assert "(ValueError in its description)" in said["text"]

@@ -1,0 +1,86 @@
+"""The watchdog names the line that blocks a loop, while it does; not a loop that waits, or is merely busy."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.introspect.seeing import answers
+
+pytestmark = pytest.mark.slow  # starts programs
+
+
+@pytest.mark.parametrize("how", ["task", "callback", "sleep"])
+def test_the_stack_of_what_blocks(how):
+    answers(
+        f"how = {how!r}"
+        + """
+texts = []
+guard = introspect.watchdog(0.05, texts.append)
+def until_seen():
+    began = time.monotonic()
+    while not texts and time.monotonic() < began + 30:
+        pass
+def blocks():
+    if how == "sleep":
+        while not texts:
+            time.sleep(0.3)
+    else:
+        until_seen()
+def main():
+    if how == "callback":
+        d.current_loop().call_soon(blocks)
+        d.sleep(0.001)
+    else:
+        d.spawn(blocks).join()
+d.current_loop().slow_seconds = None
+d.run(main)
+guard.cancel()
+(text,) = texts
+lines = text.splitlines()
+assert lines[0] == "a loop is blocked for more than 0.05 s, in", text
+assert lines[1 if how == "sleep" else 2].endswith(" blocks"), text
+"""
+    )
+
+
+def test_a_loop_that_waits_or_turns_is_not_blocked():
+    answers("""
+texts = []
+guard = introspect.watchdog(0.05, texts.append)
+def main():
+    d.sleep(0.3)
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        d.sleep(0)
+d.run(main)
+guard.cancel()
+assert texts == [], texts
+assert not [thread for thread in threading.enumerate() if "watchdog" in thread.name]
+""")
+
+
+def test_its_thread_is_no_reason_to_hope_in_a_deadlock():
+    answers("""
+guard = introspect.watchdog()
+try:
+    d.run(d.Event().wait)
+except d.Deadlock as error:
+    answers["table"] = error.table
+guard.cancel()
+assert answers["table"]
+""")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1"])
+def test_a_time_that_makes_no_sense_is_refused(seconds):
+    answers(
+        f"seconds = float('nan') if {seconds != seconds} else {seconds!r}\n"
+        + """
+try:
+    introspect.watchdog(seconds)
+except (TypeError, ValueError):
+    answers["refused"] = True
+assert answers["refused"]
+assert len(threading.enumerate()) == 1
+"""
+    )
