@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from functools import partial
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 from dangagreen import checks
 from dangagreen.checks import NOT_RUN
 from dangagreen.errors import ForeignThreadError
-from dangagreen.frames import is_ours
+from dangagreen.frames import LOOPS, is_ours
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.pollers import Poller
 from dangagreen.loop.timers import Timer, Timers
@@ -27,6 +27,7 @@ from dangagreen.loop.wakeup import WakeupPair
 from dangagreen.parks import PARKING
 
 _ASSIGNING = "assigning "  # the argument of `check_thread` for an assignment begins so; the attribute's name follows
+_IN_THREAD = "dangagreen.sync.threads", "_Job.run"  # by what `in_thread` calls a function, in its thread
 
 
 class OrderedCall(partial[Any]):
@@ -60,12 +61,27 @@ _IS_CLOSED = "this loop was closed: make another one"
 _NO_THREAD = 0  # the `thread` of a closed loop: no thread's identifier, so that fast paths call `check_thread`
 
 
+def _way_in(loop: Schedule, name: str) -> str:
+    """The call to make in place of the public one: `from_thread`, in a function that `in_thread` runs for this loop."""
+    arguments = _as_arguments(name)
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame not in LOOPS:  # where a loop runs in this thread, `from_thread` would stop it
+        if _is_in_thread(frame) and frame.f_locals["self"].loop is loop:
+            return f"from_thread({arguments.removeprefix('spawn, ')})"
+        frame = frame.f_back
+    return f"loop.call_soon_threadsafe({arguments})"
+
+
+def _is_in_thread(frame: FrameType) -> bool:
+    return (frame.f_globals.get("__name__"), frame.f_code.co_qualname) == _IN_THREAD
+
+
 def _as_arguments(name: str) -> str:
     """The public call that is being made, as arguments for `call_soon_threadsafe`: "sock.write, data"."""
     frame = sys._getframe()
     if not is_ours(frame):  # compiled to C: no frame tells what the call was given
         return name
-    while (outer := frame.f_back) is not None and is_ours(outer):
+    while (outer := frame.f_back) is not None and is_ours(outer) and not _is_in_thread(outer):
         frame = outer
     code = frame.f_code
     names = list(code.co_varnames[: code.co_argcount])
@@ -181,7 +197,7 @@ class Schedule:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             raise ForeignThreadError(
                 f"{call} was called in thread {names.get(get_ident(), get_ident())!r}, but this loop belongs to thread"
-                f" {names.get(self.thread, self.thread)!r}: use loop.call_soon_threadsafe({_as_arguments(call)})"
+                f" {names.get(self.thread, self.thread)!r}: use {_way_in(self, call)}"
             )
 
     def _check_open(self, call: str) -> None:

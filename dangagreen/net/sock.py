@@ -54,8 +54,8 @@ class Socket(FileSocket, CheckedSubclasses):
         """Returns a new object at once, whose connection is made meanwhile, as `connect` makes it. Never parks.
 
         The loop calls `event_connect` once it is made, or `event_connect_failed(error)`, which are the errors of
-        `connect`; neither after `close()`. What is written before that is queued. Raises
-        TypeError and ValueError for arguments that make no sense.
+        `connect`; neither after `close()`. What is written before that is queued; a task that reads or writes raises
+        that error too. Raises TypeError and ValueError for arguments that make no sense.
         """
         if timeout is not None:
             timeout = checks.seconds("the timeout of connect_to", timeout)
@@ -106,7 +106,7 @@ class Socket(FileSocket, CheckedSubclasses):
 
     def _was_not_connected(self, error: Exception) -> None:
         self.loop.call(self, partial(self._hook, "connect_failed", partial(self.event_connect_failed, error)))
-        self.loop.call(self, partial(self.close, error))
+        self.loop.call(self, partial(self._close_unconnected, error))
 
     # -- requests
 

@@ -385,6 +385,11 @@ class Receiving(ReadBuffer):
             self._drop_input()
         if self._read_error is not None and self.closed and self.close_reason is None:
             self.close_reason = self._read_error
+        if self._reader is not None:
+            self._wake_reader(ClosedError(self, self.close_reason))
+
+    def _wake_reader(self, error: Exception) -> None:
+        """Have a parked reader raise an error."""
         if (reader := self._reader) is not None:
             self._reader = None
-            reader._wake(ClosedError(self, self.close_reason), undone=True)
+            reader._wake(error, undone=True)

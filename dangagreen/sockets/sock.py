@@ -214,6 +214,15 @@ class CallbackSocket(DangaAliases, Lingering):
         self._raise_error()
         return False
 
+    def _close_unconnected(self, error: Exception) -> None:
+        """Close it with the reason that there is no connection, which is what tasks find that read or write."""
+        if isinstance(error, OSError) and not self.closed:
+            self._note_error(error)
+            self._note_write_error(error)
+            self._hangup_state |= BY_PEER
+            self._wake_reader(error)
+        self.close(error)
+
     def watch_write(self, on: bool) -> None:
         """Set whether `event_write` is called whenever the socket is writable. `write` does not need it."""
         self.loop.check_thread("watch_write")

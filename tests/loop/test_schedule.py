@@ -161,3 +161,31 @@ def test_two_loops_in_two_threads_run_side_by_side(loop, advance, in_thread):
     loop.call_soon(lambda: answers.append(in_thread(other)))
     advance(1)
     assert answers == [[True]]
+
+
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        (lambda sock: sock.write_all, "from_thread(sock.write_all, data)"),  # its frame is next to ours
+        (lambda sock: lambda data: sock.write_all(data), "from_thread(sock.write_all, data)"),
+        (lambda sock: lambda _: sock.close(), "from_thread(sock.close)"),
+        (lambda sock: lambda _: in_a_loop(lambda: sock.close()), "loop.call_soon_threadsafe(sock.close)"),
+    ],
+    ids=["itself", "inside", "plain", "in a loop"],
+)
+def test_a_function_of_in_thread_is_told_of_from_thread(real_loop, unix_pair, call, instead):
+    sock = Socket(unix_pair()[0])
+    with pytest.raises(ForeignThreadError) as raised:
+        dangagreen.in_thread(call(sock), b"x")
+    assert str(raised.value).endswith(f": use {instead}")
+    sock.close()
+
+
+def in_a_loop(callback):
+    """Call it in a callback of a loop of this thread, which no call may block."""
+    with dangagreen.Loop() as mine:
+        errors = []
+        mine.on_error = errors.append
+        mine.call_soon(callback)
+        mine.turn()
+    raise errors[0].exception

@@ -310,13 +310,16 @@ def test_a_task_reads_what_comes_in_the_end(network, advance):
     sock.close()
 
 
-def test_a_task_that_waits_is_told_when_it_fails(network, take_errors):
+@pytest.mark.parametrize("waits", ["read_line", "drain"])
+def test_a_task_raises_the_error_by_which_it_failed_waiting_or_later(network, take_errors, waits):
     network({"10.0.0.1": (1, REFUSED)})
     sock = d.Socket.connect_to(("host", 80))
-    with pytest.raises(d.ClosedError, match="Connection refused"):
-        sock.read_line()
-    with pytest.raises(d.ClosedError, match="Connection refused"):
-        sock.write_all(b"x")
+    sock.write(b"x")
+    for call in (getattr(sock, waits), sock.read_line, sock.read_to_end, sock.drain, lambda: sock.write_all(b"x")):
+        with pytest.raises(ConnectionRefusedError, match=r"cannot connect to .*Connection refused"):
+            call()
+    assert sock.closed
+    assert isinstance(sock.close_reason, ConnectionRefusedError)
 
 
 def test_reading_may_be_watched_before(network, advance):
