@@ -143,8 +143,8 @@ class Socket(FileSocket, CheckedSubclasses):
         once, and the outcome is told by `event_secured`, or by the close.
 
         The side is the context's. What was written before leaves in plain text, what is written from now on as TLS. If
-        it fails, or takes longer than `timeout` seconds, the socket closes with the reason, which is raised. Raises
-        RuntimeError, and does nothing, where plain text was received and not read, or where there is TLS already.
+        it fails, or takes longer than `timeout` seconds, the socket closes with the reason, which is raised: a TlsError
+        also where plain text was received and not read. Raises RuntimeError, and does nothing, where there is TLS.
         """
         from dangagreen.sockets.tls_options import start_options
 

@@ -2,7 +2,8 @@
 
 Rules: plain text that was received before the handshake is never taken for what came by TLS (STARTTLS injection); while
 the handshake is under way its owner stands for the parked reader, and the write queue is held; however it ends without
-success, the socket is closed with the reason. What does not belong here: servers (opening), records (sockets/tls).
+success, the socket is closed with the reason; what the peer can bring about costs one debug line, in both styles. What
+does not belong here: servers (opening), records (sockets/tls).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dangagreen.errors import BusyError, ClosedError, connection
+from dangagreen.errors import BusyError, ClosedError, TlsError, connection
 from dangagreen.green.parking import checkpoint, park, park_for
 from dangagreen.green.sched import scheduler
 from dangagreen.green.tasks import Task
@@ -105,12 +106,14 @@ def start_tls(sock: Any, options: TlsOptions, timeout: float | None) -> None:
 def _tell(sock: Any, error: BaseException | None) -> None:
     if error is None:
         sock.event_secured()
+    elif not isinstance(error, ClosedError):  # the program knows that it has closed it
+        sock.debugmsg("%s", error)
 
 
 class StartTls:
     """The handshake of a Socket: calls `then(None)` once it is over, or `then(error)` when the socket has closed.
 
-    Raises RuntimeError if plain text was received and not read, BusyError, ClosedError.
+    Raises RuntimeError where there is TLS already, BusyError, ClosedError.
     """
 
     __slots__ = {
@@ -137,9 +140,14 @@ class StartTls:
         self._callbacks = sock._is_callback_style()
         self._watched = sock._is_watched()
         sock._watch_input(False)
+        self._timer = None
+        if sock.buffered:
+            return self._fail(self._injected())
         loop = sock.loop
-        self._timer = None if timeout is None else loop.timers.add(loop.clock() + timeout, self._time_is_up, None)
+        if timeout is not None:
+            self._timer = loop.timers.add(loop.clock() + timeout, self._time_is_up, None)
         sock.write(self._begin)  # when all before it was sent
+        return None
 
     def _begin(self) -> None:
         """What was written in plain text has left."""
@@ -150,7 +158,7 @@ class StartTls:
         sock._keep_place(bool, HELD)  # which does nothing: what is written is queued behind it
         sock.sock = self._tls
         if not sock._await_input(self):
-            return self.abandon(ConnectionAbortedError("the peer had ended the connection before the TLS handshake"))
+            return self._fail(ConnectionAbortedError("the peer had ended the connection before the TLS handshake"))
         sock.loop.ready.append(self.resume)  # not now: what it calls may write, in the middle of a flush
         return None
 
@@ -188,6 +196,8 @@ class StartTls:
             if self._tls.wants_write:
                 loop = self._sock.loop
                 loop.timers.add(loop.clock() + _AGAIN_SECONDS, self.resume, None)
+        except OSError as error:
+            self._fail(error)
         except Exception as error:
             self.abandon(error)
         else:
@@ -222,8 +232,23 @@ class StartTls:
             self._sock.close(error)
             self._tell(error)
 
+    def _fail(self, error: OSError) -> None:
+        """The peer has spoilt it: a handler that ends by this error has ended normally, as by a reset."""
+        if not self._over:
+            self._sock._note_error(error)
+            self.abandon(error)
+
+    def _injected(self) -> TlsError:
+        """Of plain text that was received and not read: it would be taken for what came by TLS."""
+        sock, side = self._sock, "server" if self._tls.ssl_object.server_side else "client"
+        return TlsError(
+            f"start_tls: {sock.buffered} bytes of plain text from {connection(sock)} were received and not read, and"
+            f" would be taken for what came by TLS",
+            refused_by=side,
+        )
+
     def _time_is_up(self) -> None:
-        self.abandon(TimeoutError(f"the TLS handshake of {connection(self._sock)} was not over in time"))
+        self._fail(TimeoutError(f"the TLS handshake of {connection(self._sock)} was not over in time"))
 
     def _end(self) -> None:
         """Stand for the parked reader no more."""
@@ -239,18 +264,13 @@ class StartTls:
 
 
 def _check(sock: Any) -> None:
-    """Raise unless TLS may begin: the socket is open, nobody reads, it is plain, and no plain text was read ahead."""
+    """Raise unless TLS may begin: the socket is open, nobody reads, and it is plain."""
     if sock._is_over():
         raise ClosedError(sock, sock.close_reason)
     if sock._has_reader():
         raise BusyError(f"start_tls: a task is reading from {connection(sock)}")
     if sock._speaks_tls():
         raise RuntimeError(f"start_tls: {connection(sock)} is secured already")
-    if sock.buffered:
-        raise RuntimeError(
-            f"start_tls: {sock.buffered} bytes of plain text from {connection(sock)} were received and not read, and"
-            f" would be taken for what came by TLS: close the connection"
-        )
 
 
 _HANDSHAKE = WaitKind("TLS handshake", lambda opening, task: None)

@@ -153,11 +153,11 @@ def test_input_that_is_plain_and_buffered_is_refused(pair):
         client.write_all(b"STARTTLS\r\nRSET\r\n")
         client.drain()
         assert server.read_line() == b"STARTTLS\r\n"
-        with pytest.raises(RuntimeError, match="plain text"):
+        with pytest.raises(d.TlsError, match="6 bytes of plain text") as caught:
             server.start_tls(server_context())
-        assert not server.closed
-        assert server.tls is None
-        assert server.read_line() == b"RSET\r\n"
+        assert caught.value.refused_by == "server"
+        assert server.closed
+        assert isinstance(server.close_reason, d.TlsError)
 
     d.run(main)
 
@@ -184,10 +184,79 @@ def test_pushed_back_input_is_refused(pair):
     server.push_back_read(b"x")
 
     def main():
-        with pytest.raises(RuntimeError, match="1 bytes of plain text"):
+        with pytest.raises(d.TlsError, match="1 bytes of plain text"):
             server.start_tls(server_context())
 
     d.run(main)
+
+
+def starts_in_a_handler(sock):
+    sock.read_line()
+    sock.start_tls(server_context(), timeout=0.1)
+
+
+class StartsInACallback(d.Socket):
+    __slots__ = ()
+
+    def event_read(self):
+        self.push_back_read(self.read(1000).partition(b"\n")[2])
+        self.start_tls(server_context(), timeout=0.1)
+
+
+def garbage(sock):
+    sock.sendall(b"STARTTLS\n")
+    d.sleep(0.02)
+    sock.sendall(b"MAIL FROM:<mallory>\r\n")
+
+
+def injection(sock):
+    sock.sendall(b"STARTTLS\nMAIL FROM:<mallory>\n")
+
+
+def end(sock):
+    sock.sendall(b"STARTTLS\n")
+    d.sleep(0.02)
+    sock.close()
+
+
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    end(sock)
+
+
+def distrust(sock):
+    sock.sendall(b"STARTTLS\n")
+    d.sleep(0.02)
+    tls = ssl.create_default_context().wrap_socket(sock, server_hostname="localhost", do_handshake_on_connect=False)
+    with tls, pytest.raises(ssl.SSLCertVerificationError):
+        d.in_thread(tls.do_handshake)
+
+
+def silence(sock):
+    sock.sendall(b"STARTTLS\n")
+
+
+@pytest.mark.parametrize("spoil", [garbage, injection, end, reset, distrust, silence])
+@pytest.mark.parametrize("style", ["handler", "requests", "callbacks"])
+def test_a_peer_that_spoils_it_costs_one_debug_line(real_loop, caplog, style, spoil):
+    if style == "callbacks":
+        listener = d.serve(LOCAL, StartsInACallback)
+    else:
+        listener = (d.serve if style == "handler" else d.serve_requests)(LOCAL, starts_in_a_handler)
+
+    def main():
+        with socket.create_connection(listener.address) as sock, d.timeout(5):
+            sock.settimeout(5)
+            d.sleep(0.02)
+            with caplog.at_level("DEBUG", "dangagreen"):
+                spoil(sock)
+                while listener.connections or not caplog.records:
+                    d.sleep(0.005)
+                d.sleep(0.01)  # for a second one
+
+    d.run(main)
+    lines = [record for record in caplog.records if record.name == "dangagreen"]
+    assert [record.levelname for record in lines] == ["DEBUG"], [record.getMessage() for record in lines]
 
 
 def test_twice_is_once_too_often(pair):
