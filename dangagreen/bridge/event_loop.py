@@ -230,15 +230,16 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _kick_and_call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
         """The `call_soon` of this loop while it is parked."""
-        self._parking.kick()
         handle: asyncio.Handle = self._parking.call_soon(callback, *args, context=context)
+        self._parking.kick()  # after it: in debug mode it raises in another thread
         return _without_our_frame(handle) if self._debug else handle  # type: ignore[attr-defined]
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
+        handle = super().call_at(when, callback, *args, context=context)
         self._parking.kick()
-        return _without_our_frame(super().call_at(when, callback, *args, context=context))
+        return _without_our_frame(handle)
 
     # -- signals
 

@@ -1,8 +1,9 @@
 """Our loop as the guest of an asyncio loop, or of uvloop's, that runs already.
 
 Rules: one turn of ours for each wake, so that each side gets its share; what wakes us is our poller's own descriptor,
-one timer for our next deadline, and whatever is put on our schedule outside of a turn: no thread, and no polling. The
-host is never blocked. What does not belong here: who waits for what across the border.
+one timer for our next deadline, and whatever is put on our schedule outside of a turn: no thread, and no polling. Other
+threads and signal handlers wake our poller, and call nothing of the host's. The host is never blocked. What does not
+belong here: who waits for what across the border.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _ENDED = "guest() ended"
 
 
 class _Kicking:
-    """A queue of the loop's that tells when something is put into it."""
+    """A queue of the loop's that tells when something is put into it, in this thread and outside of signal handlers."""
 
-    kick: Callable[[], object]
+    kick: Callable[[], object] = staticmethod(bool)
 
     def append(self, item: Any) -> None:
         super().append(item)  # type: ignore[misc]
@@ -103,16 +104,28 @@ class _Ends:
             task._report_if_unretrieved()
 
 
-_QUEUES: dict[str, type] = {
-    "ready": _Deque,
-    "runnable": _Deque,
-    "to_flush": _List,
-    "interest_changed": _List,
-    "to_close": _List,
-    "pending_reads": _Dict,
+_QUEUES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # with what stands there otherwise
+    "ready": (_Deque, deque),
+    "runnable": (_Deque, deque),
+    "to_flush": (_List, list),
+    "interest_changed": (_List, list),
+    "to_close": (_List, list),
+    "pending_reads": (_Dict, dict),
 }
-_PLAIN: dict[type, type] = {_Deque: deque, _List: list, _Dict: dict}
 _STOPPED = "the loop was stopped"
+
+
+def _exchange(loop: Any, name: str, queue: Any) -> Any:
+    """Put an empty queue in the place of the loop's, and into it what that holds. Threads may queue calls meanwhile."""
+    held = getattr(loop, name)
+    setattr(loop, name, queue)  # first: nothing comes into the old one any more
+    if isinstance(queue, deque):
+        queue.extendleft(reversed(held))  # before what has come since
+    elif isinstance(queue, list):
+        queue[:0] = held
+    else:
+        queue.update(held)
+    return queue
 
 
 class guest:  # noqa: N801  # a block, as contextlib names its own
@@ -294,9 +307,7 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
         self._loop.timers = _Timers(self._loop.timers, self.kick)
 
     def _listen_to(self, name: str) -> None:
-        queue = _QUEUES[name](getattr(self._loop, name))
-        queue.kick = self.kick
-        setattr(self._loop, name, queue)
+        _exchange(self._loop, name, _QUEUES[name][0]()).kick = self.kick
 
     def _part(self, near: Any) -> None:
         """Take back what `__aenter__` has done to the two loops."""
@@ -308,8 +319,8 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
                 handle.cancel()
         self._handle = self._timer = self._deadline = self._look = None
         self._border.end_beyond()
-        for name, kind in _QUEUES.items():
-            setattr(loop, name, _PLAIN[kind](getattr(loop, name)))
+        for name, (_, plain) in _QUEUES.items():
+            _exchange(loop, name, plain())
         timers = Timers(loop.timers.owner)
         timers.share(loop.timers)
         loop.timers = timers

@@ -168,7 +168,10 @@ class Schedule:
 
     def _queue_from_outside(self, call: Callable[[], object]) -> None:
         """Queue a call, and wake the loop. May be called from any thread or signal handler."""
-        self.ready.append(call)
+        queue = self.ready
+        if self.closed:
+            raise RuntimeError(_IS_CLOSED)
+        deque.append(queue, call)  # not `queue.append`: a guest's tells the host, which other threads may not call
         if (pair := self.wakeup_pair) is not None:
             pair.wake()
 

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+from _thread import get_ident
 
 import pytest
 
 import dangagreen as d
 from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
+from dangagreen.bridge.selector import ParkingSelector
 from dangagreen.green.waiters import wake
 from dangagreen.loop.deadlock import external_wakers
 from dangagreen.loop.loop import Loop
@@ -372,3 +374,20 @@ def test_the_running_loop_is_told_in_one_place(vloop, monkeypatch):
     assert loop.run_until_complete(main()) is loop
     assert asyncio._get_running_loop() is None
     loop.close()
+
+
+@pytest.mark.parametrize("call", ["call_soon", "call_later"])
+def test_what_debug_mode_refuses_in_another_thread_wakes_nobody_there(vloop, monkeypatch, call):
+    kicks, kick = [], ParkingSelector.kick
+    monkeypatch.setattr(ParkingSelector, "kick", lambda selector: kicks.append(get_ident()) or kick(selector))
+
+    async def main():
+        aio = asyncio.get_running_loop()
+        aio.set_debug(True)
+        arguments = (print,) if call == "call_soon" else (1, print)
+        task = d.spawn(d.in_thread, lambda: getattr(aio, call)(*arguments))
+        with pytest.raises(RuntimeError, match="thread"):
+            await task
+
+    bridge.run(main())
+    assert kicks.count(get_ident()) == len(kicks)

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import signal
 import socket
 import threading
 import time
@@ -17,6 +19,8 @@ from dangagreen.bridge import await_, to_task
 from dangagreen.loop import deadlock
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import available_pollers
+
+guest_module = importlib.import_module("dangagreen.bridge.guest")  # whose name is the class's too
 
 
 def as_guest(function):
@@ -208,14 +212,138 @@ def test_pollers_without_a_descriptor_are_refused(poller_class):
                 asyncio.run(block())
 
 
-def test_other_threads_reach_it(rloop):
+# -- threads and signals
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def debugging(request):
+    """`debugging(main())` runs it on a loop of these in its debug mode, which refuses calls from other threads."""
+    make = asyncio.new_event_loop if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+
+    def run(coroutine):
+        with asyncio.Runner(debug=True, loop_factory=make) as runner:
+            return runner.run(asyncio.wait_for(coroutine, 10))
+
+    run(asyncio.sleep(0))  # what uvloop opens once for all
+    return run
+
+
+def by_in_thread(_loop, gate):
+    return d.in_thread(lambda: gate.wait(10))
+
+
+def by_from_thread(_loop, gate):
+    return d.in_thread(lambda: gate.wait(10) and d.from_thread(lambda: d.sleep(0) or True))
+
+
+def by_queue(loop, gate):
+    queue = d.Queue()
+    return put(loop, gate, queue.put) and queue.get()
+
+
+def by_event(loop, gate):
+    event = d.Event()
+    return put(loop, gate, lambda _it: event.set()) and event.wait()
+
+
+def by_call(loop, gate):
+    queue = d.Queue()
+    return put(loop, gate, lambda it: loop.call_soon_threadsafe(queue.put_nowait, it)) and queue.get()
+
+
+def put(loop, gate, function):
+    """Have a thread of nobody's call it when the gate is open."""
+    threading.Thread(target=lambda: gate.wait(10) and function(True), daemon=True).start()
+    return True
+
+
+def by_look_up(loop, gate):
+    class Late:
+        def getaddrinfo(self, *asked):
+            gate.wait(10)
+            return socket.getaddrinfo(*asked)
+
+    loop.resolver = Late()
+    listener = d.serve(("127.0.0.1", 0), lambda sock: None)
+    with d.connect(("localhost", listener.address[1]), 10) as sock:
+        return sock.read_to_end() == b""
+
+
+@pytest.mark.parametrize("way", [by_in_thread, by_from_thread, by_queue, by_event, by_call, by_look_up])
+def test_other_threads_reach_it_also_in_debug_mode(debugging, rloop, way):
+    gate = threading.Event()
+
     async def main():
-        event = d.Event()
-        task = d.spawn(event.wait)
-        await asyncio.to_thread(rloop.call_soon_threadsafe, event.set)
-        await asyncio.wait_for(bridge.as_future(task), 10)
+        async with bridge.guest():
+            asyncio.get_running_loop().call_later(0.01, gate.set)  # there is no turn then
+            future = to_task(way, rloop, gate)
+            assert (await asyncio.wait({future}, timeout=5))[0], "nobody has woken the host"
+            return future.result()
+
+    assert debugging(main()) is True
+
+
+@pytest.mark.parametrize("who", ["thread", "signal handler"])
+def test_neither_threads_nor_signal_handlers_call_the_host(debugging, rloop, who):
+    calls, came = [], []
+
+    def tell(*_):
+        calls.append(None)
+        rloop.call_soon_threadsafe(came.append, "it")
+        calls.append(None)
+
+    async def main():
+        aio = asyncio.get_running_loop()
+        call_soon = aio.call_soon
+        async with bridge.guest():
+            await asyncio.sleep(0.01)
+            aio.call_soon = lambda *args, **kwargs: calls.append(args) or call_soon(*args, **kwargs)
+            try:
+                if who == "thread":
+                    thread = threading.Thread(target=tell)
+                    thread.start()
+                    thread.join()
+                else:
+                    signal.raise_signal(signal.SIGUSR1)
+                assert calls == [None, None]
+            finally:
+                del aio.call_soon
+            while not came:
+                await asyncio.sleep(0.001)
+
+    before = signal.signal(signal.SIGUSR1, tell)
+    try:
+        debugging(main())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["begins", "ends"])
+def test_what_a_thread_queues_while_it_begins_or_ends_is_not_lost(rloop, monkeypatch, which):
+    """It may come between any two steps of that."""
+    came = []
+
+    def meanwhile(kind):
+        def make(*held):
+            queue = kind(*held)
+            thread = threading.Thread(target=rloop.call_soon_threadsafe, args=(came.append, "it"))
+            thread.start()
+            thread.join()
+            return queue
+
+        return make
+
+    kinds = list(guest_module._QUEUES["ready"])
+    kinds[which] = meanwhile(kinds[which])
+    monkeypatch.setitem(guest_module._QUEUES, "ready", tuple(kinds))
+
+    async def main():
+        await asyncio.sleep(0)
 
     as_guest(main)
+    rloop.set_loop_timeout(0)
+    rloop.run(lambda: True)
+    assert came == ["it"]
 
 
 # -- turns
