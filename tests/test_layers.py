@@ -19,7 +19,7 @@ SHAPE = [
     (
         "loop",
         "error_log pollers timers profiling signal_chain sigint collecting"
-        " | handlers wakeup schedule thread_pool registry deadlock slowness turn loop",
+        " | handlers wakeup schedule thread_pool registry deadlock slowness turn forking loop",
     ),
     (
         "sockets",

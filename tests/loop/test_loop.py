@@ -1,6 +1,5 @@
-"""A loop as a whole: fork, and reset. Its turn is in test_turn, who is in it in test_registry."""
+"""A loop as a whole: reset, close, its thread. Its turn is in test_turn, who is in it in test_registry."""
 
-import os
 import socket
 import struct
 import sys
@@ -11,35 +10,6 @@ from dangagreen import Socket
 from dangagreen.frames import LOOPS
 from dangagreen.loop.loop import here
 from tests.connections import Collector
-
-# -- fork
-
-
-def test_a_fork_gives_the_child_a_fresh_poller_and_leaves_the_parents_registrations(real_loop, tcp_pair, run_until):
-    sock, peer = tcp_pair()
-    one = Collector(sock)
-    one.watch_read(True)
-    child = os.fork()
-    if child == 0:  # what fails here must not come out as a test of its own
-        code = 1
-        try:
-            turns = iter(range(50))
-            one.loop.loop_timeout = 0.02
-            peer.send(b"from the child")
-            one.loop.run(lambda: bool(one.data) or next(turns, None) is None)
-            code = 0 if one.data == b"from the child" else 2
-            one.close()
-            one.loop.reset()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    peer.send(b"for the parent")
-    run_until(lambda: one.data, turns=100)
-    assert one.data == b"for the parent"
-    assert not one.closed
-
-
-# -- reset
 
 
 def test_reset_closes_everything_and_the_loop_starts_again(real_loop, real_pair, run_until, peers):
