@@ -216,6 +216,8 @@ class StartTls:
 
     def _succeed(self) -> None:
         sock = self._sock
+        if sock.buffered:  # a callback has pushed back, after start_tls, what it had read before
+            return self._fail(self._injected())
         self._end()
         if self._callbacks:
             sock._set_style(sequential=False)
@@ -224,6 +226,7 @@ class StartTls:
             sock.watch_read(True)
         self._tell(None)
         sock._go_on(bool)
+        return None
 
     def abandon(self, error: BaseException) -> None:
         """Give up, and close the socket with the reason."""

@@ -190,6 +190,36 @@ def test_pushed_back_input_is_refused(pair):
     d.run(main)
 
 
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_input_that_is_pushed_back_after_it_has_begun_is_refused(pair, when):
+    """A callback that splits what it has read into lines, and pushes the rest back at the end, as one does."""
+
+    class Server(Secured):
+        def event_read(self):
+            data = self.read(1000)
+            self.told.append(data)
+            self.start_tls(server_context())
+            rest = data.partition(b"\n")[2]
+            if when == "at once":
+                self.push_back_read(rest)
+            else:
+                self.loop.add_timer(0.1, lambda: self.push_back_read(rest))
+
+    server, client = pair((Server, d.Socket))
+    server.watch_read(True)
+
+    def main():
+        client.write_all(b"STARTTLS\nRSET\n")
+        client.drain()
+        d.sleep(0.2)
+        client.start_tls(client_context(), "localhost")
+        assert client.read_to_end() == b""
+
+    d.run(main)
+    assert server.told == [b"STARTTLS\nRSET\n", "closed"]
+    assert isinstance(server.close_reason, d.TlsError)
+
+
 def starts_in_a_handler(sock):
     sock.read_line()
     sock.start_tls(server_context(), timeout=0.1)
