@@ -142,6 +142,7 @@ class Loop(Forking):
     def resolver(self, value: Any) -> None:
         if not callable(getattr(value, "getaddrinfo", None)):
             raise TypeError(f"loop.resolver needs an object with a method getaddrinfo, not {checks.shown(value)}")
+        checks.function("loop.resolver", value.getaddrinfo)
         checks.count("the attribute threads of a resolver", getattr(value, "threads", 1), 1)
         self._resolver = value
 

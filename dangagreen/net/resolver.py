@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from dangagreen import checks
 from dangagreen.green.tasks import Task, spawn
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.thread_pool import call_in_thread
@@ -122,7 +123,7 @@ class LookUps:
     def _look_up_in_thread(self, lookup: LookUp, getaddrinfo: Callable[..., Any]) -> list[Any]:
         """Called in a thread, which leaves its place itself: the loop may be reset before it hears of the answer."""
         try:
-            return list(getaddrinfo(*lookup.key, socket.SOCK_STREAM))
+            return _ask(lookup.key, getaddrinfo)
         finally:
             self._leave_thread(lookup)
 
@@ -144,7 +145,7 @@ class LookUps:
         answer: list[Any] | None = None
         error: BaseException | None = OSError(errno.ECANCELED, "the look-up was cancelled")
         try:
-            answer, error = list(getaddrinfo(*lookup.key, socket.SOCK_STREAM)), None
+            answer, error = _ask(lookup.key, getaddrinfo), None
         except Exception as failure:
             error = failure
         finally:
@@ -156,6 +157,14 @@ class LookUps:
         askers, lookup.askers = lookup.askers, []
         for then in askers:
             then(answer, error)
+
+
+def _ask(key: Key, getaddrinfo: Callable[..., Any]) -> list[Any]:
+    """Call the resolver's function. Raises what that raises, and TypeError where it answers no iterable."""
+    answer = getaddrinfo(*key, socket.SOCK_STREAM)
+    if not isinstance(answer, Iterable):
+        raise TypeError(f"loop.resolver has answered {checks.shown(answer)}, which is not what getaddrinfo answers")
+    return list(answer)
 
 
 def look_ups(loop: Loop) -> LookUps:

@@ -116,9 +116,11 @@ def local_addresses(address: Any, peer: HostAndPort | None) -> dict[int, Any]:
 def not_found(address: object, error: OSError | UnicodeError) -> OSError:
     """The error of a look-up, with the address that was asked for. A name that is none (UnicodeError) is not found."""
     words = f"cannot look up {address!r}: {getattr(error, 'strerror', None) or error}"
-    if isinstance(error, UnicodeError):  # a label is empty or too long
+    if isinstance(error, UnicodeError):
+        if "'idna' codec" in words:  # what getaddrinfo(3) is given, a name in ASCII, goes through it
+            words = f"cannot look up {address!r}: a part of the name is empty, or has more than 63 characters"
         return socket.gaierror(socket.EAI_NONAME, words)
-    return type(error)(error.errno, words)
+    return type(error)(words) if error.errno is None else type(error)(error.errno, words)
 
 
 def host_and_port(address: Any, others: str) -> HostAndPort:

@@ -188,7 +188,7 @@ def test_what_the_resolver_raises_comes_with_the_address(real_loop, pool):
     class Failing:
         def getaddrinfo(self, host, port, family, kind):
             raise {"os": socket.gaierror(socket.EAI_AGAIN, "try again"), "unicode": UnicodeError("label")}.get(
-                host, KeyError(host)
+                host, OSError("resolver down") if host == "down" else KeyError(host)
             )
 
     real_loop.resolver = Failing()
@@ -197,11 +197,13 @@ def test_what_the_resolver_raises_comes_with_the_address(real_loop, pool):
     assert caught.value.errno == socket.EAI_AGAIN
     with pytest.raises(socket.gaierror, match=r"cannot look up \('unicode', 1\): label"):
         d.connect(("unicode", 1))
+    with pytest.raises(OSError, match=r"^cannot look up \('down', 1\): resolver down$"):
+        d.connect(("down", 1))
     with pytest.raises(KeyError, match="other"):
         d.connect(("other", 1))
 
 
-@pytest.mark.parametrize("answer", [[("127.0.0.1", 80)], ["127.0.0.1"], [None]])
+@pytest.mark.parametrize("answer", [[("127.0.0.1", 80)], ["127.0.0.1"], [None], None])
 def test_an_answer_of_another_shape_is_refused(loop, answer):
     loop.resolver = Names({})
     loop.resolver.getaddrinfo = lambda *_: answer
@@ -236,6 +238,15 @@ def test_what_is_no_resolver_is_refused(loop, resolver, error):
     with pytest.raises(error, match="getaddrinfo"):
         loop.resolver = resolver
     assert loop.resolver is socket
+
+
+def test_a_resolver_that_is_an_async_def_is_refused(loop):
+    class Coroutines:
+        async def getaddrinfo(self, *_):
+            return []
+
+    with pytest.raises(TypeError, match=r"loop\.resolver was given .*an async def"):
+        loop.resolver = Coroutines()
 
 
 def test_a_resolver_has_one_thread_at_least(loop):
