@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from dangagreen import checks
+from dangagreen.sockets.addresses import is_path
 
 _TEXT = b"PROXY "
 _LONGEST_LINE = 107  # bytes of version 1, with its CRLF
@@ -183,6 +184,13 @@ class TrustedProxies:
             self._networks = [ipaddress.ip_network(one) for one in given if one != UNIX]
         except ValueError as error:
             raise ValueError(f"{call}: proxy_protocol: {error}") from None
+
+    def check_addresses(self, call: str, address: Any) -> None:
+        """Raise ValueError if nobody could connect, as no address to listen on is of a kind whose peers are trusted."""
+        for one in address if isinstance(address, list) else [address]:
+            if self._unix if is_path(one) or getattr(one, "family", None) == socket.AF_UNIX else self._networks:
+                return
+        raise ValueError(f"{call}: proxy_protocol trusts no peer of {checks.shown(address)}, so nobody could connect")
 
     def trusts(self, sock: Any) -> bool:
         """Whether the peer of an OS socket is in one of the networks. Raises OSError (ENOTCONN) if it has gone."""

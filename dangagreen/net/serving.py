@@ -111,7 +111,7 @@ def serve(
         connected = partial(begin_handler, socket_class, handler)
     else:
         raise TypeError(f"a handler is a subclass of Socket or a function, not {checks.shown(handler)}")
-    openings = _openings("serve", connected, proxy_protocol, tls, handshake_timeout, max_handshakes)
+    openings = _openings("serve", address, connected, proxy_protocol, tls, handshake_timeout, max_handshakes)
     return listen(
         address,
         connected if openings is None else openings.begin,
@@ -169,7 +169,7 @@ def serve_requests(
         raise TypeError(f"the handler of serve_requests is a function, not {checks.shown(handler)}")
     check_function("serve_requests", handler)
     connected = partial(begin_callbacks, socket_class)
-    openings = _openings("serve_requests", connected, proxy_protocol, tls, handshake_timeout, max_handshakes)
+    openings = _openings("serve_requests", address, connected, proxy_protocol, tls, handshake_timeout, max_handshakes)
     return listen(
         address,
         connected if openings is None else openings.begin,
@@ -183,6 +183,7 @@ def serve_requests(
 
 def _openings(
     call: str,
+    address: Any,
     connected: Callable[[Any, Any], object],
     proxies: list[Any] | None,
     tls: Any,
@@ -199,7 +200,9 @@ def _openings(
     if proxies is not None:
         from dangagreen.net.proxy_protocol import ProxyHeader, TrustedProxies
 
-        admit = TrustedProxies(call, proxies).admit
+        trusted = TrustedProxies(call, proxies)
+        trusted.check_addresses(call, address)
+        admit = trusted.admit
         steps.append(ProxyHeader)
     if tls is not None:
         from dangagreen.sockets.tls_options import server_options

@@ -13,6 +13,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dangagreen import checks
 from dangagreen.net.connector import Connector
 from dangagreen.net.opening import Opening
 
@@ -35,6 +36,7 @@ class Unconnected:
     """A connection that is being made, with the methods of an OS socket that its object needs."""
 
     __slots__ = {
+        "_address": "The address to connect to, as the program has given it.",
         "_connector": "What makes the connection; None before it begins, and after the end.",
         "_half_closed": "Whether a FIN is to be sent once it is connected.",
         "_number": "What `fileno` returns.",
@@ -46,7 +48,8 @@ class Unconnected:
     family = socket.AF_UNSPEC
     type = socket.SOCK_STREAM
 
-    def __init__(self, options: TlsOptions | None = None) -> None:
+    def __init__(self, address: Any, options: TlsOptions | None = None) -> None:
+        self._address = address
         self._number = next(_numbers)
         self._half_closed = False
         self._owner: Owner | None = None
@@ -127,6 +130,9 @@ class Unconnected:
     def shutdown(self, how: int) -> None:
         """Have the FIN sent once it is connected."""
         self._half_closed = True
+
+    def __repr__(self) -> str:
+        return checks.shown(self._address)
 
     def close(self) -> None:
         """Give the connection up."""

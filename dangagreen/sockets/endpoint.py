@@ -63,10 +63,10 @@ class Endpoint(Descriptor):
         return address
 
     def as_string(self) -> str:
-        """ "Class(RW): open to 127.0.0.1:80"; R and W: reading, or writing, is watched."""
+        """ "Class(RW): open to 127.0.0.1:80"; R and W: reading, or writing, is watched. "connecting to" it before."""
         watched = ("R" if self._is_watched() else "") + ("W" if self._interest() & WRITE else "")
         peer = self.peer_addr_string()
-        state = "closed" if self.closed else "connecting" if self.fd < 0 else "open"
+        state = "closed" if self.closed else f"connecting to {self.sock!r}" if self.fd < 0 else "open"
         return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")
 
     __repr__ = as_string

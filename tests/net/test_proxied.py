@@ -153,7 +153,7 @@ def test_a_silent_or_slow_proxy_is_closed_when_the_time_is_over(real_loop, proxi
     wait_for(lambda: listener.failed_handshakes == 1 and not listener.connections)
 
 
-@pytest.mark.parametrize("networks", [["10.0.0.0/8"], ["::/0"], ["unix"]])
+@pytest.mark.parametrize("networks", [["10.0.0.0/8"], ["::/0"], ["unix", "10.0.0.0/8"]])
 @versions
 def test_a_connection_from_elsewhere_is_refused(real_loop, proxied, client, wait_for, caplog, networks, header):
     caplog.set_level(logging.DEBUG, "dangagreen")

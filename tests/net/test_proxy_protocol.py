@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import dangagreen as d
 from dangagreen.net.proxy_protocol import Header, ProxiedSocket, ProxyHeader, TrustedProxies, parse
 
 SIGNATURE = bytes.fromhex("0D0A0D0A000D0A515549540A")
@@ -316,3 +317,34 @@ def test_a_peer_that_has_gone_is_an_error_of_the_system(loop, ends):
 def test_networks_that_make_no_sense_are_refused(networks, error):
     with pytest.raises(error, match="serve: proxy_protocol"):
         TrustedProxies("serve", networks)
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "fits"),
+    [
+        (["unix"], ("127.0.0.1", 0), False),
+        (["10.0.0.0/8"], "/a/path", False),
+        (["10.0.0.0/8", "unix"], "/a/path", True),
+        (["unix"], [("127.0.0.1", 0), "/a/path"], True),
+        (["::1"], [("127.0.0.1", 0), "/a/path"], True),
+    ],
+)
+def test_addresses_whose_peers_are_all_refused_are_refused(networks, address, fits):
+    proxies = TrustedProxies("serve", networks)
+    if fits:
+        proxies.check_addresses("serve", address)
+    else:
+        with pytest.raises(ValueError, match="serve: proxy_protocol trusts no peer of"):
+            proxies.check_addresses("serve", address)
+
+
+def test_so_is_the_socket_of_an_activation():
+    for family, networks in ((socket.AF_UNIX, ["10.0.0.0/8"]), (socket.AF_INET, ["unix"])):
+        with socket.socket(family) as sock, pytest.raises(ValueError, match="nobody could connect"):
+            TrustedProxies("serve", networks).check_addresses("serve", [sock])
+
+
+@pytest.mark.parametrize("serve", [d.serve, d.serve_requests])
+def test_a_server_refuses_them(loop, serve):
+    with pytest.raises(ValueError, match="proxy_protocol trusts no peer of"):
+        serve(("127.0.0.1", 0), print, proxy_protocol=["unix"])

@@ -172,7 +172,7 @@ def test_it_waits_for_look_up_and_attempts(network, advance):
     net = network({"::1": SILENT, "10.0.0.2": (0.5, 0)}, seconds=1)
     sock = Client.connect_to(("host", 80))
     advance(1.5)
-    assert repr(sock) == "Client(): connecting"
+    assert repr(sock) == "Client(): connecting to ('host', 80)"
     assert len(net.open) == 2
     advance(0.3)
     assert sock.told == ["connect"]
