@@ -117,8 +117,13 @@ class ShortFileError(_Copied, EOFError):
     What was announced to the peer cannot be sent any more: close the connection. Attribute: `sent` (int, bytes).
     """
 
-    def __init__(self, name: str, sent: int, missing: int) -> None:
-        super().__init__(f"the file {name} has ended after {sent} bytes, and {missing} more were to be sent")
+    def __init__(self, name: str, sent: int, missing: int, there: int | None = None) -> None:
+        """`there`: how many bytes there are, known before one was sent."""
+        if there is None:
+            words = f"has ended after {sent} bytes, and {missing} more were to be sent"
+        else:
+            words = f"has {there} bytes from the offset on, and {missing} were to be sent: none was"
+        super().__init__(f"the file {name} {words}")
         self.sent = sent
 
 

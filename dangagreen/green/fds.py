@@ -16,7 +16,7 @@ from dangagreen import checks
 from dangagreen.errors import BusyError
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.waiters import Waiter, WaitKind, wake
-from dangagreen.loop.handlers import FdHandler
+from dangagreen.loop.handlers import FdHandler, Handler
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.parks import parks
@@ -96,7 +96,7 @@ def wait_readable(fd: int | HasFileno) -> None:
 
     `fd` is an int, or an object with `fileno()`. A regular file is always ready. Raises OSError for a closed fd, as far
     as the operating system tells also when it is closed meanwhile; BusyError if another task waits for the same;
-    ValueError for the fd of a socket of this library, or one of `add_other_fds`.
+    ValueError for a socket of this library or its fd, or one of `add_other_fds`.
     """
     _wait(fd, READ, _READABLE)
 
@@ -132,7 +132,12 @@ def _wait(fd: int | HasFileno, bit: int, kind: WaitKind) -> None:
 
 
 def _number(call: str, fd: int | HasFileno) -> int:
-    """The number of an open fd. Raises TypeError for what has none, OSError (EBADF) if it is closed."""
+    """The number of an open fd. Raises TypeError for what has none, ValueError for a socket of this library, OSError
+    (EBADF) if it is closed."""
+    if isinstance(fd, Handler):
+        raise ValueError(
+            f"{call} is for fds of other libraries, and {fd!r} is of this one: use its own calls, or select(...)"
+        )
     if hasattr(fd, "fileno"):
         fd = fd.fileno()
     try:

@@ -253,6 +253,8 @@ class _Source:
             raise TypeError(f"send_file sends bytes: open {self.name} in binary mode")
         raw = getattr(getattr(file, "file", file), "raw", file)  # of a tempfile, of a buffered one
         self.fd = raw.fileno() if isinstance(raw, io.FileIO) else -1
+        if self.fd >= 0 and not raw.readable():
+            raise io.UnsupportedOperation(f"send_file reads {self.name}, which is open for writing only")
         self.direct = self.fd >= 0 and hasattr(os, "sendfile")
         if self.direct and not stat.S_ISREG(os.fstat(self.fd).st_mode):
             raise ValueError(f"send_file sends regular files, and {self.name} is none: read it, and write_all that")
@@ -265,7 +267,7 @@ class _Source:
             return count
         there = max(0, os.fstat(self.fd).st_size - self.offset)
         if count is not None and count > there:
-            raise ShortFileError(self.name, 0, count)
+            raise ShortFileError(self.name, 0, count, there)
         return there if count is None else count
 
     def keep(self) -> None:

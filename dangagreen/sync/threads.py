@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled, ErrorContext
@@ -186,6 +186,7 @@ def in_thread(
     *args: Any,
     abandon_on_cancel: bool = False,
     limiter: ThreadLimiter | None = None,
+    **unknown: Never,
 ) -> Result:
     """Parks until `function(*args)` has ended in a thread; returns what it returns, or raises what it raises.
 
@@ -195,6 +196,11 @@ def in_thread(
     `thread_cancelled()` has said so: then Cancelled is raised here. With `abandon_on_cancel` the task does not wait,
     nor does it at Ctrl-C: the thread goes on, and what it raises is reported to `loop.on_error`.
     """
+    if unknown:
+        name = next(iter(unknown))
+        raise TypeError(
+            f"in_thread has no argument {name!r}: if the function has, use in_thread(functools.partial(f, {name}=...))"
+        )
     loop = current_loop()
     task = checkpoint(loop, "in_thread")
     checks.function("in_thread", function, ": write in_thread(f, x) for f(x)")

@@ -273,6 +273,18 @@ def test_what_was_there_is_put_back_when_the_iteration_is_dropped_or_closed(loop
     assert list(iteration) == []
 
 
+def test_after_an_interrupted_step_a_with_block_puts_it_back_at_once_and_without_one_the_loop_soon(loop, as_before):
+    with d.move_on_after(1) as scope, d.signals(USR1) as iteration:
+        next(iteration)
+    assert scope.cancelled_caught
+    assert signal.getsignal(USR1) is as_before
+    del iteration
+    with d.move_on_after(1):
+        next(d.signals(USR1))
+    d.sleep(1)
+    assert signal.getsignal(USR1) is as_before
+
+
 def test_a_step_that_waits_ends_when_it_is_closed(loop):
     iteration = d.signals(USR1)
     task = d.spawn(list, iteration)

@@ -266,10 +266,12 @@ def test_what_is_no_regular_file_is_refused(pair, wait_for, tmp_path):
         open(write, "wb"),
         open(tmp_path / "text") as text,
         open("/dev/zero", "rb") as device,
+        open(tmp_path / "output", "wb") as output,
     ):
         cases = [
             (pipe, ValueError, "regular files"),
             (device, ValueError, "regular files"),
+            (output, io.UnsupportedOperation, "for writing only"),
             (text, TypeError, "binary mode"),
             (io.StringIO("text"), TypeError, "binary mode"),
             (b"bytes", TypeError, "a file"),
@@ -343,6 +345,7 @@ def test_a_file_that_is_too_short_is_refused_before_a_byte_is_sent(way, real_end
     assert isinstance(error, d.ShortFileError)
     assert isinstance(error, EOFError)
     assert error.sent == 0
+    assert f"has {SIZE - 10} bytes from the offset on, and {SIZE} were to be sent" in str(error)
     sock.write(b"an answer all the same")
     run_turns(2)
     assert far.recv(100) == b"an answer all the same"

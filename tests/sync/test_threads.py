@@ -345,3 +345,8 @@ def test_a_loop_that_has_used_it_is_freed(uncollected):
     del loop
     gc.collect()
     assert gone() is None
+
+
+def test_an_argument_by_name_is_no_argument_of_the_function(loop):
+    with pytest.raises(TypeError, match=r"in_thread has no argument 'base': .*\(functools\.partial\(f, base=\.\.\.\)"):
+        d.in_thread(int, "11", base=2)
