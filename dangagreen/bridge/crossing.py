@@ -243,6 +243,8 @@ class _TaskFuture(asyncio.Future[Any]):
                 super().cancel(error.reason)
             else:
                 self.set_exception(error)
+                if task.was_cancelled:
+                    self.exception()  # if nobody awaits it, that is as quiet as a cancelled task of asyncio's
         except StopIteration as error:
             failure = RuntimeError(f"{task!r} raised {error!r}")
             failure.__cause__ = error

@@ -146,6 +146,11 @@ class Task(Runnable, Generic[Result]):
             raise self._hand_out(self._error)
         return self._result
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it has ended because it was cancelled."""
+        return self.done and isinstance(self._error, Cancelled)
+
     def _hand_out(self, error: BaseException) -> BaseException:
         """The exception for `result()` to raise: the first caller gets the exception itself.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import itertools
 import sys
@@ -749,6 +750,47 @@ def test_a_future_that_a_third_party_cancels_is_no_cancellation_of_the_waiter(ou
         return await_(answer("goes on", unit))
 
     assert ours(work) == "goes on"
+
+
+@pytest.mark.parametrize("how", ["task", "group", "failure"])
+def test_a_cancelled_task_that_nobody_awaits_is_quiet_and_a_failed_one_is_not(theirs, unit, caplog, how):
+    def fails():
+        d.sleep(unit)
+        raise d.TaskCancelledError("somebody else was")
+
+    def in_group(made):
+        with d.TaskGroup() as group:
+            made.append(group.spawn(d.sleep, 50 * unit))
+            d.sleep(2 * unit)
+            group.cancel()
+
+    async def main():
+        made = []
+        if how == "group":
+            d.spawn(in_group, made)
+            await asyncio.sleep(unit)
+        else:
+            made.append(d.spawn(fails) if how == "failure" else d.spawn(d.sleep, 50 * unit))
+        future = as_future(made[0])
+        if how == "task":
+            made[0].cancel("enough")
+        await asyncio.wait([future])  # which does not ask for its exception
+
+    theirs(main())
+    gc.collect()
+    assert ("never retrieved" in caplog.text) is (how == "failure")
+
+
+def test_a_cancelled_task_that_was_quiet_raises_where_it_is_awaited_later(theirs, unit):
+    async def main():
+        task = d.spawn(d.sleep, 50 * unit)
+        future = as_future(task)
+        task.cancel("enough")
+        await asyncio.wait([future])
+        with pytest.raises(d.TaskCancelledError, match="enough"):
+            await future
+
+    theirs(main())
 
 
 def test_a_coroutine_that_raises_cancelled_error_of_its_own(ours):

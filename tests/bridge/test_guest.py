@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
+import logging
 import signal
 import socket
 import threading
@@ -112,6 +114,17 @@ def test_its_end_cancels_tasks_and_waits_for_them(rloop):
 
     as_guest(main)
     assert log == ["clean"]
+
+
+def test_its_end_is_quiet_for_a_server_that_nobody_awaits(rloop, caplog):
+    async def main():
+        listener = d.serve(("127.0.0.1", 0), lambda sock: None)
+        to_task(d.serve_forever, listener)
+        await asyncio.sleep(0.01)
+
+    as_guest(main)
+    gc.collect()
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_failure_at_its_end_is_reported(rloop):
