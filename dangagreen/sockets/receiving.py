@@ -48,7 +48,7 @@ class Receiving(ReadBuffer):
     def read(self, n: int) -> bytes | None:
         """Return at most n bytes; b"" when nothing is there now (EAGAIN); None at EOF, or when the socket is closed.
 
-        An RST is EOF too: `event_err` is called next. Never parks. Raises ValueError for n below 1.
+        An RST is EOF too: `event_err` is called next, unless it closes. Never parks. Raises ValueError for n below 1.
         """
         if self._buffer:
             if n > self.buffered:

@@ -198,6 +198,52 @@ def test_a_line_that_was_cut_short_stays_readable(sockets):
     d.run(main)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [d.Socket.read_line, d.Socket.read_to_end, lambda sock: sock.read_exactly(100), list],
+    ids=["read_line", "read_to_end", "read_exactly", "iteration"],
+)
+def test_what_was_too_little_for_a_read_is_there_for_read_some(sockets, read):
+    mine, other = sockets()
+    other.write(b"half of")
+    other.sock.beneath.shutdown(socket.SHUT_WR)
+
+    def main():
+        with pytest.raises(d.TruncatedError):
+            read(mine)
+        assert mine.read_some() == b"half of"
+        with pytest.raises(d.TruncatedError):
+            mine.read_some()
+
+    d.run(main)
+
+
+@pytest.mark.parametrize("end", [d.Socket.finish, d.Socket.close])
+@pytest.mark.parametrize("how", ["cut short", "reset"])
+def test_a_callback_that_ends_it_finds_the_error_as_its_reason(sockets, run_until, run_turns, end, how):
+    """It is told no other way: `event_err` is for a connection that is open."""
+    told = []
+
+    class Reader(d.Socket):
+        def event_read(self):
+            if self.read(100) is None:
+                end(self)
+
+        def event_err(self):
+            told.append("err")
+
+    mine, other = sockets((Reader, d.Socket))
+    mine.watch_read(True)
+    if how == "reset":
+        other.sock.beneath.reset()
+    else:
+        other.sock.beneath.shutdown(socket.SHUT_WR)
+    run_until(lambda: mine.closed)
+    run_turns(2)
+    assert told == []
+    assert type(mine.close_reason) is (ConnectionResetError if how == "reset" else d.TruncatedError)
+
+
 def test_callbacks_hear_of_a_stream_that_was_cut_short(sockets, run_until):
     told = []
 
@@ -206,7 +252,7 @@ def test_callbacks_hear_of_a_stream_that_was_cut_short(sockets, run_until):
             told.append(self.read(100))
 
         def event_err(self):
-            told.append("err")
+            told.extend(("err", self.close_reason))
             super().event_err()
 
     mine, other = sockets((Reader, d.Socket))
@@ -214,7 +260,7 @@ def test_callbacks_hear_of_a_stream_that_was_cut_short(sockets, run_until):
     other.write(b"half")
     other.sock.beneath.shutdown(socket.SHUT_WR)
     run_until(lambda: mine.closed)
-    assert told == [b"half", None, "err"]
+    assert told == [b"half", None, "err", None]
     assert isinstance(mine.close_reason, d.TruncatedError)
 
 
