@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
 from contextlib import suppress
 
 import pytest
@@ -386,6 +387,29 @@ def test_a_choice_that_outlives_its_connection_does_no_harm(real_loop):
         assert listener.connections == 0
 
     d.run(main)
+
+
+def test_what_the_choice_raises_fails_the_handshake_and_is_for_the_unraisable_hook(real_loop, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, "dangagreen")
+    raised, reported = [], []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: raised.append(unraisable.exc_type))
+    real_loop.on_error = reported.append
+
+    def main():
+        context = server_context()
+        context.sni_callback = lambda *_: 1 // 0
+        listener = d.serve(LOCAL, upper, tls=context)
+        with pytest.raises(d.TlsError, match=r"the server .* has refused TLS: handshake failure"):
+            d.connect(listener.address, 5, tls=client_context(), server_hostname="localhost")
+        with d.timeout(5):
+            while not listener.failed_handshakes:
+                d.sleep(0.005)
+
+    d.run(main)
+    assert raised == [ZeroDivisionError]
+    assert reported == []
+    (line,) = [record.getMessage() for record in caplog.records if "has not opened" in record.getMessage()]
+    assert "the sni_callback has failed" in line
 
 
 def test_alpn(real_loop):
