@@ -385,8 +385,9 @@ class Receiving(ReadBuffer):
             self._drop_input()
         if self._read_error is not None and self.closed and self.close_reason is None:
             self.close_reason = self._read_error
-        if self._reader is not None:
-            self._wake_reader(ClosedError(self, self.close_reason))
+        if self._reader is not None:  # `_wake_reader`, in line: who closes a socket calls a function less
+            reader, self._reader = self._reader, None
+            reader._wake(ClosedError(self, self.close_reason), undone=True)
 
     def _wake_reader(self, error: Exception) -> None:
         """Have a parked reader raise an error."""
