@@ -7,6 +7,8 @@ ResourceWarning. What does not belong here: its effect on a drain and on idle ti
 from __future__ import annotations
 
 import warnings
+from _thread import get_ident
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -56,8 +58,12 @@ class Busy:
 
     def __del__(self) -> None:
         if self._sock is not None:
-            words = repr(self._sock)
-            self._release()
+            words, loop = repr(self._sock), self._sock.loop
+            if get_ident() == loop.thread or loop.closed:
+                self._release()
+            else:  # the last reference to it went in another thread
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    loop.call_soon_threadsafe(self._sock._release_hold)
             warnings.warn(f"busy() of {words} was dropped and not released", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:

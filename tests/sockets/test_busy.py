@@ -58,3 +58,11 @@ def test_of_a_socket_that_has_closed_it_is_harmless(sock):
     with sock.busy():
         sock.close()
     assert sock.closed
+
+
+def test_one_that_another_thread_drops_is_released_in_the_thread_of_the_loop(loop, sock, in_thread):
+    held = [sock.busy()]
+    with pytest.warns(ResourceWarning, match="was dropped and not released"):
+        in_thread(held.clear)
+    assert not sock.idle
+    loop.run(lambda: sock.idle)
