@@ -192,10 +192,15 @@ class Opening(Descriptor):
 
 def in_words_of(sock: Any) -> str:
     """The peer of an OS socket in a message."""
+    return in_words(_peer_of(sock)) or "the peer"
+
+
+def _peer_of(sock: Any) -> Any:
+    """The peer's address; None where it has gone."""
     try:
-        return in_words(sock.getpeername()) or "the peer"
-    except OSError:
-        return "the peer"
+        return sock.getpeername()
+    except (OSError, AttributeError):  # what only looks like a socket may have none
+        return None
 
 
 class _Accepted(Opening):
@@ -203,9 +208,9 @@ class _Accepted(Opening):
 
     __slots__ = {"_openings": "Those of the listener.", "_server": "The listener."}
 
-    def __init__(self, openings: Openings, sock: Any, listener: Any) -> None:
+    def __init__(self, openings: Openings, sock: Any, peer: Any, listener: Any) -> None:
         self._openings, self._server = openings, listener
-        then = partial(openings.ended, listener, sock)
+        then = partial(openings.ended, listener, peer)
         super().__init__(sock, openings.steps, then, openings.timeout, listener.loop)
 
     def _succeed(self, sock: Any) -> None:
@@ -253,15 +258,16 @@ class Openings:
 
     def begin(self, sock: Any, listener: Any) -> Opening | None:
         """Begin one: what a listener calls with an OS socket that it has accepted. Returns None if it was refused."""
+        peer = _peer_of(sock)  # now: after a reset, or another end, the kernel has forgotten it
         if self._admit is not None:
             try:
                 sock = self._admit(sock)
             except OSError as error:
-                self.ended(listener, sock, None, error)
+                self.ended(listener, peer, None, error)
                 sock.close()
                 return None
         try:
-            opening = _Accepted(self, sock, listener)
+            opening = _Accepted(self, sock, peer, listener)
         except BaseException as error:
             listener.loop.abandon(sock, error)
             raise
@@ -270,14 +276,15 @@ class Openings:
             listener.pause_accepting()
         return opening
 
-    def ended(self, listener: Any, accepted: Any, sock: Any, error: BaseException | None) -> None:
-        """One is over: the listener goes on with the socket; or it was refused."""
+    def ended(self, listener: Any, peer: Any, sock: Any, error: BaseException | None) -> None:
+        """One is over: the listener goes on with the socket; or the peer, of this address, was refused."""
         if error is None:
             listener.set_up(sock, self._made)
             listener._connection_closed()  # it was counted when it was accepted
         else:
             self.failed += 1
-            log.debug("%r: the connection with %s has not opened: %s", listener, in_words_of(accepted), error)
+            name = in_words(peer) or "the peer"
+            log.debug("%r: the connection with %s has not opened: %s", listener, name, error)
             if not isinstance(error, OSError):
                 listener.loop.report(
                     ErrorContext(f"the opening of a connection accepted by {listener!r} failed", error)

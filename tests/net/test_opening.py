@@ -389,6 +389,27 @@ def test_a_choice_that_outlives_its_connection_does_no_harm(real_loop):
     d.run(main)
 
 
+def test_a_client_that_resets_is_named_in_the_debug_line(real_loop, caplog):
+    caplog.set_level(logging.DEBUG, "dangagreen")
+
+    def main():
+        listener = d.serve(LOCAL, upper, tls=server_context())
+        raw = socket.create_connection(listener.address, 5)
+        name = "{}:{}".format(*raw.getsockname())
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        with d.timeout(5):
+            while not listener.connections:
+                d.sleep(0.005)
+            raw.close()
+            while not listener.failed_handshakes:
+                d.sleep(0.005)
+        return name
+
+    name = d.run(main)
+    (line,) = [record.getMessage() for record in caplog.records if "has not opened" in record.getMessage()]
+    assert f"the connection with {name} has not opened" in line
+
+
 def test_what_the_choice_raises_fails_the_handshake_and_is_for_the_unraisable_hook(real_loop, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG, "dangagreen")
     raised, reported = [], []
