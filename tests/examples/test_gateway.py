@@ -257,7 +257,7 @@ def test_what_was_asked_is_answered_at_the_end(
             upstream.go.set()
             assert client[1].read().startswith(b"ok 200 ")
         output, _ = program.process.communicate(timeout=SECONDS)
-        assert (output, program.process.returncode, program.errors.read_text()) == ("bye\n", 0, "")
+        assert (output, program.process.returncode, program.complaints()) == ("bye\n", 0, "")
     finally:
         program.process.kill()
         program.process.communicate()

@@ -141,7 +141,7 @@ def test_the_end(tmp_path: Path, number: signal.Signals) -> None:
             program.process.send_signal(number)
             output, _ = program.process.communicate(timeout=SECONDS)
             assert (client[1].read(), watcher[1].read()) == (b"", b"")
-        assert (output, program.process.returncode, program.errors.read_text()) == ("bye\n", 0, "")
+        assert (output, program.process.returncode, program.complaints()) == ("bye\n", 0, "")
     finally:
         program.process.kill()
         program.process.communicate()
