@@ -229,15 +229,21 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
             self._handle = self._aio.call_soon(self._turn)
 
     def _turn(self) -> None:
+        try:
+            self._make_turn()
+        except BaseException:  # Ctrl-C, which may have struck in the middle of what arranges the next turn
+            self._turning = False
+            self._handle = self._aio.call_soon(self._turn)
+            raise
+
+    def _make_turn(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
         self._turns += 1
-        try:
-            if not self._on_our_side(self._loop.turn) and not end_forevers(self._loop):
-                self._end_block(_STOPPED)
-        finally:  # after Ctrl-C as well
-            self._arrange_next()
+        if not self._on_our_side(self._loop.turn) and not end_forevers(self._loop):
+            self._end_block(_STOPPED)
+        self._arrange_next()
 
     def _arrange_next(self) -> None:
         loop = self._loop
@@ -261,12 +267,12 @@ class guest:  # noqa: N801  # a block, as contextlib names its own
             self._turning = False
 
     def _wake_at(self, deadline: float | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._deadline = deadline
+        before, self._timer = self._timer, None
+        if before is not None:
+            before.cancel()
         if deadline is not None:
             self._timer = self._aio.call_at(self._aio.time() + deadline - self._loop.clock(), self._at_deadline)
+        self._deadline = deadline  # not before there is a timer for it
 
     def _at_deadline(self) -> None:
         self._timer = self._deadline = None

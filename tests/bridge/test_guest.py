@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import logging
@@ -581,3 +582,26 @@ def test_the_look_for_deadlocks_can_be_turned_off(alone, rloop):
         task.cancel()
 
     as_guest(main)
+
+
+def test_ctrl_c_in_the_middle_of_what_arranges_the_next_turn_loses_none(monkeypatch):
+    arrange, strikes = guest_module.guest._arrange_next, []
+
+    def arrange_or_strike(self):
+        if d.current_loop().timers and not strikes:
+            strikes.append(1)
+            raise KeyboardInterrupt
+        arrange(self)
+
+    async def main():
+        async with guest_module.guest():
+            await to_task(d.sleep, 0.01)
+        return "over"
+
+    monkeypatch.setattr(guest_module.guest, "_arrange_next", arrange_or_strike)
+    with contextlib.closing(asyncio.new_event_loop()) as host:
+        task = host.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            host.run_until_complete(task)
+        assert host.run_until_complete(asyncio.wait_for(task, 20)) == "over"
+    assert strikes == [1]
