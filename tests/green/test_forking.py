@@ -317,6 +317,12 @@ def test_top_level_code_stays_in_the_parent(real_loop):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def wait_for(came):
+    with d.timeout(10):
+        while not came:
+            d.sleep(0.001)
+
+
 def test_the_childs_signals_are_as_they_were_before_run(real_loop):
     before = signal.getsignal(signal.SIGUSR1)
 
@@ -327,7 +333,7 @@ def test_the_childs_signals_are_as_they_were_before_run(real_loop):
         came = []
         handle = d.on_signal(signal.SIGUSR1, came.append)
         os.kill(os.getpid(), signal.SIGUSR1)
-        d.sleep(0.001)
+        wait_for(came)
         assert came == [signal.SIGUSR1]
         handle.cancel()
 
@@ -341,7 +347,7 @@ def test_the_childs_signals_are_as_they_were_before_run(real_loop):
         task2.join()
         assert task.result() == 0
         os.kill(os.getpid(), signal.SIGUSR1)
-        d.sleep(0.001)
+        wait_for(came)
         assert came == [signal.SIGUSR1]
 
     d.run(main)
