@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import waiting
 
 import dangagreen as d
-from tests.databases import postgresql_in
 from tests.helpers import joined
+from tests.programs import needed
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def postgresql():
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, postgresql_in(Path(folder)) as (dsn, _):
-        yield dsn
 
 
 def either(fd):
@@ -109,9 +101,9 @@ def ticks_during(task):
     return count
 
 
-def test_tasks_wait_for_psycopg_side_by_side(real_loop, postgresql, patched):
+def test_tasks_wait_for_psycopg_side_by_side(real_loop, database_url, patched):
     def ask(number):
-        with psycopg.connect(postgresql) as connection:
+        with psycopg.connect(database_url) as connection:
             return connection.execute("SELECT %s + 1, pg_sleep(0.1)", (number,)).fetchone()[0]
 
     tasks = [d.spawn(ask, number) for number in range(8)]
@@ -121,8 +113,8 @@ def test_tasks_wait_for_psycopg_side_by_side(real_loop, postgresql, patched):
     assert patched["wait"] >= 8
 
 
-def test_much_goes_both_ways_through_psycopg(real_loop, postgresql, patched):
-    with psycopg.connect(postgresql) as connection, connection.cursor() as cursor:
+def test_much_goes_both_ways_through_psycopg(real_loop, database_url, patched):
+    with psycopg.connect(database_url) as connection, connection.cursor() as cursor:
         big = "x" * 4_000_000
         assert cursor.execute("SELECT %s::text", (big,)).fetchone() == (big,)
         cursor.execute("CREATE TEMPORARY TABLE t (n int, word text)")
@@ -133,9 +125,9 @@ def test_much_goes_both_ways_through_psycopg(real_loop, postgresql, patched):
             assert sum(1 for _ in copy.rows()) == 2000
 
 
-def test_a_statement_of_psycopg_is_cancelled_where_it_waits(real_loop, postgresql, patched):
+def test_a_statement_of_psycopg_is_cancelled_where_it_waits(real_loop, database_url, patched):
     """What the server answers to it is still to come: such a connection is closed, as psycopg says."""
-    connection = psycopg.connect(postgresql)
+    connection = psycopg.connect(database_url)
     with d.move_on_after(0.05) as scope:
         connection.execute("SELECT pg_sleep(30)")
     assert scope.cancelled_caught
@@ -143,9 +135,9 @@ def test_a_statement_of_psycopg_is_cancelled_where_it_waits(real_loop, postgresq
     connection.close()
 
 
-def test_two_tasks_of_one_psycopg_connection_take_turns(real_loop, postgresql, patched):
+def test_two_tasks_of_one_psycopg_connection_take_turns(real_loop, database_url, patched):
     """It has a lock of threading's, which would block the loop: so a connection is for one task at a time."""
-    connection, lock = psycopg.connect(postgresql), d.Lock()
+    connection, lock = psycopg.connect(database_url), d.Lock()
 
     def ask(number):
         with lock:
@@ -160,7 +152,7 @@ def test_two_tasks_of_one_psycopg_connection_take_turns(real_loop, postgresql, p
 
 @pytest.fixture
 def psycopg2():
-    module = pytest.importorskip("psycopg2")
+    module = needed("psycopg2")
     from psycopg2 import extensions
 
     def wait(connection):
@@ -175,10 +167,10 @@ def psycopg2():
     extensions.set_wait_callback(None)
 
 
-def test_tasks_wait_for_psycopg2_side_by_side(real_loop, postgresql, psycopg2):
+def test_tasks_wait_for_psycopg2_side_by_side(real_loop, database_url, psycopg2):
     def ask(number):
         with ExitStack() as stack:
-            connection = psycopg2.connect(postgresql)
+            connection = psycopg2.connect(database_url)
             stack.callback(connection.close)
             cursor = connection.cursor()
             cursor.execute("SELECT %s + 1, pg_sleep(0.1)", (number,))
@@ -189,8 +181,8 @@ def test_tasks_wait_for_psycopg2_side_by_side(real_loop, postgresql, psycopg2):
     assert [joined(task) for task in tasks] == list(range(1, 9))
 
 
-def test_an_error_of_the_database_reaches_the_caller_of_psycopg2(real_loop, postgresql, psycopg2):
-    connection = psycopg2.connect(postgresql)
+def test_an_error_of_the_database_reaches_the_caller_of_psycopg2(real_loop, database_url, psycopg2):
+    connection = psycopg2.connect(database_url)
     with pytest.raises(psycopg2.ProgrammingError):
         connection.cursor().execute("SELECT nothing_of_the_kind")
     connection.rollback()
