@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import shutil
 import socket
 import ssl
@@ -14,10 +15,10 @@ import pytest
 
 import dangagreen as d
 from tests.certificates import AUTHORITY, ByHand, certificate, client_context, server_context, versions
+from tests.connections import LOCAL, Echo, reset
 
 pytestmark = pytest.mark.slow
 
-LOCAL = ("127.0.0.1", 0)
 BULK = bytes(range(256)) * 4000
 
 
@@ -77,15 +78,6 @@ def output_of(*command, given=None):
         printed = in_thread(lambda: process.communicate(given, timeout=20)[0])
         assert process.returncode == 0, printed
         return printed
-
-
-class Echo(d.Socket):
-    def event_read(self):
-        data = self.read(65536)
-        if data is None:
-            self.finish()
-        else:
-            self.write(data)
 
 
 def echo(sock):
@@ -210,19 +202,30 @@ def test_gnutls_cli(real_loop, authority, version):
     assert lines == [b"hello\n"]
 
 
+def sent_and_received(sock, data):
+    """Send it, and receive as much meanwhile; in one thread, for OpenSSL allows no second one in a connection."""
+    sock.setblocking(False)
+    left, got = memoryview(data), bytearray()
+    while len(got) < len(data):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            got += sock.recv(70000)
+            continue
+        if left:
+            with contextlib.suppress(ssl.SSLWantWriteError):
+                left = left[sock.send(left[:16384]) :]
+                continue
+        assert select.select([sock], [sock] if left else [], [], 10) != ([], [], [])
+    return got
+
+
 @VERSIONS
 @STYLES
 def test_pythons_ssl_in_threads(real_loop, handler, version):
     def client(port):
         raw = socket.create_connection(("127.0.0.1", port), 10)
         with client_context(version).wrap_socket(raw, server_hostname="localhost") as sock:
-            writer = threading.Thread(target=sock.sendall, args=(BULK,))
-            writer.start()
-            got = bytearray()
-            while len(got) < len(BULK):
-                got += sock.recv(70000)
-            writer.join()
-            assert got == BULK
+            assert sent_and_received(sock, BULK) == BULK
+            sock.settimeout(10)
             sock.unwrap().close()
 
     def main():
@@ -237,23 +240,21 @@ def test_pythons_ssl_in_threads(real_loop, handler, version):
 # -- servers
 
 
+def listening(server):
+    """Parks until an s_server says on which port it listens: its address."""
+    while not (line := in_thread(server.stdout.readline)).startswith(b"ACCEPT"):
+        assert line, "it has ended"
+    return "127.0.0.1", int(line.rpartition(b":")[2])
+
+
 @VERSIONS
 def test_openssl_s_server(real_loop, pem, version):
     def main():
-        with socket.create_server(LOCAL) as free:
-            port = free.getsockname()[1]
-        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pem, FLAG[version.name], "-rev"]
-        with program(*command):
-            for _ in range(100):
-                try:
-                    sock = d.connect(("127.0.0.1", port), 5, tls=client_context(version))
-                    break
-                except ConnectionRefusedError:
-                    d.sleep(0.05)
-            with sock:
-                for line in (b"hello\n", b"y" * 10000 + b"\n"):
-                    sock.write_all(line)
-                    assert sock.read_line() == line[:-1][::-1] + b"\n"
+        command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pem, FLAG[version.name], "-rev"]
+        with program(*command) as server, d.connect(listening(server), 5, tls=client_context(version)) as sock:
+            for line in (b"hello\n", b"y" * 10000 + b"\n"):
+                sock.write_all(line)
+                assert sock.read_line() == line[:-1][::-1] + b"\n"
 
     d.run(main)
 
@@ -263,17 +264,8 @@ def test_openssl_s_server_renegotiates(real_loop, pem, asks):
     """Under TLS 1.2, in the middle of what the client writes: `r` renegotiates, `R` asks for a certificate as well."""
 
     def main():
-        with socket.create_server(LOCAL) as free:
-            port = free.getsockname()[1]
-        with program("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pem, "-tls1_2") as server:
-            version = ssl.TLSVersion.TLSv1_2
-            for _ in range(100):
-                try:
-                    sock = d.connect(("127.0.0.1", port), 5, tls=client_context(version))
-                    break
-                except ConnectionRefusedError:
-                    d.sleep(0.05)
-            with sock:
+        with program("openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pem, "-tls1_2") as server:
+            with d.connect(listening(server), 5, tls=client_context(ssl.TLSVersion.TLSv1_2)) as sock:
                 reader = d.spawn(sock.read_line)
                 sock.write_all(b"before\n" * 100)
                 d.sleep(0.1)
@@ -381,7 +373,7 @@ def test_a_client_of_asyncio(real_loop, library, handler, version):
 # -- many
 
 
-def give_up_after(length, address, context, reset):
+def give_up_after(length, address, context, go_away):
     """A client that goes away when it has sent so many bytes. Returns whether it had more to send."""
     raw = socket.create_connection(address, 5)
     raw.setblocking(False)
@@ -396,22 +388,20 @@ def give_up_after(length, address, context, reset):
         if left and not over and not sent:
             d.sleep(0)
             peer.take()
-    if reset:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    raw.close()
+    go_away(raw)
     return not over
 
 
-@pytest.mark.parametrize("reset", [False, True], ids=["ends", "resets"])
+@pytest.mark.parametrize("go_away", [socket.socket.close, reset], ids=["ends", "resets"])
 @VERSIONS
-def test_clients_that_go_away_at_any_byte_of_a_handshake_leave_nothing(real_loop, version, reset):
+def test_clients_that_go_away_at_any_byte_of_a_handshake_leave_nothing(real_loop, version, go_away):
     """Some hundreds for each: thousands of handshakes in all."""
 
     def main():
         listener = d.serve(LOCAL, echo, tls=server_context(version=version))
         context = client_context(version)
         length = 0
-        while give_up_after(length, listener.address, context, reset):
+        while give_up_after(length, listener.address, context, go_away):
             length += 1
         with d.timeout(10):
             while listener.failed_handshakes < length - 1 or listener.connections:  # the last one had sent all of it
