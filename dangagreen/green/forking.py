@@ -40,7 +40,7 @@ def _go_on_alone(sched: Scheduler) -> None:
             _left.append(worker)
     for one in others:
         _forget_wait(one)
-    if sched.main is not None and sched.main is not me:  # `run` has no end here
+    if sched.main in others:  # it has no end here: `run` is the parent's
         sched.tasks.pop(sched.main, None)
         others.remove(sched.main)
     for one in others:  # when none of them waits any more, so that none is woken by the end of another one

@@ -387,6 +387,28 @@ def test_the_status_of_sys_exit_is_the_childs(real_loop, capfd, code, status):
     assert ("words" in capfd.readouterr().err) == (code == "words")
 
 
+def test_a_task_that_the_end_of_run_has_cancelled_forks_while_it_cleans_up(real_loop):
+    statuses = []
+
+    def work():
+        try:
+            d.sleep(1000)
+        finally:
+            with d.shield():
+                if pid := fork():
+                    statuses.append(status_of(pid))
+                else:
+                    d.sleep(0.001)
+                    raise KeyError("in the child alone")
+
+    def main():
+        d.spawn(work)
+        d.sleep(0)
+
+    d.run(main)
+    assert statuses == [1]
+
+
 @pytest.mark.slow
 def test_a_deadlock_of_the_child_ends_it_with_the_table():
     source = """
