@@ -12,6 +12,7 @@ import threading
 import weakref
 from _thread import get_ident
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from dangagreen.green.from_thread import from_thread
@@ -31,28 +32,37 @@ class LoopThread:
 
     __slots__ = {
         "__weakref__": "Weak references to it work.",
-        "_stopping": "Whether it is to stop.",
         "_background": "The thread.",
-        "_waiter": "The task that waits for that.",
+        "_waiter": "The task that waits until it is to stop.",
         "loop": "The loop.",
     }
 
+    _waiter: Waiter
     loop: Loop
 
     def __init__(self) -> None:
-        self._stopping = False
-        self._waiter: Waiter | None = None
-        begun = threading.Event()
-        self._background = threading.Thread(target=run, args=(self._main, begun), name="dangagreen loop", daemon=True)
+        begun: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._background = threading.Thread(target=self._run, args=(begun,), name="dangagreen loop", daemon=True)
         self._background.start()
-        begun.wait()
+        if (error := begun.get()) is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame: a cycle
 
-    def _main(self, begun: threading.Event) -> None:
-        self.loop = current_loop()
-        self._waiter = checkpoint(self.loop, "start_in_thread")
-        begun.set()
-        while not self._stopping:
-            park(self._waiter, _RUNS, self)
+    def _run(self, begun: SimpleQueue[BaseException | None]) -> None:
+        try:
+            run(self._main, begun)
+        except BaseException as error:
+            if hasattr(self, "loop"):
+                raise
+            begun.put(error)
+
+    def _main(self, begun: SimpleQueue[BaseException | None]) -> None:
+        self._waiter = checkpoint(current_loop(), "start_in_thread")
+        self.loop = self._waiter.loop
+        begun.put(None)
+        park(self._waiter, _RUNS, self)
 
     def call(self, function: Callable[..., Result], /, *args: Any) -> Result:
         """Call `function(*args)` in a task of the loop, and block until it has ended: see `from_thread`."""
@@ -69,9 +79,7 @@ class LoopThread:
             self._background.join()
 
     def _stop(self) -> None:
-        self._stopping = True
-        if self._waiter is not None and self._waiter.wait is _RUNS:
-            wake(self._waiter)
+        wake(self._waiter)
 
     def stop_at_exit(self) -> None:
         """The program ends: stop it, and say so if its tasks take too long."""
@@ -95,7 +103,8 @@ class LoopThread:
 def start_in_thread() -> LoopThread:
     """Run a new loop in a thread of its own. Returns when it runs: a handle with `loop`, `call(f, *args)`, `stop()`.
 
-    What is to be made there, servers too, is made by `call`. At the end of the program it is stopped.
+    What is to be made there, servers too, is made by `call`. At the end of the program it is stopped. Raises OSError if
+    there is no descriptor for the loop, RuntimeError if no thread can be started.
     """
     handle = LoopThread()
     _handles.add(handle)

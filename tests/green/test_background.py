@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
-import time
 import warnings
 
 import pytest
 
 import dangagreen as d
+from dangagreen.green import run as run_module
 from dangagreen.loop.loop import here
 from tests.programs import run_python
 
@@ -43,6 +44,15 @@ def test_a_server_in_the_background():
         socket.create_connection(listener.address, 5)
 
 
+def test_what_keeps_the_loop_from_being_made_is_raised_to_who_asked_for_it(monkeypatch):
+    def refused():
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    monkeypatch.setattr(run_module, "current_loop", refused)
+    with pytest.raises(OSError, match="no descriptor is left"):
+        d.start_in_thread()
+
+
 def test_stop_cancels_its_tasks_and_waits_for_them_and_a_second_one_does_nothing():
     log = []
 
@@ -65,11 +75,10 @@ def test_stop_cancels_its_tasks_and_waits_for_them_and_a_second_one_does_nothing
 
 def test_it_can_be_stopped_from_within_which_does_not_wait():
     background = d.start_in_thread()
+    thread = background.call(threading.current_thread)
     background.call(lambda: background.loop.call_soon(background.stop))
-    give_up = time.monotonic() + 5
-    while not background.loop.closed:
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
+    thread.join(5)
+    assert background.loop.closed
 
 
 def test_a_call_under_way_is_answered_when_it_stops():
