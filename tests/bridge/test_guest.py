@@ -12,7 +12,6 @@ import logging
 import signal
 import socket
 import threading
-import time
 
 import pytest
 
@@ -546,13 +545,23 @@ def test_what_asyncio_waits_for_is_no_deadlock(rloop, what, monkeypatch):
     assert len(warned) == (1 if what == "thread" else 0)
 
 
-def test_a_task_that_waits_for_a_thread_is_in_no_doubt(rloop, caplog):
+def test_a_task_that_waits_for_a_thread_is_in_no_doubt(rloop, caplog, monkeypatch):
     rloop.deadlock_seconds = 0.001
+    seen, looked, seems_stalled = [], threading.Event(), Loop.seems_stalled
+
+    def look(loop):
+        seen.append(seems_stalled(loop))
+        if loop.green is not None and loop.green.awaits_thread():
+            looked.set()
+        return seen[-1]
+
+    monkeypatch.setattr(Loop, "seems_stalled", look)
 
     async def main():
-        return await to_task(d.in_thread, lambda: time.sleep(0.05) or "it")
+        return await to_task(d.in_thread, lambda: looked.wait(10) and "it")
 
     assert as_guest(main) == "it"
+    assert not any(seen)
     assert "all tasks wait" not in caplog.text
 
 

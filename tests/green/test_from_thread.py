@@ -6,7 +6,6 @@ import contextvars
 import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -134,25 +133,31 @@ def test_what_a_cancelled_in_thread_waits_for_in_the_loop_is_cancelled(real_loop
 # -- no thread is left blocked
 
 
-def begun(other):
-    """Wait until the call of the thread is queued in the loop."""
-    give_up = time.monotonic() + 5
-    while not current_loop().ready:
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
-    return other
+@pytest.fixture
+def queued(monkeypatch):
+    """An event: a thread has queued a call in a loop."""
+    queued, call_soon_threadsafe = threading.Event(), Loop.call_soon_threadsafe
+
+    def queue_and_tell(loop, *call):
+        call_soon_threadsafe(loop, *call)
+        queued.set()
+
+    monkeypatch.setattr(Loop, "call_soon_threadsafe", queue_and_tell)
+    return queued
 
 
-def test_a_loop_that_does_not_run_is_waited_for(real_loop):
-    other = begun(Other(lambda: d.from_thread(int, loop=real_loop)))
+def test_a_loop_that_does_not_run_is_waited_for(real_loop, queued):
+    other = Other(lambda: d.from_thread(int, loop=real_loop))
+    assert queued.wait(5)
     assert other.thread.is_alive()
     assert other.join() == 0
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
-def test_a_reset_and_the_end_of_the_loop_answer_a_call_that_was_not_begun(end):
+def test_a_reset_and_the_end_of_the_loop_answer_a_call_that_was_not_begun(end, queued):
     with Loop() as loop:
-        other = begun(Other(lambda: d.from_thread(int, loop=loop)))
+        other = Other(lambda: d.from_thread(int, loop=loop))
+        assert queued.wait(5)
         getattr(loop, end)()
         assert "was not made, or not to its end: the loop was" in str(other.ended())
 
