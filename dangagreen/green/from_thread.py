@@ -176,18 +176,13 @@ class ThreadCall:
             return True
 
 
-def is_foreign(loop: Loop) -> bool:
-    """Whether this is another thread than that of the loop, which is not closed."""
-    return get_ident() != loop.thread and not loop.closed
-
-
 def in_loop(
     loop: Loop,
-    function: Callable[..., Any],
+    function: Callable[..., Result],
     *args: Any,
     timeout: float | None = None,
-    undo: Callable[[Any], object] | None = None,
-) -> Any:
+    undo: Callable[[Result], object] | None = None,
+) -> Result:
     """Call `function(*args, timeout=…)` in a task of the loop, from another thread, which blocks until it has ended.
 
     Raises TimeoutError if the loop has not begun it in time; the function gets what is left of the timeout.
@@ -195,13 +190,13 @@ def in_loop(
     _check_may_block(function.__qualname__)
     name = f"{function.__qualname__} for a thread"
     if timeout is None:
-        return ThreadCall(loop, name, partial(function, *args), undo).make()
+        return ThreadCall(loop, name, partial(function, *args), undo).make()  # type: ignore[no-any-return]
     deadline = time.monotonic() + timeout
 
-    def call() -> Any:
+    def call() -> Result:
         return function(*args, timeout=max(0.0, deadline - time.monotonic()))
 
-    return ThreadCall(loop, name, call, undo).make(max(0.0, timeout))
+    return ThreadCall(loop, name, call, undo).make(max(0.0, timeout))  # type: ignore[no-any-return]
 
 
 def from_thread(function: Callable[..., Result], /, *args: Any, loop: Loop | None = None) -> Result:

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
-from dangagreen.green.from_thread import in_loop, is_foreign
+from dangagreen.green.from_thread import in_loop
 from dangagreen.green.parking import checkpoint
 from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.parks import parks
@@ -39,7 +39,7 @@ class Event(WaitQueue):
 
     def set(self) -> None:
         """Set the flag and wake every task that waits for it. Never parks. Another thread has the loop do it, soon."""
-        if get_ident() != self.loop.thread and is_foreign(self.loop):
+        if get_ident() != self.loop.thread and not self.loop.closed:
             return self.loop.call_soon_threadsafe(self.set)
         self._set = True
         while self._waiting:
@@ -48,7 +48,7 @@ class Event(WaitQueue):
 
     def clear(self) -> None:
         """Clear the flag. Tasks that were woken by a `set()` before go on nevertheless. Never parks: as `set`."""
-        if get_ident() != self.loop.thread and is_foreign(self.loop):
+        if get_ident() != self.loop.thread and not self.loop.closed:
             return self.loop.call_soon_threadsafe(self.clear)
         self._set = False
         return None

@@ -18,7 +18,7 @@ from typing import Any
 
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError, ShutDown
-from dangagreen.green.from_thread import in_loop, is_foreign
+from dangagreen.green.from_thread import in_loop
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
@@ -106,8 +106,8 @@ class Queue(Handoff[Item]):
 
     def put_nowait(self, item: Item) -> None:
         """Put the item in. Never parks. Raises `queue.Full` if there is no room, ShutDown after a shutdown."""
-        if get_ident() != self.loop.thread and is_foreign(self.loop):
-            return in_loop(self.loop, self.put_nowait, item)  # type: ignore[no-any-return]
+        if get_ident() != self.loop.thread and not self.loop.closed:
+            return in_loop(self.loop, self.put_nowait, item)
         if self._slow_put or len(self.queue) >= self._max_items:
             if not self._put_or_hand_over(item):
                 raise Full
@@ -140,8 +140,8 @@ class Queue(Handoff[Item]):
 
     def get_nowait(self) -> Item:
         """Take the next item. Never parks. Raises `queue.Empty` if there is none; ShutDown instead after a shutdown."""
-        if get_ident() != self.loop.thread and is_foreign(self.loop):
-            return in_loop(self.loop, self.get_nowait, undo=self._put_back)  # type: ignore[no-any-return]
+        if get_ident() != self.loop.thread and not self.loop.closed:
+            return in_loop(self.loop, self.get_nowait, undo=self._put_back)
         if self.queue and not self._putters:
             return self._get()
         if not self.ready:
@@ -169,7 +169,7 @@ class Queue(Handoff[Item]):
     def _get_in_thread(self, timeout: float | None) -> Item:
         """`get` in another thread, which blocks meanwhile. If that gives up, an item that it got is put back."""
         try:
-            return in_loop(self.loop, self.get, timeout=_checked("get", timeout), undo=self._put_back)  # type: ignore[no-any-return]
+            return in_loop(self.loop, self.get, timeout=_checked("get", timeout), undo=self._put_back)
         except TimeoutError:
             raise Empty from None
 
@@ -177,8 +177,8 @@ class Queue(Handoff[Item]):
 
     def task_done(self) -> None:
         """Count an item that was taken as done, for `join`. Raises ValueError if called more often than `put`."""
-        if get_ident() != self.loop.thread and is_foreign(self.loop):
-            return in_loop(self.loop, self.task_done)  # type: ignore[no-any-return]
+        if get_ident() != self.loop.thread and not self.loop.closed:
+            return in_loop(self.loop, self.task_done)
         if not self.unfinished_tasks:
             raise ValueError("task_done() was called more often than items were put in")
         self.unfinished_tasks -= 1
@@ -191,7 +191,7 @@ class Queue(Handoff[Item]):
         try:
             task = checkpoint(self.loop, "join")
         except ForeignThreadError:
-            return in_loop(self.loop, self.join)  # type: ignore[no-any-return]
+            return in_loop(self.loop, self.join)
         if self.unfinished_tasks:
             self._joiners[task] = None
             park(task, _JOIN, self)
@@ -210,8 +210,8 @@ class Queue(Handoff[Item]):
 
         What is in the queue can still be taken; if `immediate`, it is dropped, and counts as done. Never parks.
         """
-        if get_ident() != self.loop.thread and is_foreign(self.loop):
-            return in_loop(self.loop, self.shutdown, immediate)  # type: ignore[no-any-return]
+        if get_ident() != self.loop.thread and not self.loop.closed:
+            return in_loop(self.loop, self.shutdown, immediate)
         self._end()
         if immediate:
             while self.queue:
