@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
 from dangagreen.green.sched import LoopReset
-from dangagreen.green.tasks import Task
+from dangagreen.green.tasks import Task, name_of
 from dangagreen.loop.loop import Loop, here
 
 Result = TypeVar("Result")
@@ -220,8 +220,7 @@ def from_thread(function: Callable[..., Result], /, *args: Any, loop: Loop | Non
             "from_thread was called in the loop's own thread, which would wait for itself: call the function"
         )
     _check_may_block("from_thread")
-    name = getattr(function, "__qualname__", None) or repr(function)
-    return ThreadCall(loop, name, partial(function, *args)).make()  # type: ignore[no-any-return]
+    return ThreadCall(loop, name_of(function), partial(function, *args)).make()  # type: ignore[no-any-return]
 
 
 def _check_may_block(call: str) -> None:

@@ -83,7 +83,7 @@ class Task(Runnable, Generic[Result]):
         self.done = self.error_retrieved = False
         self.context = context
         self._call: Callable[[], Result] | None = call
-        self.name: str = named_after.__qualname__ if type(named_after) is FunctionType else _name_of(named_after)
+        self.name: str = named_after.__qualname__ if type(named_after) is FunctionType else name_of(named_after)
         self.origin = origin
         self._joiners: dict[Joiner, bool] | None = None
         self.group: Group | None = None
@@ -321,7 +321,8 @@ class Task(Runnable, Generic[Result]):
         self.context = None
 
 
-def _name_of(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """What a call of this function is named after: through partials, which may hold any amount of data."""
     if isinstance(function, str):  # a name already
         return function
     while isinstance(function, partial):
@@ -335,7 +336,7 @@ def _name_of(function: Any) -> str:
 def check_function(call: str, function: Any) -> Callable[..., Any] | str:
     """What a task of this function is named after: the function, or a name. Raises TypeError if it cannot be run."""
     checks.function(call, function, f": write {call}(f, x) for f(x)")
-    return function if type(function) is FunctionType else _name_of(function)
+    return function if type(function) is FunctionType else name_of(function)
 
 
 def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:

@@ -20,6 +20,7 @@ from dangagreen.green.from_thread import ThreadCall, caller
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.scopes import shield
+from dangagreen.green.tasks import name_of
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.registry import log
@@ -118,7 +119,8 @@ class _Job:
         self._limiter._give_back()
         if self._abandoned:
             if error is not None:
-                self.loop.report(_failure(self, error))
+                words = f"{self.name} failed in a thread, for which in_thread had ceased to wait"
+                self.loop.report(ErrorContext(words, error))
         else:
             self._value, self._error = value, error
             if self._waiter is not None and self._waiter.wait is _IN_THREAD:
@@ -175,10 +177,6 @@ class _Job:
         return self.name
 
 
-def _failure(job: _Job, error: BaseException) -> ErrorContext:
-    return ErrorContext(f"{job.name} failed in a thread, for which in_thread had ceased to wait", error)
-
-
 @parks
 def in_thread(
     function: Callable[..., Result],
@@ -208,7 +206,7 @@ def in_thread(
         limiter = _limiter_of(loop)
     elif not isinstance(limiter, ThreadLimiter):
         raise TypeError(f"in_thread needs a ThreadLimiter, not {checks.shown(limiter)}")
-    job = _Job(loop, task, getattr(function, "__qualname__", None) or repr(function), limiter)
+    job = _Job(loop, task, name_of(function), limiter)
     limiter._take()
     try:
         _running[job] = None

@@ -6,6 +6,7 @@ import contextvars
 import os
 import signal
 import threading
+from functools import partial
 
 import pytest
 
@@ -50,6 +51,7 @@ def test_the_function_runs_in_a_task_of_the_loop_and_may_wait(real_loop):
         return n + 1
 
     assert Other(lambda: d.from_thread(work, 1, loop=real_loop)).join() == 2
+    assert Other(lambda: d.from_thread(partial(work, 1), loop=real_loop)).join() == 2
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), d.ShutDown("x"), EOFError()], ids=repr)

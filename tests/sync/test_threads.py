@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 import weakref
+from functools import partial
 
 import pytest
 
@@ -38,10 +39,11 @@ class Blocks:
         return self.value
 
 
-def in_task(block, **options):
+def in_task(block, *, begun=None, **options):
     """A task that waits for it in a thread, which has begun."""
     task = d.spawn(lambda: d.in_thread(block, **options))
-    while not block.begun.is_set():
+    begun = begun or block.begun
+    while not begun.is_set():
         d.sleep(0.001)
     return task
 
@@ -55,6 +57,14 @@ def test_it_returns_what_the_function_returns_and_the_loop_goes_on_meanwhile(rea
     assert joined(task) == "value"
     assert d.in_thread(divmod, 7, 3) == (2, 1)
     assert d.in_thread(threading.get_ident) != threading.get_ident()
+
+
+def test_it_is_named_after_the_function_whatever_a_partial_holds(real_loop):
+    block = Blocks()
+    task = in_task(partial(Blocks.__call__, block), begun=block.begun)
+    assert task.waits_for == "in_thread of Blocks.__call__"
+    block.go.set()
+    joined(task)
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), KeyboardInterrupt(), StopIteration(1)], ids=repr)
