@@ -43,10 +43,7 @@ _EAGER = sys.version_info >= (3, 12)
 CALL_GRAPH: tuple[Callable[..., None], Callable[..., None]] | None = None
 if hasattr(asyncio, "future_add_to_awaited_by"):
     CALL_GRAPH = asyncio.future_add_to_awaited_by, asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined, unused-ignore]
-_ENDS_THE_PROGRAM = (
-    KeyboardInterrupt,
-    SystemExit,
-)  # these are raised once: who waits for what raised them is cancelled
+_ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit)  # raised once: who waits for what raised it is cancelled
 _PROGRAM_ENDS = "the program ends"
 
 

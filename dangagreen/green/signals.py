@@ -110,11 +110,10 @@ class _LoopSignal(ChainedHandler):
 class _LoopSignals:
     """The signals of one loop: `Scheduler.signals`."""
 
-    __slots__ = {"_closers": "What the scheduler calls at the end.", "by_number": "Signal to its handler."}
+    __slots__ = {"by_number": "Signal to its handler."}
 
     def __init__(self, closers: list[Callable[[], object]]) -> None:
         self.by_number: dict[int, _LoopSignal] = {}
-        self._closers = closers
         closers.append(self.close)
 
     def handler_of(self, loop: Loop, number: int) -> _LoopSignal:
