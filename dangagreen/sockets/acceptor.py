@@ -60,7 +60,6 @@ class Admitting:
 
     def set_up(self, sock: Any, connected: Callable[[Any, Any], object] | None = None) -> None:
         """Have an object made of an accepted OS socket, by `connected` if given, and count it until it closes."""
-        self.accepted += 1
         try:
             connection = self._connected(sock, self) if connected is None else connected(sock, self)
             if isinstance(connection, Descriptor):
@@ -164,6 +163,7 @@ class Acceptor(Descriptor):
                 if not self._survives(error):
                     return
             else:
+                server.accepted += 1
                 sock = accepted if self._kind is None else socket.socket(*self._kind, accepted)
                 if self._sets_nodelay is not False:
                     self._set_nodelay(sock)

@@ -67,6 +67,7 @@ def test_servers_of_each_kind(real_loop, kind, version):
             sock.write_eof()
             assert sock.read_to_end() == b""
         assert listener.failed_handshakes == 0
+        assert listener.accepted == 1  # and not once more when the handshake is over
 
     d.run(main)
 
