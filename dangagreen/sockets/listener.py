@@ -96,8 +96,7 @@ class Server(Admitting):
     @max_connections.setter
     def max_connections(self, most: int | None) -> None:
         self.limit = None if most is None else checks.count("max_connections", most, 1)
-        for acceptor in self._acceptors:
-            acceptor.go_on()
+        self.go_on_accepting()
 
     # -- connections
 
@@ -105,8 +104,7 @@ class Server(Admitting):
         """A connection has closed: accept again, if the connection limit has stopped that."""
         self.connections -= 1
         if self.limit is not None and self.connections == self.limit - 1:
-            for acceptor in self._acceptors:
-                acceptor.go_on()
+            self.go_on_accepting()
 
     # -- the acceptors
 
