@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from dangagreen.errors import OUT_OF_BUFFERS, ErrorContext, TlsError
 from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop
-from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
+from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.endpoint import in_words
 
@@ -70,11 +70,7 @@ class Opening(Descriptor):
         self._task: Task[None] | None = None
         self._deadline = None
         super().__init__(sock, loop)
-        try:
-            self._watch_input(True)
-        except BaseException:
-            self._release()
-            raise
+        self._watch_from_the_start()
         if timeout is not None:
             self._deadline = self._call_at(self.loop.clock() + timeout, partial(self._time_is_up, timeout))
 
@@ -91,9 +87,7 @@ class Opening(Descriptor):
         else:  # it has what it needs; what else comes would be reported again and again
             self._watch_input(False)
             self._watch_output(False)
-            self._update_registration()
-            if mask & (ERR | HUP):  # which the poller reports whatever it is asked for
-                self._unregister()
+            self._ignore(mask)
 
     def go_on(self) -> None:
         """Do what can be done now."""

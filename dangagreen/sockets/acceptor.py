@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from dangagreen import checks
 from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
 from dangagreen.loop.loop import Loop, loop_or_current
-from dangagreen.loop.pollers import ERR, HUP, READ
+from dangagreen.loop.pollers import READ
 from dangagreen.loop.timers import Timer
 from dangagreen.sockets.binding import SocketFile
 from dangagreen.sockets.descriptor import Descriptor
@@ -128,11 +128,7 @@ class Acceptor(Descriptor):
             self._sets_nodelay = None  # connections inherit it on every platform that we know of; the first one shows
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, loop)
-        try:
-            self._watch_input(True)
-        except BaseException:
-            self._release()
-            raise
+        self._watch_from_the_start()
 
     def event_read(self) -> None:
         server = self.server
@@ -182,9 +178,7 @@ class Acceptor(Descriptor):
         if self._is_watched():
             self.event_read()
         else:
-            self._update_registration()
-            if mask & (ERR | HUP):
-                self._unregister()
+            self._ignore(mask)
 
     def _set_nodelay(self, sock: Any) -> None:
         """Set TCP_NODELAY, unless connections inherit it."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from dangagreen.errors import NO_ROOM, OUT_OF_BUFFERS
 from dangagreen.loop.handlers import PAUSED, UNREGISTERED, Handler
 from dangagreen.loop.loop import Loop, current_loop, here, loop_or_current
-from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
 from dangagreen.loop.timers import Timer
 from dangagreen.tracebacks import without_traceback
 
@@ -175,6 +175,14 @@ class Descriptor(Handler):
                 self._watch_write = before
                 raise
 
+    def _watch_from_the_start(self) -> None:
+        """Watch input, at the end of a constructor. If the poller refuses: leave the loop, and raise its OSError."""
+        try:
+            self._watch_input(True)
+        except BaseException:
+            self._release()
+            raise
+
     def _look_at_interest(self, bit: int) -> None:
         """Update the registration at once, not lazily, if this bit is registered."""
         if self._registered_mask & bit:
@@ -188,6 +196,12 @@ class Descriptor(Handler):
                 self.loop.poller.remove(self.fd)
             except (OSError, KeyError, ValueError):  # EBADF, ENOENT: other code has closed it; ValueError: no fd yet
                 pass
+
+    def _ignore(self, mask: int) -> None:
+        """Nobody wants these events: have no more of them; a hang-up the poller reports whatever it is asked for."""
+        self._update_registration()
+        if mask & (ERR | HUP):
+            self._unregister()
 
     def _release(self) -> None:
         """Leave the loop at once, without closing the OS socket."""
