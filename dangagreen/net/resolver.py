@@ -29,14 +29,12 @@ class LookUp:
 
     __slots__ = {
         "askers": "The functions to call with the outcome.",
-        "in_thread": "Whether a thread makes it, or will.",
         "key": "Host, port and family.",
-        "task": "The task that makes it, if the resolver parks; or None.",
+        "task": "The task that makes it, if the resolver parks; None: a thread does, or will.",
     }
 
-    def __init__(self, key: Key, in_thread: bool) -> None:
+    def __init__(self, key: Key) -> None:
         self.key = key
-        self.in_thread = in_thread
         self.askers: list[Then] = []
         self.task: Task[None] | None = None
 
@@ -63,9 +61,8 @@ class LookUps:
         lookup = self._under_way.get(key)
         if lookup is None:
             resolver = self._loop.resolver
-            parks = getattr(resolver, "parks", False)
-            lookup = self._under_way[key] = LookUp(key, not parks)
-            if parks:
+            lookup = self._under_way[key] = LookUp(key)
+            if getattr(resolver, "parks", False):
                 lookup.task = spawn(self._look_up_in_task, lookup, resolver.getaddrinfo)
                 lookup.task.name = f"look up {name.host}"
             else:
@@ -91,7 +88,7 @@ class LookUps:
 
     def after_fork(self) -> None:
         """In a forked child, which has no thread: have its own threads make the look-ups that threads were to make."""
-        asked = [lookup for lookup in self._under_way.values() if lookup.in_thread]
+        asked = [lookup for lookup in self._under_way.values() if lookup.task is None]
         for lookup in asked:
             self._drop(lookup)
         self._queue = {lookup.key: lookup for lookup in asked if lookup.askers}
