@@ -20,7 +20,7 @@ from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.sockets.descriptor import Descriptor
-from dangagreen.sockets.endpoint import in_words
+from dangagreen.sockets.endpoint import address_of, in_words
 
 log = logging.getLogger("dangagreen")
 
@@ -168,7 +168,7 @@ class Opening(Descriptor):
         self.close()
 
     def _time_is_up(self, timeout: float) -> None:
-        error = TimeoutError(f"{in_words_of(self.sock)} was silent, or slow: it was not open after {timeout} s")
+        error = TimeoutError(f"{_named(address_of(self.sock))} was silent, or slow: it was not open after {timeout} s")
         self._tell(None, error)
         self.close(error)
 
@@ -184,17 +184,9 @@ class Opening(Descriptor):
         self._tell(None, reason if isinstance(reason, BaseException) else ours)
 
 
-def in_words_of(sock: Any) -> str:
-    """The peer of an OS socket in a message."""
-    return in_words(_peer_of(sock)) or "the peer"
-
-
-def _peer_of(sock: Any) -> Any:
-    """The peer's address; None where it has gone."""
-    try:
-        return sock.getpeername()
-    except (OSError, AttributeError):  # what only looks like a socket may have none
-        return None
+def _named(peer: Any) -> str:
+    """A peer, of this address, in a message."""
+    return in_words(peer) or "the peer"
 
 
 class _Accepted(Opening):
@@ -252,7 +244,7 @@ class Openings:
 
     def begin(self, sock: Any, listener: Any) -> Opening | None:
         """Begin one: what a listener calls with an OS socket that it has accepted. Returns None if it was refused."""
-        peer = _peer_of(sock)  # now: after a reset, or another end, the kernel has forgotten it
+        peer = address_of(sock)  # now: after a reset, or another end, the kernel has forgotten it
         if self._admit is not None:
             try:
                 sock = self._admit(sock)
@@ -277,8 +269,7 @@ class Openings:
             listener._connection_closed()  # it was counted when it was accepted
         else:
             self.failed += 1
-            name = in_words(peer) or "the peer"
-            log.debug("%r: the connection with %s has not opened: %s", listener, name, error)
+            log.debug("%r: the connection with %s has not opened: %s", listener, _named(peer), error)
             if not isinstance(error, OSError):
                 listener.loop.report(
                     ErrorContext(f"the opening of a connection accepted by {listener!r} failed", error)

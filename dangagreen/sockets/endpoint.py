@@ -53,9 +53,8 @@ class Endpoint(Descriptor):
     def _address(self, call: str, slot: str) -> Any:
         address = getattr(self, slot, None)
         if address is None:
-            try:
-                address = getattr(self.sock, call)()
-            except (OSError, AttributeError):
+            address = address_of(self.sock, call)
+            if address is None:
                 return None
             if len(address) == 4:  # IPv6
                 address = public(address)
@@ -93,6 +92,14 @@ class Endpoint(Descriptor):
 
     def _was_released(self) -> None:
         """Called when the last `busy()` was released: a server may end the connection then."""
+
+
+def address_of(sock: Any, call: str = "getpeername") -> Any:
+    """What `getpeername` or `getsockname` of an OS socket says; None where the peer has gone, or it has no address."""
+    try:
+        return getattr(sock, call)()
+    except (OSError, AttributeError):  # AttributeError: it only looks like a socket
+        return None
 
 
 def in_words(address: Any) -> str | None:
