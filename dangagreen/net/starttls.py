@@ -64,8 +64,8 @@ def secure(task: Waiter, sock: Any, options: TlsOptions, timeout: float | None) 
 
 def client_tls(call: str, address: Any, tls: Any, server_hostname: Any, session: Any) -> TlsOptions | None:
     """What is asked of TLS; None: nothing. Raises TypeError or ValueError for what makes no sense."""
-    if not tls and server_hostname is None and session is None:
-        return None
+    if (tls is None or tls is False) and server_hostname is None and session is None:
+        return None  # without importing ssl
     from dangagreen.sockets.tls_options import client_options
 
     return client_options(call, tls, server_hostname, address=address, session=session)

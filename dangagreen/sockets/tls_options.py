@@ -13,8 +13,6 @@ from dangagreen import checks
 from dangagreen.sockets.addresses import in_ascii
 from dangagreen.sockets.tls import TlsSocket
 
-_NEEDS_CONTEXT = "an ssl.SSLContext"
-
 
 class TlsOptions(NamedTuple):
     """How a connection is secured; `wrap` does not begin yet."""
@@ -93,7 +91,7 @@ def host_of(host: Any) -> str | None:
 
 def _check_context(call: str, context: Any, others: str = "") -> None:
     if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"{call} needs {_NEEDS_CONTEXT}{others}, not {checks.shown(context)}")
+        raise TypeError(f"{call} needs an ssl.SSLContext{others}, not {checks.shown(context)}")
 
 
 def _check_name(call: str, context: ssl.SSLContext, server_hostname: Any) -> None:

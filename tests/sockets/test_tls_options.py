@@ -52,6 +52,7 @@ def test_of_the_handshakes_of_a_context_none_is_counted_or_kept():
         (None, "localhost", ValueError, "tls is not given"),
         (False, "localhost", ValueError, "tls is not given"),
         (5, None, TypeError, "SSLContext or True"),
+        ("", None, TypeError, "SSLContext or True"),  # and no plain connection
         (server_context(), None, ValueError, "a server's"),
         (True, None, ValueError, "give it as server_hostname"),
         (True, 5, TypeError, "is a str"),
