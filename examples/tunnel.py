@@ -13,7 +13,6 @@ import re
 import ssl
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
-from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -135,8 +134,14 @@ def main() -> None:
     parser.add_argument("--certificate", required=True, help="a file with a certificate and its key")
     parser.add_argument("--names", help="a folder of such files, NAME.pem, each for clients that ask for that name")
     parser.add_argument("--to", type=address_of, required=True, metavar="HOST:PORT", help="the server")
-    route = partial(parser.add_argument, "--route", type=route_of, action="append", default=[])
-    route(metavar="NAME=HOST:PORT", help="another server, for clients that ask for that name")
+    parser.add_argument(
+        "--route",
+        type=route_of,
+        action="append",
+        default=[],
+        metavar="NAME=HOST:PORT",
+        help="another server, for clients that ask for that name",
+    )
     options = parser.parse_args()
     try:
         tunnel = Tunnel(options.certificate, options.names, options.to, dict(options.route))
