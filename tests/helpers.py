@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 
 import pytest
@@ -117,6 +118,36 @@ def fails(*kinds):
     with pytest.raises(ExceptionGroup) as caught:
         yield caught
     assert [type(error) for error in caught.value.exceptions] == list(kinds)
+
+
+# -- other threads
+
+
+class OtherThread:
+    """Calls a function; `answer` is what it has returned or raised."""
+
+    def __init__(self, function, *args, **kwargs):
+        self.answer = None
+        self.thread = threading.Thread(target=self.work, args=(function, args, kwargs), daemon=True)
+        self.thread.start()
+
+    def work(self, function, args, kwargs):
+        try:
+            self.answer = function(*args, **kwargs)
+        except BaseException as error:
+            self.answer = error
+
+    def join(self):
+        """Run the loop until the thread has ended."""
+        while self.thread.is_alive():
+            d.sleep(0.001)
+        return self.answer
+
+    def ended(self):
+        """Wait for its end without the loop."""
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+        return self.answer
 
 
 # -- locks

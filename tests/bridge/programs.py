@@ -23,6 +23,16 @@ async def never():
     await asyncio.get_running_loop().create_future()
 
 
+async def cleans_up(seconds, log):
+    """It waits for ever; when cancelled, it takes so long to clean up."""
+    try:
+        await asyncio.sleep(1_000_000)
+    finally:
+        log.append("cancelled")
+        await asyncio.sleep(seconds)
+        log.append("clean")
+
+
 async def stubborn():
     """It refuses to end."""
     while True:

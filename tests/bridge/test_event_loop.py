@@ -20,7 +20,7 @@ from dangagreen.bridge.selector import ParkingSelector
 from dangagreen.green.waiters import wake
 from dangagreen.loop.deadlock import external_wakers
 from dangagreen.loop.loop import Loop
-from tests.bridge.programs import begin, nap
+from tests.bridge.programs import begin, cleans_up, nap
 
 # -- running
 
@@ -205,20 +205,12 @@ def test_ctrl_c_while_it_cleans_up_ends_it_there(vloop, interrupts):
     """The first cancels main, which cleans up; the second ends that, and what is left has another time to clean up."""
     log = []
 
-    async def main():
-        try:
-            await asyncio.sleep(1000)
-        finally:
-            log.append("cancelled")
-            await asyncio.sleep(10)
-            log.append("clean")
-
     def work():
         task = d.current_task()
         for number in range(interrupts):
             vloop.add_timer(1 + number, lambda: wake(task, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            bridge.run(main())
+            bridge.run(cleans_up(10, log))
         return vloop.clock() - 1000
 
     took = d.run(work)

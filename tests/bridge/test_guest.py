@@ -35,6 +35,16 @@ def as_guest(function):
     return asyncio.run(main())
 
 
+def cleans_up(seconds, log):
+    """It waits for ever; when cancelled, it takes so long to clean up."""
+    try:
+        d.sleep(1000)
+    finally:
+        with d.shield():
+            d.sleep(seconds)
+        log.append("clean")
+
+
 def test_servers_tasks_and_timers_run_meanwhile(rloop):
     async def main():
         listener = d.serve(("127.0.0.1", 0), lambda sock: sock.write_all(sock.read_line()))
@@ -100,16 +110,8 @@ def test_the_loop_that_await_made_before_lives_on(rloop):
 def test_its_end_cancels_tasks_and_waits_for_them(rloop):
     log = []
 
-    def stays():
-        try:
-            d.sleep(1000)
-        finally:
-            with d.shield():
-                d.sleep(0.01)
-            log.append("clean")
-
     async def main():
-        d.spawn(stays)
+        d.spawn(cleans_up, 0.01, log)
         await asyncio.sleep(0.01)
 
     as_guest(main)
@@ -148,17 +150,9 @@ def test_a_failure_at_its_end_is_reported(rloop):
 def test_a_cancelled_host_gets_there_all_the_same(rloop):
     log = []
 
-    def stays():
-        try:
-            d.sleep(1000)
-        finally:
-            with d.shield():
-                d.sleep(0.02)
-            log.append("clean")
-
     async def block():
         async with bridge.guest():
-            d.spawn(stays)
+            d.spawn(cleans_up, 0.02, log)
             await asyncio.sleep(0.01)
 
     async def main():

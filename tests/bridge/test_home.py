@@ -13,7 +13,7 @@ from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
 from dangagreen.green.waiters import wake
 from dangagreen.testing import VirtualPoller
-from tests.bridge.programs import begin, nap, program, stubborn
+from tests.bridge.programs import begin, cleans_up, nap, program, stubborn
 
 # -- running
 
@@ -126,19 +126,11 @@ def test_what_cleans_up_already_is_not_cancelled_again_at_the_end(vloop):
     """A second Ctrl-C has taken away the task that waited for its clean-up."""
     log = []
 
-    async def cleans():
-        try:
-            await asyncio.sleep(1000)
-        finally:
-            log.append("cancelled")
-            await asyncio.sleep(4)
-            log.append("clean")
-
     def main():
         task = d.current_task()
         for seconds in (1, 2):
             vloop.add_timer(seconds, lambda: wake(task, KeyboardInterrupt()))
-        await_(cleans())
+        await_(cleans_up(4, log))
 
     with pytest.raises(KeyboardInterrupt):
         d.run(main)

@@ -13,34 +13,7 @@ import pytest
 import dangagreen as d
 from dangagreen.green.from_thread import in_loop
 from dangagreen.loop.loop import Loop, current_loop
-from tests.helpers import attempt, joined, outcome
-
-
-class Other:
-    """Calls a function in another thread; `answer` is what it has returned or raised."""
-
-    def __init__(self, function, *args):
-        self.thread = threading.Thread(target=self.work, args=(function, args), daemon=True)
-        self.answer = self.error = None
-        self.thread.start()
-
-    def work(self, function, args):
-        try:
-            self.answer = function(*args)
-        except BaseException as error:
-            self.error = error
-
-    def join(self):
-        """Run the loop until the thread has ended."""
-        while self.thread.is_alive():
-            d.sleep(0.001)
-        return self.answer if self.error is None else self.error
-
-    def ended(self):
-        """Wait for its end without the loop."""
-        self.thread.join(5)
-        assert not self.thread.is_alive()
-        return self.answer if self.error is None else self.error
+from tests.helpers import OtherThread, attempt, joined, outcome
 
 
 def test_the_function_runs_in_a_task_of_the_loop_and_may_wait(real_loop):
@@ -50,8 +23,8 @@ def test_the_function_runs_in_a_task_of_the_loop_and_may_wait(real_loop):
         d.sleep(0.001)
         return n + 1
 
-    assert Other(lambda: d.from_thread(work, 1, loop=real_loop)).join() == 2
-    assert Other(lambda: d.from_thread(partial(work, 1), loop=real_loop)).join() == 2
+    assert OtherThread(lambda: d.from_thread(work, 1, loop=real_loop)).join() == 2
+    assert OtherThread(lambda: d.from_thread(partial(work, 1), loop=real_loop)).join() == 2
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), d.ShutDown("x"), EOFError()], ids=repr)
@@ -59,7 +32,7 @@ def test_what_it_raises_is_raised_in_the_thread_and_reported_to_nobody(real_loop
     def fails():
         raise error
 
-    assert Other(lambda: d.from_thread(fails, loop=real_loop)).join() is error
+    assert OtherThread(lambda: d.from_thread(fails, loop=real_loop)).join() is error
 
 
 def test_inside_in_thread_it_knows_the_loop(real_loop):
@@ -82,13 +55,13 @@ def test_context_variables_of_the_thread_are_carried_in(real_loop):
 def test_where_it_is_refused(real_loop):
     with pytest.raises(RuntimeError, match="would wait for itself"):
         d.from_thread(int, loop=real_loop)
-    assert "needs loop=" in str(Other(attempt, d.from_thread, int).join())
+    assert "needs loop=" in str(OtherThread(attempt, d.from_thread, int).join())
     for bad in (5, None):
-        assert isinstance(Other(attempt, d.from_thread, bad).join(), TypeError)
-    assert isinstance(Other(lambda: d.from_thread(int, loop=5)).join(), TypeError)
+        assert isinstance(OtherThread(attempt, d.from_thread, bad).join(), TypeError)
+    assert isinstance(OtherThread(lambda: d.from_thread(int, loop=5)).join(), TypeError)
     closed = Loop()
     closed.close()
-    assert "was closed" in str(Other(lambda: d.from_thread(int, loop=closed)).join())
+    assert "was closed" in str(OtherThread(lambda: d.from_thread(int, loop=closed)).join())
 
 
 # -- cancellation
@@ -101,7 +74,7 @@ def test_a_task_that_is_cancelled_is_told_to_the_thread(real_loop):
         tasks.append(d.current_task())
         d.sleep(100)
 
-    other = Other(lambda: d.from_thread(work, loop=real_loop))
+    other = OtherThread(lambda: d.from_thread(work, loop=real_loop))
     while not tasks:
         d.sleep(0.001)
     tasks[0].cancel("enough")
@@ -149,7 +122,7 @@ def queued(monkeypatch):
 
 
 def test_a_loop_that_does_not_run_is_waited_for(real_loop, queued):
-    other = Other(lambda: d.from_thread(int, loop=real_loop))
+    other = OtherThread(lambda: d.from_thread(int, loop=real_loop))
     assert queued.wait(5)
     assert other.thread.is_alive()
     assert other.join() == 0
@@ -158,14 +131,14 @@ def test_a_loop_that_does_not_run_is_waited_for(real_loop, queued):
 @pytest.mark.parametrize("end", ["reset", "close"])
 def test_a_reset_and_the_end_of_the_loop_answer_a_call_that_was_not_begun(end, queued):
     with Loop() as loop:
-        other = Other(lambda: d.from_thread(int, loop=loop))
+        other = OtherThread(lambda: d.from_thread(int, loop=loop))
         assert queued.wait(5)
         getattr(loop, end)()
         assert "was not made, or not to its end: the loop was" in str(other.ended())
 
 
 def test_so_do_they_one_that_was_begun(real_loop):
-    other = Other(lambda: d.from_thread(d.sleep, 100, loop=real_loop))
+    other = OtherThread(lambda: d.from_thread(d.sleep, 100, loop=real_loop))
     while not any(task.name == "sleep" and task.wait for task in real_loop.green.tasks):
         d.sleep(0.001)
     real_loop.reset()
@@ -176,7 +149,7 @@ def test_the_end_of_run_answers_all(real_loop):
     others = []
 
     def main():
-        others.append(Other(lambda: d.from_thread(d.sleep, 100, loop=real_loop)))
+        others.append(OtherThread(lambda: d.from_thread(d.sleep, 100, loop=real_loop)))
         while not any(task.name == "sleep" and task.wait for task in real_loop.green.tasks):
             d.sleep(0.001)
 
@@ -215,7 +188,7 @@ def test_an_answer_that_comes_too_late_is_put_back(real_loop):
         with pytest.raises(TimeoutError):
             in_loop(real_loop, slow, timeout=0.0, undo=back.append)
 
-    other = Other(main_is_interrupted)
+    other = OtherThread(main_is_interrupted)
     other.ended()  # the loop did not run meanwhile: it was withdrawn
     d.sleep(0.02)
     assert back == []
@@ -229,6 +202,6 @@ def test_many_threads(real_loop):
         total.append(n)
         return len(total)
 
-    others = [Other(lambda k=k: [d.from_thread(add, k, loop=real_loop) for _ in range(100)]) for k in range(8)]
+    others = [OtherThread(lambda k=k: [d.from_thread(add, k, loop=real_loop) for _ in range(100)]) for k in range(8)]
     assert sorted(count for other in others for count in other.join()) == list(range(1, 801))
     assert joined(d.spawn(int)) == 0

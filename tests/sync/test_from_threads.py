@@ -11,29 +11,8 @@ import time
 import pytest
 
 import dangagreen as d
-from tests.helpers import joined
+from tests.helpers import OtherThread, joined
 from tests.inside import waiting_for
-
-
-class Other:
-    """Calls a function in another thread; `answer` is what it has returned or raised."""
-
-    def __init__(self, function, *args, **kwargs):
-        self.answer = None
-        self.thread = threading.Thread(target=self.work, args=(function, args, kwargs), daemon=True)
-        self.thread.start()
-
-    def work(self, function, args, kwargs):
-        try:
-            self.answer = function(*args, **kwargs)
-        except BaseException as error:
-            self.answer = error
-
-    def join(self):
-        """Run the loop until the thread has ended."""
-        while self.thread.is_alive():
-            d.sleep(0.001)
-        return self.answer
 
 
 def until(condition):
@@ -49,11 +28,11 @@ def until(condition):
 @pytest.mark.parametrize("kind", [d.Queue, d.LifoQueue, d.PriorityQueue])
 def test_a_thread_puts_and_a_task_gets_and_the_other_way_round(real_loop, kind):
     one = kind()
-    assert Other(one.put, 1).join() is None
+    assert OtherThread(one.put, 1).join() is None
     assert one.get() == 1
     one.put(2)
-    assert Other(one.get).join() == 2
-    getter = Other(one.get)
+    assert OtherThread(one.get).join() == 2
+    getter = OtherThread(one.get)
     until(lambda: waiting_for(one))
     one.put_nowait(3)
     assert getter.join() == 3
@@ -66,7 +45,7 @@ def test_a_full_queue_makes_a_thread_wait_in_line_and_loses_no_item(real_loop):
     one.put("b")
     first = d.spawn(one.put, "task")
     d.sleep(0)
-    putter = Other(one.put, "thread")
+    putter = OtherThread(one.put, "thread")
     until(lambda: waiting_for(one) == 2)
     assert [one.get() for _ in range(4)] == ["a", "b", "task", "thread"]
     first.join()
@@ -76,11 +55,11 @@ def test_a_full_queue_makes_a_thread_wait_in_line_and_loses_no_item(real_loop):
 def test_a_thread_whose_time_is_up_has_put_or_taken_nothing(real_loop):
     def main():  # in `run`, so that the loop runs all the time, and comes to what is asked of it with a timeout of 0
         one = d.Queue(1)
-        assert isinstance(Other(one.get, timeout=0.01).join(), queue.Empty)
+        assert isinstance(OtherThread(one.get, timeout=0.01).join(), queue.Empty)
         one.put("a")
-        assert isinstance(Other(one.put, "b", timeout=0.01).join(), queue.Full)
-        assert isinstance(Other(one.put, "c", timeout=0.0).join(), queue.Full)
-        assert Other(one.get, timeout=0.0).join() == "a"
+        assert isinstance(OtherThread(one.put, "b", timeout=0.01).join(), queue.Full)
+        assert isinstance(OtherThread(one.put, "c", timeout=0.0).join(), queue.Full)
+        assert OtherThread(one.get, timeout=0.0).join() == "a"
         assert one.empty()
         assert waiting_for(one) == 0
 
@@ -91,7 +70,7 @@ def test_a_timeout_holds_also_while_the_loop_does_not_run(real_loop):
     one = d.Queue()
     one.put("a")
     for call in (lambda: one.get(timeout=0.01), lambda: one.put("b", timeout=0.01)):
-        other = Other(call)
+        other = OtherThread(call)
         other.thread.join(5)
         assert isinstance(other.answer, queue.Empty | queue.Full)
     d.sleep(0.01)
@@ -101,18 +80,18 @@ def test_a_timeout_holds_also_while_the_loop_does_not_run(real_loop):
 
 def test_without_waiting(real_loop):
     one = d.Queue(1)
-    assert isinstance(Other(one.get_nowait).join(), queue.Empty)
-    assert isinstance(Other(one.get, False).join(), queue.Empty)
-    assert Other(one.put_nowait, 1).join() is None
-    assert isinstance(Other(one.put, 2, False).join(), queue.Full)
-    assert Other(one.get_nowait).join() == 1
+    assert isinstance(OtherThread(one.get_nowait).join(), queue.Empty)
+    assert isinstance(OtherThread(one.get, False).join(), queue.Empty)
+    assert OtherThread(one.put_nowait, 1).join() is None
+    assert isinstance(OtherThread(one.put, 2, False).join(), queue.Full)
+    assert OtherThread(one.get_nowait).join() == 1
 
 
 def test_a_bad_timeout_is_refused_in_a_thread_as_well(real_loop):
     one = d.Queue()
     for bad, error in ((-1, ValueError), ("1", TypeError)):
-        assert isinstance(Other(one.get, timeout=bad).join(), error)
-        assert isinstance(Other(one.put, 1, timeout=bad).join(), error)
+        assert isinstance(OtherThread(one.get, timeout=bad).join(), error)
+        assert isinstance(OtherThread(one.put, 1, timeout=bad).join(), error)
     assert one.empty()
 
 
@@ -124,7 +103,7 @@ def test_threads_that_consume_and_a_task_that_joins(real_loop):
             seen.append(item)
             one.task_done()
 
-    consumers = [Other(consume) for _ in range(3)]
+    consumers = [OtherThread(consume) for _ in range(3)]
     for n in range(50):
         one.put(n)
     one.join()
@@ -135,11 +114,11 @@ def test_threads_that_consume_and_a_task_that_joins(real_loop):
 
 def test_a_shutdown_is_heard_by_threads_that_wait_and_made_by_them(real_loop):
     one = d.Queue()
-    getter = Other(one.get)
+    getter = OtherThread(one.get)
     until(lambda: waiting_for(one))
-    assert Other(one.shutdown).join() is None
+    assert OtherThread(one.shutdown).join() is None
     assert isinstance(getter.join(), d.ShutDown)
-    assert isinstance(Other(one.put, 1).join(), d.ShutDown)
+    assert isinstance(OtherThread(one.put, 1).join(), d.ShutDown)
 
 
 def test_an_item_that_came_to_a_thread_that_was_interrupted_is_the_next_one_again():
@@ -167,7 +146,7 @@ def test_the_end_of_run_lets_a_thread_go_that_waits(real_loop):
 
     def main():
         one = d.Queue()
-        waits.append(Other(one.get))
+        waits.append(OtherThread(one.get))
         until(lambda: waiting_for(one))
 
     d.run(main)
@@ -188,7 +167,7 @@ def test_many_threads_and_tasks_lose_no_item(real_loop):
             taken.append(one.get())
 
     tasks = [d.spawn(put, f"task {k}") for k in range(4)] + [d.spawn(get) for _ in range(4)]
-    threads = [Other(put, f"thread {k}") for k in range(4)] + [Other(get) for _ in range(4)]
+    threads = [OtherThread(put, f"thread {k}") for k in range(4)] + [OtherThread(get) for _ in range(4)]
     for task in tasks:
         joined(task)
     assert [thread.join() for thread in threads] == [None] * 8
@@ -208,26 +187,26 @@ def test_a_thread_sets_what_a_task_waits_for(real_loop):
     thread.start()
     assert event.wait(5)
     thread.join()
-    Other(event.clear).join()
+    OtherThread(event.clear).join()
     until(lambda: not event.is_set())
 
 
 def test_a_thread_waits_for_what_a_task_sets(real_loop):
     event = d.Event()
-    assert Other(event.wait, 0.01).join() is False
-    waiter = Other(event.wait)
+    assert OtherThread(event.wait, 0.01).join() is False
+    waiter = OtherThread(event.wait)
     until(lambda: waiting_for(event))
     event.set()
     assert waiter.join() is True
-    assert Other(event.wait).answer in (True, None)  # at once, without the loop
-    assert Other(event.wait, 0).join() is True
+    assert OtherThread(event.wait).answer in (True, None)  # at once, without the loop
+    assert OtherThread(event.wait, 0).join() is True
     assert waiting_for(event) == 0
 
 
 def test_a_set_by_a_thread_does_not_wait_for_the_loop(real_loop):
     """Who waits for the thread, and not for the loop, is not held up by it."""
     event = d.Event()
-    other = Other(event.set)
+    other = OtherThread(event.set)
     other.thread.join(5)
     assert other.answer is None
     assert not event.is_set()
@@ -238,7 +217,7 @@ def test_a_set_by_a_thread_does_not_wait_for_the_loop(real_loop):
 
 def test_a_wait_of_a_thread_whose_time_is_up_while_the_loop_does_not_run(real_loop):
     event = d.Event()
-    other = Other(event.wait, 0.01)
+    other = OtherThread(event.wait, 0.01)
     other.thread.join(5)
     assert other.answer is False
     d.sleep(0.01)
@@ -253,7 +232,7 @@ def test_what_a_thread_did_before_is_seen_after(real_loop):
         result.append(time.monotonic())
         event.set()
 
-    Other(work)
+    OtherThread(work)
     event.wait()
     assert len(result) == 1
 
@@ -271,7 +250,7 @@ def test_a_task_of_another_loop_is_refused_and_may_use_a_thread(real_loop):
         event.set()
         return d.in_thread(one.get)
 
-    other = Other(d.run, in_its_loop)
+    other = OtherThread(d.run, in_its_loop)
     until(lambda: waiting_for(one))
     assert event.is_set()
     one.put("item")
@@ -284,4 +263,4 @@ def test_a_task_of_another_loop_is_refused_and_may_use_a_thread(real_loop):
 def test_locks_and_channels_are_refused_in_another_thread(real_loop):
     lock, channel = d.Lock(), d.Channel()
     for call in (lock.acquire, d.Condition().acquire, channel.receive, d.Barrier(2).wait):
-        assert isinstance(Other(call).join(), d.ForeignThreadError)
+        assert isinstance(OtherThread(call).join(), d.ForeignThreadError)
