@@ -16,7 +16,7 @@ from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
 from dangagreen.green.from_thread import in_loop
 from dangagreen.green.parking import checkpoint
-from dangagreen.green.waiters import WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.parks import parks
 from dangagreen.sync.locks import Lock, Mutex, RLock, caller, owner_name
 from dangagreen.sync.wait_queue import WaitQueue
@@ -60,8 +60,10 @@ class Event(WaitQueue):
         In another thread it blocks that thread.
         """
         try:
-            task = checkpoint(self.loop, "Event.wait")
+            task: Waiter | None = checkpoint(self.loop, "Event.wait")
         except ForeignThreadError:
+            task = None
+        if task is None:  # not in the handler: what is raised there would have that error as its context
             return self._wait_in_thread(timeout)
         if timeout is not None:
             timeout = checks.seconds("the timeout of wait", timeout)

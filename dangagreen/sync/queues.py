@@ -92,8 +92,10 @@ class Queue(Handoff[Item]):
         if not block:
             return self.put_nowait(item)
         try:
-            task = checkpoint(self.loop, "put")
+            task: Waiter | None = checkpoint(self.loop, "put")
         except ForeignThreadError:
+            task = None
+        if task is None:  # not in the handler: what is raised there would have that error as its context
             return self._put_from_thread(item, timeout)
         if timeout is not None:
             timeout = _checked("put", timeout)
@@ -126,8 +128,10 @@ class Queue(Handoff[Item]):
         if not block:
             return self.get_nowait()
         try:
-            task = checkpoint(self.loop, "get")
+            task: Waiter | None = checkpoint(self.loop, "get")
         except ForeignThreadError:
+            task = None
+        if task is None:
             return self._get_in_thread(timeout)
         if timeout is not None:
             timeout = _checked("get", timeout)
@@ -189,8 +193,10 @@ class Queue(Handoff[Item]):
     def join(self) -> None:
         """Parks until `task_done()` was called for every item that was put in."""
         try:
-            task = checkpoint(self.loop, "join")
+            task: Waiter | None = checkpoint(self.loop, "join")
         except ForeignThreadError:
+            task = None
+        if task is None:
             return in_loop(self.loop, self.join)
         if self.unfinished_tasks:
             self._joiners[task] = None

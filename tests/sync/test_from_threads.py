@@ -178,6 +178,20 @@ def test_many_threads_and_tasks_lose_no_item(real_loop):
     assert one.empty()
 
 
+def test_what_is_raised_in_a_thread_has_no_other_error_as_its_context(real_loop):
+    one = d.Queue()
+    one.shutdown()
+    for call, kind in (
+        (one.get, d.ShutDown),
+        (lambda: one.put(1), d.ShutDown),
+        (lambda: one.get(timeout="soon"), TypeError),
+        (lambda: d.Event().wait("soon"), TypeError),
+    ):
+        error = OtherThread(call).join()
+        assert isinstance(error, kind)
+        assert error.__context__ is None
+
+
 # -- Event
 
 
