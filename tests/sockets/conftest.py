@@ -1,4 +1,4 @@
-"""Servers of callback style, and plain clients."""
+"""Servers of callback style, and plain clients; both ends of a TLS connection in memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from dangagreen import Socket, serve
+from tests.certificates import secured
 from tests.connections import KeepingEcho
 
 
@@ -42,3 +43,29 @@ def client(peers):
         return sock
 
     return client
+
+
+@pytest.fixture
+def ends(wires, peers):
+    """`ends(version=None, capacity=65536)` makes two TLS ends, after their handshake: the client, the server."""
+
+    def ends(version=None, **options):
+        made = secured(wires(**options), version)
+        peers.extend(made)
+        return made
+
+    return ends
+
+
+@pytest.fixture
+def sockets(ends):
+    """`sockets(classes=(Socket, Socket), capacity=65536)` makes a Socket of each of two `ends`."""
+
+    def sockets(classes=(Socket, Socket), **options):
+        made = []
+        for end, cls in zip(ends(**options), classes, strict=True):
+            made.append(cls(end))
+            end.attach(made[-1])
+        return made
+
+    return sockets

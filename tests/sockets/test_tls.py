@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from functools import partial
 
 import pytest
 
@@ -15,33 +16,13 @@ pytestmark = pytest.mark.parametrize("version", versions(), ids=lambda version: 
 
 
 @pytest.fixture
-def tls_pair(wires, peers, version):
-    """`tls_pair(capacity=65536)` makes two TLS ends in memory, after their handshake: the client, the server."""
-
-    def tls_pair(**options):
-        ends = secured(wires(**options), version)
-        peers.extend(ends)
-        return ends
-
-    return tls_pair
+def ends(ends, version):
+    """`ends(capacity=65536)` makes two TLS ends of this version."""
+    return partial(ends, version)
 
 
-@pytest.fixture
-def sockets(tls_pair):
-    """`sockets(classes=(d.Socket, d.Socket))` makes a Socket of each end of a TLS connection."""
-
-    def sockets(classes=(d.Socket, d.Socket), **options):
-        made = []
-        for end, cls in zip(tls_pair(**options), classes, strict=True):
-            made.append(cls(end))
-            end.attach(made[-1])
-        return made
-
-    return sockets
-
-
-def test_bytes_go_both_ways(tls_pair):
-    mine, other = tls_pair()
+def test_bytes_go_both_ways(ends):
+    mine, other = ends()
     assert mine.send(b"hello") == 5
     assert other.recv(100) == b"hello"
     assert other.send(b"you") == 3
@@ -357,8 +338,8 @@ def test_writing_after_the_peer_has_ended(sockets):
     d.run(main)
 
 
-def test_the_second_call_after_an_error_says_the_same(tls_pair):
-    mine, other = tls_pair()
+def test_the_second_call_after_an_error_says_the_same(ends):
+    mine, other = ends()
     other.beneath.send(b"this is no record of TLS, as long as it may be" * 10)
     for _ in range(3):
         with pytest.raises(d.TlsError) as caught:
@@ -367,8 +348,8 @@ def test_the_second_call_after_an_error_says_the_same(tls_pair):
     assert caught.value.refused_by == "client"
 
 
-def test_an_alert_after_the_handshake_is_the_peers(tls_pair):
-    mine, other = tls_pair()
+def test_an_alert_after_the_handshake_is_the_peers(ends):
+    mine, other = ends()
     other.beneath.send(b"this is no record of TLS, as long as it may be" * 10)
     with pytest.raises(d.TlsError):
         mine.recv(100)
@@ -380,14 +361,14 @@ def test_an_alert_after_the_handshake_is_the_peers(tls_pair):
         other.send(b"x")
 
 
-def test_openssl_reports_no_error_of_a_second_connection(tls_pair):
+def test_openssl_reports_no_error_of_a_second_connection(ends):
     """OpenSSL's queue of errors belongs to the thread: a failure must not be found by the next connection."""
     for _ in range(3):
-        mine, other = tls_pair()
+        mine, other = ends()
         other.beneath.send(b"no record" * 20)
         with pytest.raises(d.TlsError):
             mine.recv(100)
-    mine, other = tls_pair()
+    mine, other = ends()
     other.send(b"well")
     assert mine.recv(10) == b"well"
     assert isinstance(mine.ssl_object, ssl.SSLObject)

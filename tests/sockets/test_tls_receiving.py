@@ -10,33 +10,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.sockets.tls import TlsSocket
-from tests.certificates import ByHand, client_context, secured, server_context
-
-
-@pytest.fixture
-def ends(wires, peers):
-    """`ends()` makes two TLS ends in memory: the client, the server."""
-
-    def ends(**options):
-        made = secured(wires(**options))
-        peers.extend(made)
-        return made
-
-    return ends
-
-
-@pytest.fixture
-def sockets(ends):
-    """`sockets(classes)` makes a Socket of each end."""
-
-    def sockets(classes=(d.Socket, d.Socket), **options):
-        made = []
-        for end, cls in zip(ends(**options), classes, strict=True):
-            made.append(cls(end))
-            end.attach(made[-1])
-        return made
-
-    return sockets
+from tests.certificates import ByHand, client_context, server_context
 
 
 class Reader(d.Socket):

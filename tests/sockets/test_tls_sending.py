@@ -10,39 +10,24 @@ import pytest
 import dangagreen as d
 from dangagreen.sockets.tls import TlsSocket
 from dangagreen.testing import BLOCK
-from tests.certificates import client_context, secured, server_context
+from tests.certificates import client_context, server_context
 
 RECORD = 16384
 
 
 @pytest.fixture
-def ends(wires, peers):
-    """`ends(capacity)` makes two TLS ends in memory: the client, the server."""
+def ends(ends):
+    """`ends(capacity=65536)` makes two TLS ends whose session tickets are read."""
 
-    def ends(capacity=65536):
-        made = secured(wires(capacity=1 << 20))
+    def without_tickets(capacity=65536):
+        made = ends(capacity=1 << 20)
         for end in made:
             with pytest.raises(BlockingIOError):
-                end.recv(1)  # the session tickets
+                end.recv(1)
             end.beneath.capacity = capacity
-        peers.extend(made)
         return made
 
-    return ends
-
-
-@pytest.fixture
-def sockets(ends):
-    """`sockets(capacity, classes)` makes a Socket of each end."""
-
-    def sockets(capacity=65536, classes=(d.Socket, d.Socket)):
-        made = []
-        for end, cls in zip(ends(capacity), classes, strict=True):
-            made.append(cls(end))
-            end.attach(made[-1])
-        return made
-
-    return sockets
+    return without_tickets
 
 
 def everything(end):
@@ -94,7 +79,7 @@ def test_an_empty_send_makes_no_record(ends):
 
 
 def test_unsent_counts_plain_text_and_ends_with_the_ciphertext(sockets, run_turns):
-    mine, other = sockets(5000)
+    mine, other = sockets(capacity=5000)
     mine.write(b"x" * 4000)
     assert mine.unsent == 0
     mine.write(b"y" * 4000)
@@ -118,7 +103,7 @@ def test_max_unsent_and_water_marks_count_plain_text(sockets, run_turns):
         def on_low_water(self):
             told.append(("low", self.unsent))
 
-    mine, other = sockets(100, (Marked, d.Socket))
+    mine, other = sockets((Marked, d.Socket), capacity=100)
     mine.write(b"x" * 4900)
     assert told == [("high", mine.unsent)]
     assert not mine.closed
@@ -219,7 +204,7 @@ def test_a_writer_function_sees_plain_text(sockets):
 
 
 def test_callables_run_when_all_before_them_has_left_as_ciphertext(sockets, run_turns):
-    mine, other = sockets(100)
+    mine, other = sockets(capacity=100)
     done = []
     mine.write(b"x" * 500)
     mine.write(lambda: done.append(mine.sock.wants_write))
