@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 from dangagreen.loop.pollers import available_pollers
 from tests.conformance import cases_ends, cases_handover, cases_reading, cases_writing
-from tests.conformance.styles import STYLES
+from tests.conformance.styles_callbacks import Callbacks
+from tests.conformance.styles_handover import Handover
+from tests.conformance.styles_tasks import Tasks
 from tests.conformance.transports import TRANSPORTS
 
 SAMPLE = 400  # combinations, with some cases in each style that are cancelled at each of their parks
 CANCELLED = 60  # of these
 
+STYLES = {"callbacks": Callbacks, "tasks": Tasks, "handover": Handover}
 CASES = {
     name: case
     for module in (cases_reading, cases_writing, cases_ends, cases_handover)

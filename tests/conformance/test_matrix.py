@@ -10,8 +10,8 @@ from random import Random
 import pytest
 
 from tests.conformance.conversation import Conversation
-from tests.conformance.matrix import CASES, combinations, sample
-from tests.conformance.styles import STYLES, Canceller
+from tests.conformance.matrix import CASES, STYLES, combinations, sample
+from tests.conformance.styles_tasks import Canceller
 from tests.conformance.transports import TRANSPORTS
 
 

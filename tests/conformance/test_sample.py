@@ -6,8 +6,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.testing import WireEnd
-from tests.conformance.matrix import CANCELLED, CASES, SAMPLE, Combination, combinations, sample
-from tests.conformance.styles import STYLES
+from tests.conformance.matrix import CANCELLED, CASES, SAMPLE, STYLES, Combination, combinations, sample
 from tests.conformance.test_matrix import holds
 from tests.conformance.transports import TRANSPORTS
 
