@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from tests.programs import missing
+from tests.programs import free_port, missing
 
 SECONDS = 10.0  # how long a server may take to answer
 
@@ -53,11 +52,6 @@ class Database:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         self.process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def program_of(name: str, *places: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -58,6 +59,12 @@ def ended(process):
     """Wait for its end: (the lines that it wrote, what it complained, its exit code)."""
     out, err = process.communicate(timeout=PROGRAM_SECONDS)
     return out.splitlines(), err, process.returncode
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 for a program that cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def missing(what):

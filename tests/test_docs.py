@@ -28,6 +28,7 @@ import dangagreen
 import dangagreen.bridge
 import dangagreen.testing
 from dangagreen.testing import no_leaks
+from tests.programs import free_port
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -90,11 +91,6 @@ def run_page(page, text, log):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, caplog):
     run_page(str(page), page.read_text(), caplog)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 @pytest.mark.slow

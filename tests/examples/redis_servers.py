@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from programs import SECONDS, connected
-from tests.programs import missing
+from tests.programs import free_port, missing
 
 LONGEST_BULK = 32 * 1024 * 1024
 
@@ -23,8 +23,7 @@ def real_redis(directory: Path) -> Iterator[int]:
     program = shutil.which("redis-server")
     if program is None:
         missing("redis-server (Debian: redis-server)")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     options = f"--port {port} --bind 127.0.0.1 --databases 1 --appendonly no --proto-max-bulk-len {LONGEST_BULK}"
     command = [program, *options.split(), "--save", "", "--dir", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -23,8 +23,8 @@ from ddlockd import databases
 from ddlockd.server import find_store
 from lock_clients import NAMES, OK, TAKEN, ask
 from programs import EXAMPLES, SECONDS, connected, expect
-from tests.databases import Database, connects, free_port, postgresql_in, program_of
-from tests.programs import missing
+from tests.databases import Database, connects, postgresql_in, program_of
+from tests.programs import free_port, missing
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 
 from programs import SECONDS, Program, connected, expect, run
 from sites import Quiet
-from tests.programs import needed
+from tests.programs import free_port, needed
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +277,3 @@ def test_what_it_cannot_begin_with_is_told_in_a_line(database: str) -> None:
             assert (status, output) == (1, ""), options
             assert complaint.startswith("gateway: "), options
             assert complaint.count("\n") == 1, complaint
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

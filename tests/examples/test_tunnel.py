@@ -13,6 +13,7 @@ import pytest
 
 from programs import SECONDS, Program, expect, run
 from tests.certificates import AUTHORITY, certificate, client_context
+from tests.programs import free_port
 
 BODY = bytes(range(256)) * 4000
 
@@ -190,9 +191,7 @@ def test_a_slow_client_slows_the_server_down(served, tunnel):
 
 
 def test_a_server_that_is_down(served, tunnel):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = tunnel(f"--to=127.0.0.1:{port}")
+    program = tunnel(f"--to=127.0.0.1:{free_port()}")
     for _ in range(2):
         with through(program) as sock:
             assert sock.recv(1) == b""

@@ -13,7 +13,7 @@ import pytest
 
 import dangagreen as d
 from tests.connections import ask
-from tests.programs import PROGRAM_SECONDS, PYTHONPATH, missing
+from tests.programs import PROGRAM_SECONDS, PYTHONPATH, free_port, missing
 from tests.test_docs import blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "listeners.md"
@@ -188,11 +188,6 @@ def test_the_number_of_names_has_to_be_that_of_the_descriptors(sockets):
 
 
 # -- systemd
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def test_the_program_of_the_guide_under_systemds_own_launcher(real_loop, tmp_path, wait_for):
