@@ -38,26 +38,6 @@ def pem(tmp_path):
     return path
 
 
-def in_thread(function, *args):
-    """Parks until a thread has called the function; returns or raises what that has."""
-    loop, over, outcome = d.current_loop(), d.Event(), []
-
-    def run():
-        try:
-            outcome.append(function(*args))
-        except BaseException as error:
-            outcome.append(error)
-        loop.call_soon_threadsafe(over.set)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    over.wait()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome.pop()
-    return outcome[0]
-
-
 @contextlib.contextmanager
 def program(*command, **options):
     """A program, whose output is kept; it is killed at the end of the block."""
@@ -75,7 +55,7 @@ def program(*command, **options):
 def output_of(*command, given=None):
     """What a program prints that is given this input; it has to succeed."""
     with program(*command) as process:
-        printed = in_thread(lambda: process.communicate(given, timeout=20)[0])
+        printed = d.in_thread(lambda: process.communicate(given, timeout=20)[0])
         assert process.returncode == 0, printed
         return printed
 
@@ -132,7 +112,7 @@ def test_openssl_s_client_renegotiates_or_updates_keys(real_loop, authority, ver
         address = f"127.0.0.1:{listener.address[1]}"
         command = ["openssl", "s_client", "-connect", address, "-CAfile", authority, FLAG[version.name]]
         with program(*command) as process:
-            reader = d.spawn(in_thread, process.stdout.read)
+            reader = d.spawn(d.in_thread, process.stdout.read)
             for piece in (b"one\n", b"K\n" if version.name == "TLSv1_3" else b"two\n", b"three\n"):
                 process.stdin.write(piece)
                 process.stdin.flush()
@@ -166,10 +146,10 @@ def test_curl_says_why_it_refuses_and_so_do_we(real_loop, caplog):
     def main():
         listener = d.serve(LOCAL, hello, tls=server_context())
         with program("curl", "-sS", f"https://127.0.0.1:{listener.address[1]}/") as curl:
-            printed = in_thread(lambda: curl.communicate(timeout=20)[0])
+            printed = d.in_thread(lambda: curl.communicate(timeout=20)[0])
         assert curl.returncode == 60, printed
         with program("curl", "-sS", f"http://127.0.0.1:{listener.address[1]}/") as curl:
-            printed = in_thread(lambda: curl.communicate(timeout=20)[0])
+            printed = d.in_thread(lambda: curl.communicate(timeout=20)[0])
         assert b"This port speaks TLS" in printed
         while listener.failed_handshakes < 2:
             d.sleep(0.001)
@@ -232,7 +212,7 @@ def test_pythons_ssl_in_threads(real_loop, handler, version):
         listener = d.serve(LOCAL, handler, tls=server_context(version=version))
         with d.TaskGroup() as group:
             for _ in range(4):
-                group.spawn(in_thread, client, listener.address[1])
+                group.spawn(d.in_thread, client, listener.address[1])
 
     d.run(main)
 
@@ -242,7 +222,7 @@ def test_pythons_ssl_in_threads(real_loop, handler, version):
 
 def listening(server):
     """Parks until an s_server says on which port it listens: its address."""
-    while not (line := in_thread(server.stdout.readline)).startswith(b"ACCEPT"):
+    while not (line := d.in_thread(server.stdout.readline)).startswith(b"ACCEPT"):
         assert line, "it has ended"
     return "127.0.0.1", int(line.rpartition(b":")[2])
 
@@ -281,7 +261,7 @@ def test_openssl_s_server_renegotiates(real_loop, pem, asks):
                 assert reader.result() == b"an answer\n"
             d.sleep(0.2)
             server.terminate()
-            printed = in_thread(lambda: server.communicate(timeout=20)[0])
+            printed = d.in_thread(lambda: server.communicate(timeout=20)[0])
         assert printed.count(b"before") == 100
         assert printed.count(b"after") == 100
 
@@ -365,7 +345,7 @@ def test_a_client_of_asyncio(real_loop, library, handler, version):
 
     def main():
         listener = d.serve(LOCAL, handler, tls=server_context(version=version))
-        assert in_thread(ask, listener.address[1]) == BULK
+        assert d.in_thread(ask, listener.address[1]) == BULK
 
     d.run(main)
 
