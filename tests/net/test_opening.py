@@ -21,8 +21,7 @@ from tests.certificates import (
     server_context,
     versions,
 )
-
-LOCAL = ("127.0.0.1", 0)
+from tests.connections import LOCAL, ask
 
 
 class Upper(d.Socket):
@@ -62,8 +61,7 @@ def test_servers_of_each_kind(real_loop, kind, version):
         listener = SERVERS[kind](tls=server_context(version=version))
         with d.connect(listener.address, 5, tls=client_context(version)) as sock:
             for _ in range(3):
-                sock.write_all(b"hello\n")
-                assert sock.read_line() == b"HELLO\n"
+                assert ask(sock, b"hello\n") == b"HELLO\n"
             sock.write_eof()
             assert sock.read_to_end() == b""
         assert listener.failed_handshakes == 0
@@ -115,8 +113,7 @@ def test_silent_clients_hold_up_nobody(real_loop):
         listener = d.serve(LOCAL, upper, tls=server_context())
         silent = [socket.create_connection(listener.address, 5) for _ in range(20)]
         with d.connect(listener.address, 5, tls=client_context()) as sock:
-            sock.write_all(b"hello\n")
-            assert sock.read_line() == b"HELLO\n"
+            assert ask(sock, b"hello\n") == b"HELLO\n"
             assert listener.connections == 21
         for one in silent:
             one.close()
@@ -135,13 +132,11 @@ def test_beyond_the_limit_of_handshakes_connections_wait(real_loop):
         for one in silent:
             one.close()
         with d.connect(listener.address, 5, tls=client_context()) as sock:  # after those three, which are let in
-            sock.write_all(b"hello\n")
-            assert sock.read_line() == b"HELLO\n"
+            assert ask(sock, b"hello\n") == b"HELLO\n"
         opened = [d.connect(listener.address, 5, tls=client_context()) for _ in range(3)]  # open ones count no more
         for sock in opened:
             with sock:
-                sock.write_all(b"hello\n")
-                assert sock.read_line() == b"HELLO\n"
+                assert ask(sock, b"hello\n") == b"HELLO\n"
         assert listener.failed_handshakes == 5
 
     d.run(main)
@@ -157,8 +152,7 @@ def test_connections_in_handshake_count_for_max_connections(real_loop):
             d.connect(listener.address, 0.05, tls=client_context())
         silent.close()
         with d.connect(listener.address, 5, tls=client_context()) as sock:
-            sock.write_all(b"hello\n")
-            assert sock.read_line() == b"HELLO\n"
+            assert ask(sock, b"hello\n") == b"HELLO\n"
             assert listener.connections == 1
 
     d.run(main)
@@ -324,8 +318,7 @@ def test_sni_chooses_a_certificate_and_the_choice_may_park(real_loop):
         def client(name):
             with d.connect(listener.address, 5, tls=client_context(), server_hostname=name) as sock:
                 assert ("DNS", name) in sock.tls.peer_certificate["subjectAltName"]
-                sock.write_all(b"hello\n")
-                assert sock.read_line() == b"HELLO\n"
+                assert ask(sock, b"hello\n") == b"HELLO\n"
 
         with d.timeout(5), d.TaskGroup() as group:
             for name in ("one.example", "two.example", "localhost", "two.example"):
@@ -481,8 +474,7 @@ def test_a_session_is_resumed(real_loop, version):
 
         def talk(session):
             with d.connect(listener.address, 5, tls=mine, session=session) as sock:
-                sock.write_all(b"hello\n")
-                assert sock.read_line() == b"HELLO\n"
+                assert ask(sock, b"hello\n") == b"HELLO\n"
                 return sock.tls.session, sock.tls.session_reused
 
         session, reused = talk(None)
@@ -502,8 +494,7 @@ def test_the_certificate_is_changed_without_a_restart(real_loop, tmp_path):
             certificate("new.example").configure_cert(context)
             with d.connect(listener.address, 5, tls=client_context(), server_hostname="new.example"):
                 pass
-            old.write_all(b"hello\n")
-            assert old.read_line() == b"HELLO\n"
+            assert ask(old, b"hello\n") == b"HELLO\n"
 
     d.run(main)
 
