@@ -209,7 +209,7 @@ SCENARIOS = {
 }
 
 
-INNER = {"parking.park", "parking.park_for", "parking.give_way", "starttls.secure", "starttls.start_tls"}  # of others
+INNER = {"parking.park", "parking.park_for", "parking.give_way", "starttls.start_tls"}  # of others
 
 
 def is_counted(module, name):

@@ -36,7 +36,7 @@ SHAPE = [
     ("streams", "readiness | reading | writing | files"),
     (
         "net",
-        "handler_task | resolver connector | proxy_protocol opening | unconnected starttls | sock draining | serving"
+        "handler_task | resolver | proxy_protocol opening | connector | unconnected starttls | sock draining | serving"
         " | connecting serve_forever activation",
     ),
     ("", "__init__ __main__"),

@@ -17,7 +17,7 @@ from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.net.connector import Connector
 from dangagreen.net.sock import Socket, check_socket_class
-from dangagreen.net.starttls import client_tls, secure
+from dangagreen.net.starttls import client_tls
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
 from dangagreen.sockets.subclassing import check_initialised
@@ -85,7 +85,13 @@ def connect(
     loop = current_loop()
     task = checkpoint(loop, "connect")
     connector = Connector(
-        loop, address, partial(wake, task), timeout=timeout, local_address=local_address, nodelay=nodelay
+        loop,
+        address,
+        partial(wake, task),
+        timeout=timeout,
+        local_address=local_address,
+        nodelay=nodelay,
+        options=options,
     )
     try:
         connector.begin()
@@ -94,11 +100,6 @@ def connect(
         sock = connector.take()
     finally:
         connector.close()
-    if options is not None:
-        try:
-            sock = secure(task, sock, options, connector.time_left())
-        except TimeoutError as error:
-            raise connector.too_late() if error.errno is None else error from None
     try:
         connection = socket_class(sock)
         check_initialised(connection, type(connection))

@@ -1,8 +1,10 @@
-"""The making of one connection: a look-up, then attempts to connect, of which one wins (Happy Eyeballs, RFC 8305).
+"""The making of one connection: a look-up, then attempts to connect, of which one wins (Happy Eyeballs, RFC 8305), then
+a TLS handshake, if one is asked for.
 
-Rules: nothing parks here; one timeout covers look-up and attempts; each attempt has an OS socket of its own, since one
-that has failed says ECONNABORTED before it starts anew; once it is closed, nothing that it has opened is open but the
-OS socket that was taken. What does not belong here: the object of the connection, who waits for it.
+Rules: nothing parks here; one timeout covers all of it; each attempt has an OS socket of its own, since one that has
+failed says ECONNABORTED before it starts anew; once it is closed, nothing that it has opened is open but the OS socket
+that was taken, and one whose peer is to hear why TLS was refused. What does not belong here: the object of the
+connection, who waits for it.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import WRITE
 from dangagreen.loop.timers import Timer
+from dangagreen.net.opening import Opening
 from dangagreen.net.resolver import LookUp, look_ups
 from dangagreen.sockets.addresses import (
     Found,
@@ -31,6 +34,9 @@ from dangagreen.sockets.addresses import (
     public,
     unix_path,
 )
+
+if TYPE_CHECKING:
+    from dangagreen.sockets.tls_options import TlsOptions
 
 ATTEMPT_DELAY = 0.25  # seconds until the next attempt begins beside those under way: RFC 8305, section 8
 _NONBLOCK = int(getattr(socket, "SOCK_NONBLOCK", 0))
@@ -64,7 +70,6 @@ class Connector:
 
     __slots__ = {
         "_address": "The address, as the program has given it.",
-        "_deadline": "When the timeout is over, in seconds of the loop's clock; None without one.",
         "_delay": "The timer of the next attempt, or None.",
         "_failures": "OS addresses that were tried in vain, with their errors.",
         "_found": "All addresses.",
@@ -75,13 +80,15 @@ class Connector:
         "_name": "The host and port to look up; None for a Unix socket.",
         "_nodelay": "Whether to set TCP_NODELAY.",
         "_open": "The attempts under way.",
+        "_opening": "The TLS handshake under way, or None.",
+        "_options": "What is asked of TLS; None: nothing.",
         "_then": "What to call.",
         "_timeout": "How many seconds it may take; None is no limit.",
         "_waiting": "An OS socket whose Unix listener has a full queue; or None.",
         "error": "The error by which it has failed, or None.",
         "loop": "The loop.",
         "over": "Whether it has succeeded, has failed or was closed.",
-        "sock": "The OS socket that is connected, until it is taken; or None.",
+        "sock": "The OS socket that is connected, or what TLS has made of it, until it is taken; or None.",
     }
 
     def __init__(
@@ -93,12 +100,14 @@ class Connector:
         timeout: float | None,
         local_address: Any = None,
         nodelay: bool = True,
+        options: TlsOptions | None = None,
     ) -> None:
         self.loop = loop
         self._address = address
         self._then = then
         self._timeout = timeout
         self._nodelay = nodelay
+        self._options = options
         self._name: HostAndPort | None = None
         if not is_path(address):
             self._name = host_and_port(address, "or the path of a Unix socket")
@@ -110,10 +119,10 @@ class Connector:
         self._left: Found = []
         self._open: list[_Attempt] = []
         self._failures: list[tuple[Any, OSError]] = []
-        self._deadline: float | None = None
         self._delay: Timer | None = None
         self._limit: Timer | None = None
         self._look_up: LookUp | None = None
+        self._opening: Opening | None = None
         self._waiting: Any = None
         self.error: Exception | None = None
         self.over = False
@@ -125,7 +134,6 @@ class Connector:
             return None
         try:
             if self._timeout is not None:
-                self._deadline = self.loop.clock() + self._timeout
                 self._limit = self.loop.add_timer(self._timeout, self._time_is_up)
             if self._name is None:
                 return self._try([(socket.AF_UNIX, unix_path(self._address))])
@@ -155,43 +163,50 @@ class Connector:
             self.sock.close()
 
     def _end(self) -> None:
-        """Note that it is over, and give up the look-up, and all attempts but the one that has won."""
+        """Note that it is over, and give up what is under way."""
         self.over = True
-        for timer in (self._delay, self._limit):
-            if timer is not None:
-                timer.cancel()
+        self._end_attempts()
+        if self._limit is not None:
+            self._limit.cancel()
         if self._look_up is not None:
             look_ups(self.loop).give_up(self._look_up, self._answered)
+        if self._opening is not None:
+            self._opening.close()
+        self._limit = self._look_up = self._opening = None
+
+    def _end_attempts(self) -> None:
+        """Give up all attempts but the one that has won."""
+        if self._delay is not None:
+            self._delay.cancel()
         for attempt in self._open:
             attempt.drop()
         self._open.clear()
+        self._left.clear()
         if self._waiting is not None:
             self._waiting.close()
-        self._delay = self._limit = self._look_up = self._waiting = None
+        self._delay = self._waiting = None
+
+    def _succeed(self, sock: Any) -> None:
+        self.sock = sock
+        self._end()
+        self._then()
 
     def _fail(self, error: Exception) -> None:
         self._end()
         self.error = error
         self._then()
 
-    def time_left(self) -> float | None:
-        """How much of the timeout is left for what follows, in seconds; None without one."""
-        return None if self._deadline is None else max(0.0, self._deadline - self.loop.clock())
-
-    def too_late(self) -> TimeoutError:
-        """The error where the timeout is over, with how far it has come by then."""
+    def _time_is_up(self) -> None:
+        """The timeout is over: the error says how far it has come by then."""
         words = f"connecting to {self._address!r} took longer than {self._timeout} s"
         if self._look_up is not None:
             words += ", to look the name up alone"
-        elif self.over:
+        elif self._opening is not None:
             words += ", with the TLS handshake"
         elif len(self._found) > 1:
             silent = [(attempt.sockaddr, OSError("no answer")) for attempt in self._open]
             words += f": {_each([*self._failures, *silent])}"
-        return TimeoutError(words)
-
-    def _time_is_up(self) -> None:
-        self._fail(self.too_late())
+        self._fail(TimeoutError(words))
 
     # -- the look-up
 
@@ -284,9 +299,11 @@ class Connector:
             raise OSError(number, os.strerror(number))
         if self._nodelay and self._name is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = sock
-        self._end()
-        self._then()
+        self._end_attempts()
+        if self._options is None:
+            self._succeed(sock)
+        else:
+            self._secure(sock, self._options)
 
     def _has_failed(self, sock: Any, sockaddr: Any, error: OSError) -> None:
         """An attempt has failed: the next one begins at once."""
@@ -310,8 +327,34 @@ class Connector:
         numbers = {error.errno for error in errors}
         return kind(words) if len(numbers) > 1 or None in numbers else kind(numbers.pop(), words)
 
+    # -- TLS
+
+    def _secure(self, sock: Any, options: TlsOptions) -> None:
+        """Begin the handshake over the OS socket that is connected. It may be over when this returns."""
+        try:
+            self._opening = Opening(sock, [options.wrap], self._secured, loop=self.loop)
+        except BaseException as error:
+            self.loop.abandon(sock, error)
+            if not isinstance(error, Exception):
+                raise
+            self._fail(error)
+        else:
+            self._opening.go_on()
+
+    def _secured(self, sock: Any, error: BaseException | None) -> None:
+        """The handshake is over: `sock` is what TLS has made of the OS socket."""
+        self._opening = None  # one that was refused closes by itself, when the peer has heard why
+        if self.over:
+            return
+        if error is None:
+            self._succeed(sock)
+        elif isinstance(error, Exception):
+            self._fail(error)
+        else:
+            self._fail(ConnectionAbortedError(errno.ECONNABORTED, f"it was closed on this side: {error}"))
+
     def __repr__(self) -> str:
-        return repr(self._address)
+        return repr(self._address) + ("" if self._opening is None else ", in the TLS handshake")
 
 
 def _nothing(_mask: int) -> None:

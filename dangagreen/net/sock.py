@@ -61,9 +61,15 @@ class Socket(FileSocket, CheckedSubclasses):
             timeout = checks.seconds("the timeout of connect_to", timeout)
         check_socket_class("connect_to", cls, Socket)
         options = client_tls("connect_to", address, tls, server_hostname, session)
-        loop, stand_in = current_loop(), Unconnected(address, options)
+        loop, stand_in = current_loop(), Unconnected(address)
         connector = Connector(
-            loop, address, stand_in.told, timeout=timeout, local_address=local_address, nodelay=nodelay
+            loop,
+            address,
+            stand_in.told,
+            timeout=timeout,
+            local_address=local_address,
+            nodelay=nodelay,
+            options=options,
         )
         try:
             connection = cls(stand_in)

@@ -1,9 +1,9 @@
-"""TLS on a connection in use (STARTTLS), and for `connect`: the handshake of a Socket, and of an OS socket.
+"""TLS on a connection in use (STARTTLS): the handshake of a Socket; and the arguments of `connect` that are for TLS.
 
 Rules: plain text that was received before the handshake is never taken for what came by TLS (STARTTLS injection); while
 the handshake is under way its owner stands for the parked reader, and the write queue is held; however it ends without
 success, the socket is closed with the reason; what the peer can bring about costs one debug line, in both styles. What
-does not belong here: servers (opening), records (sockets/tls).
+does not belong here: servers (opening), clients (connector), records (sockets/tls).
 """
 
 from __future__ import annotations
@@ -14,52 +14,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dangagreen.errors import BusyError, ClosedError, TlsError, connection
-from dangagreen.green.parking import checkpoint, park, park_for
+from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.tasks import Task
-from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.loop import Loop
-from dangagreen.net.opening import Opening
 from dangagreen.parks import parks
 from dangagreen.sockets.states import HELD
 
 if TYPE_CHECKING:
-    from dangagreen.sockets.tls import TlsSocket
     from dangagreen.sockets.tls_options import TlsOptions
 
 _AGAIN_SECONDS = 0.02  # until what the kernel had no room for is sent again
 
 Then = Callable[[BaseException | None], object]
-
-
-@parks
-def secure(task: Waiter, sock: Any, options: TlsOptions, timeout: float | None) -> TlsSocket:
-    """Parks until the handshake over a connected OS socket is over; returns what a Socket is made of.
-
-    After making that Socket, call `attach(it)`. Raises TlsError, TimeoutError and the OSErrors of the socket, and then
-    the socket is closed, if need be later: the peer is to hear why.
-    """
-    outcome: list[Any] = []
-
-    def then(secured: Any, error: BaseException | None) -> None:
-        outcome.append(secured if error is None else error)
-        wake(task)
-
-    try:
-        opening = Opening(sock, [options.wrap], then, loop=task.loop)
-    except BaseException as error:
-        task.loop.abandon(sock, error)
-        raise
-    try:
-        opening.go_on()
-        if not outcome:
-            park_for(task, _HANDSHAKE, opening, timeout)
-    except BaseException as error:
-        opening.close(error)
-        raise
-    if isinstance(outcome[0], BaseException):
-        raise outcome.pop()  # its traceback refers to this frame: a cycle
-    return outcome[0]  # type: ignore[no-any-return]
 
 
 def client_tls(call: str, address: Any, tls: Any, server_hostname: Any, session: Any) -> TlsOptions | None:
@@ -276,5 +244,4 @@ def _check(sock: Any) -> None:
         raise RuntimeError(f"start_tls: {connection(sock)} is secured already")
 
 
-_HANDSHAKE = WaitKind("TLS handshake", lambda opening, task: None)
 _START_TLS = WaitKind("start_tls", lambda sock, task: None)

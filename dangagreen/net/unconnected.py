@@ -11,14 +11,10 @@ import errno
 import itertools
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from dangagreen import checks
 from dangagreen.net.connector import Connector
-from dangagreen.net.opening import Opening
-
-if TYPE_CHECKING:
-    from dangagreen.sockets.tls_options import TlsOptions
 
 _numbers = itertools.count(-2, -1)  # no OS socket has a negative one, and a closed one has -1
 
@@ -40,22 +36,18 @@ class Unconnected:
         "_connector": "What makes the connection; None before it begins, and after the end.",
         "_half_closed": "Whether a FIN is to be sent once it is connected.",
         "_number": "What `fileno` returns.",
-        "_opening": "The TLS handshake under way, or None.",
-        "_options": "What is asked of TLS; None: nothing.",
         "_owner": "The object that it stands in for; None like the connector.",
     }
 
     family = socket.AF_UNSPEC
     type = socket.SOCK_STREAM
 
-    def __init__(self, address: Any, options: TlsOptions | None = None) -> None:
+    def __init__(self, address: Any) -> None:
         self._address = address
         self._number = next(_numbers)
         self._half_closed = False
         self._owner: Owner | None = None
         self._connector: Connector | None = None
-        self._opening: Opening | None = None
-        self._options = options
 
     def begin(self, owner: Owner, connector: Connector) -> None:
         """Have this connector make the connection of this object, beginning in this turn of the loop or the next."""
@@ -65,46 +57,21 @@ class Unconnected:
             connector.loop.call_soon(connector.begin)
 
     def told(self) -> None:
-        """The `then` of the connector."""
-        connector = self._connector
-        if connector is None:
+        """The `then` of the connector: the object has its socket; or has failed to get one."""
+        owner, connector = self._owner, self._connector
+        self._owner = self._connector = None
+        if owner is None or connector is None:
             return
         try:
             sock = connector.take()
-            if self._options is None:
-                self._is_over(sock, None)
-            else:
-                self._secure(sock, self._options, connector)
         except Exception as error:
-            self._is_over(None, error.with_traceback(None))
-
-    def _secure(self, sock: Any, options: TlsOptions, connector: Connector) -> None:
-        """Begin the TLS handshake over a connected OS socket."""
-        try:
-            self._opening = Opening(sock, [options.wrap], self._secured, connector.time_left(), connector.loop)
-        except BaseException as error:
-            connector.loop.abandon(sock, error)
-            raise
-        self._opening.go_on()
-
-    def _secured(self, sock: Any, error: BaseException | None) -> None:
-        """The handshake is over."""
-        if isinstance(error, TimeoutError) and error.errno is None and self._connector is not None:
-            error = self._connector.too_late()
-        self._is_over(sock, error)
-
-    def _is_over(self, sock: Any, error: BaseException | None) -> None:
-        """The object has its socket; or has failed to get one."""
-        owner, connector = self._owner, self._connector
-        self._owner = self._connector = self._opening = None
-        if owner is None or connector is None or owner.closed:
-            if sock is not None:
-                sock.close()
-        elif error is None:
-            owner._was_connected(sock, self._half_closed)
+            if not owner.closed:
+                owner._was_not_connected(error.with_traceback(None))
         else:
-            ours = ConnectionAbortedError(errno.ECONNABORTED, f"it was closed on this side: {error}")
-            owner._was_not_connected(error if isinstance(error, Exception) else ours)
+            if owner.closed:
+                sock.close()
+            else:
+                owner._was_connected(sock, self._half_closed)
 
     # -- as a socket
 
@@ -136,9 +103,7 @@ class Unconnected:
 
     def close(self) -> None:
         """Give the connection up."""
-        connector, opening = self._connector, self._opening
-        self._owner = self._connector = self._opening = None
+        connector = self._connector
+        self._owner = self._connector = None
         if connector is not None:
             connector.close()
-        if opening is not None:
-            opening.close()

@@ -45,7 +45,7 @@ FUNCTIONS = dict(functions())
 PARKING = {f"{module}.{name}" for module, name in parks.PARKING if not name.startswith("_")}
 PARKING.add("dangagreen.sync.locks.Semaphore.__enter__")  # another name of acquire
 INNER = {f"dangagreen.green.parking.{name}" for name in ("give_way", "park", "park_for")}  # the door itself
-INNER |= {"dangagreen.net.starttls.secure", "dangagreen.net.starttls.start_tls"}  # of connect, and of the method
+INNER.add("dangagreen.net.starttls.start_tls")  # of the method
 
 
 def says_so(function):

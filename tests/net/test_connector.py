@@ -13,6 +13,7 @@ from greenlet import GreenletExit
 
 import dangagreen as d
 from dangagreen.sockets.addresses import interleaved
+from tests.certificates import client_context
 from tests.net.networks import SILENT, Names, Network
 
 REFUSED = errno.ECONNREFUSED
@@ -51,6 +52,22 @@ def test_the_next_address_is_tried_after_a_quarter_of_a_second(network):
         assert net.tried == [(0, "::1"), (0.25, "10.0.0.3")]
         assert peers(net) == ["10.0.0.3"]
         assert net.loop.clock() == pytest.approx(1000.35)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.1])  # None: at once
+def test_once_the_tls_handshake_has_begun_no_other_address_is_tried(network, seconds):
+    net = network({"10.0.0.1": (seconds, 0), "10.0.0.2": (0, 0)})
+    task = d.spawn(d.connect, ("host", 80), 2, tls=client_context())
+    d.sleep(1.9)
+    assert peers(net) == ["10.0.0.1"]
+    assert "connect to ('host', 80), in the TLS handshake" in repr(task)
+    task.join()
+    with pytest.raises(TimeoutError, match="took longer than 2 s, with the TLS handshake"):
+        task.result()
+    assert net.loop.clock() == 1002
+    d.sleep(0)
+    assert net.tried == [(0, "10.0.0.1")]
+    assert peers(net) == []
 
 
 def test_families_take_turns_beginning_with_the_first_ones(network):
