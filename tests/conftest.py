@@ -11,6 +11,7 @@ import gc
 import math
 import random
 import resource
+import signal
 import socket
 import tempfile
 import threading
@@ -112,6 +113,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < marker.args[0]:
             pytest.skip(f"needs {marker.args[0]} open files at once, and the limit (ulimit -n) is {soft}")
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_signals() -> Iterator[None]:
+    """Fails a test that leaves another handler of a signal than it has found."""
+    watched = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+    before = [signal.getsignal(number) for number in watched]
+    yield
+    left = [signal.getsignal(number) for number in watched]
+    for number, former in zip(watched, before, strict=True):
+        if signal.getsignal(number) is not former:
+            signal.signal(number, former)
+    assert left == before, "the test leaves handlers of signals"
 
 
 @pytest.fixture
@@ -357,9 +371,10 @@ class PoolThreads:
         """Have each end, after the call that it makes."""
         self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.01)
         for thread in set(threading.enumerate()) - self.before:
-            with suppress(ValueError):
-                self.idle.remove(thread)
-            thread.calls.put((self.closed_loop, int, print))
+            if hasattr(thread, "calls"):  # a test may have threads of its own too
+                with suppress(ValueError):
+                    self.idle.remove(thread)
+                thread.calls.put((self.closed_loop, int, print))
             thread.join(REAL_SECONDS)
             assert not thread.is_alive()
 

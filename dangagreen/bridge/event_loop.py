@@ -30,7 +30,7 @@ from dangagreen.green.scopes import shield
 from dangagreen.green.waiters import Waiter
 from dangagreen.loop.deadlock import ENDING
 from dangagreen.loop.loop import current_loop, here
-from dangagreen.loop.signal_chain import ChainedHandler
+from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 from dangagreen.parks import parks
 
 Result = TypeVar("Result")
@@ -244,7 +244,7 @@ class EventLoop(asyncio.SelectorEventLoop):
     # -- signals
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
-        woke, before = -1 if self._signal_handlers else _signals_wake(), signal.getsignal(sig)  # type: ignore[attr-defined]
+        woke, before = -1 if self._signal_handlers else _signals_wake(), handler_of(sig)  # type: ignore[attr-defined]
         super().add_signal_handler(sig, callback, *args)
         if sig in self._in_place:
             signal.signal(sig, before)
@@ -275,7 +275,7 @@ class _InPlace(ChainedHandler):
 
     __slots__ = ()
 
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
         pass
 
 

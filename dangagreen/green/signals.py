@@ -24,7 +24,7 @@ from dangagreen.green.sched import scheduler
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.schedule import OrderedCall
-from dangagreen.loop.signal_chain import ChainedHandler
+from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 from dangagreen.parks import parks
 
 
@@ -88,7 +88,7 @@ class _LoopSignal(ChainedHandler):
         self._is_queued = False
         self.install({number: _replaceable(number)})
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         if not self._is_queued:
             self._is_queued = True
             self.loop._queue_from_outside(OrderedCall(self._call_all))
@@ -240,7 +240,7 @@ def _note(reference: weakref.ref[signals], signum: int) -> None:
 
 def _replaceable(number: int) -> Any:
     """The handler that is installed, which can be put back. Raises RuntimeError if it is none of Python's."""
-    handler = signal.getsignal(number)
+    handler = handler_of(number)
     if handler is None:
         raise RuntimeError(f"the handler of {_name(number)} was installed by C code, and could not be put back")
     return handler

@@ -17,7 +17,7 @@ from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.text import MOST, as_text
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.loop.loop import all_loops
-from dangagreen.loop.signal_chain import ChainedHandler
+from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 
 _STDERR = 2
 
@@ -32,10 +32,10 @@ class SignalDump(ChainedHandler):
     def __init__(self, number: int, write: Callable[[str], object]) -> None:
         super().__init__()
         self.write = write
-        self.install({number: signal.getsignal(number)})
+        self.install({number: handler_of(number)})
         WATCHING_HANDLERS.append(self)
 
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
         here = threading.get_ident()
         texts = [as_text(snapshot(loop, MOST)) for loop in all_loops() if loop.thread == here]
         self.write("\n".join(texts or ["no loop in the main thread"]) + "\n")

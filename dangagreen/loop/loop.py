@@ -84,13 +84,13 @@ class Loop(Forking):
             raise CannotParkError("a loop cannot run inside a garbage collection: the collector would be off meanwhile")
         if self.green is not None and self.green.no_parking is not None:
             raise RuntimeError("this loop cannot run inside no_parking(), in which nothing else is to run")
-        interrupts = Interrupts(self.stop)
         frame = sys._getframe()
         with contextlib.ExitStack() as undo:
             undo.callback(LOOPS.discard, frame)
             LOOPS.add(frame)
             del frame  # or it would hold itself, and all that is here, by this name
             wakeup_pair = self.begin(undo)
+            interrupts = Interrupts(self.stop)
             undo.callback(interrupts.restore)
             if (woke_before := wakeup_pair.wake_at_signals()) is not None:
                 undo.callback(signal.set_wakeup_fd, woke_before)

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.frames import LOOPS, is_library, is_ours
-from dangagreen.loop.signal_chain import ChainedHandler
+from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 
 _JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
 # An exception raised at these, in a loop of one line, escapes `except` and `finally` around it (CPython 3.13).
@@ -116,7 +116,7 @@ class SignalHandler(ChainedHandler):
         self.pending = False
         self._looks = Looks()
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         looks = self._looks
         if not looks.own:
             self.pass_on(number, frame)
@@ -194,7 +194,7 @@ class Interrupts(SignalHandler):
         self._notify = notify
         self._callers: list[FrameType] = []
         if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            if handler_of(signal.SIGINT) is signal.default_int_handler:
                 self.install({signal.SIGINT: signal.default_int_handler})
 
     def _is_urgent(self, frame: FrameType | None) -> bool:
@@ -221,7 +221,9 @@ class Interrupts(SignalHandler):
     def restore(self) -> None:
         SignalHandler.restore(self)
         self._callers = []
-        self._notify = _interrupt  # who keeps this handler keeps nobody else
+        self._notify = bool  # which does nothing: who keeps this handler keeps nobody else
+        if threading.current_thread() is threading.main_thread():
+            handler_of(signal.SIGINT)  # that of an earlier run may have been put back meanwhile
 
 
 def _trace_no_call(_frame: FrameType, _event: str, _argument: object) -> None:
@@ -274,8 +276,3 @@ def _in_del(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _interrupt() -> None:
-    """The `notify` of a handler that is not installed any more."""
-    raise KeyboardInterrupt

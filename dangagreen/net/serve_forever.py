@@ -16,6 +16,7 @@ from dangagreen.green.sched import scheduler
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import SignalHandler, piece_at_work
+from dangagreen.loop.signal_chain import handler_of
 from dangagreen.net.draining import Listener
 from dangagreen.parks import parks
 from dangagreen.sockets.sock import CallbackSocket
@@ -129,7 +130,7 @@ class _Forever(SignalHandler):
     def __enter__(self) -> _Forever:
         heard = {}
         if threading.current_thread() is threading.main_thread():
-            heard = {number: signal.getsignal(number) for number in _SIGNALS}
+            heard = {number: handler_of(number) for number in _SIGNALS}
         if any(listener._on_stop is not None for listener in self._listeners) or any(
             isinstance(before, _Forever) for before in heard.values()
         ):

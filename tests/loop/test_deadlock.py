@@ -53,7 +53,10 @@ def test_the_programs_own_handler_of_ctrl_c_counts(no_signals, alone):
 @pytest.mark.parametrize("disposition", [signal.SIG_IGN, signal.SIG_DFL])
 def test_a_signal_that_python_does_not_handle_does_not_count(no_signals, alone, disposition):
     signal.signal(signal.SIGUSR1, disposition)
-    assert list(external_wakers()) == []
+    try:
+        assert list(external_wakers()) == []
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
 def test_a_handler_of_the_program_counts(no_signals, alone):

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from dangagreen.loop.signal_chain import ChainedHandler
+from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 
 NUMBER = signal.SIGUSR1
 
@@ -20,7 +20,7 @@ class Noting(ChainedHandler):
         self.name, self.heard = name, heard
         self.install({NUMBER: signal.getsignal(NUMBER)})
 
-    def __call__(self, number, frame):
+    def handle(self, number, frame):
         self.heard.append(self.name)
         self.pass_on(number, frame)
 
@@ -72,3 +72,35 @@ def test_those_that_share_are_called_too_the_latest_first():
     assert heard == [3, 3, 1, 0, 3, 0]
     for one in handlers:
         one.restore()
+
+
+def test_one_that_other_code_puts_back_when_it_is_over_gives_way_when_it_is_looked_for(as_before):
+    heard = []
+    first, second = Noting("first", heard), Noting("second", heard)
+    saved = signal.getsignal(NUMBER)
+    first.restore()
+    second.restore()
+    signal.signal(NUMBER, saved)
+    assert handler_of(NUMBER) is as_before
+    assert signal.getsignal(NUMBER) is as_before
+
+
+def test_one_that_other_code_puts_back_when_it_is_over_gives_way_to_a_signal(as_before):
+    heard, others = [], []
+    one = Noting("one", heard)
+    one.restore()
+    signal.signal(NUMBER, lambda number, frame: others.append(number))
+    two = Noting("two", heard)
+    saved = signal.getsignal(NUMBER)
+    two.restore()
+    signal.signal(NUMBER, saved)
+    signal.raise_signal(NUMBER)
+    assert (heard, others) == ([], [NUMBER])
+    signal.signal(NUMBER, as_before)
+
+
+def test_one_that_is_in_use_is_the_handler(as_before):
+    one = Noting("one", [])
+    assert handler_of(NUMBER) is one
+    one.restore()
+    assert handler_of(NUMBER) is as_before
