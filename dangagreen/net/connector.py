@@ -299,7 +299,6 @@ class Connector:
             raise OSError(number, os.strerror(number))
         if self._nodelay and self._name is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._end_attempts()
         if self._options is None:
             self._succeed(sock)
         else:
@@ -331,6 +330,7 @@ class Connector:
 
     def _secure(self, sock: Any, options: TlsOptions) -> None:
         """Begin the handshake over the OS socket that is connected. It may be over when this returns."""
+        self._end_attempts()
         try:
             self._opening = Opening(sock, [options.wrap], self._secured, loop=self.loop)
         except BaseException as error:
