@@ -20,7 +20,7 @@ from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.sockets.descriptor import Descriptor
-from dangagreen.sockets.endpoint import address_of, in_words
+from dangagreen.sockets.endpoint import in_words, peer_of
 
 log = logging.getLogger("dangagreen")
 
@@ -168,7 +168,7 @@ class Opening(Descriptor):
         self.close()
 
     def _time_is_up(self, timeout: float) -> None:
-        error = TimeoutError(f"{_named(address_of(self.sock))} was silent, or slow: it was not open after {timeout} s")
+        error = TimeoutError(f"{_named(peer_of(self.sock))} was silent, or slow: it was not open after {timeout} s")
         self._tell(None, error)
         self.close(error)
 
@@ -244,7 +244,7 @@ class Openings:
 
     def begin(self, sock: Any, listener: Any) -> Opening | None:
         """Begin one: what a listener calls with an OS socket that it has accepted. Returns None if it was refused."""
-        peer = address_of(sock)  # now: after a reset, or another end, the kernel has forgotten it
+        peer = peer_of(sock)  # now: after a reset, or another end, the kernel has forgotten it
         if self._admit is not None:
             try:
                 sock = self._admit(sock)

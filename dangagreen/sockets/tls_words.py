@@ -11,7 +11,7 @@ import ssl
 from typing import Any
 
 from dangagreen.errors import TlsError
-from dangagreen.sockets.endpoint import address_of, in_words
+from dangagreen.sockets.endpoint import in_words, peer_of
 
 _ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?(.*)")  # what OpenSSL calls an alert that the peer has sent
 _PLAIN_HTTP = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
@@ -53,7 +53,7 @@ def explained(error: ssl.SSLError, ssl_object: ssl.SSLObject, sock: Any) -> TlsE
 
 def _name_of(ssl_object: ssl.SSLObject, sock: Any) -> str:
     """ " example.com (192.0.2.1:443)", as far as it is known."""
-    address = in_words(address_of(sock))
+    address = in_words(peer_of(sock))
     host = None if ssl_object.server_side else ssl_object.server_hostname
     if host and address and host not in address:
         return f" {host} ({address})"
