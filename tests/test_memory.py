@@ -313,10 +313,6 @@ def real_fin(peer):
     peer.close()
 
 
-def real_reset(peer):
-    reset(peer)
-
-
 @pytest.mark.parametrize("how", [real_fin, reset], ids=["fin", "reset"])
 @pytest.mark.parametrize("watch", [True, False], ids=["read", "not read"])
 @pytest.mark.parametrize("queued", [True, False], ids=["queued", "nothing queued"])
