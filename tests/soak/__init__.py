@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from random import Random
+
+MOST_FOUND = 20  # what is wrong, before a run ends
 
 
 class Budget:
@@ -25,3 +29,13 @@ def describe(error: BaseException) -> str:
         frames.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
         trace = trace.tb_next
     return f"{error!r} ({' '.join(frames[-6:])})"
+
+
+def repeated(once: Callable[[int], list[str]], random: Random, seconds: float) -> tuple[int, list[str]]:
+    """Run programs until the time is up, `once(number)` each: how many, and what was found wrong."""
+    runs, over = 0, Budget(seconds)
+    found: list[str] = []
+    while not over() and len(found) < MOST_FOUND:
+        runs += 1
+        found += once(random.randrange(1 << 40))
+    return runs, found

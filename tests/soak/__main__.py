@@ -18,11 +18,17 @@ import faulthandler
 import logging
 import secrets
 import sys
+from functools import partial
 from random import Random
 
-from tests.soak import ends, faulty, parsers, programs
+from tests.soak import ends, faulty, parsers, programs, repeated
 
-KINDS = {"programs": programs.soak, "ends": ends.soak, "faults": faulty.soak, "parsers": parsers.soak}
+KINDS = {
+    "programs": partial(repeated, programs.once),
+    "ends": partial(repeated, ends.once),
+    "faults": faulty.soak,
+    "parsers": parsers.soak,
+}
 NOUNS = {"programs": "programs", "ends": "programs", "faults": "faults", "parsers": "attacks"}
 
 

@@ -23,12 +23,11 @@ from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import no_leaks, wire
 from dangagreen.testing.clock import VirtualClock, VirtualPoller
 from tests.connections import tcp_ends
-from tests.soak import Budget, describe
+from tests.soak import describe
 from tests.soak.observing import Observer, Seen
 from tests.soak.refusing import OsSocket, Poller
 from tests.soak.steps import PARKING, PLOTS, STEPS, WEIGHTS, Oops, Steps
 
-MOST_FOUND = 20
 REASONS = {  # of those ends that come from inside: part of what they say, and the cause that is meant
     "its lifetime of": "lifetime",
     "the peer was idle for": "idle_timeout",
@@ -255,13 +254,3 @@ def is_expected(error: BaseException | None) -> bool:
     if isinstance(error, OSError) and error.errno == errno.EBADF:
         return False
     return isinstance(error, (Oops, OSError, EOFError, d.LimitError, d.BusyError))
-
-
-def soak(random: Random, seconds: float) -> tuple[int, list[str]]:
-    """Run programs until the time is up: how many, and what was found wrong."""
-    runs, over = 0, Budget(seconds)
-    found: list[str] = []
-    while not over() and len(found) < MOST_FOUND:
-        runs += 1
-        found += once(random.randrange(1 << 40))
-    return runs, found

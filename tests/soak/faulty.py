@@ -21,12 +21,11 @@ from dangagreen.green.sched import scheduler
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.net import connector
 from dangagreen.sockets.listener import Server
-from tests.soak import Budget
+from tests.soak import MOST_FOUND, Budget
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets
 
 PATIENCE = 10.0  # seconds that a client waits before it is said to hang
 BULK = 400_000
-MOST_FOUND = 20
 LIE = "shutdown", errno.ENOTCONN  # which says that there is nobody to be told
 
 
@@ -177,10 +176,6 @@ def without_an_object(loop: d.Loop) -> None:
         loop.other_fds({})
         os.close(read_end)
         os.close(write_end)
-
-
-class Hang(AssertionError):
-    """Somebody waited longer than anybody should."""
 
 
 class Program:

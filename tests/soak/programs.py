@@ -18,10 +18,9 @@ import dangagreen as d
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import BLOCK, WireEnd, no_leaks, virtual_loop, wire
 from tests.connections import tcp_ends
-from tests.soak import Budget, describe
+from tests.soak import describe
 
 LONGEST = 300_000  # bytes of one stream
-MOST_FOUND = 20
 PATIENCE = 30.0  # seconds for one program
 SEPARATOR = b"\x07\n"
 
@@ -359,13 +358,3 @@ def once(seed: int) -> list[str]:
         for end in ends:
             end.close()
     return wrong
-
-
-def soak(random: Random, seconds: float) -> tuple[int, list[str]]:
-    """Run programs until the time is up: how many, and what was found wrong."""
-    runs, over = 0, Budget(seconds)
-    found: list[str] = []
-    while not over() and len(found) < MOST_FOUND:
-        runs += 1
-        found += once(random.randrange(1 << 40))
-    return runs, found
