@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections import deque
 
 import pytest
@@ -236,6 +237,21 @@ class Dying:
 
     def __del__(self):
         self.last_words()
+
+
+# -- children
+
+
+def fork():
+    """Fork, also where there are other threads, of which Python warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def exit_code_of(pid):
+    """Wait for the child's end, while the loop does not run."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # -- code

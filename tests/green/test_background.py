@@ -6,13 +6,13 @@ import errno
 import os
 import socket
 import threading
-import warnings
 
 import pytest
 
 import dangagreen as d
 from dangagreen.green import run as run_module
 from dangagreen.loop.loop import here
+from tests.helpers import exit_code_of, fork
 from tests.programs import run_python
 
 
@@ -110,17 +110,14 @@ def test_two_of_them_are_independent_and_one_blocks_for_the_other_in_a_thread_on
 
 def test_in_a_forked_child_it_is_closed():
     with d.start_in_thread() as background:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if pid == 0:
+        if (pid := fork()) == 0:
             try:
                 background.call(int)
             except RuntimeError:
                 background.stop()
                 os._exit(0)
             os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code_of(pid) == 0
         assert background.call(int) == 0
 
 

@@ -8,22 +8,14 @@ import socket
 import sys
 import threading
 import traceback
-import warnings
 
 import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import Loop, current_loop, here
 from tests.connections import Collector
-from tests.helpers import joined
+from tests.helpers import exit_code_of, fork, joined
 from tests.programs import run_python
-
-
-def fork():
-    """Fork, also where there are other threads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 def status_of(pid):
@@ -242,7 +234,7 @@ def test_main_that_forks_returns_from_run_in_both(real_loop):
 
     if (pid := d.run(main)) == 0:
         os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert exit_code_of(pid) == 7
 
 
 def test_main_that_forks_serves_with_the_listener_it_was_given(real_loop):
@@ -265,7 +257,7 @@ def test_main_that_forks_serves_with_the_listener_it_was_given(real_loop):
 
     if (pid := d.run(main)) == 0:
         os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert exit_code_of(pid) == 0
     os.close(reader)
     os.close(writer)
 
@@ -314,7 +306,7 @@ def test_top_level_code_stays_in_the_parent(real_loop):
     task.join()
     if (pid := task.result()) == 0:
         os._exit(9)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert exit_code_of(pid) == 0
 
 
 def wait_for(came):
@@ -517,7 +509,7 @@ def test_a_loop_without_tasks(poller_class):
         if sock.pid == 0:
             os._exit(1)
         assert far.recv(100) == b"child x"
-        assert os.waitstatus_to_exitcode(os.waitpid(sock.pid, 0)[1]) == 0
+        assert exit_code_of(sock.pid) == 0
         far.close()
         sock.close()
     assert here.loop is None

@@ -6,6 +6,7 @@ A fork inside it is in tests/green/test_forking.py.
 import os
 
 from tests.connections import Collector
+from tests.helpers import exit_code_of
 
 
 def test_a_fork_gives_the_child_a_fresh_poller_and_leaves_the_parents_registrations(real_loop, tcp_pair, run_until):
@@ -25,7 +26,7 @@ def test_a_fork_gives_the_child_a_fresh_poller_and_leaves_the_parents_registrati
             one.loop.reset()
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert exit_code_of(child) == 0
     peer.send(b"for the parent")
     run_until(lambda: one.data, turns=100)
     assert one.data == b"for the parent"

@@ -17,6 +17,7 @@ from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop import deadlock, thread_pool
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.thread_pool import call_in_thread, idle_threads
+from tests.helpers import exit_code_of, fork
 from tests.programs import run_python
 
 
@@ -123,11 +124,10 @@ def test_the_outcome_for_a_closed_loop_is_dropped(pool):
 def test_a_forked_child_starts_threads_of_its_own(ask):
     ask(int)
     assert idle_threads()
-    child = os.fork()
-    if child == 0:
+    if (child := fork()) == 0:
         signal.alarm(10)
         os._exit(0 if not idle_threads() and ask(lambda: 42) == [42, None] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert exit_code_of(child) == 0
     assert ask(lambda: 42) == [42, None]
 
 

@@ -15,6 +15,7 @@ import pytest
 import dangagreen as d
 from dangagreen.net.resolver import look_ups
 from dangagreen.sockets.addresses import HostAndPort
+from tests.helpers import exit_code_of
 from tests.net.networks import Names, entry
 from tests.programs import run_python
 
@@ -323,7 +324,7 @@ def test_a_forked_child_asks_anew(gated, real_loop, look_up, wait_for):
             code = 0 if gated.asked == ["a.host"] and not given_up else 2
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert exit_code_of(child) == 0
     assert outcome == []
     gated.open("a.host")
     wait_for(lambda: outcome)

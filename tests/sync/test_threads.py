@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 import weakref
 from functools import partial
 
@@ -18,7 +17,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import current_loop
-from tests.helpers import joined, outcome
+from tests.helpers import exit_code_of, fork, joined, outcome
 from tests.programs import run_python
 
 SECONDS = 10.0  # after which a thread that should have been told something gives up
@@ -282,16 +281,6 @@ def test_a_function_in_a_thread_may_wake_us_for_as_long_as_it_takes(real_loop, c
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def fork():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-def ended_well(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
 def test_in_a_forked_child_no_thread_counts_and_others_can_be_used(real_loop):
     limiter, block = d.ThreadLimiter(1), Blocks("value")
 
@@ -299,7 +288,7 @@ def test_in_a_forked_child_no_thread_counts_and_others_can_be_used(real_loop):
         if (pid := fork()) == 0:
             ok = limiter.in_use == 0 and d.in_thread(lambda: 5, limiter=limiter) == 5
             os._exit(0 if ok else 1)
-        return ended_well(pid)
+        return exit_code_of(pid) == 0
 
     task = in_task(block, limiter=limiter)
     assert joined(d.spawn(forks))
@@ -313,7 +302,7 @@ def test_a_fork_outside_the_loop_leaves_no_task_waiting_for_a_thread_that_is_not
     if (pid := fork()) == 0:
         task.join()
         os._exit(0 if outcome(task) is RuntimeError else 1)
-    assert ended_well(pid)
+    assert exit_code_of(pid) == 0
     block.go.set()
     assert joined(task) == "value"
 
