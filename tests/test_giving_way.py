@@ -213,8 +213,8 @@ INNER = {"parking.park", "parking.park_for", "parking.give_way", "starttls.start
 
 
 def is_counted(module, name):
-    """Whether it is public, and not of the bridge, whose own tests have a task and a coroutine that never rest."""
-    return not name.startswith("_") and not module.startswith("dangagreen.bridge.")
+    """Whether it is public, and not of the bridge or of testing, whose own tests have tasks that never rest."""
+    return not name.startswith("_") and not module.startswith(("dangagreen.bridge.", "dangagreen.testing."))
 
 
 def parking_functions():

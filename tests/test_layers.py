@@ -42,7 +42,7 @@ SHAPE = [
     ("", "__init__ __main__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
     ("introspect", "data records | collect | text | on_signal watchdog __init__"),
-    ("testing", "wire_end wire order clock leaks __init__"),
+    ("testing", "wire_end wire order clock idle leaks __init__"),
 ]
 # a docstring, no more
 BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in ("", "bridge", "introspect", "testing")}

@@ -2,7 +2,9 @@
 
 from dangagreen.public import publish
 from dangagreen.testing.clock import StalledError, VirtualClock, VirtualPoller, virtual_loop
+from dangagreen.testing.idle import wait_until_idle
 from dangagreen.testing.leaks import LeakCheck, no_leaks
+from dangagreen.testing.order import random_order
 from dangagreen.testing.wire import wire
 from dangagreen.testing.wire_end import BLOCK, WireEnd
 
@@ -14,7 +16,9 @@ __all__ = [
     "VirtualPoller",
     "WireEnd",
     "no_leaks",
+    "random_order",
     "virtual_loop",
+    "wait_until_idle",
     "wire",
 ]
 

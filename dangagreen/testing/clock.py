@@ -86,8 +86,7 @@ class VirtualPoller:
         Raises StalledError if there is no deadline and no real fd has an event for `patience` real seconds.
         """
         self.waits += 1
-        events = [(fd, ready) for fd, (end, mask) in self._ends.items() if (ready := end.events(mask))]
-        events += self._real.wait(0)
+        events = self.events()
         if self._random is not None:
             self._random.shuffle(events)
         if events or timeout == 0:
@@ -101,6 +100,11 @@ class VirtualPoller:
             table = task_table(loop, 50) if loop is not None else ""
             raise StalledError("all tasks wait, and nothing can wake them", table)
         return events
+
+    def events(self) -> Events:
+        """The events that are there now."""
+        events = [(fd, ready) for fd, (end, mask) in self._ends.items() if (ready := end.events(mask))]
+        return events + self._real.wait(0)
 
     def close(self) -> None:
         """Let go of the real poller."""

@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
+from typing import Any
 
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import Loop
+from dangagreen.loop.pollers import Events, Poller
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.timers import Timer, Timers
 
@@ -83,8 +85,36 @@ class ShuffledTimers(Timers):
                 self.renumber(sleepers.pop(), number)
 
 
+class ShuffledPoller:
+    """A poller that reports the events of a wait in random order."""
+
+    def __init__(self, poller: Poller, random: Random) -> None:
+        self._poller = poller
+        self._random = random
+
+    def wait(self, timeout: float | None) -> Events:
+        events = self._poller.wait(timeout)
+        self._random.shuffle(events)
+        return events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
 def shuffle_tasks(loop: Loop, random: Random) -> None:
     """Have a fresh loop run its ready tasks in random order."""
     loop.ready = ShuffledQueue(random)
     loop.runnable = ShuffledQueue(random)
     loop.timers = ShuffledTimers(loop, random)
+
+
+def random_order(loop: Loop, seed: int) -> None:
+    """Have a fresh loop, on the real clock, run in random order what has none: as `virtual_loop(seed=...)` does.
+
+    What the kernel does stays its own affair. Raises RuntimeError if the loop is in use already.
+    """
+    if loop.turns or loop.handlers or loop.ready or loop.runnable or loop.timers:
+        raise RuntimeError("random_order() needs a fresh loop, and this one is in use")
+    random = Random(seed)
+    shuffle_tasks(loop, random)
+    loop.poller = ShuffledPoller(loop.poller, random)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 import pytest
@@ -86,10 +87,48 @@ def test_an_unstarted_task_gets_its_turn_before_it_counts(own_loop):
     assert task.done
 
 
-def test_a_timer_is_counted(own_loop):
-    timers = []
-    message = leak_of(own_loop, lambda: timers.append(own_loop.add_timer(5, print)))
-    assert "timers: 1" in message
+def test_a_timer_is_named_with_its_place_and_its_time(own_loop):
+    def alarm():
+        pass
+
+    message = leak_of(own_loop, lambda: (own_loop.add_timer(9, print), own_loop.add_timer(5, alarm)))
+    assert "timer: print (print), due in 9 s" in message
+    assert re.search(r"timer: .*alarm \(.*test_leaks.py:\d+\), due in 5 s", message)
+
+
+def test_a_timer_in_the_place_of_an_old_one_is_no_leak(own_loop):
+    old = own_loop.add_timer(5, print)
+    with no_leaks():
+        old.cancel()
+        new = own_loop.add_timer(6, print)
+    new.cancel()
+
+
+def test_a_task_that_sleeps_is_named_with_its_place_and_its_timer_is_not(own_loop):
+    def make():
+        d.spawn(d.sleep, 100)
+        d.sleep(1)
+
+    message = leak_of(own_loop, make)
+    assert re.search(r"task: <Task sleep, parked in sleep .*>, spawned at .*test_leaks.py:\d+", message)
+    assert "timer" not in message
+
+
+def test_a_descriptor_that_another_loop_has_is_its_own_affair(own_loop):
+    with d.start_in_thread() as thread, no_leaks():
+        listener = thread.call(d.serve, ("127.0.0.1", 0), d.Socket.read_line)
+        with socket.create_connection(listener.address, 5) as client:
+            client.sendall(b"x")
+            thread.call(d.sleep, 0)
+    assert listener.connections == 0
+
+
+def test_descriptors_may_be_taken_for_granted(own_loop):
+    with no_leaks() as check:
+        fds = os.pipe()
+        check.take_fds_for_granted()
+    for fd in fds:
+        os.close(fd)
 
 
 def test_an_unhandled_error_is_named(own_loop):
@@ -120,7 +159,7 @@ def test_all_leaks_are_named_at_once(own_loop):
 
     message = leak_of(own_loop, make)
     assert "socket" in message
-    assert "timers" in message
+    assert "timer" in message
 
 
 def test_what_was_there_before_is_no_leak(own_loop):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 import dangagreen as d
-from dangagreen.testing import virtual_loop, wire
+from dangagreen.testing import random_order, virtual_loop, wire
 
 SEEDS = range(20)
 
@@ -225,3 +227,60 @@ def test_it_finds_code_that_depends_on_the_order():
     for seed in bad:  # the seed is all that it takes to see it again
         with pytest.raises(KeyError):
             settings_of(seed)
+
+
+# -- on the real clock
+
+
+def real_orders(play, seeds):
+    found = []
+    for seed in seeds:
+        with d.Loop() as loop:
+            random_order(loop, seed)
+            noted = []
+            play(noted.append)
+            found.append("".join(noted))
+    return found
+
+
+def hearing_for_real(note):
+    class Reader(d.Socket):
+        __slots__ = ("name",)
+
+        def event_read(self):
+            self.read(10)
+            note(self.name)
+
+    ends = []
+    for name in "abc":
+        near, far = socket.socketpair()
+        sock = Reader(near)
+        sock.name = name
+        sock.watch_read(True)
+        far.send(b"x")
+        ends += [sock, far]
+    d.sleep(0)
+    for end in ends:
+        end.close()
+
+
+@pytest.mark.parametrize("play", [started, yielding, hearing_for_real])
+def test_the_order_is_random_on_the_real_clock_too_and_a_seed_repeats_it(play):
+    orders = real_orders(play, SEEDS)
+    assert len(set(orders)) > 1
+    assert orders == real_orders(play, SEEDS)
+
+
+def test_the_poller_is_the_same_in_all_else():
+    with d.Loop() as loop:
+        fileno = loop.poller.fileno
+        random_order(loop, 1)
+        assert loop.poller.fileno == fileno
+
+
+@pytest.mark.parametrize("use", [lambda loop: d.sleep(0), lambda loop: loop.add_timer(1, print)])
+def test_a_loop_in_use_is_refused(use):
+    with d.Loop() as loop:
+        use(loop)
+        with pytest.raises(RuntimeError, match="in use"):
+            random_order(loop, 1)
