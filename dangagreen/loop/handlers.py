@@ -130,6 +130,10 @@ class Handler:
         """Called when there is input or EOF, while reading is watched. Raises NotImplementedError: override it."""
         raise NotImplementedError(f"{type(self).__name__} must override event_read")
 
+    def _hearer(self) -> Handler | None:
+        """Who hears of input that no event announces: itself, or the socket that stands above it."""
+        return self
+
     def _code_behind(self, hook: str) -> object:
         """The function that runs the program's code when this hook is called."""
         return getattr(self, hook, self)

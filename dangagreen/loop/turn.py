@@ -278,8 +278,8 @@ class Turning(SlowWatch):
             except BaseException:
                 self.pending_reads[handler] = just_now
                 raise
-            if (now := clock()) - last > limit:
-                self.handler_was_slow(now - last, handler, READ, None)
+            if (now := clock()) - last > limit and (hearer := handler._hearer()) is not None:
+                self.handler_was_slow(now - last, hearer, READ, None)
             last = now
         self.looked = last
 

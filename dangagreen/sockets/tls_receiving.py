@@ -205,6 +205,10 @@ class Decrypting(Encrypting):
             return self._is_ahead() and owner._awaits_input()
         return owner._take_ahead(self._recv_ahead) and self._is_ahead()
 
+    def _hearer(self) -> Any:
+        """Called by the loop: the Socket that hears of the input; None after the end."""
+        return self.owner
+
     def _recv_ahead(self) -> bytes:
         """`recv` of what was received already, with no system call."""
         if self._slow:

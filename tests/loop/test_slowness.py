@@ -12,6 +12,7 @@ import pytest
 import dangagreen as d
 from dangagreen.loop.error_log import MOST, SECONDS
 from dangagreen.loop.slowness import SlowReport
+from tests.certificates import secured
 from tests.programs import run_python
 
 
@@ -333,3 +334,26 @@ def test_the_log_has_a_line_for_each_and_counts_a_flood(loop, caplog):
         f"slow at {line_of(slow)}: 5 more of these were left out",
         "another held up the loop for 1.000 s: elsewhere",
     ]
+
+
+def test_input_that_tls_has_kept_is_that_of_its_socket(loop, wires, peers, reports, run_until):
+    class Peer(d.Socket):
+        __slots__ = ("calls",)
+
+        def event_read(self):
+            self.calls += 1
+            self.read(1)
+            if self.calls == 3:  # the first one is an event's, and leaves the others to no event
+                loop.clock.jump(0.5)
+
+    mine, other = secured(wires())
+    peers += mine, other
+    peer = Peer(mine)
+    mine.attach(peer)
+    peer.calls = 0
+    peer.watch_read(True)
+    other.send(b"1234")
+    run_until(lambda: peer.calls == 4)
+    (report,) = reports
+    assert (report.subject, report.place) == (peer, line_of(Peer.event_read))
+    assert report.what == f"event_read of Peer, the connection with {peer.peer_addr_string()},"
