@@ -30,6 +30,7 @@ from dangagreen.loop.loop import Loop, here
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
 from tests.connections import tcp_ends
+from tests.helpers import collect
 
 PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails
 REAL_SECONDS = 10.0  # the same of a loop on the real clock
@@ -61,9 +62,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of the conformance suite, which goes on to each process of `-n`.
 
-    And raise the limit of open files, of which shells give few, as far as it goes without being root; and have no slow
-    code reported, for what holds up a loop here may be another process.
+    And raise the limit of open files, of which shells give few, as far as it goes without being root; have no slow
+    code reported, for what holds up a loop here may be another process; and have Ctrl-C strike, here and in what is
+    started from here, also where a shell has begun the run in its background, which ignores it.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     slowness.SLOW_SECONDS = math.inf
     if config.option.matrix_seed is None:
         config.option.matrix_seed = getattr(config, "workerinput", {}).get("matrix_seed", random.randrange(1_000_000))
@@ -95,15 +99,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish() -> None:
-    """Many tests collect garbage: what is there by now, thousands of tests, is none and need not be looked at then."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def garbage() -> Iterator[None]:
     """What a module's tests leave to the collector, an open socket for one, fails here, and not in a later module."""
+    collect()
     yield
     gc.collect()
 
@@ -326,7 +325,7 @@ def wait_for(run_until):
 @pytest.fixture
 def uncollected():
     """The garbage collector is off: what is freed is freed by its last reference, or by the test's own `gc.collect`."""
-    gc.collect()
+    collect()
     gc.disable()
     yield
     gc.enable()

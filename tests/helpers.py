@@ -6,6 +6,7 @@ Sockets and servers are in tests/connections.py, programs in tests/programs.py, 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import warnings
@@ -222,6 +223,12 @@ async def async_generator(*_args):
 
 
 # -- garbage
+
+
+def collect():
+    """Collect garbage, and have no later collection look at what is alive now: thousands of tests, for one."""
+    gc.collect()
+    gc.freeze()
 
 
 class Thing:

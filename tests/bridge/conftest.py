@@ -17,6 +17,7 @@ from dangagreen.loop import deadlock as deadlock_module
 from dangagreen.loop.loop import Loop, here
 from dangagreen.testing import virtual_loop
 from dangagreen.testing.leaks import _open_fds
+from tests.helpers import collect
 
 VIRTUAL = ["in a task", "in run", "top-level code"]
 REAL = ["guest of asyncio", "guest of uvloop"]
@@ -32,7 +33,7 @@ def _host(hosting):
 @contextmanager
 def _owned(make_loop):
     """A thread's loop and what the bridge has made beside it, until both have ended: nothing is left then."""
-    gc.collect()
+    collect()
     before, hooks = _open_fds(), sys.get_asyncgen_hooks()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
