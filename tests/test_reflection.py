@@ -22,8 +22,9 @@ PARTS = {
 }
 INSIDE = {"__self__", "__func__", "__wrapped__", "func", "fget"}
 
-# who asks for a frame: where something went wrong, once a run, or (spawn) for the table of tasks at a known price
+# who asks for a frame: where something went wrong, once a run, or (spawn, to_task) for the table of tasks, at a price
 FRAMES = {
+    "bridge/crossing.py",
     "frames.py",
     "green/groups.py",
     "green/parking.py",

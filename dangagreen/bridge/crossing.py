@@ -21,12 +21,13 @@ from dangagreen.bridge.sides import (
     AWAIT,
     check_no_loop_runs,
     foreign_loop,
-    frames_of,
     home_of_context,
     neighbours,
+    places_of,
     refuses_to_end,
 )
 from dangagreen.errors import Cancelled, TaskCancelledError
+from dangagreen.frames import CALLER
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import LoopReset
 from dangagreen.green.scopes import shield
@@ -66,7 +67,7 @@ class _Awaited:
         """With where its coroutine is, from the innermost out."""
         if not isinstance(self.future, asyncio.Task):
             return repr(self.future)
-        return f"{getattr(self.future.get_coro(), '__qualname__', '?')} at {' < '.join(frames_of(self.future)) or '?'}"
+        return f"{getattr(self.future.get_coro(), '__qualname__', '?')} at {' < '.join(places_of(self.future)) or '?'}"
 
 
 @parks
@@ -218,7 +219,7 @@ class _TaskFuture(asyncio.Future[Any]):
 
     def __init__(self, task: Task[Any], aio: AbstractEventLoop) -> None:
         super().__init__(loop=aio)
-        self._of = task
+        self.of_task = task
         self._asked = False  # this very future was cancelled
         if task.done:
             self._on_task_end(task)
@@ -257,7 +258,7 @@ class _TaskFuture(asyncio.Future[Any]):
         if self.done():
             return False
         self._asked = True
-        return self._of.cancel("the coroutine that awaits it was cancelled" if msg is None else msg)
+        return self.of_task.cancel("the coroutine that awaits it was cancelled" if msg is None else msg)
 
 
 def as_future(task: Task[Result]) -> asyncio.Future[Result]:
@@ -278,6 +279,8 @@ def to_task(
 ) -> asyncio.Future[Result]:
     """Run `function(*args, **kwargs)` in a task, in a copy of this context; `await` it for its result."""
     task = spawn(function, *args, **kwargs)
+    caller = sys._getframe(CALLER)
+    task.origin = caller.f_code, caller.f_lasti
     try:
         return as_future(task)
     except BaseException:

@@ -25,7 +25,7 @@ _SHARE = 0.001  # and seconds
 _UNASKED = 3  # of each four passes that have something to do already leave the kernel unasked
 
 
-class _Descriptor(FdHandler):
+class AsyncioSelector(FdHandler):
     """asyncio's selector, as our poller sees it."""
 
     __slots__ = {"selector": "Whose descriptor it is."}
@@ -62,7 +62,7 @@ class ParkingSelector(selectors.DefaultSelector):
         self.aio: Any = None
         self.call_soon: Any = None  # the loop's own, in whose place stands, while it is parked, this:
         self.kick_and_call_soon: Any = None
-        self.handler = _Descriptor(loop, self)
+        self.handler = AsyncioSelector(loop, self)
         self._passes = 0
         self._since = 0.0
         self._busy = False  # it had events when it was asked last

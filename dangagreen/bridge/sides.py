@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import sys
 import threading
-from asyncio import AbstractEventLoop, Future, Task, _get_running_loop, _set_running_loop
+from asyncio import (
+    AbstractEventLoop,
+    Future,
+    Task,
+    _get_running_loop,
+    _set_running_loop,
+    all_tasks,
+    current_task,
+)
 from asyncio.tasks import _unregister_task
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from dangagreen.errors import CannotParkError, ForeignThreadError
-from dangagreen.frames import is_ours
+from dangagreen.frames import is_library, is_ours
 from dangagreen.green.parking import NoParking
 from dangagreen.green.sched import guard_parking, scheduler
-from dangagreen.green.waiters import WaitKind, wake
+from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.registry import log
 
@@ -154,6 +162,19 @@ class Neighbours:
         self.told: WeakSet[Future[Any]] = WeakSet()
         self.given_up = False
 
+    def seen_tasks(self, waiters: Iterable[Waiter]) -> list[SeenTask]:
+        """The tasks of these loops, the older ones first, each with who of these waiters of ours awaits it."""
+        awaited_by: dict[Any, list[Waiter]] = {}
+        for waiter in waiters:
+            if waiter.wait is AWAIT:
+                awaited_by.setdefault(waiter.subject.future, []).append(waiter)
+        seen = [
+            SeenTask(task, task.get_name(), task is current_task(aio), awaited_by.get(task, []))
+            for aio in list(self.borders)
+            for task in all_tasks(aio)
+        ]
+        return sorted(seen, key=lambda one: (len(one.name), one.name))  # "Task-9" comes before "Task-10"
+
     def stopping(self) -> None:
         if self.guest_of is not None:
             self.kick()
@@ -187,7 +208,7 @@ def neighbours(loop: Loop) -> Neighbours:
 
 def refuses_to_end(future: Future[Any]) -> None:
     """Report what is left where it is at the end of a loop, which is not to be waited for any more."""
-    seconds, where = clean_up_seconds(future.get_loop()), "\n  ".join(frames_of(future))
+    seconds, where = clean_up_seconds(future.get_loop()), "\n  ".join(places_of(future))
     log.error("%r did not end within %s s of its cancellation, at\n  %s", future, seconds, where)
     if isinstance(future, Task):
         future._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -200,9 +221,13 @@ def clean_up_seconds(aio: AbstractEventLoop) -> float:
     return seconds
 
 
-def frames_of(future: Future[Any]) -> list[str]:
+def places_of(future: Future[Any]) -> list[str]:
     """Where the coroutine of a task of asyncio's is: "file:line" for it and what it awaits, from the innermost out."""
-    frames: list[str] = []
+    return [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in _frames_of(future)]
+
+
+def _frames_of(future: Future[Any]) -> list[FrameType]:
+    frames: list[FrameType] = []
     awaited: Any = future.get_coro() if isinstance(future, Task) else None
     while awaited is not None:
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(awaited, f"{kind}_frame")), None)
@@ -210,6 +235,38 @@ def frames_of(future: Future[Any]) -> list[str]:
             break
         frame: FrameType | None = getattr(awaited, f"{kind}_frame")
         if frame is not None and not is_ours(frame):
-            frames.insert(0, f"{frame.f_code.co_filename}:{frame.f_lineno}")
+            frames.insert(0, frame)
         awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     return frames
+
+
+class SeenTask(NamedTuple):
+    """A task of asyncio's, for who looks on."""
+
+    task: Task[Any]
+    name: str
+    running: bool
+    awaited_by: list[Waiter]  # tasks of ours
+
+    @property
+    def coroutine(self) -> str:
+        return str(getattr(self.task.get_coro(), "__qualname__", "?"))
+
+    @property
+    def awaits(self) -> Any:
+        """A task of ours, or a future of asyncio's; None if it can go on."""
+        future: Any = getattr(self.task, "_fut_waiter", None)
+        return getattr(future, "of_task", future)
+
+    @property
+    def frames(self) -> list[FrameType]:
+        """Of its coroutine and what that awaits, from the innermost out."""
+        return _frames_of(self.task)
+
+    @property
+    def waits_for(self) -> str:
+        """The function of asyncio's in which it is suspended, or else the future."""
+        innermost = next(iter(self.frames), None)
+        if innermost is not None and is_library(innermost):
+            return innermost.f_code.co_qualname
+        return repr(self.awaits)

@@ -7,6 +7,7 @@ import of this module on it is noted how old things are, how long tasks run, and
 
 from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.data import (
+    AsyncioTaskInfo,
     EndedInfo,
     GroupInfo,
     ListenerInfo,
@@ -23,6 +24,7 @@ from dangagreen.loop.slowness import SlowReport
 from dangagreen.public import publish
 
 __all__ = [
+    "AsyncioTaskInfo",
     "EndedInfo",
     "GroupInfo",
     "ListenerInfo",

@@ -23,6 +23,7 @@ from dangagreen.green.task_table import described
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.data import (
+    AsyncioTaskInfo,
     EndedInfo,
     GroupInfo,
     ListenerInfo,
@@ -43,7 +44,7 @@ from dangagreen.sync.locks import Lock
 
 
 def snapshot(loop: Loop | None = None, most: int | None = None) -> Snapshot:
-    """A loop, by default this thread's, as plain data. Of sockets, tasks and timers at most so many of each.
+    """A loop, by default this thread's, as plain data. Of sockets, tasks, those of asyncio, and timers at most so many.
 
     Takes some 20 us for each task and each socket, in which nothing else runs. Raises ForeignThreadError in another
     thread than the loop's.
@@ -65,6 +66,8 @@ class Collector:
         top = None if green is None else green.top_level
         self.waiting = [] if top is None or top.wait is None else [top]
         self.running = loop.current
+        bridge = None if green is None else green.bridge  # it tells of asyncio, of which this module knows nothing
+        self.of_asyncio = [] if bridge is None else bridge.seen_tasks([*self.waiting, *self.tasks])
 
     def collect(self, most: int | None) -> Snapshot:
         handlers = [handler for handler in list(self.loop.handlers.values()) if handler is not self.loop.wakeup_pair]
@@ -77,6 +80,7 @@ class Collector:
             loop=self._loop(len(handlers)),
             sockets=tuple(map(self._socket, islice(sockets, most))),
             tasks=tuple(map(self._task, islice([*self.waiting, *self.tasks], most))),
+            asyncio_tasks=tuple(map(self._asyncio_task, islice(self.of_asyncio, most))),
             groups=tuple(self._groups()),
             timers=tuple(islice(self._timers(), most)),
             listeners=tuple(starmap(_listener, servers.items())),
@@ -103,6 +107,7 @@ class Collector:
             poller=type(loop.poller).__name__,
             descriptors=descriptors,
             tasks=len(self.waiting) + len(self.tasks),
+            asyncio_tasks=len(self.of_asyncio),
             ready=len(loop.ready),
             runnable=len(loop.runnable),
             timers=len(loop.timers),
@@ -176,9 +181,41 @@ class Collector:
         """The unique name of the task that holds the lock for which this one waits, or that it joins."""
         if task.wait is None:
             return None
+        if id(task) in self._awaited:
+            return self._awaited[id(task)]
         subject = task.subject
         other = subject.holder if isinstance(subject, Lock) else subject
         return self._name(other) if isinstance(other, Task) and not other.done else None
+
+    # -- tasks of asyncio's
+
+    @cached_property
+    def _awaited(self) -> dict[int, str]:
+        """The id of a task of ours, to the name of the one of asyncio's that it awaits."""
+        return {id(waiter): seen.name for seen in self.of_asyncio for waiter in seen.awaited_by}
+
+    @cached_property
+    def _asyncio_names(self) -> dict[int, str]:
+        return {id(seen.task): seen.name for seen in self.of_asyncio}
+
+    def _asyncio_task(self, seen: Any) -> AsyncioTaskInfo:
+        awaits = seen.awaits
+        waits = awaits is not None and not seen.running
+        if isinstance(awaits, Task):
+            waits_on = None if awaits.done else self._name(awaits)
+        else:
+            waits_on = self._asyncio_names.get(id(awaits))
+        return AsyncioTaskInfo(
+            name=seen.name,
+            coroutine=seen.coroutine,
+            state="running" if seen.running else "waiting" if waits else "ready",
+            waits_for=described(seen, "waits_for") if waits else None,
+            waits_on=waits_on if waits else None,
+            awaited_by=tuple(map(self._name, seen.awaited_by)),
+            stack=tuple(_places(_outward(sys._getframe()) if seen.running else seen.frames)),
+        )
+
+    # -- what has ended
 
     def _ended(self) -> Iterator[EndedInfo]:
         if isinstance(self.table, TaskTable):

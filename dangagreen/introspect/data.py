@@ -25,6 +25,7 @@ class LoopInfo:
     poller: str
     descriptors: int
     tasks: int
+    asyncio_tasks: int
     ready: int  # calls that wait for their turn
     runnable: int  # tasks that do
     timers: int
@@ -55,7 +56,7 @@ class TaskInfo:
     name: str  # unique among the tasks of the loop: the task's name, "#" and a number
     state: str  # "not started", "ready", "running" or "parked"
     waits_for: str | None
-    waits_on: str | None  # the one task that can end that wait: it holds the lock, or is joined
+    waits_on: str | None  # the one task that can end that wait: it holds the lock, or is joined; or that of asyncio's
     waiting: float | None  # for how long
     busy: float  # how long it has run
     spawned_at: str | None  # "file:line"
@@ -64,6 +65,19 @@ class TaskInfo:
     deadline: float | None  # in so many seconds the first of its scopes expires
     group: str | None  # the group that it belongs to, by the name in `GroupInfo`
     stack: tuple[str, ...]  # "file:line function" of the program's frames, innermost first
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncioTaskInfo:
+    """A task of an asyncio loop that this loop hosts, or whose guest it is. Since when it waits is not known."""
+
+    name: str
+    coroutine: str
+    state: str  # "ready", "running" or "waiting"
+    waits_for: str | None  # the function of asyncio's that it waits in, or the future
+    waits_on: str | None  # the one task, ours or asyncio's, that can end that wait
+    awaited_by: tuple[str, ...]  # tasks of ours that wait for it in `await_`
+    stack: tuple[str, ...]  # "file:line function" of the program's coroutines, innermost first
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,7 @@ class Snapshot:
     loop: LoopInfo
     sockets: tuple[SocketInfo, ...]
     tasks: tuple[TaskInfo, ...]
+    asyncio_tasks: tuple[AsyncioTaskInfo, ...]
     groups: tuple[GroupInfo, ...]
     timers: tuple[TimerInfo, ...]
     listeners: tuple[ListenerInfo, ...]

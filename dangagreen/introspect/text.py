@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from dangagreen.introspect.collect import snapshot
-from dangagreen.introspect.data import LoopInfo, Snapshot, SocketInfo, TaskInfo
+from dangagreen.introspect.data import AsyncioTaskInfo, LoopInfo, Snapshot, SocketInfo, TaskInfo
 from dangagreen.loop.loop import Loop
 
 MOST = 100  # sockets, tasks and timers that are shown
@@ -51,9 +51,13 @@ def _lines(seen: Snapshot) -> Iterator[str]:
         yield f"group {group.name} of {group.owner}: {len(group.tasks)} tasks{late}{cancelled}"
     for task in seen.tasks:
         yield from _task(task)
-    yield from map(_deadlock, deadlocks(seen.tasks))
     if seen.loop.tasks > len(seen.tasks):
         yield f"... and {seen.loop.tasks - len(seen.tasks)} more tasks"
+    for of_asyncio in seen.asyncio_tasks:
+        yield from _asyncio_task(of_asyncio)
+    if seen.loop.asyncio_tasks > len(seen.asyncio_tasks):
+        yield f"... and {seen.loop.asyncio_tasks - len(seen.asyncio_tasks)} more tasks of asyncio"
+    yield from map(_deadlock, deadlocks([*seen.tasks, *seen.asyncio_tasks]))
     yield from map(_socket, seen.sockets)
     shown = len(seen.sockets) + len(seen.listeners)
     if seen.loop.descriptors > shown:
@@ -101,7 +105,18 @@ def _task(task: TaskInfo) -> Iterator[str]:
     yield from (f"    {place}" for place in task.stack)
 
 
-def deadlocks(tasks: Iterable[TaskInfo]) -> list[tuple[str, ...]]:
+def _asyncio_task(task: AsyncioTaskInfo) -> Iterator[str]:
+    details = [
+        f"which {task.waits_on} can end" if task.waits_on is not None else None,
+        f"awaited by {', '.join(task.awaited_by)}" if task.awaited_by else None,
+        f"coroutine {task.coroutine}",
+    ]
+    waits = f" in {task.waits_for}" if task.waits_for is not None else ""
+    yield f"asyncio task {task.name}: {task.state}{waits}; {_joined(details)}"
+    yield from (f"    {place}" for place in task.stack)
+
+
+def deadlocks(tasks: Iterable[TaskInfo | AsyncioTaskInfo]) -> list[tuple[str, ...]]:
     """The names of tasks that wait for each other in a circle: each for the next one, and the last for the first."""
     waits_on = {task.name: task.waits_on for task in tasks}
     found: list[tuple[str, ...]] = []

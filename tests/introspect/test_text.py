@@ -72,7 +72,8 @@ def main():
     d.spawn(d.sleep, 1)
     d.sleep(0)
     seen = json.loads(introspect.to_json())
-    assert set(seen) == {"loop", "sockets", "tasks", "groups", "timers", "listeners", "threads", "ended"}
+    lists = {"sockets", "tasks", "asyncio_tasks", "groups", "timers", "listeners", "threads", "ended"}
+    assert set(seen) == {"loop", *lists}
     assert [task["state"] for task in seen["tasks"]] == ["running", "parked"]
     assert len(json.loads(introspect.to_json(most=1))["tasks"]) == 1
 with loop:
