@@ -10,10 +10,16 @@ that of both, so that the echo rows are measured against clients that are the sa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.databases import postgresql_in
 
 ROWS = {  # workload: (what it is compared with, the bar)
     "hosted echo": ("asyncio echo", 1.15),
@@ -24,6 +30,7 @@ ROWS = {  # workload: (what it is compared with, the bar)
     "await_, suspends once": ("asyncio await, suspends once", 1.6),
     "await_, never suspends": ("asyncio await, never suspends", 0.8),
     "await to_task": ("asyncio await, never suspends", 3.0),
+    "asyncpg, 10 tasks": ("asyncpg, 10 coroutines", 1.25),
 }
 COMMON = """
 import asyncio, os, select, socket, sys, threading, time
@@ -100,6 +107,26 @@ async def tasks():
     for _ in range(N): await bridge.to_task(int)
     timed(begin)
 """
+ASYNCPG = """
+import asyncpg
+async def pool(): return await asyncpg.create_pool(os.environ["BENCH_DSN"])
+async def ten_coroutines():
+    async def asks():
+        for _ in range(N // 10): await connections.fetchval("select 1")
+    async with await pool() as connections:
+        await connections.fetchval("select 1")
+        begin = time.process_time(); await asyncio.gather(*(asks() for _ in range(10))); timed(begin)
+def ten_tasks():
+    def asks():
+        for _ in range(N // 10): bridge.await_(connections.fetchval("select 1"))
+    connections = bridge.await_(pool())
+    bridge.await_(connections.fetchval("select 1"))
+    begin = time.process_time()
+    with d.TaskGroup() as group:
+        for _ in range(10): group.spawn(asks)
+    timed(begin)
+    bridge.await_(connections.close())
+"""
 UVLOOP = "import uvloop; uvloop.new_event_loop().run_until_complete("
 PROGRAMS = {
     # With the same imports: what they free decides whether malloc has asyncio's buffers of 256 KiB by mmap(2), which
@@ -117,6 +144,8 @@ PROGRAMS = {
     "await_, suspends once": OURS + "d.run(crossing, once)",
     "await_, never suspends": OURS + "d.run(crossing, never)",
     "await to_task": OURS + "bridge.run(tasks())",
+    "asyncpg, 10 coroutines": OURS + ASYNCPG + "asyncio.run(ten_coroutines())",
+    "asyncpg, 10 tasks": OURS + ASYNCPG + "d.run(ten_tasks)",
 }
 
 
@@ -126,18 +155,30 @@ def seconds(workload: str) -> float:
     return float(done.stdout)
 
 
+@contextlib.contextmanager
+def database_of(rows: Iterable[str]) -> Iterator[None]:
+    """What the rows that need one find in BENCH_DSN: a PostgreSQL of their own, where none is given there."""
+    if "BENCH_DSN" in os.environ or not any(row.startswith("asyncpg") for row in rows):
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder, postgresql_in(Path(folder)) as (dsn, _):
+        os.environ["BENCH_DSN"] = dsn
+        yield
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the bridge to asyncio costs.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("rows", nargs="*")
     options = parser.parse_args()
+    rows = options.rows or list(ROWS)
     print(f"{'workload':32}{'ratio':>7}{'bar':>7}   beside")
-    for row, (beside, bar) in ROWS.items():
-        if options.rows and row not in options.rows:
-            continue
-        pairs = [(seconds(row), seconds(beside)) for _ in range(options.rounds)]
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-        print(f"{row:32}{ours / theirs:7.2f}{bar:7.2f}   {beside}", flush=True)
+    with database_of(rows):
+        for row in rows:
+            beside, bar = ROWS[row]
+            pairs = [(seconds(row), seconds(beside)) for _ in range(options.rounds)]
+            ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+            print(f"{row:32}{ours / theirs:7.2f}{bar:7.2f}   {beside}", flush=True)
 
 
 if __name__ == "__main__":
