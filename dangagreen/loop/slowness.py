@@ -58,6 +58,7 @@ class SlowWatch(DeadlockWatch):
         "slow_limit": "`slow_seconds`; infinity where that is None.",
         "slow_log": "The default of `on_slow`.",
         "slowest": "What took longest of all that was slow: its report, without the subject; or None.",
+        "suspect_after": "What ends before this time of the clock was not slow: a past one, plus `slow_limit`.",
         "turns": "How many turns it has made.",
     }
 
@@ -65,6 +66,7 @@ class SlowWatch(DeadlockWatch):
         super().__init__(clock, poller)
         self.looked = clock()
         self.slow_limit = SLOW_SECONDS
+        self.suspect_after = -math.inf
         self.slowest: SlowReport | None = None
         self.turns = 0
         self.after_turn: Callable[[Any], object] | None = None
@@ -79,6 +81,7 @@ class SlowWatch(DeadlockWatch):
     @slow_seconds.setter
     def slow_seconds(self, value: float | None) -> None:
         self.slow_limit = math.inf if value is None else max(0.0, checks.seconds("slow_seconds", value))
+        self.suspect_after = -math.inf
 
     @property
     def on_slow(self) -> Callable[[SlowReport], object]:
@@ -93,22 +96,40 @@ class SlowWatch(DeadlockWatch):
         checks.function("loop.on_slow", report)
         self._on_slow = report
 
-    def call_was_slow(self, seconds: float, call: object, kind: str) -> None:
-        """A call, or a run of a task, took so many seconds."""
-        described = self.green.describe_run(call) if self.green is not None else None
-        what, place, subject = described or (f"{kind} {named(call)}", place_of(call), None)
-        self._tell_slow(SlowReport(what, place, seconds, subject))
+    # The turn calls these for what ends after `suspect_after`, ten times a second by default, mostly in vain. They set,
+    # and return, the next such time. So the turn compares with one time, and subtracts nothing.
 
-    def handler_was_slow(self, seconds: float, handler: Handler, mask: int, reader: Reader | None) -> None:
-        """An event of a handler took so many seconds: its callback, or the run of the task that it has resumed."""
-        if reader is not None and self.green is not None:
-            what, place, task = self.green.describe_task(reader.task)
-            return self._tell_slow(SlowReport(f"{what} on {connection(handler)},", place, seconds, task))
-        name = next((name for bit, name in _HOOKS if mask & bit), "a callback")
-        what = f"{name} of {type(handler).__name__}"
-        if hasattr(handler, "peer_addr_string"):
-            what += f", {connection(handler)},"
-        return self._tell_slow(SlowReport(what, place_of(handler._code_behind(name)), seconds, handler))
+    def call_took(self, began: float, ended: float, call: object, kind: str) -> float:
+        """A call, or a run of a task, has ended: report it if it was slow. Returns the next `suspect_after`."""
+        if ended - began > self.slow_limit:
+            described = self.green.describe_run(call) if self.green is not None else None
+            what, place, subject = described or (f"{kind} {named(call)}", place_of(call), None)
+            self._tell_slow(SlowReport(what, place, ended - began, subject))
+        return self._suspect(ended)
+
+    def handler_took(
+        self, began: float, ended: float, handler: Handler | None, mask: int, reader: Reader | None = None
+    ) -> float:
+        """An event of a handler has ended: its callback, or the run of `reader`, the task that it has resumed.
+
+        Reports it if it was slow; not without a handler. Returns the next `suspect_after`.
+        """
+        if ended - began > self.slow_limit and handler is not None:
+            if reader is not None and self.green is not None:
+                what, place, subject = self.green.describe_task(reader.task)
+                what += f" on {connection(handler)},"
+            else:
+                name = next((name for bit, name in _HOOKS if mask & bit), "a callback")
+                what = f"{name} of {type(handler).__name__}"
+                if hasattr(handler, "peer_addr_string"):
+                    what += f", {connection(handler)},"
+                place, subject = place_of(handler._code_behind(name)), handler
+            self._tell_slow(SlowReport(what, place, ended - began, subject))
+        return self._suspect(ended)
+
+    def _suspect(self, now: float) -> float:
+        self.suspect_after = after = now + self.slow_limit
+        return after
 
     def _tell_slow(self, report: SlowReport) -> None:
         if self.slowest is None or self.slowest.seconds < report.seconds:

@@ -100,9 +100,9 @@ class Turning(SlowWatch):
             self._update_registrations()
         if self.to_close:
             self._close_all()
-            began, self.looked = self.looked, clock()
-            if self.looked - began > self.slow_limit:  # what these sockets alone have held is freed here
-                self.call_was_slow(self.looked - began, self._close_all, "closing sockets, and a __del__ perhaps:")
+            if (now := clock()) > self.suspect_after:  # what these sockets alone have held is freed here
+                self.call_took(self.looked, now, self._close_all, "closing sockets, and a __del__ perhaps:")
+            self.looked = now
         if self.post_loop_callback is not None or self.object_callbacks:
             if not self._run_post_loop_callbacks():
                 self._stop = True
@@ -155,9 +155,9 @@ class Turning(SlowWatch):
             self._run_timers()
 
     def _dispatch(self, events: Iterable[tuple[int, int]]) -> None:
-        handlers, profile, clock, limit = self.handlers, self.profile, self.clock, self.slow_limit
-        last = self.looked
-        due = last + limit
+        handlers, clock = self.handlers, self.clock
+        plain = READ if self.profile is None else 0  # the mask of most events; 0 is that of none
+        last, suspect = self.looked, self.suspect_after
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is None:
@@ -165,11 +165,10 @@ class Turning(SlowWatch):
                 continue
             reader = handler._reader
             try:
-                plain = mask == READ and profile is None
-                if plain and reader is not None:
+                if mask == plain and reader is not None:
                     resume = reader.resume  # read first and then called, as in `_turn`
                     resume()
-                elif plain and handler._watch_read:
+                elif mask == plain and handler._watch_read:
                     if (result := handler._context.run(handler.event_read)) is not None:
                         checks.outcome("event_read", result)
                     if handler._timer is not None:  # its own work is no idle time
@@ -181,17 +180,15 @@ class Turning(SlowWatch):
             except BaseException:
                 self._struck = handler
                 raise
-            if (now := clock()) > due:  # not `now - last > limit`, which would take as long again
-                due = now + limit
-                if now - last > limit:
-                    self.handler_was_slow(now - last, handler, mask, reader)
+            if (now := clock()) > suspect:
+                suspect = self.handler_took(last, now, handler, mask, reader)
             last = now
         self.looked = last
 
     def _run_timers(self) -> None:
-        mark, clock, limit = self.timers.mark(), self.clock, self.slow_limit
-        began = last = self.looked
-        due = last + limit
+        mark, clock = self.timers.mark(), self.clock
+        began, suspect = self.looked, self.suspect_after
+        last = began
         for look in _LOOKS:
             if (look and last - began > LONG_TURN) or (timer := self.timers.pop_due(self.now, mark)) is None:
                 break
@@ -200,17 +197,15 @@ class Turning(SlowWatch):
                 timer.fire()
             except Exception as error:
                 self._report_in(context, f"a timer's callback raised: {what!r}", error)
-            if (now := clock()) > due:
-                due = now + limit
-                if now - last > limit:
-                    self.call_was_slow(now - last, what, "the timer's callback")
+            if (now := clock()) > suspect:
+                suspect = self.call_took(last, now, what, "the timer's callback")
             last = now
         self.looked = last
 
     def _run_calls(self, looks: Iterable[bool]) -> None:
-        calls, clock, limit = self.ready, self.clock, self.slow_limit
-        began = last = self.looked
-        due = last + limit
+        calls, clock = self.ready, self.clock
+        began, suspect = self.looked, self.suspect_after
+        last = began
         for look in looks:
             if not calls or (look and last - began > LONG_TURN):
                 break
@@ -220,18 +215,16 @@ class Turning(SlowWatch):
                     checks.outcome("it", result)
             except Exception as error:
                 self._call_failed(call, error)
-            if (now := clock()) > due:
-                due = now + limit
-                if now - last > limit:
-                    self.call_was_slow(now - last, call, "the call_soon callback")
+            if (now := clock()) > suspect:
+                suspect = self.call_took(last, now, call, "the call_soon callback")
             last = now
         self.looked = last
 
     def _run_tasks(self) -> None:
         """Start or resume tasks. Unlike `_run_calls` it looks at no results: that would be 2 percent of a spawn."""
-        calls, clock, limit = self.runnable, self.clock, self.slow_limit
-        began = last = self.looked
-        due = last + limit
+        calls, clock = self.runnable, self.clock
+        began, suspect = self.looked, self.suspect_after
+        last = began
         for look in _LOOKS:
             if not calls or (look and last - began > LONG_TURN):
                 break
@@ -240,10 +233,8 @@ class Turning(SlowWatch):
                 call()
             except Exception as error:
                 self._call_failed(call, error)
-            if (now := clock()) > due:
-                due = now + limit
-                if now - last > limit:
-                    self.call_was_slow(now - last, call, "the call")
+            if (now := clock()) > suspect:
+                suspect = self.call_took(last, now, call, "the call")
             last = now
         self.looked = last
 
@@ -262,7 +253,7 @@ class Turning(SlowWatch):
         context.run(self.report, ErrorContext(message, error))
 
     def _run_pending_reads(self) -> None:
-        clock, limit = self.clock, self.slow_limit
+        clock, suspect = self.clock, self.suspect_after
         began = last = self.looked
         for handler, look in zip(list(islice(self.pending_reads, _CALLS_PER_TURN)), _LOOKS, strict=False):
             if look and last - began > LONG_TURN:
@@ -278,14 +269,14 @@ class Turning(SlowWatch):
             except BaseException:
                 self.pending_reads[handler] = just_now
                 raise
-            if (now := clock()) - last > limit and (hearer := handler._hearer()) is not None:
-                self.handler_was_slow(now - last, hearer, READ, None)
+            if (now := clock()) > suspect:
+                suspect = self.handler_took(last, now, handler._hearer(), READ)
             last = now
         self.looked = last
 
     def _flush_all(self) -> None:
         due, self.to_flush = self.to_flush, []
-        clock, limit, last = self.clock, self.slow_limit, self.looked
+        clock, suspect, last = self.clock, self.suspect_after, self.looked
         while due:
             handler = due.pop()
             if handler._queue is None:  # sent when the task parked, or dropped
@@ -297,8 +288,8 @@ class Turning(SlowWatch):
             except BaseException:
                 self.to_flush += [handler, *due]
                 raise
-            if (now := clock()) - last > limit:
-                self.handler_was_slow(now - last, handler, WRITE, None)
+            if (now := clock()) > suspect:
+                suspect = self.handler_took(last, now, handler, WRITE)
             last = now
         self.looked = last
 
@@ -313,8 +304,7 @@ class Turning(SlowWatch):
             except Exception as error:
                 self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
                 continue
-            if (seconds := self.clock() - began) > self.slow_limit:
-                self.call_was_slow(seconds, callback, "the post-loop callback")
+            self.call_took(began, self.clock(), callback, "the post-loop callback")
             if not go_on:
                 all_go_on = False
         return all_go_on

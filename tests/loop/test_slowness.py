@@ -282,13 +282,13 @@ def test_an_fd_of_other_fds_by_its_function(real_loop):
 
     def readable(_bits):
         ours.recv(1)
-        real_loop.slow_seconds = None
         real_loop.stop()
 
     real_loop.add_other_fds({ours.fileno(): readable})
     real_loop.slow_seconds = 0.0
     theirs.send(b"x")
     real_loop.run()
+    real_loop.slow_seconds = None
     assert line_of(readable) in [report.place for report in reports]
     real_loop.remove_other_fd(ours.fileno())
     ours.close()
