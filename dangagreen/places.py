@@ -27,10 +27,16 @@ def named(call: object) -> str:
 
 def innermost(call: Any) -> Any:
     """The function that a `functools.partial` calls in the end, also by way of `Context.run`; anything else itself."""
+    call = unwrapped(call)
+    return getattr(call, "__func__", call)
+
+
+def unwrapped(call: Any) -> Any:
+    """What a `functools.partial` calls in the end, a function or a method; anything else itself."""
     while isinstance(call, partial):
         by_context = bool(call.args) and isinstance(getattr(call.func, "__self__", None), Context)
         call = call.args[0] if by_context else call.func
-    return getattr(call, "__func__", call)
+    return call
 
 
 def owner_of(call: object) -> object:

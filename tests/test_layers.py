@@ -41,7 +41,11 @@ SHAPE = [
     ),
     ("", "__init__ __main__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
-    ("introspect", "data records | collect | text | on_signal watchdog __init__"),
+    (
+        "introspect",
+        "data records circles | collect | text | on_signal watchdog"
+        " | linting lint_tasks lint_turns lint_calls lint_queues lint __init__",
+    ),
     ("testing", "wire_end wire order clock idle leaks __init__"),
 ]
 # a docstring, no more

@@ -31,6 +31,7 @@ FRAMES = {
     "green/run.py",
     "green/tasks.py",
     "introspect/collect.py",
+    "introspect/linting.py",
     "loop/loop.py",
     "loop/schedule.py",
 }

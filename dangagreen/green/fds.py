@@ -32,7 +32,7 @@ class HasFileno(Protocol):
         raise NotImplementedError
 
 
-class _WaitedFor(FdHandler):
+class WaitedFor(FdHandler):
     """An fd for which tasks wait. It is in the map for as long as one does."""
 
     __slots__ = {"waiters": "READ, WRITE: the task that is parked until the fd is ready in that direction."}
@@ -115,12 +115,12 @@ def _wait(fd: int | HasFileno, bit: int, kind: WaitKind) -> None:
     task = checkpoint(loop, kind.name)
     number = _number(kind.name, fd)
     waited_for = loop.handlers.get(number)
-    if isinstance(waited_for, _WaitedFor) and waited_for.is_stale():
+    if isinstance(waited_for, WaitedFor) and waited_for.is_stale():
         waited_for.close(_closed_error(number))
         waited_for = None
-    if not isinstance(waited_for, _WaitedFor):
+    if not isinstance(waited_for, WaitedFor):
         try:
-            waited_for = _WaitedFor(loop, number, task, bit)
+            waited_for = WaitedFor(loop, number, task, bit)
         except PermissionError:  # EPERM of epoll: a file that is always ready
             return
     elif bit in waited_for.waiters:

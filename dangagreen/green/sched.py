@@ -176,14 +176,14 @@ class Scheduler:
                 if worker.task is not None:
                     worker.task.set_hub(self.from_tasks)
 
-    def put_guard(self, guard: Callable[[Switch], Switch]) -> None:
-        """Put another guard before the switches of what there is already."""
+    def put_guards(self) -> None:
+        """Put the guards that there are now before the switches of what there is already."""
         self.from_tasks = guarded(self.to_hub)
         for worker in self.workers:
             if worker.task is not None:
                 worker.task.set_hub(self.from_tasks)
         if self.top_level is not None:
-            self.top_level.set_hub(guard(self.top_level.to_hub))
+            self.top_level.set_hub(guarded(self.top_level.run_loop))
 
     def reset(self) -> None:
         """End every task where it is parked, running its `finally` blocks, and free the workers."""
@@ -317,9 +317,19 @@ def guard_parking(guard: Callable[[Switch], Switch]) -> None:
     at a switch.
     """
     _guards.append(guard)
+    _put_guards()
+
+
+def drop_guard(guard: Callable[[Switch], Switch]) -> None:
+    """Undo `guard_parking`, from the next switch on."""
+    _guards.remove(guard)
+    _put_guards()
+
+
+def _put_guards() -> None:
     for loop in all_loops():
         if loop.green is not None:
-            scheduler(loop).put_guard(guard)
+            scheduler(loop).put_guards()
 
 
 def guarded(switch: Switch) -> Switch:
@@ -339,7 +349,7 @@ def top_level(loop: Loop) -> TopLevel:
     sched = scheduler(loop)
     if sched.top_level is None:
         sched.top_level = top = TopLevel(loop)
-        top.set_hub(guarded(top.to_hub))
+        top.set_hub(guarded(top.run_loop))
     return sched.top_level
 
 

@@ -210,7 +210,7 @@ class TopLevel(Waiter):
         super().__init__(loop)
         self.turned = loop.clock()
         self.resume = self._resume
-        self.to_hub = self._run_loop
+        self.to_hub = self.run_loop
 
     def _resume(self) -> None:
         self._woken = True
@@ -220,7 +220,8 @@ class TopLevel(Waiter):
         self.subject, self._thrown = error, True
         self._resume()
 
-    def _run_loop(self) -> bool:
+    def run_loop(self) -> bool:
+        """Run the loop until it is woken. Returns whether it is to raise the error in `subject`."""
         self._woken = self._thrown = False
         ready = self.loop.runnable
         try:

@@ -17,6 +17,8 @@ from dangagreen.introspect.data import (
     TaskInfo,
     TimerInfo,
 )
+from dangagreen.introspect.lint import lint
+from dangagreen.introspect.linting import LintReport
 from dangagreen.introspect.on_signal import dump_on_signal
 from dangagreen.introspect.text import dump, to_json
 from dangagreen.introspect.watchdog import watchdog
@@ -27,6 +29,7 @@ __all__ = [
     "AsyncioTaskInfo",
     "EndedInfo",
     "GroupInfo",
+    "LintReport",
     "ListenerInfo",
     "LoopInfo",
     "SlowReport",
@@ -36,6 +39,7 @@ __all__ = [
     "TimerInfo",
     "dump",
     "dump_on_signal",
+    "lint",
     "snapshot",
     "to_json",
     "watchdog",

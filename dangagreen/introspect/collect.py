@@ -22,6 +22,7 @@ from dangagreen.green.stacks import frames
 from dangagreen.green.task_table import described
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
+from dangagreen.introspect.circles import blocker
 from dangagreen.introspect.data import (
     AsyncioTaskInfo,
     EndedInfo,
@@ -40,7 +41,6 @@ from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.places import named, place_of
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
-from dangagreen.sync.locks import Lock
 
 
 def snapshot(loop: Loop | None = None, most: int | None = None) -> Snapshot:
@@ -179,13 +179,10 @@ class Collector:
 
     def _waits_on(self, task: Waiter) -> str | None:
         """The unique name of the task that holds the lock for which this one waits, or that it joins."""
-        if task.wait is None:
-            return None
-        if id(task) in self._awaited:
+        if task.wait is not None and id(task) in self._awaited:
             return self._awaited[id(task)]
-        subject = task.subject
-        other = subject.holder if isinstance(subject, Lock) else subject
-        return self._name(other) if isinstance(other, Task) and not other.done else None
+        other = blocker(task)
+        return self._name(other) if isinstance(other, Task) else None
 
     # -- tasks of asyncio's
 

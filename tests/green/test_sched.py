@@ -16,7 +16,7 @@ import dangagreen as d
 from dangagreen.green import sched as sched_module
 from dangagreen.green import tasks as tasks_module
 from dangagreen.green.parking import park
-from dangagreen.green.sched import Lender, guard_parking, scheduler
+from dangagreen.green.sched import Lender, drop_guard, guard_parking, scheduler
 from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.loop import here
 from dangagreen.testing import virtual_loop, wire
@@ -584,14 +584,20 @@ def test_a_guard_stands_before_each_switch_of_tasks_and_of_top_level_code(loop, 
     d.sleep(0)
     before = scheduler(loop).top_level.to_hub
     guard_parking(guard)
-    try:
-        d.sleep(5)
-        late = d.spawn(d.sleep, 1)
-        late.join()
-        assert early.done
-        assert len(switches) == 4  # two of top-level code, one of each task
-    finally:
-        scheduler(loop).top_level.set_hub(before)
+    d.sleep(5)
+    late = d.spawn(d.sleep, 1)
+    late.join()
+    assert early.done
+    assert len(switches) == 4  # two of top-level code, one of each task
+    waiting = d.spawn(lambda: (d.sleep(1), d.sleep(1)))
+    d.sleep(0.5)
+    drop_guard(guard)
+    switches.clear()
+    waiting.join()
+    d.spawn(d.sleep, 1).join()
+    assert switches == []
+    assert scheduler(loop).top_level.to_hub == before
+    assert scheduler(loop).from_tasks == scheduler(loop).to_hub
 
 
 def test_closers_are_called_when_all_tasks_have_ended_and_before_sockets_close(loop):

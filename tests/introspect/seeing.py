@@ -28,3 +28,45 @@ def answers(program: str) -> dict[str, object]:
     assert not complaints, complaints
     assert code == 0
     return json.loads(out)
+
+
+LINTED = """
+found = []
+introspect.lint(tell=found.append)
+loop = virtual_loop()
+loop.__enter__()
+
+def time_passes(step=0.01):  # outside callbacks and tasks
+    loop.post_loop_callback = lambda *_maps: loop.clock.jump(step) or True
+
+def kinds():
+    return [report.kind for report in found]
+"""
+
+
+def linted(program: str) -> dict[str, object]:
+    """`answers` of a program with lints on, which has a virtual loop in `loop`, and what was found in `found`."""
+    return answers(f"{LINTED}{program}\nloop.close()\n")
+
+
+def finds(kind: str, program: str, *words: str) -> None:
+    """Run the program's `main` with lints on: there is one finding, in the line that ends with "# HERE"."""
+    linted(
+        program
+        + f"""
+d.run(main)
+(report,) = found
+assert report.kind == {kind!r}, report
+lines = sys.orig_argv[-1].splitlines()
+here = [number for number, line in enumerate(lines, 1) if line.endswith("# HERE")]
+assert report.place in [f"<string>:{{number}}" for number in here], (report, here)
+assert str(report) == f"lint {kind}: {{report.what}}: {{report.place}}"
+for word in {words!r}:
+    assert word in report.what, (word, report.what)
+"""
+    )
+
+
+def finds_nothing(program: str) -> None:
+    """Run the program's `main` with lints on: nothing is found."""
+    linted(program + "\nd.run(main)\nassert found == [], found\n")

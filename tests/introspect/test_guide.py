@@ -7,21 +7,38 @@ from pathlib import Path
 
 import pytest
 
-from tests.introspect.seeing import answers
+from tests.introspect.seeing import answers, linted
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "guide" / "inside.md"
 BLOCKS = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+# programs with a fault, each with the line by which it is found
+FAULTS = re.findall(r"^```py\n([^`]*?)^```\n\n```\n(lint [^`]*)\n```$", PAGE.read_text(), re.MULTILINE)
 
 pytestmark = pytest.mark.slow  # starts programs
 
 
 def test_there_are_some():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 11
+    assert len(FAULTS) == 7
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block(block):
     answers(f"sys.stdout = io.StringIO()\n{block}\nsys.stdout = sys.__stdout__\n")
+
+
+@pytest.mark.parametrize(("program", "line"), FAULTS, ids=[line.split()[1] for _, line in FAULTS])
+def test_a_fault_is_found_as_the_page_says(program, line):
+    said = linted(f"""
+source = {program!r}
+program = {{}}
+time.sleep = loop.clock.jump
+exec(compile(source, "/srv/app.py", "exec"), program)
+time_passes()
+d.run(program["main"])
+answers["lines"] = list(map(str, found))
+""")
+    assert [re.sub(r"127.0.0.1:\d+", "127.0.0.1:33200", one) for one in said["lines"]] == [line.rstrip(":")]
 
 
 def test_every_public_name_is_in_the_reference():

@@ -1,0 +1,92 @@
+"""Lints of calls that are made again and again to no effect: reads at the end of a stream, waits whose condition never
+holds, a select that finds what it has found before.
+
+Rules: what is watched are functions that are called at an end, or when a task waits, not where bytes are moved. What
+does not belong here: loops that wait (lint_tasks, lint_turns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dangagreen.errors import connection
+from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here
+from dangagreen.loop.loop import Loop
+from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.sync.events import Condition
+
+READS_AT_END = 100  # reads of one socket that were answered with the end of its stream
+VAIN_WAKES = 1000  # notifications for one `wait_for` whose predicate was false each time
+
+
+class CallLints:
+    """What is noted of calls."""
+
+    def __init__(self, findings: Findings, patches: Patches) -> None:
+        self._findings = findings
+        self._ends: WeakKeyDictionary[CallbackSocket, int] = WeakKeyDictionary()
+        for name in ("_check_input", "_tell_eof"):
+            patches.put(CallbackSocket, name, self._watch_ends)
+        patches.put(Condition, "wait_for", partial(_watch_predicate, findings))
+
+    def _watch_ends(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def at_end(sock: CallbackSocket) -> Any:
+            self._read_at_end(sock)
+            return original(sock)
+
+        return at_end
+
+    def _read_at_end(self, sock: CallbackSocket) -> None:
+        """A read finds the end of the stream, or a closed socket."""
+        count = self._ends[sock] = self._ends.get(sock, 0) + 1
+        if count == READS_AT_END:
+            task = sock.loop.current
+            who = f"task {task.name!r}" if task is not None else f"a callback of {type(sock).__name__}"
+            what = (
+                f"{who} reads on, {count} times by now, although {connection(sock)} has ended, which a read tells"
+                f" by b'' or an error, and read() by None"
+            )
+            self._findings.add(sock.loop, LintReport("eof-loop", what, place_here(), sock))
+
+
+def _watch_predicate(findings: Findings, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wait_for(self: Condition, predicate: Any, timeout: float | None = None) -> Any:
+        if callable(predicate):
+            predicate = _Predicate(findings, self.loop, predicate)
+        return original(self, predicate, timeout)
+
+    return wait_for
+
+
+class _Predicate:
+    """The predicate of one `wait_for`, which counts how often it was false."""
+
+    __slots__ = {
+        "_findings": "Who is told.",
+        "_loop": "The loop.",
+        "_predicate": "The predicate.",
+        "_vain": "How many times it was false.",
+    }
+
+    def __init__(self, findings: Findings, loop: Loop, predicate: Callable[[], object]) -> None:
+        self._findings = findings
+        self._loop = loop
+        self._predicate = predicate
+        self._vain = 0
+
+    def __call__(self) -> object:
+        answer = self._predicate()
+        if not answer:
+            self._vain += 1
+            if self._vain > VAIN_WAKES:
+                self._vain = 0
+                task = self._loop.current
+                what = (
+                    f"task {getattr(task, 'name', '?')!r} was woken {VAIN_WAKES} times by notify, and what it waits for"
+                    f" in wait_for was true not once; a Condition of its own, or notify(1), would spare that"
+                )
+                self._findings.add(self._loop, LintReport("idle-wake", what, place_here(), task))
+        return answer
