@@ -1,47 +1,64 @@
-"""Circles: who waits for whom, of objects that only look like tasks."""
+"""Circles: who waits for whom."""
 
 from __future__ import annotations
 
-import dangagreen as d
+import pytest
+
+from tests.introspect.seeing import answers
+
+pytestmark = pytest.mark.slow  # starts programs
+
+HEAD = """
 from dangagreen.introspect.circles import blocker, circle
+loop = virtual_loop()
+loop.__enter__()
+"""
 
 
-def test_a_chain_of_locks_joins_and_groups_is_followed(loop):
-    first, second = d.Lock(), d.Lock()
+def test_a_chain_of_locks_joins_and_groups_is_followed():
+    answers(
+        HEAD
+        + """
+first, second = d.Lock(), d.Lock()
+def inner():
+    with second:
+        pass
+def outer():
+    with first, d.TaskGroup() as group:
+        group.spawn(d.sleep, 50)
+        group.spawn(inner)
+def joins(task):
+    with second:
+        task.join()
+def main():
+    owner = d.spawn(outer)
+    other = d.spawn(joins, owner)
+    d.sleep(1)
+    sleeper, child = owner.subject.tasks
+    assert circle(owner) == [owner, child, other]
+    assert circle(child) == [child, other, owner]
+    assert [blocker(one) for one in (child, other, owner)] == [other, owner, None]
+    assert circle(sleeper) == []
+    other.cancel()
+    owner.join()
+d.run(main)
+loop.close()
+"""
+    )
 
-    def inner():
-        with second:
-            pass
 
-    def outer():
-        with first, d.TaskGroup() as group:
-            group.spawn(d.sleep, 50)
-            group.spawn(inner)
-
-    def joins(task):
-        with second:
-            task.join()
-
-    def main():
-        tasks = [d.spawn(outer)]
-        tasks.append(d.spawn(joins, tasks[0]))
-        d.sleep(1)
-        group = tasks[0].subject
-        child = group.tasks[1]
-        assert circle(tasks[0]) == [tasks[0], child, tasks[1]]
-        assert circle(child) == [child, tasks[1], tasks[0]]
-        assert [blocker(one) for one in (child, tasks[1], tasks[0])] == [tasks[1], tasks[0], None]
-        assert circle(group.tasks[0]) == []
-        tasks[1].cancel()
-        tasks[0].join()
-
-    d.run(main)
-
-
-def test_a_long_chain_is_not_followed_to_its_end(loop):
+def test_a_long_chain_is_not_followed_to_its_end():
+    answers(
+        HEAD
+        + """
+def main():
     tasks = [d.spawn(d.sleep, 10)]
     for _ in range(3000):
         tasks.append(d.spawn(tasks[-1].join))
     d.sleep(1)
     assert circle(tasks[-1]) == []
     d.wait(tasks)
+d.run(main)
+loop.close()
+"""
+    )
