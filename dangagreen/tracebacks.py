@@ -72,10 +72,12 @@ def _blank(kind: type[BaseException], arguments: list[Any]) -> Any:
     """An instance made without any Python code of its class: its constructor may take other arguments, or do things."""
     for base in kind.__mro__:
         if not base.__flags__ & _IN_PYTHON:
-            with contextlib.suppress(TypeError):  # with two bases of the interpreter's own, one of them may be refused
+            try:
                 made: Any = base.__new__(kind, *arguments)
                 base.__init__(made, *arguments)  # type: ignore[misc]
                 return made
+            except TypeError:  # with two bases of the interpreter's own, one of them may be refused
+                continue
     raise TypeError(f"{kind.__name__} cannot be copied")
 
 

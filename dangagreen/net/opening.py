@@ -77,7 +77,10 @@ class Opening(Descriptor):
     # -- events
 
     def event_read(self) -> None:
-        self._events(READ)
+        if self._task is None and self._late is None and not self._step.may_park:
+            self._take_step()
+        else:
+            self._events(READ)
 
     def _events(self, mask: int) -> None:
         if self._task is None:

@@ -262,9 +262,9 @@ class CallbackSocket(DangaAliases, Lingering):
 
 def check_connection(sock: Any) -> None:
     """Raise TypeError unless a Socket can be made of it: a stream socket, or an object with its methods."""
-    needs = ("fileno", "recv", "send", "setblocking")
-    if not all(callable(getattr(sock, name, None)) for name in needs):
-        raise TypeError(f"a Socket is made of a socket, or of what has its methods, not of {checks.shown(sock)}")
+    for name in ("fileno", "recv", "send", "setblocking"):
+        if not callable(getattr(sock, name, None)):
+            raise TypeError(f"a Socket is made of a socket, or of what has its methods, not of {checks.shown(sock)}")
     if getattr(sock, "type", None) == socket.SOCK_DGRAM:
         raise TypeError(f"a Socket needs a stream, and {checks.shown(sock)} is for datagrams")
 

@@ -114,7 +114,10 @@ class TlsSocket(Decrypting):
                 raise self.failure() from None
             self.secured = True
             self._begin_receiving()
-        if not self._push() and not self.ssl_object.server_side:  # a server's tickets may leave later, if nobody reads
+            if self.ssl_object.server_side:  # session tickets go with the first reply, in one send(2): see `attach`
+                self._held = True
+                return self
+        if not self._push() and not self.ssl_object.server_side:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return self
 
@@ -151,7 +154,7 @@ class TlsSocket(Decrypting):
                 if self.error is None and not self.wants_write:
                     self._notify()
                     self._push()
-                for _ in range(_TICKETS // FED):
+                for _ in range(0 if self.incoming.eof else _TICKETS // FED):
                     if len(self.beneath.recv(FED)) < FED:
                         break
         self.beneath.close()

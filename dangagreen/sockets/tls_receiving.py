@@ -131,7 +131,7 @@ class Decrypting(Encrypting):
             try:
                 data = self.ssl_object.read(asked)
             except ssl.SSLWantReadError:
-                if self.outgoing.pending:  # the answer to a key update, or a part of a renegotiation
+                if self.outgoing.pending and not self._held:  # the answer to a key update, a part of a renegotiation
                     self._send_of_its_own()
                 if not self._feed_more():
                     self._dry = True
@@ -141,7 +141,7 @@ class Decrypting(Encrypting):
             else:
                 if not data:
                     return self._end(None)
-                if self.outgoing.pending:
+                if self.outgoing.pending and not self._held:
                     self._send_of_its_own()
                 more = self._rest is not None or self.incoming.pending
                 self._dry = not more and (len(data) < asked or not self.ssl_object.pending())
@@ -169,9 +169,11 @@ class Decrypting(Encrypting):
         if isinstance(error, ssl.SSLEOFError):
             if self.owner is not None and self.owner._accepts_truncation():
                 return b""
-            self._fail(error, TruncatedError(_CUT))
-            raise TruncatedError(_CUT)
-        self._fail(error)
+            if self.error is None:  # the peer is not told by an alert: it has ended, and would answer by an RST
+                self.error = TruncatedError(_CUT)
+                raise TruncatedError(_CUT)
+        else:
+            self._fail(error)
         raise self.failure()
 
     # -- input that no poller announces
@@ -179,9 +181,10 @@ class Decrypting(Encrypting):
     def attach(self, owner: Any) -> None:
         """Set the Socket that is made of it, which hears of what is left over from now on."""
         self.owner = owner
-        self._announce()
-        if self.wants_write:  # the end of the handshake, which had no room
-            self._send_of_its_own()
+        if self._held:
+            owner.loop.pending_reads[self] = True
+        else:
+            self._announce()
 
     def _is_ahead(self) -> bool:
         return bool(self._plain) or not self._dry
@@ -196,10 +199,22 @@ class Decrypting(Encrypting):
         return deliver(just_now)  # type: ignore[no-any-return]
 
     def _pushed_back(self, just_now: bool) -> bool:
-        """Called by the loop: the owner acts as at a READ event; where nobody hears, its buffer takes the input."""
+        """Called by the loop: the owner acts as at a READ event; where nobody hears, its buffer takes the input.
+
+        What has ended the handshake is sent now, unless a reply has taken it along, or will.
+        """
         owner = self.owner
-        if owner is None or not self._is_ahead():
+        if owner is None:
             return False
+        more = self._is_ahead() and self._deliver(owner)
+        if self._held:
+            self._held = False
+            if not owner.unsent:
+                self._send_of_its_own()
+        return more
+
+    def _deliver(self, owner: Any) -> bool:
+        """`_pushed_back` of input."""
         if owner._awaits_input():
             owner.loop.call(owner, partial(owner._events, READ))
             return self._is_ahead() and owner._awaits_input()

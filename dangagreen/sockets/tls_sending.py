@@ -31,6 +31,7 @@ class Encrypting:
 
     __slots__ = {
         "_cipher": "Ciphertext that the kernel has not taken.",
+        "_held": "Whether what ends a server's handshake waits in `outgoing`: for the first reply, or the turn's end.",
         "error": "The first error, which every later call raises again; or None.",
         "outgoing": "OpenSSL's memory of ciphertext to send.",
         "_owed": "Bytes of plain text that are in `_cipher`, and were not counted as sent.",
@@ -48,7 +49,7 @@ class Encrypting:
         self.outgoing = ssl.MemoryBIO()
         self._cipher: bytes | memoryview = b""
         self._owed = 0
-        self.secured = self._trying_again = False
+        self.secured = self._trying_again = self._held = False
         self.error: OSError | None = None
         self.owner: Any = None
 
@@ -222,11 +223,11 @@ class Encrypting:
         assert self.error is not None
         return without_traceback(self.error)
 
-    def _fail(self, error: ssl.SSLError, own: OSError | None = None) -> None:
-        """Keep the first error (`own`, if given), and tell the peer: OpenSSL has made an alert."""
+    def _fail(self, error: ssl.SSLError) -> None:
+        """Keep the first error, and tell the peer: OpenSSL has made an alert."""
         self._meet_end()
         if self.error is None:
-            self.error = own or explained(error, self.ssl_object, self.beneath)
+            self.error = explained(error, self.ssl_object, self.beneath)
             with suppress(OSError):  # the peer has gone: it need not hear why
                 if is_plain_http(error):
                     self.beneath.send(_PLAIN_HTTP)

@@ -242,6 +242,84 @@ def test_input_that_comes_with_the_end_of_the_handshake_is_announced(wires, peer
     run_until(lambda: sock.got == b"early")
 
 
+class Counting:
+    """A socket whose sends are counted."""
+
+    def __init__(self, sock):
+        self.sock, self.sends = sock, 0
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+    def send(self, data):
+        self.sends += 1
+        return self.sock.send(data)
+
+
+class Echo(d.Socket):
+    __slots__ = ()
+
+    def event_read(self):
+        if data := self.read(65536):
+            self.write(data)
+
+
+@pytest.mark.parametrize("early", [b"request", b""], ids=["a request has come", "no request yet"])
+@pytest.mark.parametrize("style", ["callbacks", "tasks"])
+def test_session_tickets_leave_with_the_first_reply_or_when_the_turn_ends(wires, peers, run_turns, early, style):
+    one, two = wires()
+    beneath = Counting(one)
+    mine = TlsSocket(beneath, server_context(), True)
+    peer = ByHand(two, client_context(), server_hostname="localhost")
+    peers.append(mine)
+    for step in (peer.go_on, mine.go_on):
+        with pytest.raises(BlockingIOError):
+            step()
+    peer.take()
+    peer.tls.do_handshake()
+    if early:
+        peer.tls.write(early)
+    peer.give()
+    mine.go_on()
+    sock = Echo(mine)
+    mine.attach(sock)
+
+    def reply():  # the task ends: what it has written leaves at the end of the turn
+        sock.write_all(sock.read_some())
+
+    if style == "callbacks":
+        sock.watch_read(True)
+    else:
+        d.spawn(reply)
+    assert beneath.sends == 1
+    run_turns(2)
+    assert beneath.sends == 2
+    assert peer.read() == early
+    assert peer.tls.session.has_ticket
+    peer.write(b"another")
+    if style == "tasks" and early:
+        d.spawn(reply)
+    run_turns(3)
+    assert beneath.sends == 3
+
+
+def test_a_peer_that_has_cut_its_stream_short_is_sent_no_alert(sockets):
+    """It would answer by an RST."""
+    mine, other = sockets()
+    mine.sock.beneath = Counting(mine.sock.beneath)
+    other.sock.beneath.shutdown(socket.SHUT_WR)
+
+    def main():
+        with pytest.raises(d.TruncatedError):
+            mine.read_some()
+        with pytest.raises(d.TruncatedError):
+            mine.read_some()
+        mine.close()
+
+    d.run(main)
+    assert mine.sock.beneath.sends == 0
+
+
 def test_late_input_of_a_lingering_close_is_discarded_to_its_end(sockets, run_until):
     mine, other = sockets()
     for _ in range(100):
