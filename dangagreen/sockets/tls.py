@@ -114,8 +114,7 @@ class TlsSocket(Decrypting):
                 raise self.failure() from None
             self.secured = True
             self._begin_receiving()
-            if self.ssl_object.server_side:  # session tickets go with the first reply, in one send(2): see `attach`
-                self._held = True
+            if self.ssl_object.server_side:  # what it has to send goes with the first reply, in one send(2)
                 return self
         if not self._push() and not self.ssl_object.server_side:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -32,6 +32,7 @@ class Decrypting(Encrypting):
 
     __slots__ = {
         "_dry": "Whether all that was received is decrypted and handed out.",
+        "_held": "Whether what ends a server's handshake waits in `outgoing`: for the first reply, or the turn's end.",
         "ended": "Whether the end was met: close_notify, or an error.",
         "incoming": "OpenSSL's memory of ciphertext to decrypt.",
         "_plain": "Plain text that a look has decrypted.",
@@ -46,7 +47,7 @@ class Decrypting(Encrypting):
         self._rest: memoryview | None = None
         self._plain = b""
         self._dry = self._slow = True
-        self.ended = False
+        self.ended = self._held = False
         self._shake: Callable[[], object] | None = None
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -255,7 +256,8 @@ class Decrypting(Encrypting):
         return None
 
     def _begin_receiving(self) -> None:
-        """The handshake is over; more may have come with it."""
+        """The handshake is over; more may have come with it. A server's session tickets wait for its first reply."""
+        self._held = self.ssl_object.server_side
         self._slow, self._dry, self._shake = False, not self.incoming.pending, None
 
     def _decrypt_all(self) -> None:

@@ -31,7 +31,6 @@ class Encrypting:
 
     __slots__ = {
         "_cipher": "Ciphertext that the kernel has not taken.",
-        "_held": "Whether what ends a server's handshake waits in `outgoing`: for the first reply, or the turn's end.",
         "error": "The first error, which every later call raises again; or None.",
         "outgoing": "OpenSSL's memory of ciphertext to send.",
         "_owed": "Bytes of plain text that are in `_cipher`, and were not counted as sent.",
@@ -49,7 +48,7 @@ class Encrypting:
         self.outgoing = ssl.MemoryBIO()
         self._cipher: bytes | memoryview = b""
         self._owed = 0
-        self.secured = self._trying_again = self._held = False
+        self.secured = self._trying_again = False
         self.error: OSError | None = None
         self.owner: Any = None
 
