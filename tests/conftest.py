@@ -26,9 +26,10 @@ import pytest
 import dangagreen as d
 from dangagreen.errors import ErrorContext
 from dangagreen.loop import slowness, thread_pool
-from dangagreen.loop.loop import Loop, here
+from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import available_pollers
-from dangagreen.testing import LeakCheck, VirtualPoller, WireEnd, no_leaks, virtual_loop, wire
+from dangagreen.testing import VirtualPoller, WireEnd, random_order, virtual_loop, wire
+from dangagreen.testing.trial import Trial
 from tests.connections import tcp_ends
 from tests.helpers import collect
 
@@ -37,24 +38,25 @@ REAL_SECONDS = 10.0  # the same of a loop on the real clock
 ENOUGH_DESCRIPTORS = 16384  # for any test: a higher limit makes programs slow that close all there might be
 EXAMPLES = Path(__file__).parent / "examples"
 
-_checks: dict[int, LeakCheck] = {}
+pytest_plugins = ["dangagreen.testing.plugin", "pytester"]  # the first one also where it is not installed
+
+_trials: dict[int, Trial] = {}
 
 
 @contextmanager
-def _owned(loop: Loop) -> Iterator[Loop]:
-    here.loop = loop
-    try:
-        with no_leaks(loop) as check:
-            _checks[id(loop)] = check
-            yield loop
-    finally:
-        _checks.pop(id(loop), None)
-        loop.close()
-        here.loop = None
+def _owned(make_loop: Callable[[], Loop]) -> Iterator[Loop]:
+    with Trial(make_loop) as trial:
+        _trials[id(trial.loop)] = trial
+        yield trial.loop
+    del _trials[id(trial.loop)]
+
+
+def _seed(request: pytest.FixtureRequest) -> int | None:
+    """The seed of `--task-order`, for a test that is not about the order."""
+    return None if request.node.get_closest_marker("in_order") else request.config.option.task_order
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--task-order", type=int, metavar="SEED", help="run ready tasks of virtual loops in random order")
     parser.addoption("--matrix", choices=["sample", "all"], default="sample", help="what tests/conformance runs")
     parser.addoption("--matrix-seed", type=int, metavar="SEED", help="repeat a sample, and its random numbers")
 
@@ -130,8 +132,7 @@ def handlers_of_signals() -> Iterator[None]:
 @pytest.fixture
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     """A loop on the virtual clock; `loop.clock.jump(s)` and `loop.poller.waits` are the test's."""
-    seed = None if request.node.get_closest_marker("in_order") else request.config.getoption("--task-order")
-    with _owned(virtual_loop(seed=seed)) as loop:
+    with _owned(lambda: virtual_loop(seed=_seed(request))) as loop:
         yield loop
 
 
@@ -142,9 +143,16 @@ def poller_class(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def real_loop(poller_class: Any) -> Iterator[Loop]:
+def real_loop(poller_class: Any, request: pytest.FixtureRequest) -> Iterator[Loop]:
     """A loop on the real clock, over each poller in turn."""
-    with _owned(Loop(poller=poller_class())) as loop:
+
+    def make_loop() -> Loop:
+        loop = Loop(poller=poller_class())
+        if (seed := _seed(request)) is not None:
+            random_order(loop, seed)
+        return loop
+
+    with _owned(make_loop) as loop:
         yield loop
 
 
@@ -236,10 +244,10 @@ def advance(loop: Loop) -> Callable[[float], None]:
 @pytest.fixture
 def take_errors(active_loop: Loop) -> Callable[[], list[ErrorContext]]:
     """`take_errors()` answers what `on_error` was called with since the last time; what is not taken fails the test."""
-    check = _checks[id(active_loop)]
+    unhandled = _trials[id(active_loop)].unhandled
 
     def take_errors() -> list[ErrorContext]:
-        errors, check.errors[:] = list(check.errors), []
+        errors, unhandled[:] = list(unhandled), []
         return errors
 
     return take_errors

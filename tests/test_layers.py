@@ -46,7 +46,7 @@ SHAPE = [
         "data records circles | collect | text | on_signal watchdog"
         " | linting lint_tasks lint_turns lint_calls lint_queues lint __init__",
     ),
-    ("testing", "wire_end wire order clock idle leaks __init__"),
+    ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),
 ]
 # a docstring, no more
 BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in ("", "bridge", "introspect", "testing")}
@@ -55,6 +55,8 @@ STRANGERS = {
     "dangagreen.streams": "dangagreen.sync",
 }  # know nothing of each other
 THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}, "dangagreen.sockets.addresses": {"idna"}}
+for plugin in ("dangagreen.testing.fixtures", "dangagreen.testing.plugin"):
+    THIRD_PARTY[plugin] = {"pytest"}
 SWITCHING = {"switch", "throw"}
 
 ORDER = [

@@ -13,6 +13,7 @@ from random import Random
 from dangagreen import checks
 from dangagreen.errors import Deadlock
 from dangagreen.green.task_table import task_table
+from dangagreen.loop.deadlock import external_wakers
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import Events, Poller, available_pollers
 from dangagreen.testing.order import shuffle_tasks
@@ -46,7 +47,7 @@ class VirtualPoller:
     """A poller for wire ends, and for real fds by a real poller; instead of waiting it moves the clock.
 
     `waits` counts the calls of `wait`, one for each turn of the loop. `patience`: how many real seconds it waits for
-    real fds when no deadline is left to jump to, before it raises StalledError.
+    real fds and other threads, if there are any, when no deadline is left to jump to, before it raises StalledError.
     """
 
     def __init__(self, clock: VirtualClock | None = None, real: Poller | None = None, patience: float = 1.0) -> None:
@@ -54,6 +55,7 @@ class VirtualPoller:
         self.patience = checks.seconds("the patience of a VirtualPoller", patience)
         self.waits = 0
         self._real = real if real is not None else available_pollers()[0]()
+        self._fds = 0  # how many real ones are watched
         self._ends: dict[int, tuple[WireEnd, int]] = {}
         self._random: Random | None = None  # shuffles the events of a wait
         self._loop: weakref.ref[Loop] | None = None  # the loop whose tasks StalledError lists
@@ -63,6 +65,7 @@ class VirtualPoller:
         end = end_of(fd)
         if end is None:
             self._real.add(fd, mask)
+            self._fds += 1
         elif fd in self._ends:
             raise FileExistsError(f"fd {fd} is being watched already")
         else:
@@ -79,11 +82,13 @@ class VirtualPoller:
         """Watch an fd no more. Raises KeyError or OSError if it is not watched."""
         if self._ends.pop(fd, None) is None:
             self._real.remove(fd)
+            self._fds -= 1
 
     def wait(self, timeout: float | None) -> Events:
         """Return the events that are there; without any, move the clock by `timeout` (None: no deadline) and return [].
 
-        Raises StalledError if there is no deadline and no real fd has an event for `patience` real seconds.
+        Raises StalledError if there is no deadline and no real fd has an event for `patience` real seconds, at once if
+        there is none.
         """
         self.waits += 1
         events = self.events()
@@ -94,12 +99,16 @@ class VirtualPoller:
         if timeout is not None:
             self.clock.jump(timeout)
             return events
-        events = self._real.wait(self.patience)
+        events = self._real.wait(self.patience if self._may_be_woken() else 0)
         if not events:
             loop = self._loop() if self._loop is not None else None
             table = task_table(loop, 50) if loop is not None else ""
             raise StalledError("all tasks wait, and nothing can wake them", table)
         return events
+
+    def _may_be_woken(self) -> bool:
+        """Whether a real fd may, other than that of the wake-up pair, or another thread, or a handler of a signal."""
+        return self._fds > 1 or any(external_wakers())
 
     def events(self) -> Events:
         """The events that are there now."""

@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dangagreen.errors import ErrorContext
 from dangagreen.green.sched import scheduler
+from dangagreen.green.sleep import sleep
+from dangagreen.green.waiters import Waiter
+from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, all_loops, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.loop.wakeup import WakeupPair
 from dangagreen.places import named, place_of
+from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.testing.idle import is_idle
 
 _SETTLE_TURNS = range(3, 100)  # turns that it is given to close what is to close: at least, at most
@@ -40,30 +44,53 @@ class LeakCheck:
         self._timers = set(loop.timers.by_number.values())
         self._handlers = dict(loop.handlers)
         self._tasks = dict(scheduler(loop).tasks)
+        self._closers = list(scheduler(loop).closers)
         self._fds = _open_fds()
         loop.on_error = self.errors.append
 
     def leaks(self) -> list[str]:
-        """What was left behind, one str for each leak. The loop turns a few times first, to close what is to close."""
-        loop = self.loop
-        if not loop.running:
+        """What was left behind, one str for each leak, but the task that asks.
+
+        The loop turns a few times first, to close what is to close; not if this is called in a callback. While there is
+        an asyncio loop that a first `await_` has made since, only sockets and other such objects of ours are looked at.
+        """
+        if not self.loop.running:
             self._settle()
+        elif self.loop.current is not None:
+            self._let_settle()
+        fds = {} if self._new_closers() else self._new_fds()  # which are theirs nobody can tell
+        return [*self.leaks_of_loop(), *(f"fd {fd}: {what}" for fd, what in fds.items())]
+
+    def leaks_of_loop(self) -> list[str]:
+        """What was left behind on the loop, as it is now; not the descriptors that are the process's."""
+        loop = self.loop
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
-        found += [f"task: {task!r}{_spawned(task)}" for task in scheduler(loop).tasks if task not in self._tasks]
-        found += [f"socket: {sock!r}" for fd, sock in loop.handlers.items() if self._handlers.get(fd) is not sock]
+        others = [task for task in scheduler(loop).tasks if task not in self._tasks and task is not loop.current]
+        found += [f"task: {task!r}{_spawned(task)}" for task in others]
+        found += [f"socket: {sock!r}" for sock in self._new_handlers()]
         found += [f"timer: {_of_timer(timer, loop.clock())}" for timer in self._new_timers()]
-        found += [f"fd {fd}: {what}" for fd, what in self._new_fds().items()]
         return found
 
-    def take_fds_for_granted(self) -> None:
-        """Whatever descriptors are open now are no leaks."""
-        self._fds = _open_fds()
+    @contextmanager
+    def exempt(self) -> Iterator[None]:
+        """What is opened in this block, sockets and other descriptors, is no leak."""
+        fds, handlers = _open_fds(), self.loop.handlers.copy()
+        yield
+        self._fds.update((fd, what) for fd, what in _open_fds().items() if fd not in fds)
+        self._handlers.update((fd, it) for fd, it in self.loop.handlers.items() if handlers.get(fd) is not it)
+
+    def _new_handlers(self) -> list[Handler]:
+        new = [handler for fd, handler in self.loop.handlers.items() if self._handlers.get(fd) is not handler]
+        return [handler for handler in new if isinstance(handler, Descriptor)] if self._new_closers() else new
+
+    def _new_closers(self) -> list[Callable[[], object]]:
+        return [close for close in scheduler(self.loop).closers if close not in self._closers]
 
     def _new_timers(self) -> list[Timer]:
-        """As many timers as there are more than before: the latest, without those on which tasks sleep."""
+        """As many timers as there are more than before: the latest, without those of tasks: sleeps and deadlines."""
         timers = self.loop.timers.by_number.values()
-        slept_on = {task.subject for task in scheduler(self.loop).tasks if task.wait is not None and _is_timer(task)}
-        new = [timer for timer in timers if timer not in self._timers and timer not in slept_on]
+        owned = {id(timer) for task in scheduler(self.loop).tasks for timer in (task.deadline_timer, _subject(task))}
+        new = [timer for timer in timers if timer not in self._timers and id(timer) not in owned]
         return new[max(0, len(new) - max(0, len(timers) - len(self._timers))) :]
 
     def _new_fds(self) -> dict[int, str]:
@@ -78,17 +105,27 @@ class LeakCheck:
                 return new
             time.sleep(0.01)  # a peer in another thread may be about to close its end
 
+    def end_closers(self) -> None:
+        """End what tasks use behind the scenes, as the asyncio loop of the first `await_`. The loop must not run."""
+        for close in self._new_closers():
+            close()
+
     def finish(self) -> None:
         """Give the loop its former `on_error` back."""
         self.loop.on_error = self._old_on_error
 
+    def _let_settle(self) -> None:
+        for turn in range(_SETTLE_TURNS.stop):
+            sleep(0)
+            if turn >= _SETTLE_TURNS.start and is_idle(self.loop):
+                break
+
     def _settle(self) -> None:
-        turns = 0
+        turns = iter(range(_SETTLE_TURNS.stop))
 
         def settled() -> bool:
-            nonlocal turns
-            turns += 1
-            return turns >= _SETTLE_TURNS.stop or (turns > _SETTLE_TURNS.start and is_idle(self.loop))
+            turn = next(turns, None)
+            return turn is None or (turn >= _SETTLE_TURNS.start and is_idle(self.loop))
 
         limit = self.loop.loop_timeout
         self.loop.loop_timeout = 0
@@ -102,7 +139,7 @@ class LeakCheck:
 def no_leaks(loop: Loop | None = None) -> Iterator[LeakCheck]:
     """A block that leaves nothing behind: raises AssertionError, naming each leak, if it does. Yields the LeakCheck.
 
-    For a whole test, outside the running loop. `loop`: by default this thread's.
+    For a whole test, outside the running loop or in a task. `loop`: by default this thread's.
     """
     check = LeakCheck(loop if loop is not None else current_loop())
     try:
@@ -114,8 +151,8 @@ def no_leaks(loop: Loop | None = None) -> Iterator[LeakCheck]:
         raise AssertionError("left behind:\n" + "\n".join(leaks))
 
 
-def _is_timer(task: Any) -> bool:
-    return isinstance(task.subject, Timer)
+def _subject(task: Waiter) -> object:
+    return task.subject if task.wait is not None else None
 
 
 def _spawned(task: Any) -> str:

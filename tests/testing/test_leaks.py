@@ -123,11 +123,19 @@ def test_a_descriptor_that_another_loop_has_is_its_own_affair(own_loop):
     assert listener.connections == 0
 
 
-def test_descriptors_may_be_taken_for_granted(own_loop):
-    with no_leaks() as check:
-        fds = os.pipe()
-        check.take_fds_for_granted()
-    for fd in fds:
+def test_what_is_exempt_is_no_leak_and_all_else_is(own_loop):
+    others = []
+
+    def make(check):
+        others.append(d.Socket(wire()[0]))
+        with check.exempt():
+            others.extend([d.Socket(wire()[0]), *os.pipe()])
+
+    with pytest.raises(AssertionError) as caught, no_leaks() as check:
+        make(check)
+    assert str(caught.value).count("\n") == 1
+    assert repr(others[0]) in str(caught.value)
+    for fd in others[2:]:
         os.close(fd)
 
 

@@ -1,0 +1,224 @@
+"""The pytest plugin: tests as tasks, each on a fresh loop, and what they leave behind is named.
+
+Rules: nothing of it touches a test that has neither the marker nor a fixture of it; a test that runs in a task begins
+after its fixtures, on their loop; it is judged when its function has ended. pytest finds this module by its entry
+point, or by `-p dangagreen.testing.plugin`. What does not belong here: how a test is judged (trial), and fixtures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import random
+import unittest
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from dangagreen.testing.cases import TestCase
+from dangagreen.testing.fixtures import TRIAL, loop, server, virtual_clock, wire
+from dangagreen.testing.time_limit import TimeLimit, TimeLimitError
+from dangagreen.testing.trial import LeftBehindError, Trial
+
+__all__ = ["loop", "server", "virtual_clock", "wire"]  # pytest finds fixtures by their names here
+
+_MARKER = "dangagreen: run the test as a task on a fresh loop, and fail it for what it leaves behind"
+_OTHERS = ("anyio", "asyncio", "trio", "twisted")  # markers of other plugins: tests that are not ours in mode auto
+_SEED = "dangagreen_task_order"
+_LIMIT = pytest.StashKey[TimeLimit]()
+
+
+# -- options
+
+
+def _seed(text: str) -> int | str:
+    return text if text == "random" else int(text)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dangagreen")
+    group.addoption(
+        "--task-order",
+        type=_seed,
+        metavar="SEED",
+        help="run tasks that are ready at the same time in random order, by this int; 'random' chooses one",
+    )
+    group.addoption(
+        "--dangagreen-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="fail a test on a loop of dangagreen that takes longer, and show what the loop was doing",
+    )
+    parser.addini(
+        "dangagreen_mode", "strict: marked tests run as tasks; auto: all that are plain functions", default="strict"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    if (mode := config.getini("dangagreen_mode")) not in ("strict", "auto"):
+        raise pytest.UsageError(f"dangagreen_mode is 'strict' or 'auto', not {mode!r}")
+    if config.option.task_order == "random":
+        of_worker = getattr(config, "workerinput", {})
+        config.option.task_order = of_worker.get(_SEED, random.randrange(1_000_000))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: all its processes have one seed."""
+    node.workerinput[_SEED] = node.config.option.task_order
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.option.task_order
+    return None if seed is None else f"dangagreen: --task-order={seed}"
+
+
+# -- which tests
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Whether a test is to run as a task."""
+    if not isinstance(item, pytest.Function):
+        return False
+    if item.get_closest_marker("dangagreen") is not None:
+        return True
+    return (
+        item.config.getini("dangagreen_mode") == "auto"
+        and not _is_case(item)
+        and not _is_async(item)
+        and all(item.get_closest_marker(name) is None for name in _OTHERS)
+    )
+
+
+def _is_case(item: pytest.Function) -> bool:
+    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
+
+
+def _is_async(item: pytest.Function) -> bool:
+    function = _function(item)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _function(item: pytest.Function) -> Callable[..., Any]:
+    """The function of a test; that which gets the examples, if it is one of Hypothesis."""
+    hypothesis = getattr(item.obj, "hypothesis", None)
+    function: Callable[..., Any] = item.obj if hypothesis is None else hypothesis.inner_test
+    return function
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not _is_ours(item):
+        return
+    assert isinstance(item, pytest.Function)
+    if _is_case(item):
+        if not issubclass(item.cls, TestCase):
+            pytest.fail(f"{item.name}: derive its class from dangagreen.testing.TestCase, not mark it", pytrace=False)
+    elif _is_async(item):
+        pytest.fail(
+            f"{item.name} is an async def, and a test of dangagreen is a plain function, in which calls that wait park."
+            " It awaits what is asyncio's by dangagreen.bridge.await_(...)",
+            pytrace=False,
+        )
+    elif "loop" not in item.fixturenames:
+        item.fixturenames.insert(0, "loop")
+
+
+# -- how they are called
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    if TRIAL not in pyfuncitem.stash:
+        return (yield)
+    try:
+        with _limited(pyfuncitem), _called_by_us(pyfuncitem):
+            return (yield)
+    except (LeftBehindError, TimeLimitError) as error:
+        words = "\n".join([str(error), *getattr(error, "__notes__", ())])  # Hypothesis notes the example
+    pytest.fail(words, pytrace=False)
+
+
+@contextlib.contextmanager
+def _called_by_us(item: pytest.Function) -> Iterator[None]:
+    """In this block the test's function runs on its trial, or each example of it on one of its own."""
+    function, hypothesis = _function(item), getattr(item.obj, "hypothesis", None)
+    run = _call if hypothesis is None else _call_example
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return run(item, function, *args, **kwargs)
+
+    if hypothesis is None:
+        item.obj = called
+    else:
+        hypothesis.inner_test = called
+    try:
+        yield
+    finally:
+        if hypothesis is None:
+            item.obj = function
+        else:
+            hypothesis.inner_test = function
+
+
+def _call(item: pytest.Function, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    __tracebackhide__ = True
+    return item.stash[TRIAL].run(item.name, functools.partial(function, *args, **kwargs), in_task=_is_ours(item))
+
+
+def _call_example(item: pytest.Function, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call it on a fresh loop, of the same kind as that of the fixtures, in whose place it and its clock are given."""
+    __tracebackhide__ = True
+    outer = item.stash[TRIAL]
+    with Trial(outer.make_loop) as trial:
+        given = {id(outer.loop): trial.loop, id(outer.loop.clock): trial.loop.clock}
+        kwargs = {name: given.get(id(value), value) for name, value in kwargs.items()}
+        item.stash[TRIAL] = trial
+        try:
+            return _call(item, function, *args, **kwargs)
+        finally:
+            item.stash[TRIAL] = outer
+            outer.left, outer.errors = trial.left, trial.errors
+
+
+def _limited(item: pytest.Function) -> contextlib.AbstractContextManager[object]:
+    """The time limit of the test. Hypothesis would try again what fails, but not what is interrupted."""
+    seconds = item.config.option.dangagreen_timeout
+    if seconds is None:
+        return contextlib.nullcontext()
+    thrown = KeyboardInterrupt if hasattr(item.obj, "hypothesis") else pytest.fail.Exception
+    limit = TimeLimit(seconds, lambda: item.stash[TRIAL], thrown)
+    item.stash[_LIMIT] = item.config.stash[_LIMIT] = limit
+    return limit
+
+
+def pytest_enter_pdb(config: pytest.Config) -> None:
+    """A debugger takes as long as its user does."""
+    if (limit := config.stash.get(_LIMIT, None)) is not None:
+        limit.lift()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if report.failed and (trial := item.stash.get(TRIAL, None)) is not None and call.when == "call":
+        report.sections += _sections(item, trial)
+    return report
+
+
+def _sections(item: pytest.Item, trial: Trial) -> Iterator[tuple[str, str]]:
+    """What is told beside a failure."""
+    limit = item.stash.get(_LIMIT, None)
+    if limit is not None and limit.dump is not None:
+        yield "dangagreen: what the loop was doing", limit.dump
+    if trial.errors:
+        yield "dangagreen: unhandled errors", "\n".join(trial.errors)
+    if trial.left:
+        yield "dangagreen: left behind by the failed test", "\n".join(trial.left)
+    if (seed := item.config.option.task_order) is not None:
+        yield "dangagreen: order of tasks", f"--task-order={seed} repeats it"

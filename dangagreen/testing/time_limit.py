@@ -1,0 +1,109 @@
+"""A limit of real time for a test: what its loop is doing then is noted, and the test is failed where it waits.
+
+Rules: first the loop is asked to do that, in its own thread; if it does not answer, since code blocks it, the stack of
+that code is noted, and a SIGINT ends it, as Ctrl-C does. The thread that watches wakes nobody, and is no reason to hope
+in a deadlock. What does not belong here: what a test is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Self
+
+from dangagreen.green.sched import scheduler
+from dangagreen.green.waiters import wake
+from dangagreen.loop.deadlock import WATCHING_THREADS
+from dangagreen.testing.trial import Trial
+
+_GRACE = 1.0  # seconds that the test is given to end, after each attempt to end it
+_ATTEMPTS = 3
+
+
+class TimeLimitError(AssertionError):
+    """A test has taken longer than its time limit."""
+
+
+class TimeLimit:
+    """A block that is to end within so many seconds; `dump` is what its loop was doing when they were over, or None.
+
+    `trial` returns the trial of the moment; an exception of class `thrown` is raised where its test waits. A block that
+    ends by it, by the KeyboardInterrupt of `interrupt`, or all the same by itself, raises TimeLimitError.
+    """
+
+    def __init__(self, seconds: float, trial: Callable[[], Trial], thrown: Callable[[str], BaseException]) -> None:
+        self.dump: str | None = None
+        self._seconds = seconds
+        self._trial = trial
+        self._thrown = thrown
+        self._words = f"the test took longer than {seconds:g} s"
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._tested = threading.current_thread()
+        self._watcher = threading.Thread(target=self._watch, name="dangagreen, time limit of a test", daemon=True)
+
+    def __enter__(self) -> Self:
+        WATCHING_THREADS.append(self._watcher)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        try:
+            self.lift()
+            self._watcher.join()
+            WATCHING_THREADS.remove(self._watcher)
+        except KeyboardInterrupt:  # ours, and late
+            if not self._interrupted:
+                raise
+        if self.dump is not None and (error is None or isinstance(error, KeyboardInterrupt)):
+            raise TimeLimitError(self._words) from None
+
+    def lift(self) -> None:
+        """There is no limit any more."""
+        with self._lock:
+            self._over.set()
+
+    # -- in the thread that watches
+
+    def _watch(self) -> None:
+        if self._over.wait(self._seconds):
+            return
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._trial().loop.call_soon_threadsafe(self._tell)
+        attempts = _ATTEMPTS if self._tested is threading.main_thread() else 0
+        while not self._over.wait(_GRACE) and attempts:
+            attempts -= 1
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self.dump is None:
+            frame = sys._current_frames().get(self._tested.ident or 0)
+            self.dump = f"the loop does not answer, it is in\n{''.join(traceback.format_stack(frame))}"
+        with self._lock:
+            if not self._over.is_set():
+                self._interrupted = True
+                signal.pthread_kill(self._tested.ident or 0, signal.SIGINT)
+
+    # -- in the thread of the loop
+
+    def _tell(self) -> None:
+        if self._over.is_set():
+            return
+        from dangagreen.introspect import snapshot  # from its import on it takes notes, for which tests need not pay
+        from dangagreen.introspect.text import MOST, as_text
+
+        trial = self._trial()
+        self.dump = as_text(snapshot(trial.loop, MOST))
+        trial.thrown.append(self._thrown(self._words))
+        self._throw(trial, trial.thrown[-1])
+
+    def _throw(self, trial: Trial, error: BaseException) -> None:
+        """Raise the error where the test waits; if it is about to go on, where it waits next."""
+        waiter = trial.task or scheduler(trial.loop).top_level
+        if not self._over.is_set() and (waiter is None or not wake(waiter, error)):
+            trial.loop.call_soon(self._throw, trial, error)
