@@ -46,7 +46,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     """The loop of the test, fresh; on a virtual clock if it, or a fixture of it, uses `virtual_clock` or `wire`."""
     seed = request.config.option.task_order
     trial = Trial(functools.partial(fresh_loop, seed, "virtual_clock" in request.fixturenames))
-    request.node.stash[TRIAL] = trial
+    request.node.stash[TRIAL] = request.config.stash[TRIAL] = trial
     try:
         with trial:
             yield trial.loop
@@ -54,6 +54,8 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
         words = f"a fixture has {error}"
     else:
         return
+    finally:
+        del request.config.stash[TRIAL]
     pytest.fail(words, pytrace=False)
 
 

@@ -124,7 +124,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytrace=False,
         )
     elif "loop" not in item.fixturenames:
-        item.fixturenames.insert(0, "loop")
+        item.fixturenames.insert(_place_of_loop(item), "loop")
+
+
+def _place_of_loop(item: pytest.Function) -> int:
+    """Where the loop belongs among the fixtures of a test: before those of function scope, after all others."""
+    known = item._fixtureinfo.name2fixturedefs
+    for place, name in enumerate(item.fixturenames):
+        if name in known and known[name][-1].scope == "function":
+            return place
+    return len(item.fixturenames)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """What a fixture opens that outlives the test, at whose request it is made, is no leak."""
+    trial = None if fixturedef.scope == "function" else request.config.stash.get(TRIAL, None)
+    with contextlib.nullcontext() if trial is None else trial.exempt():
+        return (yield)
 
 
 # -- how they are called

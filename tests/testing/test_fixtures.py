@@ -131,6 +131,32 @@ def test_it(echo, n):
     result.assert_outcomes(passed=2)
 
 
+def test_what_fixtures_of_a_wider_scope_open_is_not_the_tests_whoever_asks_for_them_first(tried):
+    result = tried("""
+@pytest.fixture(scope="session")
+def early():
+    before = current_loop()
+    fds = os.pipe()
+    yield before, fds
+    for fd in fds:
+        os.close(fd)
+
+@pytest.fixture(scope="module")
+def late():
+    fds = os.pipe()
+    yield fds
+    for fd in fds:
+        os.close(fd)
+
+@pytest.mark.dangagreen
+@pytest.mark.parametrize("n", range(2))
+def test_it(request, early, n):
+    assert early[0] is not current_loop()
+    request.getfixturevalue("late")
+""")
+    result.assert_outcomes(passed=2)
+
+
 def test_the_loop_is_on_the_virtual_clock_if_a_fixture_asks_for_it(tried):
     result = tried("""
 from dangagreen.testing import VirtualPoller
