@@ -43,7 +43,7 @@ SHAPE = [
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
     (
         "introspect",
-        "data records circles | collect | text | on_signal watchdog"
+        "data stacks kernel | records circles connections | collect | text | on_signal watchdog"
         " | linting lint_tasks lint_turns lint_calls lint_queues lint __init__",
     ),
     ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),

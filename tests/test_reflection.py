@@ -30,8 +30,8 @@ FRAMES = {
     "green/parking.py",
     "green/run.py",
     "green/tasks.py",
-    "introspect/collect.py",
     "introspect/linting.py",
+    "introspect/stacks.py",
     "loop/loop.py",
     "loop/schedule.py",
 }

@@ -186,6 +186,14 @@ class Throw(partial[None]):
 wake = Waiter._wake
 
 
+_notes: list[Callable[[Waiter, Cancelled], object]] = []
+
+
+def watch_cancellations(note: Callable[[Waiter, Cancelled], object]) -> None:
+    """Call `note` with each task that is cancelled from now on, and with the cancellation, in the code that does so."""
+    _notes.append(note)
+
+
 def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
     """Have each wait of the task, from the one that it is in on, raise Cancelled with the reason of `pending`, if any.
 
@@ -193,6 +201,9 @@ def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
     """
     if task.interrupt is None or isinstance(task.interrupt, Cancelled):
         task.interrupt = pending
+    if pending is not None:
+        for note in _notes:
+            note(task, pending)
     if pending is not None and task.wait is not None:
         wake(task, Cancelled(pending.reason))
 
@@ -223,13 +234,13 @@ class TopLevel(Waiter):
     def run_loop(self) -> bool:
         """Run the loop until it is woken. Returns whether it is to raise the error in `subject`."""
         self._woken = self._thrown = False
-        ready = self.loop.runnable
         try:
             while not self._woken:
                 self.loop.run(lambda: self._woken)
                 if not self._woken:
                     end_forevers(self.loop)
         except BaseException:  # Ctrl-C: a resumption may be queued already, and is dropped
+            ready = self.loop.runnable
             kept = [call for call in ready if call != self.resume and not (type(call) is Throw and call.task is self)]
             if len(kept) < len(ready):
                 ready.clear()

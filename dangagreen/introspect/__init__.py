@@ -15,6 +15,7 @@ from dangagreen.introspect.data import (
     Snapshot,
     SocketInfo,
     TaskInfo,
+    ThreadInfo,
     TimerInfo,
 )
 from dangagreen.introspect.lint import lint
@@ -36,6 +37,7 @@ __all__ = [
     "Snapshot",
     "SocketInfo",
     "TaskInfo",
+    "ThreadInfo",
     "TimerInfo",
     "dump",
     "dump_on_signal",

@@ -1,8 +1,8 @@
-"""Taking a snapshot: what the loop, its sockets, tasks, groups, timers and servers are at this moment.
+"""Taking a snapshot: what the loop, its tasks, groups, timers and threads are at this moment.
 
 Rules: nothing is changed, and nothing of the program's own is called but `repr`; it may be called at any time, in a
 signal handler as well, in the thread of the loop; a table is copied before it is looked at. What does not belong here:
-how it is printed.
+sockets and servers (connections), how it is printed.
 """
 
 from __future__ import annotations
@@ -12,35 +12,33 @@ import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice, starmap
-from types import FrameType
 from typing import Any
 
-from dangagreen.frames import LOOPS, is_library, is_ours
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.scopes import around
 from dangagreen.green.stacks import frames
 from dangagreen.green.task_table import described
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
+from dangagreen.introspect import stacks
 from dangagreen.introspect.circles import blocker
+from dangagreen.introspect.connections import listener_info, socket_info
 from dangagreen.introspect.data import (
     AsyncioTaskInfo,
     EndedInfo,
     GroupInfo,
-    ListenerInfo,
     LoopInfo,
     Snapshot,
     SocketInfo,
     TaskInfo,
+    ThreadInfo,
     TimerInfo,
 )
 from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, loop_records
-from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, loop_or_current
-from dangagreen.loop.pollers import READ, WRITE
-from dangagreen.places import named, place_of
+from dangagreen.places import named, owner_of, place_of
 from dangagreen.sockets.acceptor import Acceptor
-from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.sync.threads import jobs
 
 
 def snapshot(loop: Loop | None = None, most: int | None = None) -> Snapshot:
@@ -76,24 +74,28 @@ class Collector:
             if isinstance(handler, Acceptor):
                 servers.setdefault(handler.server, []).append(handler)
         sockets = [handler for handler in handlers if not isinstance(handler, Acceptor)]
+        shown = [socket_info(handler, self.loop.handlers, self.now, self._name) for handler in islice(sockets, most)]
         return Snapshot(
-            loop=self._loop(len(handlers)),
-            sockets=tuple(map(self._socket, islice(sockets, most))),
+            loop=self._loop(len(handlers), shown if len(shown) == len(sockets) else None),
+            sockets=tuple(shown),
             tasks=tuple(map(self._task, islice([*self.waiting, *self.tasks], most))),
             asyncio_tasks=tuple(map(self._asyncio_task, islice(self.of_asyncio, most))),
             groups=tuple(self._groups()),
             timers=tuple(islice(self._timers(), most)),
-            listeners=tuple(starmap(_listener, servers.items())),
-            threads=tuple(thread.name for thread in threading.enumerate() if thread.ident != self.loop.thread),
+            listeners=tuple(starmap(listener_info, servers.items())),
+            threads=tuple(self._threads()),
             ended=tuple(self._ended()),
         )
 
     # -- the loop
 
-    def _loop(self, descriptors: int) -> LoopInfo:
-        loop = self.loop
+    def _loop(self, descriptors: int, sockets: list[SocketInfo] | None) -> LoopInfo:
+        """`sockets`: all of them, or None."""
+        loop, handlers = self.loop, self.loop.handlers
         record = loop_records.get(loop) or LoopRecord(loop)
         names = {thread.ident: thread.name for thread in threading.enumerate()}
+        in_tasks = self.table.busy if isinstance(self.table, TaskTable) else 0.0
+        gone = (handlers.bytes_in, handlers.bytes_out) if isinstance(handlers, HandlerTable) else (0, 0)
         return LoopInfo(
             thread=names.get(loop.thread, str(loop.thread)),
             running=loop.running,
@@ -101,8 +103,13 @@ class Collector:
             seconds=self.now - record.since,
             in_poll=record.waited(loop),
             in_turns=record.in_turns,
-            in_tasks=self.table.busy if isinstance(self.table, TaskTable) else 0.0,
+            in_tasks=in_tasks,
+            in_callbacks=max(0.0, record.in_turns - in_tasks),
             lag=_lag(list(record.lags)),
+            longest=record.longest,
+            longest_by=None if record.longest_by is None else str(record.longest_by),
+            bytes_in=None if sockets is None else gone[0] + sum(sock.bytes_in or 0 for sock in sockets),
+            bytes_out=None if sockets is None else gone[1] + sum(sock.bytes_out or 0 for sock in sockets),
             slowest=None if loop.slowest is None else str(loop.slowest),
             poller=type(loop.poller).__name__,
             descriptors=descriptors,
@@ -111,39 +118,17 @@ class Collector:
             ready=len(loop.ready),
             runnable=len(loop.runnable),
             timers=len(loop.timers),
-            stack=() if not loop.running else tuple(_places(_outward(sys._getframe()))),
+            stack=() if not loop.running else stacks.in_words(stacks.running()),
         )
 
     def _timers(self) -> Iterator[TimerInfo]:
         pending = sorted(self.loop.timers.by_number.copy().values(), key=lambda timer: timer.deadline)
         for timer in pending:
-            yield TimerInfo(timer.deadline - self.now, named(timer.callback), place_of(timer.callback))
-
-    # -- sockets
-
-    def _socket(self, handler: Handler) -> SocketInfo:
-        sock: Any = handler
-        connection = isinstance(handler, CallbackSocket)
-        interest = handler._interest()
-        handlers = self.loop.handlers
-        return SocketInfo(
-            fd=handler.fd,
-            kind=type(handler).__name__,
-            style="" if not connection else "callbacks" if sock._is_callback_style() else "tasks",
-            state="closed" if handler.closed else "finishing" if connection and sock._is_over() else "open",
-            peer=sock.peer_addr_string() if hasattr(handler, "peer_addr_string") else None,
-            local=sock.local_addr_string() if hasattr(handler, "local_addr_string") else None,
-            interest=("R" if interest & READ else "") + ("W" if interest & WRITE else ""),
-            buffered=sock.buffered if connection else 0,
-            queued=sock.unsent if connection else 0,
-            reader=self._parked_on.get(id(handler)),
-            age=handlers.age(handler, self.now) if isinstance(handlers, HandlerTable) else None,
-        )
-
-    @cached_property
-    def _parked_on(self) -> dict[int, str]:
-        """The id of what a task is parked on, to the name of that task."""
-        return {id(task.subject): self._name(task) for task in self.tasks if task.wait is not None}
+            task = getattr(owner_of(timer.callback), "task", None)  # of a greenlet that sleeps
+            if isinstance(task, Waiter):
+                yield TimerInfo(timer.deadline - self.now, f"resumes {self._name(task)}", stacks.place_of(frames(task)))
+            else:
+                yield TimerInfo(timer.deadline - self.now, named(timer.callback), place_of(timer.callback))
 
     # -- tasks
 
@@ -169,12 +154,14 @@ class Collector:
             waits_on=self._waits_on(task),
             waiting=None if parked_at is None else self.now - parked_at,
             busy=0.0 if record is None else record.busy,
+            waited=0.0 if record is None else record.waited,
+            scheduled=0.0 if record is None else record.scheduled,
             spawned_at=getattr(task, "spawned_at", None),
             spawned_by=None if record is None else record.parent,
             age=None if record is None or record.began is None else self.now - record.began,
             deadline=min(deadlines) - self.now if deadlines else None,
             group=self._groups_by_id[id(task.group)][0] if id(task.group) in self._groups_by_id else None,
-            stack=tuple(_stack(task, state)),
+            stack=stacks.in_words(stacks.running() if state == "running" else frames(task)),
         )
 
     def _waits_on(self, task: Waiter) -> str | None:
@@ -209,7 +196,7 @@ class Collector:
             waits_for=described(seen, "waits_for") if waits else None,
             waits_on=waits_on if waits else None,
             awaited_by=tuple(map(self._name, seen.awaited_by)),
-            stack=tuple(_places(_outward(sys._getframe()) if seen.running else seen.frames)),
+            stack=stacks.in_words(stacks.running() if seen.running else seen.frames),
         )
 
     # -- what has ended
@@ -218,7 +205,37 @@ class Collector:
         if isinstance(self.table, TaskTable):
             for record, outcome, when in list(self.table.ended):
                 lived = None if record.began is None else when - record.began
-                yield EndedInfo(record.name, outcome, self.now - when, lived, record.busy)
+                yield EndedInfo(
+                    name=record.name,
+                    outcome=outcome,
+                    seconds=self.now - when,
+                    lived=lived,
+                    busy=record.busy,
+                    waited=record.waited,
+                    scheduled=record.scheduled,
+                    cancelled_by=record.cancelled_by,
+                    cancelled_at=record.cancelled_at,
+                )
+
+    # -- threads
+
+    def _threads(self) -> Iterator[ThreadInfo]:
+        """The other threads of the process, with what `in_thread` has given them."""
+        given = {job.thread: job for job in jobs()}
+        running = sys._current_frames()
+        for thread in threading.enumerate():
+            if thread.ident == self.loop.thread:
+                continue
+            job = given.get(thread.ident or 0)
+            waits = job is not None and job.waiter is not None and job.loop is self.loop
+            yield ThreadInfo(
+                name=thread.name,
+                runs=None if job is None else job.name,
+                task=self._name(job.waiter) if job is not None and waits else None,
+                seconds=None if job is None or job.began is None else job.loop.clock() - job.began,
+                limit=None if job is None else (job.limiter.in_use, job.limiter.limit),
+                stack=stacks.in_words(stacks.outward(running.get(thread.ident or 0))),
+            )
 
     # -- groups
 
@@ -243,37 +260,7 @@ class Collector:
             )
 
 
-def _listener(server: Any, acceptors: list[Acceptor]) -> ListenerInfo:
-    if getattr(server, "draining", False):
-        state = "draining"
-    elif server.limit is not None and server.connections >= server.limit:
-        state = "full"
-    else:
-        state = "accepting" if any(acceptor._is_watched() for acceptor in acceptors) else "pausing"
-    addresses = tuple(map(str, server.addresses))
-    return ListenerInfo(addresses, state, server.accepted, server.connections, server.limit)
-
-
 def _lag(lags: Iterable[float]) -> tuple[float, float, float]:
     """The median, the 99th percentile, and the longest."""
     ordered = sorted(lags) or [0.0]
     return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1]
-
-
-def _stack(task: Waiter, state: str) -> Iterator[str]:
-    """The program's frames of a task: of the running one those of the caller of this."""
-    return _places(_outward(sys._getframe()) if state == "running" else frames(task))
-
-
-def _places(stack: Iterable[FrameType]) -> Iterator[str]:
-    """The program's own frames, as text."""
-    for frame in stack:
-        if not is_ours(frame) and not is_library(frame):
-            yield f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
-
-
-def _outward(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame and those around it, up to that of the loop."""
-    while frame is not None and frame not in LOOPS:
-        yield frame
-        frame = frame.f_back

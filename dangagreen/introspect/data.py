@@ -19,8 +19,13 @@ class LoopInfo:
     seconds: float  # since it is being watched
     in_poll: float  # of these, waiting for events
     in_turns: float  # of these, at work
-    in_tasks: float  # of the time at work, in tasks; what is left was in callbacks and in the loop itself
+    in_tasks: float  # of the time at work, in tasks
+    in_callbacks: float  # what is left of it: in callbacks, and in the loop itself
     lag: tuple[float, float, float]  # how long a turn took: median, 99th percentile, longest, of the last 1,000
+    longest: float  # how long the longest turn took
+    longest_by: str | None  # the slowest callback or run of a task in it, in words, if that was reported as slow
+    bytes_in: int | None  # of all connections, those that have closed included; None where not all were looked at
+    bytes_out: int | None
     slowest: str | None  # the slowest callback or run of a task that was reported as slow, in words
     poller: str
     descriptors: int
@@ -39,14 +44,22 @@ class SocketInfo:
     fd: int
     kind: str  # its class
     style: str  # "callbacks" or "tasks" at this moment; "" for what has neither
-    state: str  # "open", "finishing" (its queue is being sent, or it lingers) or "closed"
+    state: str  # "open", "finishing" (its queue is being sent, or it lingers), "closed"; "opening": a handshake
     peer: str | None
     local: str | None
     interest: str  # "R", "W", "RW" or ""
     buffered: int  # input that nobody has read
     queued: int  # output that the kernel has not taken
-    reader: str | None  # the task that is parked in a read of it
+    bytes_in: int | None  # received by the kernel since it was opened; of TLS as encrypted; None where nobody counts
+    bytes_out: int | None  # taken by the kernel
+    reader: str | None  # the task that is parked in a read of it, or in `select`
+    writers: tuple[str, ...]  # those parked in `write_all`, in their order
+    drainers: tuple[str, ...]  # those that wait until all is sent: in `drain`, `send_file`, at the end of its block
     age: float | None
+    idle: (
+        float | None
+    )  # since bytes last came or went; where the kernel does not tell: since the peer last sent or read
+    tls: str | None  # version and cipher suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,9 @@ class TaskInfo:
     waits_for: str | None
     waits_on: str | None  # the one task that can end that wait: it holds the lock, or is joined; or that of asyncio's
     waiting: float | None  # for how long
-    busy: float  # how long it has run
+    busy: float  # how long it has run, in all
+    waited: float  # how long it has waited, in all, waits that are over
+    scheduled: float  # how long it was ready to run, and others ran, in all
     spawned_at: str | None  # "file:line"
     spawned_by: str | None  # the task that has spawned it; its `spawned_by` goes on with the chain
     age: float | None
@@ -89,11 +104,17 @@ class EndedInfo:
     seconds: float  # ago
     lived: float | None
     busy: float
+    waited: float
+    scheduled: float
+    cancelled_by: str | None  # the task whose code has cancelled it, or whose failure has; None: a callback or the loop
+    cancelled_at: (
+        str | None
+    )  # "file:line" of the program's code that did; None: a deadline, a failure, the end of `run`
 
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """A task group whose block is open, or that has tasks."""
+    """A task group that has tasks."""
 
     name: str  # that of its owner, and a number
     owner: str | None  # the task whose block it is
@@ -118,8 +139,23 @@ class ListenerInfo:
     addresses: tuple[str, ...]
     state: str  # "accepting", "full" (at its limit), "pausing" (no descriptors are left) or "draining"
     accepted: int  # so far
+    refused: int  # of these, how many by a handshake, or a PROXY header, that has failed
+    opening: int  # connections in a handshake
     current: int
     limit: int | None
+    waiting: int | None  # in the kernel's accept queues, as beyond the limit; None where the kernel does not tell
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """Another thread of the process."""
+
+    name: str
+    runs: str | None  # the function that `in_thread` has given it
+    task: str | None  # the task that waits for that; None: it was abandoned, or is of another loop
+    seconds: float | None  # for how long it runs
+    limit: tuple[int, int] | None  # how many threads its limiter has in use, and of how many
+    stack: tuple[str, ...]  # "file:line function" of the program's frames, innermost first
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +169,5 @@ class Snapshot:
     groups: tuple[GroupInfo, ...]
     timers: tuple[TimerInfo, ...]
     listeners: tuple[ListenerInfo, ...]
-    threads: tuple[str, ...]  # the other threads of the process, by name
+    threads: tuple[ThreadInfo, ...]
     ended: tuple[EndedInfo, ...]  # the last one first

@@ -1,7 +1,8 @@
-"""Notes for snapshots: ages, how long tasks run and wait, which have ended, how long turns take.
+"""Notes for snapshots: ages, how long tasks run and wait, which have ended and why, how long turns take.
 
 Rules: nothing of this runs before `dangagreen.introspect` is imported: then tables that take notes are put in the place
-of a loop's dicts, and a switch away from a task notes the time. What does not belong here: what is made of it.
+of a loop's dicts and its queue of tasks, and a switch away from a task notes the time. What does not belong here:
+what is made of it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from weakref import WeakKeyDictionary
 
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import guard_parking, keep_tasks_in, running_task
-from dangagreen.green.waiters import Waiter
+from dangagreen.green.waiters import Throw, Waiter, watch_cancellations
+from dangagreen.introspect.kernel import traffic
+from dangagreen.introspect.stacks import place_of, running
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, watch_loops
+from dangagreen.loop.slowness import SlowReport
+from dangagreen.places import owner_of
 
 _ENDED = 100  # tasks that have ended: so many of them are remembered
 _TURNS = 1000  # the lag is that of so many turns
@@ -30,10 +35,16 @@ class TaskRecord:
     __slots__ = {
         "began": "When it was made, on the loop's clock; None if that was before the import.",
         "busy": "How many seconds it has run, up to its last wait.",
+        "cancellation": "What its cancellation was when it was last cancelled; None before, and when it has ended.",
+        "cancelled_at": "Where the program has cancelled it; None: not in its code.",
+        "cancelled_by": "The unique name of the task that has cancelled it, or None.",
         "name": "Its unique name.",
         "parked_at": "Since when it waits; None while it runs, or if that is not known.",
         "parent": "The unique name of the task that has spawned it, or None.",
         "resumed_at": "Since when it runs; None before it has.",
+        "scheduled": "How many seconds it was ready, and did not run.",
+        "waited": "How many seconds it has waited, up to the last time that it was woken.",
+        "woken_at": "When it was started or woken; None once it runs, and if the loop resumes it without that.",
     }
 
     def __init__(self, name: str, began: float | None, parent: str | None) -> None:
@@ -43,6 +54,30 @@ class TaskRecord:
         self.parent = parent
         self.parked_at: float | None = None
         self.resumed_at: float | None = None
+        self.woken_at: float | None = None
+        self.waited = self.scheduled = 0.0
+        self.cancellation: Cancelled | None = None
+        self.cancelled_by: str | None = None
+        self.cancelled_at: str | None = None
+
+    def resumed(self, now: float, events: float) -> None:
+        """Note that it runs again: since it was woken, or else by an event, or a timer, of the time `events`."""
+        if self.parked_at is not None:
+            woken = max(self.parked_at, events) if self.woken_at is None else self.woken_at
+            self.waited += woken - self.parked_at
+            self.scheduled += now - woken
+        self.parked_at, self.woken_at, self.resumed_at = None, None, now
+
+    def was_cancelled(self, pending: Cancelled, by: str | None, at: str) -> None:
+        """Note who cancels it, once for each cancellation."""
+        if self.cancellation is not pending:
+            self.cancellation, self.cancelled_by, self.cancelled_at = pending, by, None if at == "?" else at
+
+    def ended(self, seen: Cancelled | None) -> None:
+        """Note that it has ended; `seen` is the cancellation that it saw then."""
+        if self.cancellation is not seen:  # it has survived the last one that was noted
+            self.cancelled_by = self.cancelled_at = None
+        self.cancellation = None
 
 
 class TaskTable(dict[Waiter, None]):
@@ -67,6 +102,7 @@ class TaskTable(dict[Waiter, None]):
         if (record := self.records.pop(task, None)) is not None:
             now = self._loop.clock()
             self.ran(record, now)
+            record.ended(task.cancel_seen)
             self.ended.appendleft((record, _outcome(task.ended_by()), now))
 
     def adopt(self, task: Waiter) -> TaskRecord:
@@ -83,9 +119,40 @@ class TaskTable(dict[Waiter, None]):
         began = record.resumed_at
         if began is None:  # its first run: it began after what has run before it in this turn
             began = max(self._loop.looked, record.began or 0.0, self._ran_at)
+            if record.woken_at is not None:
+                record.scheduled += max(0.0, began - record.woken_at)
+                record.woken_at = None
         record.busy += now - began
         self.busy += now - began
         self._ran_at = now
+
+    def name_of(self, task: Waiter | None) -> str | None:
+        """The unique name of a task, also of the one that has ended last: its end may cancel others."""
+        if task is not None and task.done and self.ended:
+            return self.ended[0][0].name
+        record = self.records.get(task) if task is not None else None
+        return None if record is None else record.name
+
+
+class TaskQueue(deque[Callable[[], object]]):
+    """The tasks of a loop that are to run, with a note in the record of each of when it came here."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop.runnable)
+        loop.runnable.clear()  # the turn in progress may go on with it
+        self._loop = loop
+
+    def append(self, call: Callable[[], object]) -> None:
+        super().append(call)
+        owner: Any = call if isinstance(call, Throw) else owner_of(call)  # the task, or its greenlet
+        table = _table(self._loop)
+        if table is not None and (record := table.records.get(getattr(owner, "task", owner))) is not None:
+            record.woken_at = self._loop.clock()
+
+
+def _table(loop: Loop) -> TaskTable | None:
+    tasks = getattr(loop.green, "tasks", None)
+    return tasks if isinstance(tasks, TaskTable) else None
 
 
 def _outcome(error: BaseException | None) -> str:
@@ -100,16 +167,24 @@ def _outcome(error: BaseException | None) -> str:
 
 
 class HandlerTable(dict[int, Handler]):
-    """The descriptors of a loop, with the times of their coming."""
+    """The descriptors of a loop, with the times of their coming, and the bytes of those that have gone."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
         self._clock = loop.clock
         self._born: dict[int, tuple[int, float]] = {}  # fd to the id of its handler, and when it came
+        self.bytes_in = self.bytes_out = 0
 
     def __setitem__(self, fd: int, handler: Handler) -> None:
         super().__setitem__(fd, handler)
         self._born[fd] = id(handler), self._clock()
+
+    def __delitem__(self, fd: int) -> None:
+        """Called before the OS socket is closed: count what has passed through it."""
+        if (passed := traffic(self[fd])) is not None:
+            self.bytes_in += passed.received
+            self.bytes_out += passed.sent
+        super().__delitem__(fd)
 
     def age(self, handler: Handler, now: float) -> float | None:
         """For how many seconds the handler is here; None if it came before the import."""
@@ -124,6 +199,8 @@ class LoopRecord:
         self.since = self._worked_until = loop.clock()
         self.in_turns = self.in_poll = 0.0
         self.lags: deque[float] = deque(maxlen=_TURNS)
+        self.longest = 0.0
+        self.longest_by: SlowReport | None = None
 
     def waited(self, loop: Loop) -> float:
         """For how many seconds the loop has waited for events, the wait before the turn in progress included."""
@@ -132,8 +209,13 @@ class LoopRecord:
     def turned(self, loop: Loop) -> None:
         """A turn is over: it began at `loop.now`, and until then the loop has waited since the end of the last one."""
         ended = loop.clock()
-        self.lags.append(ended - loop.now)
-        self.in_turns += ended - loop.now
+        lag = ended - loop.now
+        self.lags.append(lag)
+        self.in_turns += lag
+        if lag > self.longest:
+            self.longest = lag
+            turn, report = loop.slow_in_turn or (0, None)
+            self.longest_by = report if turn + 1 == loop.turns else None
         self.in_poll = self.waited(loop)
         self._worked_until = ended
 
@@ -144,6 +226,7 @@ loop_records: WeakKeyDictionary[Loop, LoopRecord] = WeakKeyDictionary()
 def _watch(loop: Loop) -> None:
     handlers, loop.handlers = loop.handlers, HandlerTable(loop)
     dict.update(loop.handlers, handlers)
+    loop.runnable = TaskQueue(loop)
     record = loop_records[loop] = LoopRecord(loop)
     loop.after_turn = record.turned
 
@@ -153,20 +236,27 @@ def _timed(switch: Callable[[], Any]) -> Callable[[], Any]:
 
     def park() -> Any:
         task = running_task()
-        table = None if task is None else getattr(task.loop.green, "tasks", None)
-        if task is None or not isinstance(table, TaskTable):
+        table = None if task is None else _table(task.loop)
+        if task is None or table is None:
             return switch()
-        record, clock = table.adopt(task), task.loop.clock
+        loop = task.loop
+        record, clock = table.adopt(task), loop.clock
         now = record.parked_at = clock()
         table.ran(record, now)
         try:
             return switch()
         finally:
-            record.parked_at, record.resumed_at = None, clock()
+            record.resumed(clock(), loop.now)
 
     return park
+
+
+def _note_cancellation(task: Waiter, pending: Cancelled) -> None:
+    if (table := _table(task.loop)) is not None and task in table:
+        table.adopt(task).was_cancelled(pending, table.name_of(running_task()), place_of(running()))
 
 
 keep_tasks_in(TaskTable)
 guard_parking(_timed)
 watch_loops(_watch)
+watch_cancellations(_note_cancellation)

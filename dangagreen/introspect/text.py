@@ -10,13 +10,25 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, TextIO
 
 from dangagreen.introspect.collect import snapshot
-from dangagreen.introspect.data import AsyncioTaskInfo, LoopInfo, Snapshot, SocketInfo, TaskInfo
+from dangagreen.introspect.data import (
+    AsyncioTaskInfo,
+    EndedInfo,
+    GroupInfo,
+    ListenerInfo,
+    LoopInfo,
+    Snapshot,
+    SocketInfo,
+    TaskInfo,
+    ThreadInfo,
+)
 from dangagreen.loop.loop import Loop
 
 MOST = 100  # sockets, tasks and timers that are shown
+_LONG = 0.001  # seconds that a task was ready and did not run: with less they are not worth a word
 
 
 def dump(file: TextIO | None = None, *, loop: Loop | None = None, most: int | None = MOST) -> None:
@@ -24,7 +36,7 @@ def dump(file: TextIO | None = None, *, loop: Loop | None = None, most: int | No
 
     At most `most` sockets, tasks and timers of each (None: all of them). Raises like `snapshot`.
     """
-    print(as_text(snapshot(loop, most)), file=sys.stderr if file is None else file, flush=True)
+    print(as_text(snapshot(loop, most), most), file=sys.stderr if file is None else file, flush=True)
 
 
 def to_json(loop: Loop | None = None, *, most: int | None = None) -> str:
@@ -32,23 +44,17 @@ def to_json(loop: Loop | None = None, *, most: int | None = None) -> str:
     return json.dumps(asdict(snapshot(loop, most)))
 
 
-def as_text(seen: Snapshot) -> str:
-    """A snapshot as lines of text."""
-    return "\n".join(_lines(seen))
+def as_text(seen: Snapshot, most: int | None = MOST) -> str:
+    """A snapshot as lines of text; of the tree of groups `most` lines."""
+    return "\n".join(_lines(seen, most))
 
 
-def _lines(seen: Snapshot) -> Iterator[str]:
+def _lines(seen: Snapshot, most: int | None) -> Iterator[str]:
     yield from _loop(seen.loop)
-    if seen.threads:
-        yield f"  other threads: {', '.join(seen.threads)}"
-    for listener in seen.listeners:
-        limit = "" if listener.limit is None else f" of {listener.limit}"
-        where = ", ".join(listener.addresses)
-        yield f"server on {where}: {listener.state}, {listener.current}{limit} open, {listener.accepted} accepted"
-    for group in seen.groups:
-        late = f", {group.deferred} of them not started" if group.deferred else ""
-        cancelled = ", cancelled" if group.cancelled else ""
-        yield f"group {group.name} of {group.owner}: {len(group.tasks)} tasks{late}{cancelled}"
+    for thread in seen.threads:
+        yield from _thread_lines(thread)
+    yield from map(_listener, seen.listeners)
+    yield from islice(_tree(seen.groups), most)
     for task in seen.tasks:
         yield from _task(task)
     if seen.loop.tasks > len(seen.tasks):
@@ -66,9 +72,7 @@ def _lines(seen: Snapshot) -> Iterator[str]:
         yield f"timer in {_seconds(timer.due)}: {timer.callback} ({timer.place})"
     if seen.loop.timers > len(seen.timers):
         yield f"... and {seen.loop.timers - len(seen.timers)} more timers"
-    for ended in seen.ended:
-        lived = "" if ended.lived is None else f" after {_seconds(ended.lived)}"
-        yield f"ended {_seconds(ended.seconds)} ago: {ended.name} {ended.outcome}{lived}, busy {_seconds(ended.busy)}"
+    yield from map(_ended, seen.ended)
 
 
 def _loop(loop: LoopInfo) -> Iterator[str]:
@@ -77,12 +81,18 @@ def _loop(loop: LoopInfo) -> Iterator[str]:
     whole = loop.in_poll + loop.in_turns or 1.0
     yield (
         f"  of {_seconds(loop.seconds)}: {loop.in_poll / whole:.0%} waiting, {loop.in_turns / whole:.0%} at work,"
-        f" {loop.in_tasks / whole:.0%} in tasks"
+        f" {loop.in_tasks / whole:.0%} in tasks, {loop.in_callbacks / whole:.0%} in callbacks"
     )
     median, high, longest = map(_seconds, loop.lag)
     yield f"  a turn takes {median} (median), {high} (99 %), {longest} (longest)"
-    if loop.slowest is not None:
+    if loop.longest > loop.lag[2]:
+        yield f"  the longest one of all took {_seconds(loop.longest)}"
+    if loop.longest_by is not None:
+        yield f"  in the longest: {loop.longest_by}"
+    if loop.slowest not in (None, loop.longest_by):
         yield f"  slowest: {loop.slowest}"
+    if loop.bytes_in or loop.bytes_out:
+        yield f"  all connections: {loop.bytes_in} bytes in, {loop.bytes_out} out"
     yield from (f"    now in {place}" for place in loop.stack)
     yield f"  waiting for their turn: {loop.ready} calls, {loop.runnable} tasks; {loop.timers} timers"
 
@@ -94,6 +104,7 @@ def _task(task: TaskInfo) -> Iterator[str]:
     details = [
         f"waiting {_seconds(task.waiting)}" if task.waiting is not None else None,
         f"busy {_seconds(task.busy)}",
+        f"scheduled {_seconds(task.scheduled)}" if task.scheduled >= _LONG else None,
         f"age {_seconds(task.age)}" if task.age is not None else None,
         f"deadline in {_seconds(task.deadline)}" if task.deadline is not None else None,
         f"group {task.group}" if task.group is not None else None,
@@ -137,15 +148,76 @@ def _deadlock(names: tuple[str, ...]) -> str:
     return f"DEADLOCK: {' waits for '.join((*names, names[0]))}"
 
 
+def _thread_lines(thread: ThreadInfo) -> Iterator[str]:
+    if thread.runs is None:
+        yield f"thread {thread.name!r}"
+    else:
+        used, limit = thread.limit or (0, 0)
+        details = [
+            f"{thread.runs} for {thread.task or 'nobody'}",
+            f"{_seconds(thread.seconds)}" if thread.seconds is not None else None,
+            f"{used} of {limit} threads in use",
+        ]
+        yield f"thread {thread.name!r} runs " + _joined(details)
+    yield from (f"    {place}" for place in thread.stack)
+
+
+def _listener(listener: ListenerInfo) -> str:
+    details = [
+        f"{listener.state}, {listener.current}{'' if listener.limit is None else f' of {listener.limit}'} open",
+        f"{listener.opening} opening" if listener.opening else None,
+        f"{listener.waiting} wait to be accepted" if listener.waiting else None,
+        f"{listener.accepted} accepted",
+        f"{listener.refused} of them refused" if listener.refused else None,
+    ]
+    return f"server on {', '.join(listener.addresses)}: {_joined(details)}"
+
+
+def _tree(groups: Iterable[GroupInfo]) -> Iterator[str]:
+    """The groups with their tasks; a group of a task in another one stands beneath that task."""
+    of_owner: dict[str | None, list[GroupInfo]] = {}
+    for group in groups:
+        of_owner.setdefault(group.owner, []).append(group)
+    children = {task for group in groups for task in group.tasks}
+    roots = [group for group in groups if group.owner not in children]
+    pending: list[tuple[int, GroupInfo | str]] = [(0, group) for group in reversed(roots)]
+    while pending:
+        depth, one = pending.pop()
+        if isinstance(one, str):
+            yield f"{'  ' * depth}{one}"
+            pending += [(depth + 1, group) for group in reversed(of_owner.get(one, []))]
+            continue
+        late = f", {one.deferred} of them not started" if one.deferred else ""
+        cancelled = ", cancelled" if one.cancelled else ""
+        yield f"{'  ' * depth}group {one.name} of {one.owner}: {len(one.tasks)} tasks{late}{cancelled}"
+        pending += [(depth + 1, task) for task in reversed(one.tasks)]
+
+
+def _ended(ended: EndedInfo) -> str:
+    cancelled = ended.cancelled_by is not None or ended.cancelled_at is not None
+    words = [
+        f"{ended.name} {ended.outcome}{'' if ended.lived is None else f' after {_seconds(ended.lived)}'}",
+        f"cancelled by {ended.cancelled_by or 'a callback'}" if cancelled else None,
+        f"at {ended.cancelled_at}" if ended.cancelled_at is not None else None,
+        f"busy {_seconds(ended.busy)}",
+    ]
+    return f"ended {_seconds(ended.seconds)} ago: {_joined(words)}"
+
+
 def _socket(sock: SocketInfo) -> str:
     details = [
         f"{sock.style}, {sock.state}" if sock.style else sock.state,
+        sock.tls,
         f"watching {sock.interest}" if sock.interest else None,
         f"read by {sock.reader}" if sock.reader is not None else None,
+        f"written by {', '.join(sock.writers)}" if sock.writers else None,
+        f"drained by {', '.join(sock.drainers)}" if sock.drainers else None,
         "nobody reads it" if sock.style == "tasks" and not (sock.reader or "R" in sock.interest) else None,
         f"buffered {sock.buffered}" if sock.buffered else None,
         f"queued {sock.queued}" if sock.queued else None,
+        f"{sock.bytes_in} bytes in, {sock.bytes_out} out" if sock.bytes_in is not None else None,
         f"age {_seconds(sock.age)}" if sock.age is not None else None,
+        f"idle {_seconds(sock.idle)}" if sock.idle is not None else None,
     ]
     ends = f" {sock.local} <- {sock.peer}" if sock.peer is not None else ""
     return f"fd {sock.fd} {sock.kind}{ends}: {_joined(details)}"

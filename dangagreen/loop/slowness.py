@@ -56,6 +56,7 @@ class SlowWatch(DeadlockWatch):
         "after_turn": "Called with the loop at the end of each turn, by who watches it; None: nobody does.",
         "looked": "The clock's time when the last callback of this turn, or run of a task, had ended.",
         "slow_limit": "`slow_seconds`; infinity where that is None.",
+        "slow_in_turn": "(turn, report) of what was slowest in the last turn in which anything was slow; or None.",
         "slow_log": "The default of `on_slow`.",
         "slowest": "What took longest of all that was slow: its report, without the subject; or None.",
         "suspect_after": "What ends before this time of the clock was not slow: a past one, plus `slow_limit`.",
@@ -68,6 +69,7 @@ class SlowWatch(DeadlockWatch):
         self.slow_limit = SLOW_SECONDS
         self.suspect_after = -math.inf
         self.slowest: SlowReport | None = None
+        self.slow_in_turn: tuple[int, SlowReport] | None = None
         self.turns = 0
         self.after_turn: Callable[[Any], object] | None = None
         self.slow_log = SlowLog(clock)
@@ -132,8 +134,12 @@ class SlowWatch(DeadlockWatch):
         return after
 
     def _tell_slow(self, report: SlowReport) -> None:
+        kept = report._replace(subject=None)
         if self.slowest is None or self.slowest.seconds < report.seconds:
-            self.slowest = report._replace(subject=None)
+            self.slowest = kept
+        turn, slowest = self.slow_in_turn or (-1, kept)
+        if turn != self.turns or slowest.seconds < report.seconds:
+            self.slow_in_turn = self.turns, kept
         try:
             if (result := self._on_slow(report)) is not None:
                 checks.outcome("on_slow", result)

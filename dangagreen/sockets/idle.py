@@ -115,6 +115,10 @@ class IdleClock(Endpoint):
         """When the last activity will be so many seconds ago."""
         return self._last_activity + seconds
 
+    def _silent_for(self, now: float) -> float | None:
+        """For how many seconds nothing was noted of the peer; None if that is not known."""
+        return now - self._last_activity if self._last_activity > 0 else None
+
     def _has_worked(self) -> None:
         """Note that `event_read` has returned: its own work is no idle time."""
         if self._timer is not None:

@@ -173,6 +173,10 @@ class Receiving(ReadBuffer):
         """Whether a task is parked in a read."""
         return self._reader is not None
 
+    def _parked_reader(self) -> Reader | None:
+        """The waiter that is parked in a read of it, or what stands for it; or None."""
+        return self._reader
+
     def _awaits_end(self) -> bool:
         """Whether a parked task or a lingering close waits for the end of the input."""
         return self._reader is not None or self._finishing

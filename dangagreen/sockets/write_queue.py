@@ -140,8 +140,7 @@ class WriteQueue(BackPressure):
     # -- the queue leaves
 
     def _flush(self) -> None:
-        """Send the queue as far as the kernel takes it, and run callables whose turn has come; not while it waits for
-        writability. Here is the usual case, small replies that the kernel takes, without the machinery below."""
+        """Send the queue as far as the kernel takes it; not while it waits for writability. Here is the usual case."""
         queue = self._queue
         if queue is None or self._sending != IDLE:
             return None
@@ -294,8 +293,7 @@ class WriteQueue(BackPressure):
     # -- who waits for the queue to shrink
 
     def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
-        """Whether a task may queue so many bytes now; else it is in the wait queue, in its place if `woken`. Raises
-        LimitError if they are more than `max_unsent` by themselves, and the error of a write that is discarded."""
+        """Whether a task may queue so many bytes now; else it is in the wait queue. Raises what rules it out."""
         high, low, hard = self._water
         most = high if hard is None else min(high, hard - size)
         if woken or self.unsent > most:
@@ -335,6 +333,9 @@ class WriteQueue(BackPressure):
             self._drain_waiters = OrderedDict(), OrderedDict()
         return self._drain_waiters
 
+    def _parked_writers(self) -> list[list[Any]]:  # for room, and for a flush
+        return [list(line) for line in self._drain_waiters or ((), ())]
+
     def _leave_wait_queue(self, task: Any) -> None:
         """Leave the wait queue. The next flush drops it, if it is empty."""
         for line in self._drain_waiters or ():
@@ -361,8 +362,7 @@ class WriteQueue(BackPressure):
     # -- callables of the library's own that keep their place: a file that is sent, a TLS handshake that is under way
 
     def _keep_place(self, call: Callable[[], object], state: int) -> None:
-        """Put a callable, perhaps the one that runs now, at the head of the queue, to be called when the socket is
-        writable (`state` is BLOCKED), in the next turn (IDLE), or after `_go_on` (HELD)."""
+        """Have a callable called first: when writable (`state` BLOCKED), next turn (IDLE), after `_go_on` (HELD)."""
         if self._queue is None:
             self._queue = []
         self._queue.insert(0, call)

@@ -39,13 +39,13 @@ class SelectableSocket(CallbackSocket):
 
     def _unwatch(self, task: Waiter) -> None:
         """Undo `_watch`; harmless if the task does not watch."""
-        reader = self._reader
+        reader = self._parked_reader()
         if isinstance(reader, ReadyWaiter) and reader.task is task:
             self._stop_awaiting(reader)
 
     def _check_reader(self, task: Waiter) -> None:
         """Raise BusyError if a task is parked in a read."""
-        parked = self._reader
+        parked = self._parked_reader()
         if parked is not None:
             reader = parked.task.name
             raise BusyError(f"{task.name!r} cannot read from {connection(self)}: {reader!r} is reading from it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from _thread import get_ident
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -68,26 +69,30 @@ class _Job:
     __slots__ = {
         "_abandoned": "Whether nobody waits for it.",
         "_error": "What the function has raised, or None.",
-        "_limiter": "The limiter that it counts for.",
         "_seen": "Whether the function has asked, and knows that it was cancelled.",
         "_value": "What it has returned.",
-        "_waiter": "The task that waits, or None.",
+        "began": "When its thread has begun, on the loop's clock; None before.",
         "call": "The call of `from_thread` that its thread waits for, or None.",
         "cancelled": "Whether the task was cancelled.",
         "done": "Whether it has ended.",
+        "limiter": "The limiter that it counts for.",
         "loop": "The loop that waits for it.",
         "name": "The name of the function.",
         "reason": "The reason of the cancellation.",
+        "thread": "The identifier of its thread; 0 before that has begun.",
+        "waiter": "The task that waits, or None.",
     }
 
     def __init__(self, loop: Loop, waiter: Waiter, name: str, limiter: ThreadLimiter) -> None:
         self.loop = loop
         self.name = name
-        self._waiter: Waiter | None = waiter
-        self._limiter = limiter
+        self.waiter: Waiter | None = waiter
+        self.limiter = limiter
         self._abandoned = self._seen = self.cancelled = self.done = False
         self.call: ThreadCall | None = None
         self.reason: object = None
+        self.thread = 0
+        self.began: float | None = None
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -96,6 +101,7 @@ class _Job:
     def run(self, function: Callable[[], Any]) -> Any:
         """Call the function, in a thread of the pool."""
         caller.job = self
+        self.thread, self.began = get_ident(), self.loop.clock()
         try:
             return function()
         except BaseException:
@@ -116,29 +122,29 @@ class _Job:
     def ended(self, value: Any, error: BaseException | None) -> None:
         """The function has returned or raised."""
         self.done = True
-        self._limiter._give_back()
+        self.limiter._give_back()
         if self._abandoned:
             if error is not None:
                 words = f"{self.name} failed in a thread, for which in_thread had ceased to wait"
                 self.loop.report(ErrorContext(words, error))
         else:
             self._value, self._error = value, error
-            if self._waiter is not None and self._waiter.wait is _IN_THREAD:
-                wake(self._waiter)
+            if self.waiter is not None and self.waiter.wait is _IN_THREAD:
+                wake(self.waiter)
 
     def wait(self, abandon_on_cancel: bool) -> Any:
         """Parks until the function has ended; returns or raises its outcome, or the cancellation."""
-        assert self._waiter is not None
+        assert self.waiter is not None
         try:
             try:
-                park(self._waiter, _IN_THREAD, self)
+                park(self.waiter, _IN_THREAD, self)
             except Cancelled as error:
                 self.cancel(error.reason)
                 if abandon_on_cancel:
                     raise
                 with shield():
                     while not self.done:
-                        park(self._waiter, _IN_THREAD, self)
+                        park(self.waiter, _IN_THREAD, self)
                 if self._seen and self._error is None:
                     raise
         except BaseException:
@@ -146,13 +152,13 @@ class _Job:
             self.cancel(None)
             raise
         finally:
-            self._waiter = None
+            self.waiter = None
         return self.outcome()
 
     def lose_thread(self) -> None:
         """In a forked child, which has no thread. If its loop was running, it has forgotten who waited already."""
         if self.loop.running:
-            self._limiter._give_back()
+            self.limiter._give_back()
         else:
             error = RuntimeError(f"{self.name} ran in a thread when the process forked, and does so in the parent")
             self.loop.ready.append(partial(self.ended, None, error))
@@ -217,6 +223,11 @@ def in_thread(
         limiter._give_back()
         raise
     return job.wait(abandon_on_cancel)  # type: ignore[no-any-return]
+
+
+def jobs() -> list[_Job]:
+    """The calls of `in_thread`, of all loops, that run now, or are about to."""
+    return list(_running)
 
 
 def _limiter_of(loop: Loop) -> ThreadLimiter:

@@ -61,6 +61,7 @@ class WireEnd:
         self.options: dict[tuple[int, int], int | bytes] = {}
         self.closed = False
         self._name = name
+        self._sent = 0
         self._incoming = bytearray()
         self._fd = next(_numbers)
         self._error = 0  # SO_ERROR: the errno that one call will raise
@@ -117,6 +118,7 @@ class WireEnd:
             if (space := self._send_space()) <= 0:
                 raise os_error(errno.EAGAIN)
             size = min(size, space)
+            self._sent += size
             self._transmit(bytes(view[:size]))
         return size
 
@@ -161,6 +163,10 @@ class WireEnd:
         self._check_open()
         self._check_level(level)
         self.options[level, option] = value
+
+    def transferred(self) -> tuple[int, int]:
+        """How many bytes have come, unread ones included, and how many were sent; the kernel counts those of TCP."""
+        return len(self.received) + len(self._incoming), self._sent
 
     # -- what a test does to it
 

@@ -65,6 +65,40 @@ with loop:
     assert "... and 15 more timers" in lines
 
 
+def test_the_tree_of_groups_stands_as_one():
+    said = answers("""
+loop = virtual_loop()
+def leaf(): d.sleep(5)
+def inner():
+    with d.TaskGroup(limit=1) as group:
+        group.spawn(leaf)
+        group.spawn(leaf)
+def main():
+    with d.TaskGroup() as group:
+        group.spawn(inner)
+        group.spawn(leaf)
+        d.sleep(1)
+        out = io.StringIO()
+        introspect.dump(out)
+        answers["lines"] = out.getvalue().splitlines()
+        out = io.StringIO()
+        introspect.dump(out, most=2)
+        answers["cut"] = out.getvalue().splitlines()
+with loop:
+    d.run(main)
+""")
+    lines = said["lines"]
+    at = lines.index("group main#1/1 of main#1: 2 tasks")
+    assert lines[at + 1 : at + 6] == [
+        "  inner#2",
+        "    group inner#2/2 of inner#2: 2 tasks, 1 of them not started",
+        "      leaf#4",
+        "      leaf#5",
+        "  leaf#3",
+    ]
+    assert sum(line.strip().startswith(("leaf#", "inner#", "group ")) for line in said["cut"]) == 2
+
+
 def test_json_has_the_fields_of_a_snapshot():
     answers("""
 loop = virtual_loop()

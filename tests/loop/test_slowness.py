@@ -275,6 +275,21 @@ def test_post_loop_callbacks(loop, reports):
     assert (report.what, report.place) == (f"the post-loop callback {slow.__qualname__}", line_of(slow))
 
 
+def test_the_slowest_of_the_last_turn_that_had_any(loop, reports):
+    assert loop.slow_in_turn is None
+    for seconds in (0.2, 0.4, 0.3):
+        loop.call_soon(loop.clock.jump, seconds)
+    d.sleep(0)
+    (turn, slowest) = loop.slow_in_turn
+    assert turn < loop.turns
+    assert slowest.seconds == pytest.approx(0.4)
+    loop.call_soon(loop.clock.jump, 0.2)
+    d.sleep(0)
+    assert loop.slow_in_turn[0] > turn
+    assert loop.slow_in_turn[1].seconds == pytest.approx(0.2)
+    assert loop.slowest.seconds == pytest.approx(0.4)
+
+
 def test_an_fd_of_other_fds_by_its_function(real_loop):
     reports = []
     real_loop.on_slow = reports.append

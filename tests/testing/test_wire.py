@@ -79,6 +79,13 @@ def test_reading_when_nothing_is_there_would_block(ends):
     assert events(poller, near) == WRITE
 
 
+def test_a_wire_end_counts_its_bytes():
+    one, other = wire(capacity=5)
+    one.send(b"abcdefgh")
+    assert other.recv(2) == b"ab"
+    assert (one.transferred(), other.transferred()) == ((0, 5), (5, 0))
+
+
 def test_peeking_leaves_the_bytes(ends):
     near, far, _ = ends
     far.send(b"abc")

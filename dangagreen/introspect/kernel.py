@@ -1,0 +1,70 @@
+"""What the kernel knows of a TCP connection: bytes in and out, for how long none has moved; and of a listener's queue.
+
+Rules: the kernel counts anyway, from the first byte on, so that a connection pays nothing, and a snapshot a system
+call for each. Where it does not count, as for Unix sockets and outside Linux, the answer is None. What does not belong
+here: what this library notes itself (records).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from typing import Any, NamedTuple
+
+from dangagreen.loop.handlers import Handler
+from dangagreen.sockets.sock import CallbackSocket
+
+# struct tcp_info, of linux/tcp.h: tcpi_state; tcpi_unacked, of a listener the length of its accept queue; milliseconds
+# since data was sent (tcpi_last_data_sent), and received; tcpi_bytes_received; tcpi_notsent_bytes; tcpi_bytes_sent, and
+# of these tcpi_bytes_retrans, in Linux from 4.19 on.
+_INFO = struct.Struct("=B23xI16xI4xI72xQ8xI52xQQ")
+_CLOSED, _LISTENING = 7, 10
+_AFTER_FIN = {8, 9, 11}  # CLOSE_WAIT, LAST_ACK, CLOSING: the peer's FIN has come, and is counted as a byte
+_OWN_FIN = {4, 9, 11}  # FIN_WAIT1, LAST_ACK, CLOSING: ours is queued behind what is not sent yet, and counted there
+
+
+class Traffic(NamedTuple):
+    """What has passed through a connection."""
+
+    received: int  # bytes, those included that nobody has read
+    sent: int  # bytes that the kernel has taken
+    idle: float | None  # seconds since the last of them; None if that is not known
+
+
+def traffic(handler: Handler) -> Traffic | None:
+    """What has passed through the connection of a handler; None where nobody counts."""
+    sock: Any = getattr(handler, "sock", None)
+    sock = getattr(sock, "beneath", sock)  # of TLS
+    if (transferred := getattr(sock, "transferred", None)) is not None:  # one in memory, which counts itself
+        received, sent = transferred()
+        return Traffic(received, sent, None)
+    if (info := _tcp_info(sock)) is None or info[0] == _LISTENING:
+        return None
+    state, _, since_sent, since_received, received, not_sent, sent, sent_again = info
+    if state in _AFTER_FIN or (state == _CLOSED and _ended_in_order(handler)):
+        received -= 1
+    if not_sent and state in _OWN_FIN:
+        not_sent -= 1
+    return Traffic(received, sent - sent_again + not_sent, min(since_sent, since_received) / 1000)
+
+
+def accept_queue(sock: Any) -> int | None:
+    """How many connections wait to be accepted by a listening socket; None where the kernel does not tell."""
+    info = _tcp_info(sock)
+    return info[1] if info is not None and info[0] == _LISTENING else None
+
+
+def _ended_in_order(handler: Handler) -> bool:
+    """Whether the peer's FIN was met, and no reset: then both directions have ended, and the kernel forgets by what."""
+    return isinstance(handler, CallbackSocket) and handler._is_at_eof() and not handler._has_failed()
+
+
+def _tcp_info(sock: Any) -> tuple[int, ...] | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    except (OSError, AttributeError):  # no TCP, closed, no OS socket
+        return None
+    return _INFO.unpack(info) if len(info) == _INFO.size else None

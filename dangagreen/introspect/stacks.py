@@ -1,0 +1,43 @@
+"""Stacks as text: the program's own frames, "file:line function", innermost first.
+
+Rules: a frame is looked at, never kept; of the stack that runs, what lies beneath the loop is not the loop's affair.
+What does not belong here: whose stack it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from types import FrameType
+
+from dangagreen.frames import LOOPS, is_library, is_ours
+
+
+def program_frames(stack: Iterable[FrameType]) -> Iterator[FrameType]:
+    """The frames of a stack that are neither ours nor the standard library's."""
+    return (frame for frame in stack if not is_ours(frame) and not is_library(frame))
+
+
+def in_words(stack: Iterable[FrameType]) -> tuple[str, ...]:
+    """The program's frames of a stack, as text."""
+    return tuple(
+        f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}" for frame in program_frames(stack)
+    )
+
+
+def outward(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame and those around it, up to that of the loop."""
+    while frame is not None and frame not in LOOPS:
+        yield frame
+        frame = frame.f_back
+
+
+def running() -> Iterator[FrameType]:
+    """The frames that run now, from the caller's on."""
+    return outward(sys._getframe())
+
+
+def place_of(stack: Iterable[FrameType]) -> str:
+    """ "file:line" of the program's innermost frame; "?" if there is none, as in what the loop does by itself."""
+    frame = next(program_frames(stack), None)
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
