@@ -27,8 +27,8 @@ def server_context(*names, version=None, authority=AUTHORITY):
 
 
 def client_context(version=None):
-    """A context for a client that trusts the authority."""
-    context = ssl.create_default_context()
+    """A context for a client that trusts the authority alone: to read the system's authorities takes 20 ms."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     AUTHORITY.configure_trust(context)
     return of_version(context, version)
 

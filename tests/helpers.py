@@ -222,6 +222,14 @@ async def async_generator(*_args):
     yield
 
 
+# -- what is quick
+
+
+def first_quick(values, count):
+    """Parameters of a test, of which the first ones are quick, and all others slow."""
+    return [pytest.param(value, marks=[pytest.mark.slow] * (number >= count)) for number, value in enumerate(values)]
+
+
 # -- garbage
 
 

@@ -15,6 +15,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,7 +113,9 @@ class Sources:
             modules |= {OWNERS[slot], "sockets.descriptor"}
         return modules
 
+    @cached_property
     def uses(self) -> list[Use]:
+        """All of them."""
         found: list[Use] = []
         for module, tree in self.trees.items():
             _Reader(self, module, found).visit(tree)
@@ -122,7 +125,7 @@ class Sources:
         """Each slot that is written outside its own module, and not by a function that is `listed` with it."""
         return [
             f"{use.module}:{use.line} {use.function} writes {use.slot}, which is {use.owner}'s"
-            for use in self.uses()
+            for use in self.uses
             if use.written and use.slot not in listed.get(f"{use.module}.{use.function}", (set(), ""))[0]
         ]
 
@@ -219,7 +222,7 @@ class _Reader(ast.NodeVisitor):
 def main() -> None:
     arguments = [one for one in sys.argv[1:] if one != "-v"]
     sources = Sources(Path(arguments[0])) if arguments else Sources()
-    uses = sources.uses()
+    uses = sources.uses
     print(f"{len(uses)} uses of private slots across modules, {sum(use.written for use in uses)} of them written")
     if "-v" in sys.argv:
         for slot, count in Counter(use.slot for use in uses).most_common():

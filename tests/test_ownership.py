@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ownership import PACKAGE, Sources
+from tests.ownership import Sources
 
 USES = 118  # of private slots outside their own modules, reads included: fewer whenever it can be
 
@@ -49,12 +49,12 @@ def test_a_slot_is_written_by_its_own_module(sources):
 
 
 def test_each_fast_path_is_there(sources):
-    written = {(f"{use.module}.{use.function}", use.slot) for use in sources.uses() if use.written}
+    written = {(f"{use.module}.{use.function}", use.slot) for use in sources.uses if use.written}
     assert written == {(function, slot) for function, (slots, _) in FAST_PATHS.items() for slot in slots.split()}
 
 
 def test_slots_are_used_outside_their_modules_no_more_often_than_now(sources):
-    assert len(sources.uses()) <= USES
+    assert len(sources.uses) <= USES
 
 
 LOW = """
@@ -87,9 +87,8 @@ def test_what_is_a_write_outside_its_module(tmp_path, source, found):
     assert [fault.split(" ", 1)[1].split(",")[0] for fault in Sources(tmp_path).faults({})] == found
 
 
-def test_homonyms_are_told_apart_by_the_classes():
+def test_homonyms_are_told_apart_by_the_classes(sources):
     """`_listener` of a drain and that of a connection; `_reader` of a handler, whose owner is receiving."""
-    sources = Sources(PACKAGE)
     assert sources.owners("_listener", "net.draining.Drain") == {"net.draining"}
     assert sources.owners("_listener", "net.sock.Socket") == {"sockets.descriptor"}
     assert "sockets.receiving" in sources.owners("_reader", "streams.reading.ReadingSocket")

@@ -11,6 +11,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.loop.loop import here
+from tests.helpers import first_quick
 from tests.programs import run_python
 
 THREADS = """
@@ -89,8 +90,8 @@ def program(source, *args):
     return out
 
 
-@pytest.mark.parametrize("what", ["with_run", "without_run", "served", "in_callbacks", "of_its_own"])
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", first_quick(["with_run", "without_run", "served", "in_callbacks", "of_its_own"], 2))
+@pytest.mark.parametrize("count", first_quick([100, 1000], 1))
 def test_hundreds_of_threads_leave_nothing(what, count):
     program(THREADS, what, str(count))
 
@@ -213,8 +214,11 @@ print("end")
 """
 
 
+USED = ["d.sleep(0)", "d.run(d.sleep, 0)", "d.serve(('127.0.0.1', 0), print)", ""]
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("used", ["d.sleep(0)", "d.run(d.sleep, 0)", "d.serve(('127.0.0.1', 0), print)", ""])
+@pytest.mark.parametrize("used", first_quick(USED, 1))
 def test_clean_up_code_at_exit_can_do_what_it_could_before(order, used):
     parts = {"before": "", "after": "", "used": used, order: "atexit.register(clean_up)"}
     out = program(AT_EXIT.format(**parts))

@@ -19,7 +19,12 @@ def pytest_generate_tests(metafunc):
     if "combination" in metafunc.fixturenames:
         config = metafunc.config
         chosen = combinations() if config.getoption("--matrix") == "all" else sample(config.getoption("--matrix-seed"))
-        metafunc.parametrize("combination", [pytest.param(one, id=one.id) for one in chosen])
+        metafunc.parametrize("combination", [pytest.param(one, id=one.id, marks=slow(one)) for one in chosen])
+
+
+def slow(one):
+    """Whether to mark it as slow: at each park a connection of its own, in the kernel."""
+    return [pytest.mark.slow] if one.cancelled and one.poller is not None else []
 
 
 @pytest.fixture

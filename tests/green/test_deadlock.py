@@ -15,6 +15,7 @@ import dangagreen as d
 from dangagreen.loop import deadlock
 from dangagreen.loop.pollers import READ
 from dangagreen.testing import StalledError, VirtualClock, virtual_loop
+from tests.helpers import first_quick
 from tests.programs import start_python
 
 SOON = 0.02  # seconds after which a warning is due in these tests
@@ -395,10 +396,20 @@ d.spawn(main)
 
 @pytest.mark.parametrize(
     "source",
-    ["d.run(main)", "d.spawn(main).join()", CALLBACKS + "d.current_loop().run()", CALLBACKS + "d.Socket.event_loop()"],
+    first_quick(
+        [
+            "d.run(main)",
+            "d.spawn(main).join()",
+            CALLBACKS + "d.current_loop().run()",
+            CALLBACKS + "d.Socket.event_loop()",
+        ],
+        2,
+    ),
     ids=["run", "top level", "Loop.run", "event_loop"],
 )
-@pytest.mark.parametrize("sigint", ["", "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"], ids=["heard", "ignored"])
+@pytest.mark.parametrize(
+    "sigint", first_quick(["", "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"], 1), ids=["heard", "ignored"]
+)
 def test_a_program_in_which_nobody_can_run_ends_at_once_with_the_table(source, sigint):
     """The only thread, and nothing but Ctrl-C, which would end the program anyway."""
     with program("d.current_loop().deadlock_seconds = 1e6\n" + sigint + source) as process:

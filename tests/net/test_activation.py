@@ -114,6 +114,7 @@ def test_a_socket_for_datagrams_is_found_as_what_it_is(loop):
         assert says(program, [sock], "udp") == ["SOCK_DGRAM AF_INET"]
 
 
+@pytest.mark.slow
 def test_all_of_a_name_are_served_as_one_and_their_files_are_left(real_loop, sockets, client):
     """The server is ended by SIGTERM while a client is connected, and its successor has the same sockets."""
     path = Path(sockets[2].getsockname())
@@ -190,6 +191,7 @@ def test_the_number_of_names_has_to_be_that_of_the_descriptors(sockets):
 # -- systemd
 
 
+@pytest.mark.slow
 def test_the_program_of_the_guide_under_systemds_own_launcher(real_loop, tmp_path, wait_for):
     if shutil.which("systemd-socket-activate") is None:
         missing("systemd-socket-activate")

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.helpers import first_quick
 from tests.programs import PREAMBLE, ended
 
 SECONDS = 20
@@ -98,7 +99,7 @@ def started(started):
     return lambda program, *arguments: started(FUNCTIONS + program, *arguments)
 
 
-@pytest.mark.parametrize("program", COMPUTES.values(), ids=COMPUTES)
+@pytest.mark.parametrize("program", first_quick(COMPUTES.values(), 3), ids=COMPUTES)
 def test_one_ctrl_c_ends_a_program_that_computes(started, program):
     process = started(program)
     process.send_signal(signal.SIGINT)
@@ -115,7 +116,7 @@ def test_one_ctrl_c_ends_a_program_that_computes(started, program):
     assert code == -signal.SIGINT
 
 
-@pytest.mark.parametrize("call", TIGHT.values(), ids=TIGHT)
+@pytest.mark.parametrize("call", first_quick(TIGHT.values(), 2), ids=TIGHT)
 @pytest.mark.parametrize("where", ["main", "callback"])
 def test_one_ctrl_c_ends_a_loop_of_the_librarys_calls(started, call, where):
     """Wherever it strikes, it is raised when that call has returned, at the latest."""
@@ -187,6 +188,7 @@ last("main", d.serve_forever, d.serve(("127.0.0.1", 0), handler))
     assert code == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_ctrl_c_under_serve_forever_strikes_no_piece_of_a_long_turn_that_is_short_itself(started):
     process = started("""
 import time
@@ -301,7 +303,7 @@ else:
 
 
 @pytest.mark.parametrize("where", ["run", "top level"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", first_quick(range(6), 2))
 def test_ctrl_c_at_any_moment_ends_the_program_and_runs_every_finally(started, where, seed):
     chance = random.Random(seed)
     process = started(RANDOM, where)
