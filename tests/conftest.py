@@ -96,10 +96,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each example is a program that is started, often with a database beside it: `-m "not slow"` leaves them out."""
+    """What `-m "not slow"` leaves out beside what says so itself.
+
+    Each example is a program that is started, often with a database beside it.
+    """
+    begun = set()
     for item in items:
-        if str(item.path).startswith(EXAMPLES):  # thousands of times: is_relative_to() takes a hundred times as long
+        path = str(item.path)
+        if path.startswith(EXAMPLES) or (path in begun and item.get_closest_marker("slow_but_first")):
             item.add_marker(pytest.mark.slow)
+        begun.add(path)
 
 
 @pytest.fixture(scope="module", autouse=True)

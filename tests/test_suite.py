@@ -88,6 +88,32 @@ def test_each_module_has_a_test_file_of_its_name():
     assert without <= set(WITHOUT)
 
 
+def quick_tests(source):
+    """How many test functions of a file are in the quick part, each with some of its parameters at least."""
+    if re.search(r"^pytestmark = .*mark\.slow\b", source, re.MULTILINE):
+        return 0
+    before = re.split(r"^def (?=test_)", source, flags=re.MULTILINE)[:-1]
+    return sum("@pytest.mark.slow\n" not in part.rpartition("\n\n\n")[2] for part in before)
+
+
+def test_the_quick_part_has_a_test_of_each_module():
+    """Of a file whose tests all start programs, mark them as `slow_but_first`."""
+    files = [TESTS / path.relative_to(PACKAGE).with_name(f"test_{path.name}") for path in PACKAGE.rglob("*.py")]
+    assert [path.name for path in files if path.exists() and not quick_tests(path.read_text())] == []
+
+
+def test_a_file_without_quick_tests_is_found():
+    head, test = '"""About it."""\n\n', "def test_it():\n    pass\n"
+    assert (
+        quick_tests(head + "\n" + test)
+        == quick_tests(head + "pytestmark = pytest.mark.slow_but_first\n\n\n" + test)
+        == 1
+    )
+    assert quick_tests(head + "pytestmark = pytest.mark.slow\n\n\n" + test) == 0
+    assert quick_tests(head + "\n@pytest.mark.slow\n" + test) == 0
+    assert quick_tests(head) == 0
+
+
 def test_each_test_file_says_in_its_first_line_what_it_is_about():
     """Those of no module above all, which are about something that spans several."""
     silent = [path.name for path in TESTS.rglob("test_*.py") if not path.read_text().startswith('"""')]

@@ -67,7 +67,7 @@ for number in range(count):
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    if number % 100 == 99:
+    if number % 10 == 9:
         gc.collect()
     if number == count * 3 // 10 - 1:
         before = pages(), len(os.listdir("/proc/self/fd"))

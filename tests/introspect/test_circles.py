@@ -6,7 +6,7 @@ import pytest
 
 from tests.introspect.seeing import answers
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 HEAD = """
 from dangagreen.introspect.circles import blocker, circle

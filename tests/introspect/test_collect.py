@@ -7,7 +7,7 @@ import pytest
 from tests.introspect.seeing import answers
 from tests.programs import run_python
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_tasks_with_their_chain_their_stack_and_their_times():

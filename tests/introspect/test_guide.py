@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.D
 # programs with a fault, each with the line by which it is found
 FAULTS = re.findall(r"^```py\n([^`]*?)^```\n\n```\n(lint [^`]*)\n```$", PAGE.read_text(), re.MULTILINE)
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_there_are_some():

@@ -9,7 +9,7 @@ import pytest
 
 from tests.introspect.seeing import answers, linted
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference.md"
 

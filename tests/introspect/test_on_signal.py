@@ -10,7 +10,7 @@ import pytest
 from tests.introspect.seeing import PREAMBLE, answers
 from tests.programs import start_python
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_while_the_loop_waits_and_while_it_is_blocked():

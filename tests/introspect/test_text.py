@@ -6,7 +6,7 @@ import pytest
 
 from tests.introspect.seeing import answers
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_a_line_for_each_thing_and_the_stack_beneath_a_task():
