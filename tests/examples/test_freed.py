@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import socket
-import struct
 
 import pytest
 
@@ -18,6 +17,7 @@ from ddlockd.client import Client
 from miniredis.clients import Client as RedisClient
 from miniredis.server import talk
 from miniredis.status import StatusPage
+from tests.connections import reset
 
 LOCAL = ("127.0.0.1", 0)
 LINES = b"x" * 100_000
@@ -73,11 +73,6 @@ def uncollected():
     yield
     _before.clear()
     gc.enable()
-
-
-def reset(sock):
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 @pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["closes", "resets"])

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from programs import SECONDS, answer, connected, expect
+from redis_servers import packed
 
 
 @pytest.fixture
@@ -21,10 +22,6 @@ def port(miniredis: list[int]) -> int:
 
 
 # -- miniredis, byte by byte
-
-
-def packed(*words: bytes) -> bytes:
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 def test_inline_commands(port: int) -> None:

@@ -74,20 +74,27 @@ def test_a_path_may_be_bytes(real_loop, served, tmp_path):
     assert not os.path.exists(path)
 
 
+NO_PATHS = {
+    "108": ("x" * 108, errno.ENAMETOOLONG),
+    "300": ("x" * 300, errno.ENAMETOOLONG),
+    "nul": ("a\0b", errno.EINVAL),
+    "empty": ("", errno.EINVAL),
+}
+KINDS = {"str": str, "bytes": os.fsencode, "path": pathlib.PurePath}
+
+
 @pytest.mark.parametrize("use", [lambda address: serve(address, echo), connect], ids=["serve", "connect"])
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [("x" * 108, errno.ENAMETOOLONG), ("x" * 300, errno.ENAMETOOLONG), ("a\0b", errno.EINVAL), ("", errno.EINVAL)],
-    ids=["108", "300", "nul", "empty"],
+    ("address", "number"),
+    [
+        pytest.param(kind(name), number, id=f"{kind_name}-{what}")
+        for kind_name, kind in KINDS.items()
+        for what, (name, number) in NO_PATHS.items()
+        if kind(name) != pathlib.PurePath()  # which is ".", where the name is empty
+    ],
 )
-@pytest.mark.parametrize("kind", [str, os.fsencode, pathlib.PurePath], ids=["str", "bytes", "path"])
-def test_what_is_no_path_is_an_error_of_the_system_with_its_reason(
-    loop, tmp_path, monkeypatch, use, name, number, kind
-):
+def test_what_is_no_path_is_an_error_of_the_system_with_its_reason(loop, tmp_path, monkeypatch, use, address, number):
     monkeypatch.chdir(tmp_path)
-    address = kind(name)
-    if address == pathlib.PurePath():
-        pytest.skip('an empty PurePath is "."')
     (tmp_path / "a").touch()
     before = descriptors()
     with pytest.raises(OSError) as caught:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import dangagreen as d
-from dangagreen.loop.pollers import SelectPoller
+from dangagreen.loop.pollers import SelectPoller, available_pollers
 from tests.connections import Plain, keeping, reset
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what Linux does")
@@ -107,14 +107,16 @@ def test_a_low_water_mark_of_the_kernels_delays_no_read_for_ever(real_loop, real
 # -- error queues
 
 
+@pytest.mark.parametrize("poller_class", [one for one in available_pollers() if one is not SelectPoller])
 @pytest.mark.parametrize("reading", [True, False])
 @pytest.mark.parametrize("drains", [True, False])
 def test_an_error_queue_is_an_event_err_without_an_error_and_does_not_make_the_loop_spin(
     real_loop, poller_class, tcp_pair, run_turns, reading, drains
 ):
-    """MSG_ZEROCOPY: the kernel tells in the error queue that it has sent; until that is read, it reports ERR."""
-    if poller_class is SelectPoller:
-        pytest.skip("select(2) calls it readable, and does not tell why")
+    """MSG_ZEROCOPY: the kernel tells in the error queue that it has sent; until that is read, it reports ERR.
+
+    select(2) calls it readable, and does not tell why.
+    """
 
     class Zero(Plain):
         __slots__ = ()
