@@ -66,6 +66,7 @@ PRIVATE = {  # how often a test file may use private names of the package: less 
 
 WITHOUT = {  # modules that need no test file, and why
     "introspect/data": "plain values, which the tests of collect look at",
+    "introspect/linting": "what all lints have in common, which the tests of each use",
 }
 
 

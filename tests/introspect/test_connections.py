@@ -6,7 +6,7 @@ import pytest
 
 from tests.introspect.seeing import answers
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_sockets_of_both_styles_and_who_reads_them():

@@ -6,7 +6,7 @@ import pytest
 
 from tests.introspect.seeing import answers
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_the_program_s_own_frames_innermost_first_and_none_beneath_the_loop():
