@@ -91,7 +91,7 @@ def test_each_module_has_a_test_file_of_its_name():
 
 def quick_tests(source):
     """How many test functions of a file are in the quick part, each with some of its parameters at least."""
-    if re.search(r"^pytestmark = .*mark\.slow\b", source, re.MULTILINE):
+    if re.search(r"^pytestmark = (?:\[[^\]]*|.*)mark\.slow\b", source, re.MULTILINE):
         return 0
     before = re.split(r"^def (?=test_)", source, flags=re.MULTILINE)[:-1]
     return sum("@pytest.mark.slow\n" not in part.rpartition("\n\n\n")[2] for part in before)
@@ -111,6 +111,7 @@ def test_a_file_without_quick_tests_is_found():
         == 1
     )
     assert quick_tests(head + "pytestmark = pytest.mark.slow\n\n\n" + test) == 0
+    assert quick_tests(head + "pytestmark = [\n    other,\n    pytest.mark.slow,\n]\n\n\n" + test) == 0
     assert quick_tests(head + "\n@pytest.mark.slow\n" + test) == 0
     assert quick_tests(head) == 0
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.introspect.seeing import answers
 
-pytestmark = [  # starts programs
-    pytest.mark.slow,
+pytestmark = [
+    pytest.mark.slow_but_first,  # each starts a program
     pytest.mark.skipif(sys.platform != "linux", reason="Linux alone counts"),
 ]
 
