@@ -567,6 +567,7 @@ def test_a_deadlock_of_its_end_is_raised_too(alone, rloop):
             d.Event().wait()
 
     async def main():
+        asyncio.get_running_loop().clean_up_seconds = 0.1
         async with bridge.guest():
             d.spawn(refuses)
             await asyncio.sleep(0.001)
