@@ -14,11 +14,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import ref
 
 from dangagreen import checks
 from dangagreen.errors import Deadlock
-from dangagreen.loop.handlers import LookUpLayer, TaskLayer
-from dangagreen.loop.pollers import LONGEST_WAIT, READ, Poller
+from dangagreen.loop.handlers import Handler, LookUpLayer, TaskLayer
+from dangagreen.loop.pollers import LONGEST_WAIT, Poller
 from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.loop.thread_pool import idle_threads
@@ -43,6 +44,7 @@ class DeadlockWatch(Registry):
         "_deadlock_seconds": "After how many seconds of a wait a deadlock is suspected; None: never.",
         "_waited": "Whether the loop has waited in vain since it last examined its descriptors for a deadlock.",
         "_warned": "Whether this `run` has logged its warning of a deadlock.",
+        "awaited": "A weak reference to what could wake the loop when that was last looked for: it may do so still.",
         "green": "The greenlet layer of this loop, which attaches itself; None until something needs it.",
         "look_ups": "The name look-ups under way, which attach themselves; None until there is one.",
     }
@@ -51,6 +53,7 @@ class DeadlockWatch(Registry):
         super().__init__(clock, poller)
         self._deadlock_seconds: float | None = 5.0
         self._waited = self._warned = False
+        self.awaited: Callable[[], Handler | None] = lambda: None
         self.green: TaskLayer | None = None
         self.look_ups: LookUpLayer | None = None
 
@@ -73,11 +76,12 @@ class DeadlockWatch(Registry):
         """Whether none of the first few descriptors has interest registered; the wake-up pair does not count."""
         looked = 0
         for handler in self.handlers.values():  # one of the first is, as a rule, a listener
-            if handler._watch_read and handler._registered_mask & READ:  # quicker than `_interest`
-                return False
             if handler is not self.wakeup_pair:
-                if handler._interest() or self.green is None or not self.green.has_waiters():
-                    return False  # a descriptor can wake the loop; or no task waits, and there is no deadlock
+                if handler._interest():
+                    self.awaited = ref(handler)
+                    return False
+                if self.green is None or not self.green.has_waiters():
+                    return False  # no task waits, and there is no deadlock
                 looked += 1
                 if looked == _FEW:
                     break

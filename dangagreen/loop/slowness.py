@@ -60,7 +60,7 @@ class SlowWatch(DeadlockWatch):
         "slow_log": "The default of `on_slow`.",
         "slowest": "What took longest of all that was slow: its report, without the subject; or None.",
         "suspect_after": "What ends before this time of the clock was not slow: a past one, plus `slow_limit`.",
-        "turns": "How many turns it has made.",
+        "turns": "How many turns it has begun.",
     }
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:

@@ -106,7 +106,6 @@ class Turning(SlowWatch):
         if self.post_loop_callback is not None or self.object_callbacks:
             if not self._run_post_loop_callbacks():
                 self._stop = True
-        self.turns += 1
         if self.after_turn is not None:
             self.after_turn(self)
         return not self._stop
@@ -129,8 +128,14 @@ class Turning(SlowWatch):
             if not 0.0 < patience < LONGEST_WAIT:
                 patience = LONGEST_WAIT if patience > 0.0 else 0.0
         if self.loop_timeout is None or (patience is not None and patience < self.loop_timeout):
-            if (patience is None or patience > 1) and self._seems_that_no_fd_can_wake():
-                return self._look_for_a_stall(patience)
+            if patience is None or patience > 1:
+                awaited = self.awaited  # read first and then called, as in `_turn`
+                handler = awaited()
+                if handler is None or not (
+                    handler._registered_mask & READ and (handler._watch_read or handler._reader is not None)
+                ):  # nor any other?
+                    if self._seems_that_no_fd_can_wake():
+                        return self._look_for_a_stall(patience)
             return patience
         return self.loop_timeout
 

@@ -289,6 +289,26 @@ def test_a_connection_whose_peer_has_ended_is_a_doubt_although_reading_is_watche
     assert len(warnings_of(caplog)) == 1
 
 
+def test_a_connection_is_awaited_while_a_task_reads_and_no_longer(real_loop, alone, unix_pair, knot, caplog):
+    near, far = unix_pair()
+    sock = d.Socket(near)
+    real_loop.deadlock_seconds = SOON
+    real_loop.add_timer(SOON, lambda: far.send(b"x"))
+    one = knot()[0]
+
+    def reads():
+        assert sock.read_exactly(1) == b"x"
+        assert warnings_of(caplog) == []
+        waker.start()
+        one.join()
+
+    waker = threading.Timer(5 * SOON, lambda: real_loop.call_soon_threadsafe(one.cancel))
+    d.spawn(reads).join()
+    waker.join()
+    sock.close()
+    assert len(warnings_of(caplog)) == 1
+
+
 def test_each_run_may_warn_anew(scripted, in_company, knot, caplog):
     knot()
     scripted(list)
