@@ -68,21 +68,22 @@ class ReadingSocket(SelectableSocket):
             task = self._checkpoint("read_line")
         if limit is not None:
             limit = checks.count("the limit of read_line", limit)
-        buffer = self._buffer
-        if not buffer:
-            if not self._fill(task, _READ_LINE):
-                checkpoint(self.loop, "read_line")
-                return b""
-            buffer = self._buffer
-            if limit is None and not self._pos and 0 < buffer.find(b"\n") + 1 == len(buffer) <= self._line_limit:
-                self._buffer = b""  # one line came in one piece: it is the buffer
-                return buffer if type(buffer) is bytes else bytes(buffer)
-        start = self._pos
-        end = buffer.find(b"\n", start) + 1
-        if limit is None:
-            if end and end < self._scan_from:
+        if buffer := self._buffer:
+            start = self._pos
+            end = buffer.find(b"\n", start) + 1
+            if limit is None and end and end < self._scan_from:
                 self._pos = end
                 return buffer[start:end]  # type: ignore[return-value]
+        elif not self._fill(task, _READ_LINE):
+            checkpoint(self.loop, "read_line")
+            return b""
+        else:
+            buffer, start = self._buffer, self._pos
+            end = 0 if start else buffer.find(b"\n") + 1
+            if end and end == len(buffer) and limit is None and end <= self._line_limit:
+                self._buffer = b""  # one line came in one piece: it is the buffer
+                return buffer if type(buffer) is bytes else bytes(buffer)
+        if limit is None:
             limit = self._line_limit
         if not end:
             end = self._find(task, _READ_LINE, b"\n", limit)
@@ -172,15 +173,18 @@ class ReadingSocket(SelectableSocket):
             # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line, and one
             # line in so many. Other readers may read in between: bytes stay in the buffer until they are yielded.
             buffer, at, more = ahead
+            length = len(buffer)
             for line in more:
                 task = loop.current
-                if task is None or task.interrupt is not None or self._reader is not None or line[-1] != _NEWLINE:
+                if task is None or task.interrupt is not None or self._reader is not None:
                     break
                 at += len(line)
-                if at < len(buffer):
+                if at < length:
                     self._pos = at
-                else:
+                elif line[-1] == _NEWLINE:
                     self._buffer, self._pos, self._scan_from = b"", 0, 0
+                else:  # the beginning of a line, whose rest has not come
+                    break
                 yield line
                 if self._pos != at or self._buffer is not buffer:
                     break
@@ -214,8 +218,6 @@ class ReadingSocket(SelectableSocket):
         if get_ident() != self.loop.thread:
             self.loop.check_thread(wait.name)
         if size <= CHUNK or not self._may_go_on(size):
-            if self._reader is not None:
-                self._check_reader(task)
             if not self._await_input(task):
                 return self._check_input()
             park(task, wait, self)  # the loop resumes the task; any other wake undoes the arrangement, and raises

@@ -163,7 +163,8 @@ class Handoff(Watchable, Generic[Item]):
         if not self.queue:
             raise self._exhausted_error()
         item = self._get()
-        self._admit_putters()
+        if self._putters:
+            self._admit_putters()
         return item
 
     def _admit_putters(self) -> None:
