@@ -215,7 +215,7 @@ class LoopRecord:
         if lag > self.longest:
             self.longest = lag
             turn, report = loop.slow_in_turn or (0, None)
-            self.longest_by = report if turn + 1 == loop.turns else None
+            self.longest_by = report if turn == loop.turns else None
         self.in_poll = self.waited(loop)
         self._worked_until = ended
 
