@@ -36,9 +36,7 @@ class SignalDump(ChainedHandler):
         WATCHING_HANDLERS.append(self)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        here = threading.get_ident()
-        texts = [as_text(snapshot(loop, MOST)) for loop in all_loops() if loop.thread == here]
-        self.write("\n".join(texts or ["no loop in the main thread"]) + "\n")
+        self.write(text_of_loops() + "\n")
 
     def cancel(self) -> None:
         """Put the former handler back, unless another one was installed meanwhile."""
@@ -54,6 +52,13 @@ def dump_on_signal(number: int = signal.SIGUSR1, write: Callable[[str], object] 
     ValueError in another thread than the main one.
     """
     return SignalDump(int(number), _write if write is None else write)
+
+
+def text_of_loops() -> str:
+    """What the loops of the main thread, which calls it, are doing: also for `python -m dangagreen dump`."""
+    here = threading.get_ident()
+    texts = [as_text(snapshot(loop, MOST)) for loop in all_loops() if loop.thread == here]
+    return "\n".join(texts or ["no loop in the main thread"])
 
 
 def _write(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -95,45 +94,3 @@ thread.join()
 assert answers == {"refused": True}
 assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 """)
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
-def test_python_m_dangagreen_dump_asks_a_process_that_expects_it_and_ends_no_other():
-    program = start_python(
-        "-c",
-        PREAMBLE
-        + """
-print("ready", flush=True)
-sys.stdin.readline()
-introspect.dump_on_signal()
-print("ready", flush=True)
-sys.stdin.readline()
-""",
-        stdin=True,
-    )
-    try:
-        assert program.stdout.readline() == "ready\n"
-        asking = start_python("-m", "dangagreen", "dump", str(program.pid))
-        out, complaint = asking.communicate(timeout=20)
-        assert asking.returncode == 1
-        assert out == ""
-        assert complaint.startswith(f"process {program.pid} does not catch SIGUSR1, which would end it")
-        assert program.poll() is None
-        program.stdin.write("\n")
-        program.stdin.flush()
-        assert program.stdout.readline() == "ready\n"
-        asking = start_python("-m", "dangagreen", "dump", str(program.pid))
-        out, complaint = asking.communicate(timeout=20)
-        assert (asking.returncode, complaint) == (0, "")
-        assert out == f"process {program.pid} was sent SIGUSR1: it prints to its own stderr\n"
-        assert program.stderr.readline() == "no loop in the main thread\n"
-    finally:
-        program.kill()
-        program.communicate()
-
-
-def test_a_process_that_is_not_there():
-    asking = start_python("-m", "dangagreen", "dump", "999999999")
-    out, complaint = asking.communicate(timeout=20)
-    assert (asking.returncode, out) == (1, "")
-    assert complaint.startswith("process 999999999 cannot be asked: ")

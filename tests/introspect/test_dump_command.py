@@ -1,0 +1,192 @@
+"""`python -m dangagreen dump PID`: by sys.remote_exec, for which something else stands here, and by the signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+
+from tests.introspect.seeing import PREAMBLE
+from tests.programs import PROGRAM_SECONDS, run_python, start_python
+
+pytestmark = [  # starts programs
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc"),
+]
+
+# What sys.remote_exec does, for who has no Python 3.14: the process runs a script in its main thread, between two
+# instructions. Here it has a handler of SIGUSR2 for that, and reads the path of the script from a file.
+REMOTE = """
+import os, signal, sys
+def run_script(*_):
+    with open(open(sys.argv[1]).read()) as script:
+        exec(compile(script.read(), "look.py", "exec"), {})
+signal.signal(signal.SIGUSR2, run_script)
+"""
+ASKER = """
+import os, signal, sys
+import dangagreen.__main__ as command
+def remote_exec(pid, script):
+    with open(sys.argv[1], "w") as file:
+        file.write(script)
+    {0}
+sys.remote_exec = remote_exec
+command.ANSWER_SECONDS = {1}
+sys.exit(command.main(["dump", *sys.argv[2:]]))
+"""
+DOES = "os.kill(pid, signal.SIGUSR2)"
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts a program that can be asked, and waits until it says that it is ready."""
+    programs = []
+
+    def start(source):
+        program = start_python("-c", REMOTE + source, str(tmp_path / "script"))
+        programs.append(program)
+        assert program.stdout.readline() == "ready\n"
+        return program
+
+    yield start
+    for program in programs:
+        program.kill()
+        program.communicate()
+
+
+def asked(tmp_path, pid, *options, does=DOES, seconds=PROGRAM_SECONDS):
+    """Ask a process: the exit code of the command, what it has printed, what it complains of."""
+    return run_python("-c", ASKER.format(does, seconds), str(tmp_path / "script"), *options, str(pid))
+
+
+UNPREPARED = """
+import dangagreen as d
+def waits():
+    print("ready", flush=True)
+    d.sleep(1000)
+def main():
+    d.spawn(waits)
+    d.sleep(1000)
+d.run(main)
+"""
+
+
+def test_a_process_that_was_not_prepared_is_printed_here_and_goes_on(started, tmp_path):
+    program = started(UNPREPARED)
+    code, out, complaint = asked(tmp_path, program.pid)
+    assert (code, complaint) == (0, "")
+    assert out.startswith("loop of thread 'MainThread': running, ")
+    assert "task waits#" in out
+    assert " waits\n" in out
+    assert "age" not in out.partition("task waits#")[2].partition("\n")[0]  # it is older than the import
+    code, again, complaint = asked(tmp_path, program.pid)
+    assert (code, complaint) == (0, "")
+    assert "task waits#" in again
+    assert program.poll() is None
+    assert not os.path.exists((tmp_path / "script").read_text())
+
+
+def test_one_that_is_blocked_says_by_what(started, tmp_path):
+    program = started("""
+import time
+import dangagreen as d
+def blocks():
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+d.run(blocks)
+""")
+    code, out, complaint = asked(tmp_path, program.pid)
+    assert (code, complaint) == (0, "")
+    assert "    now in <string>:" in out
+    assert " blocks\n" in out
+
+
+def test_one_that_does_not_use_this_library(started, tmp_path):
+    program = started("import time\nprint('ready', flush=True)\nwhile True: time.sleep(1)\n")
+    assert asked(tmp_path, program.pid) == (0, "it does not use dangagreen\n", "")
+
+
+def test_where_it_is_not_permitted_the_signal_is_tried(started, tmp_path):
+    program = started(UNPREPARED)
+    code, out, complaint = asked(tmp_path, program.pid, does="raise PermissionError(1, 'no')")
+    assert (code, out) == (1, "")
+    refused, no_signal = complaint.splitlines()
+    assert refused == f"process {program.pid} cannot be looked into: [Errno 1] no"
+    assert no_signal.startswith(f"process {program.pid} does not catch SIGUSR1, which would end it: ")
+    program = started("from dangagreen import introspect\nintrospect.dump_on_signal()\n" + UNPREPARED)
+    code, out, complaint = asked(tmp_path, program.pid, does="raise RuntimeError('another Python')")
+    assert (code, out) == (0, f"process {program.pid} was sent SIGUSR1: it prints to its own stderr\n")
+    assert program.stderr.readline().startswith("loop of thread 'MainThread'")
+
+
+def test_who_asks_for_a_signal_gets_that(started, tmp_path):
+    program = started(UNPREPARED)
+    code, _, complaint = asked(tmp_path, program.pid, "--signal", "SIGHUP")
+    assert code == 1
+    assert complaint.startswith(f"process {program.pid} does not catch SIGHUP")
+    assert not (tmp_path / "script").exists()
+
+
+def test_one_that_does_not_answer_in_time_does_so_later_in_a_file(started, tmp_path):
+    program = started(UNPREPARED)
+    code, out, complaint = asked(tmp_path, program.pid, does="pass", seconds=0.05)
+    assert (code, out) == (1, "")
+    path = complaint.splitlines()[0].rpartition(" ")[2]
+    assert "has not answered within 0.05 s" in complaint
+    assert not os.path.exists(path)
+    os.kill(program.pid, signal.SIGUSR2)
+    while not os.path.exists(path):
+        assert program.poll() is None
+    with open(path) as answer:
+        assert answer.readline().startswith("loop of thread")
+
+
+def test_one_that_was_killed_meanwhile_and_one_that_is_not_there(started, tmp_path):
+    program = started(UNPREPARED)
+    does = "os.kill(pid, signal.SIGKILL)"
+    code, out, complaint = asked(tmp_path, program.pid, does=does, seconds=0.1)
+    assert (code, out) == (1, "")
+    code, out, complaint = asked(tmp_path, 999999999, does="raise ProcessLookupError(3, 'No such process')")
+    assert (code, out) == (1, "")
+    assert complaint.startswith("process 999999999 cannot be looked into: ")
+
+
+@pytest.mark.skipif(hasattr(sys, "remote_exec"), reason="where it can be asked without")
+def test_by_the_signal_it_asks_a_process_that_expects_it_and_ends_no_other():
+    program = start_python(
+        "-c",
+        PREAMBLE
+        + """
+print("ready", flush=True)
+sys.stdin.readline()
+introspect.dump_on_signal()
+print("ready", flush=True)
+sys.stdin.readline()
+""",
+        stdin=True,
+    )
+    try:
+        assert program.stdout.readline() == "ready\n"
+        code, out, complaint = run_python("-m", "dangagreen", "dump", str(program.pid))
+        assert (code, out) == (1, "")
+        assert complaint.startswith(f"process {program.pid} does not catch SIGUSR1, which would end it")
+        assert program.poll() is None
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == "ready\n"
+        code, out, complaint = run_python("-m", "dangagreen", "dump", str(program.pid))
+        assert (code, complaint) == (0, "")
+        assert out == f"process {program.pid} was sent SIGUSR1: it prints to its own stderr\n"
+        assert program.stderr.readline() == "no loop in the main thread\n"
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def test_by_the_signal_a_process_that_is_not_there():
+    code, out, complaint = run_python("-m", "dangagreen", "dump", "--signal", "SIGUSR1", "999999999")
+    assert (code, out) == (1, "")
+    assert complaint.startswith("process 999999999 cannot be asked: ")

@@ -1,0 +1,85 @@
+"""A program of ten thousand connections is dumped without disturbing it, as a task that ticks all the time can tell."""
+
+from __future__ import annotations
+
+import json
+import resource
+
+import pytest
+
+from tests.introspect.seeing import PREAMBLE
+from tests.programs import run_python
+
+MANY = 10_000
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < MANY + 100, reason="too few descriptors"),
+]
+
+# A server, and in a process of its own who connects to it; `ticks` are the times between two ticks, in seconds of the
+# server's processor time, so that a busy machine makes none of them longer.
+PROGRAM = """
+import gc, resource, subprocess
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+PEERS = '''
+import resource, socket, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+socks = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(int(sys.argv[2]))]
+sys.stdin.read()
+'''
+ticks, texts, calls, peers = [], [], [], []
+def tick():
+    last = time.process_time()
+    while True:
+        d.sleep(0)
+        now = time.process_time()
+        ticks.append(now - last)
+        last = now
+def handler(sock):
+    sock.read_some()
+def calls_of_a_dump():
+    seen = []
+    sys.setprofile(lambda _frame, event, _argument: seen.append(event) if event == "call" else None)
+    introspect.dump(io.StringIO())
+    sys.setprofile(None)
+    return len(seen)
+def main():
+    d.current_loop().slow_seconds = None
+    listener = d.serve(("127.0.0.1", 0), handler, backlog=4096)
+    for number in (200, MANY - 200):
+        command = [sys.executable, "-c", PEERS, str(listener.address[1]), str(number)]
+        peers.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+        before = listener.connections
+        while listener.connections < before + number:
+            d.sleep(0.02)
+        calls.append(calls_of_a_dump())
+    gc.collect()
+    gc.disable()
+    introspect.dump_on_signal(write=texts.append)
+    d.spawn(tick)
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        d.sleep(0.05)
+    seen = introspect.snapshot()
+    assert len(seen.sockets) == MANY and len(seen.tasks) == MANY + 2
+    answers.update(ticks=len(ticks), longest=max(ticks), dumps=len(texts), lines=texts[0].count("\\n"), calls=calls)
+    print(json.dumps(answers), flush=True)
+    os._exit(0)
+d.run(main)
+"""
+
+
+def test_ten_thousand_connections():
+    code, out, complaints = run_python("-c", PREAMBLE + PROGRAM.replace("MANY", str(MANY)))
+    assert (code, complaints) == (0, "")
+    said = json.loads(out)
+    assert said["dumps"] == 3
+    assert said["lines"] < 500
+    few, many = said["calls"]
+    assert many < 1.1 * few  # what a dump does is decided by what it shows, not by what there is
+    assert said["ticks"] > 100, said
+    assert said["longest"] < 0.05  # usually 0.005
