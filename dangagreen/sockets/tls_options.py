@@ -104,7 +104,8 @@ def _check_name(call: str, context: ssl.SSLContext, server_hostname: Any) -> Non
 def _check_certificate(call: str, options: TlsOptions) -> None:
     """Raise ValueError if a server has no certificate. OpenSSL tells by a first flight only, which is made in memory.
 
-    An `sni_callback` may choose a context that has one, and some cipher suites need none.
+    Nor has it one whose key is missing, as after a `load_cert_chain` that has failed. An `sni_callback` may choose a
+    context that has one, and some cipher suites need none.
     """
     context = options.context
     if context.sni_callback is not None or any(
@@ -121,7 +122,8 @@ def _check_certificate(call: str, options: TlsOptions) -> None:
     try:
         context.wrap_bio(flight, nowhere, server_side=True).do_handshake()
     except ssl.SSLError as error:
-        if error.reason == "NO_SHARED_CIPHER":
+        alone = context.minimum_version == ssl.TLSVersion.TLSv1_3 and error.reason == "UNSUPPORTED_PROTOCOL"
+        if alone or error.reason == "NO_SHARED_CIPHER":
             raise ValueError(f"{call}: the context has no certificate: context.load_cert_chain(...)") from None
 
 

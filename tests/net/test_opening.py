@@ -466,6 +466,38 @@ def test_client_certificates(real_loop, version):
     d.run(main)
 
 
+def test_a_client_certificate_may_be_asked_for_in_the_middle_by_tls_1_3(real_loop):
+    """`verify_client_post_handshake` sends nothing; the next write does. The answer comes when the client reads."""
+    from tests.certificates import AUTHORITY
+
+    def main():
+        context = server_context(version=ssl.TLSVersion.TLSv1_3)
+        context.post_handshake_auth, context.verify_mode = True, ssl.CERT_REQUIRED
+        AUTHORITY.configure_trust(context)
+        names = []
+
+        def handler(sock):
+            assert sock.read_line() == b"who am I?\n"
+            assert sock.tls.peer_certificate is None
+            sock.tls.ssl_object.verify_client_post_handshake()
+            sock.write_all(b"say it\n")
+            assert sock.read_line() == b"it is me\n"
+            names.append(sock.tls.peer_certificate["subjectAltName"])
+            sock.write_all(b"you are known")
+
+        listener = d.serve(LOCAL, handler, tls=context)
+        mine = client_context()
+        mine.post_handshake_auth = True
+        certificate("me@example.com").configure_cert(mine)
+        with d.connect(listener.address, 5, tls=mine) as sock:
+            assert ask(sock, b"who am I?\n") == b"say it\n"
+            sock.write_all(b"it is me\n")
+            assert sock.read_to_end() == b"you are known"
+        assert names == [(("email", "me@example.com"),)]
+
+    d.run(main)
+
+
 @pytest.mark.parametrize("version", versions(), ids=lambda version: version.name)
 def test_a_session_is_resumed(real_loop, version):
     def main():
@@ -482,6 +514,35 @@ def test_a_session_is_resumed(real_loop, version):
         assert session.has_ticket
         _, reused = talk(session)
         assert reused
+
+    d.run(main)
+
+
+def test_a_session_that_is_kept_before_the_first_read_has_no_ticket(real_loop):
+    """Under TLS 1.3 tickets come after the handshake: it is the first read that takes them in."""
+
+    def main():
+        listener = d.serve(LOCAL, upper, tls=server_context(version=ssl.TLSVersion.TLSv1_3))
+        with d.connect(listener.address, 5, tls=client_context()) as sock:
+            assert not sock.tls.session.has_ticket
+            assert ask(sock, b"hello\n") == b"HELLO\n"
+            assert sock.tls.session.has_ticket
+
+    d.run(main)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("of", ["127.0.0.1", "localhost"])
+def test_an_address_is_checked_as_an_address_and_a_name_as_a_name(real_loop, name, of):
+    def main():
+        listener = d.serve(LOCAL, upper, tls=server_context(of))
+        if name == of:
+            with d.connect(listener.address, 5, tls=client_context(), server_hostname=name) as sock:
+                assert ask(sock, b"hello\n") == b"HELLO\n"
+        else:
+            with pytest.raises(d.TlsError, match=f"mismatch, certificate is not valid for '{name}'"):
+                d.connect(listener.address, 5, tls=client_context(), server_hostname=name)
+        assert listener.accepted == 1
 
     d.run(main)
 

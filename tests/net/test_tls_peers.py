@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -20,6 +21,7 @@ import dangagreen as d
 from dangagreen.loop.pollers import available_pollers
 from tests.certificates import AUTHORITY, ByHand, certificate, client_context, server_context, versions
 from tests.connections import LOCAL, Echo, reset
+from tests.programs import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -410,6 +412,7 @@ def memory():
     return 0
 
 
+@pytest.mark.timeout(180)  # it takes 9 s of processor time
 @pytest.mark.parametrize("poller_class", available_pollers()[:1], ids=lambda poller: poller.__name__)
 def test_ten_thousand_handshakes_given_up_at_every_stage_leave_nothing(real_loop, uncollected):
     """After each number of bytes that a client sends, by FIN and by RST, in TLS 1.2 and 1.3; some get through.
@@ -445,7 +448,56 @@ def test_ten_thousand_handshakes_given_up_at_every_stage_leave_nothing(real_loop
     d.run(main)
 
 
-def test_memory_returns_to_its_base_after_bulk(real_loop):
+MEMORY = """
+import os
+import dangagreen as d
+from tests.certificates import client_context, server_context
+
+def size():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def echo(sock):
+    while data := sock.read_some():
+        sock.write_all(data)
+
+def main():
+    listener, context, socks = d.serve(("127.0.0.1", 0), echo, tls=server_context()), client_context(), []
+    def connect(many):
+        for _ in range(many):
+            socks.append(d.connect(listener.address, 5, tls=context))
+            socks[-1].write_all(b"hello")
+            socks[-1].read_exactly(5)
+    def bulk(some):
+        for sock in some:
+            writer = d.spawn(sock.write_all, bytes(2_000_000))
+            sock.read_exactly(2_000_000)
+            writer.join()
+    connect(50)
+    before = size()
+    connect(150)
+    print((size() - before) // 300)
+    bulk(socks[:20])
+    before = size()
+    bulk(socks[20:120])
+    print((size() - before) // 200)
+
+d.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a process is read from /proc")
+def test_the_memory_of_a_connection():
+    """Some 29 KB for each end, nearly all of it OpenSSL's; and after bulk, of which nothing is kept, some 60 KB more:
+    the two BIOs of an end keep the size of the largest record, for life."""
+    code, out, _ = run_python("-c", MEMORY)
+    assert code == 0
+    idle, after_bulk = map(int, out.split())
+    assert 5_000 < idle < 60_000
+    assert after_bulk < 120_000
+
+
+def test_the_bios_are_empty_after_bulk(real_loop):
     """What OpenSSL's memory BIOs have held they keep: so they never hold much."""
 
     def main():

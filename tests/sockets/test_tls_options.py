@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
+import warnings
 
 import pytest
 
 import dangagreen as d
 from dangagreen.sockets.tls_options import client_options, host_of, server_options, start_options
-from tests.certificates import client_context, server_context
+from tests.certificates import certificate, client_context, of_version, server_context, versions
 
 LOCAL = ("127.0.0.1", 0)
 
@@ -26,6 +27,31 @@ LOCAL = ("127.0.0.1", 0)
 def test_contexts_that_serve_refuses(loop, serve, context, error, words):
     with pytest.raises(error, match=words):
         serve(LOCAL, lambda sock: None, tls=context)
+
+
+@pytest.mark.parametrize("version", [None, *versions()])
+@pytest.mark.parametrize("loaded", [False, True], ids=["none", "without its key"])
+def test_a_context_with_no_certificate_or_one_without_its_key(loop, tmp_path, version, loaded):
+    context = of_version(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), version)
+    if loaded:
+        certificate("localhost").cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+        with pytest.raises(ssl.SSLError):
+            context.load_cert_chain(tmp_path / "server.pem")
+    with pytest.raises(ValueError, match="no certificate"):
+        d.serve(LOCAL, lambda sock: None, tls=context)
+
+
+@pytest.mark.parametrize("version", [None, *versions()])
+def test_a_context_with_a_certificate_is_served_whatever_its_version(version):
+    assert server_options("serve", server_context(version=version)).server_side
+
+
+def test_a_context_of_versions_that_are_old_is_served():
+    context = server_context()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    assert server_options("serve", context).server_side
 
 
 def test_a_context_whose_callback_chooses_needs_no_certificate_of_its_own():
