@@ -35,7 +35,7 @@ from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.net.activation import listen_fds
 from dangagreen.net.connecting import connect
-from dangagreen.net.draining import Listener
+from dangagreen.net.listener import Listener
 from dangagreen.net.serve_forever import serve_forever
 from dangagreen.net.serving import serve, serve_requests
 from dangagreen.net.sock import Socket

@@ -36,8 +36,8 @@ SHAPE = [
     ("streams", "readiness | reading | writing | files"),
     (
         "net",
-        "handler_task | resolver | proxy_protocol opening | connector | unconnected starttls | sock draining | serving"
-        " | connecting serve_forever activation",
+        "handler_task | resolver | proxy_protocol opening | connector | unconnected starttls | sock draining | listener"
+        " | serving | connecting serve_forever activation",
     ),
     ("", "__init__ __main__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),

@@ -17,7 +17,7 @@ from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import current_loop
 from dangagreen.loop.sigint import SignalHandler, piece_at_work
 from dangagreen.loop.signal_chain import handler_of
-from dangagreen.net.draining import Listener
+from dangagreen.net.listener import Listener
 from dangagreen.parks import parks
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.tracebacks import without_traceback

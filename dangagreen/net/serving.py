@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from dangagreen import checks
 from dangagreen.green.tasks import check_function
 from dangagreen.loop.loop import Loop
-from dangagreen.net.draining import Listener
 from dangagreen.net.handler_task import begin_callbacks, begin_handler
+from dangagreen.net.listener import Listener
 from dangagreen.net.opening import Openings, Step
 from dangagreen.net.sock import Socket, check_socket_class, innermost
 from dangagreen.sockets.addresses import Addresses

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from dangagreen.loop.loop import Loop
-from dangagreen.net.draining import Listener
+from dangagreen.net.listener import Listener
 from dangagreen.net.serving import serve
 from dangagreen.testing.clock import VirtualClock, VirtualPoller, virtual_loop
 from dangagreen.testing.order import random_order

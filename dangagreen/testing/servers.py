@@ -13,7 +13,7 @@ from dangagreen.errors import ErrorContext
 from dangagreen.green.background import start_in_thread
 from dangagreen.green.deadlines import move_on_after
 from dangagreen.loop.loop import here
-from dangagreen.net.draining import Listener
+from dangagreen.net.listener import Listener
 from dangagreen.sync.threads import in_thread
 from dangagreen.testing.idle import wait_until_idle
 from dangagreen.testing.leaks import LeakCheck
