@@ -49,7 +49,8 @@ def circle(task: Waiter) -> list[Waiter]:
 def _blockers(task: Waiter) -> Iterator[Waiter]:
     """Tasks each of which has to go on, or to end, before this one can."""
     if task.wait is not None and isinstance(task.subject, TaskGroup):
-        yield from task.subject.tasks
+        if task.worker is not None:  # otherwise it waits for a place in the group, which any of them may give
+            yield from task.subject.tasks
     elif (other := blocker(task)) is not None:
         yield other
 

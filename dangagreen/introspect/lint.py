@@ -15,6 +15,7 @@ from dangagreen.introspect.lint_calls import CallLints
 from dangagreen.introspect.lint_queues import QueueLints
 from dangagreen.introspect.lint_tasks import TaskLints
 from dangagreen.introspect.lint_turns import IdleSockets, TurnLints
+from dangagreen.introspect.lint_waits import WaitLints
 from dangagreen.introspect.linting import Findings, LintReport, Patches
 from dangagreen.loop.loop import Loop, all_loops, watch_loops
 
@@ -29,6 +30,7 @@ class Lints:
         self._queues = QueueLints(findings, patches)
         self._idle = IdleSockets(patches)
         self._calls = CallLints(findings, patches)
+        self._waits = WaitLints(findings, self._queues)
         self._turns: WeakKeyDictionary[Loop, TurnLints] = WeakKeyDictionary()
         guard_parking(self._tasks.guard)
         for loop in all_loops():
@@ -41,6 +43,7 @@ class Lints:
     def _sweep(self, loop: Loop, now: float) -> None:
         self._tasks.sweep(loop, now)
         self._queues.sweep(loop, now)
+        self._waits.sweep(loop, now)
 
     def close(self) -> None:
         """Put everything back."""

@@ -58,6 +58,10 @@ class QueueLints:
         patches.put(Handoff, "__init__", self._watch_new)
         patches.put(WriteQueue, "_enqueue", self._watch_writers)
 
+    def __contains__(self, queue: object) -> bool:
+        """Whether there is a weak reference to this queue here."""
+        return queue in self._queues
+
     def _watch_new(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def begin(self: Handoff[Any], loop: Loop | None) -> None:
             original(self, loop)

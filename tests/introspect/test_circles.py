@@ -47,6 +47,26 @@ loop.close()
     )
 
 
+def test_a_task_that_has_not_begun_waits_for_none_of_its_group_alone():
+    answers(
+        HEAD
+        + """
+def first(group):
+    d.sleep(1)
+    group.spawn(d.sleep, 1).join()
+def main():
+    with d.TaskGroup(limit=2) as group:
+        tasks = [group.spawn(first, group), group.spawn(d.sleep, 9)]
+        d.sleep(2)
+        later = group.tasks[2]
+        assert later.worker is None and tasks[0].subject is later
+        assert circle(later) == circle(tasks[0]) == []
+d.run(main)
+loop.close()
+"""
+    )
+
+
 def test_a_long_chain_is_not_followed_to_its_end():
     answers(
         HEAD

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 
 def test_there_are_some():
-    assert len(BLOCKS) == 11
-    assert len(FAULTS) == 7
+    assert len(BLOCKS) == 12
+    assert len(FAULTS) == 8
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

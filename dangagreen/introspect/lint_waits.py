@@ -1,0 +1,77 @@
+"""A lint of waits that nobody can end: no other code can reach what a task waits for.
+
+Rules: a task is looked at when it has waited for long, and then more and more seldom. What does not belong here: waits
+in a circle (lint_tasks), and how references are found (reach).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from itertools import chain, islice
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dangagreen.green.groups import TaskGroup
+from dangagreen.green.stacks import frames
+from dangagreen.green.tasks import Task
+from dangagreen.green.waiters import Waiter
+from dangagreen.introspect.circles import has_limit
+from dangagreen.introspect.linting import Findings, LintReport, place_of_wait
+from dangagreen.introspect.reach import lost
+from dangagreen.introspect.records import TaskTable
+from dangagreen.loop.loop import Loop
+from dangagreen.sync.channels import Future
+from dangagreen.sync.handoff import Handoff
+from dangagreen.sync.locks import Mutex
+from dangagreen.sync.wait_queue import WaitQueue
+
+LOST_SECONDS = 30.0  # for which a task has waited when it is looked at; then after twice as long, and so on
+LOST_TASKS = 100  # tasks that are looked at at a time
+
+
+class WaitLints:
+    """What is noted of long waits."""
+
+    def __init__(self, findings: Findings, queues: Container[Handoff[Any]]) -> None:
+        self._findings = findings
+        self._queues = queues  # those to which another lint has a weak reference
+        self._seen: WeakKeyDictionary[Waiter, float] = WeakKeyDictionary()  # how long they had waited when looked at
+
+    def sweep(self, loop: Loop, now: float) -> None:
+        """Look at the tasks of one loop that have waited for long."""
+        table: Any = getattr(loop.green, "tasks", None)
+        if not isinstance(table, TaskTable):
+            return
+        waiting = {
+            task: now - record.parked_at
+            for task, record in list(table.records.items())
+            if record.parked_at is not None and now - record.parked_at >= LOST_SECONDS and _waits_for_others(task)
+        }
+        due = [task for task, seconds in waiting.items() if self._is_due(task, seconds)][:LOST_TASKS]
+        if not due:
+            return
+        self._seen.update((task, waiting[task]) for task in due)
+        looked_at = list(islice(dict.fromkeys(chain(due, waiting)), LOST_TASKS))
+        for task in lost((task for task in looked_at if not has_limit(task, frames(task))), self._queues):
+            self._tell(task, waiting[task])
+
+    def _is_due(self, task: Waiter, seconds: float) -> bool:
+        seen = self._seen.get(task, 0.0)
+        return seen > seconds or seconds >= 2 * seen
+
+    def _tell(self, task: Waiter, seconds: float) -> None:
+        assert task.wait is not None
+        kind = type(task.subject).__name__
+        what = (
+            f"task {task.name!r} has waited in {task.wait.name} of a {kind} for {seconds:.0f} s, and will for ever,"
+            f" if it is not cancelled: no other code can reach this {kind} any more"
+        )
+        self._findings.add(task.loop, LintReport("lost-wait", what, place_of_wait(task), task))
+
+
+def _waits_for_others(task: Waiter) -> bool:
+    """Whether a parked task waits for what other code has to do with an object, or for tasks to end."""
+    subject = task.subject
+    if task.wait is None or task.worker is None or task.wait.by_thread or isinstance(subject, Mutex):
+        return False
+    return isinstance(subject, (WaitQueue, Handoff, Future, Task, TaskGroup))
