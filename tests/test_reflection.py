@@ -30,7 +30,6 @@ FRAMES = {
     "green/parking.py",
     "green/run.py",
     "green/tasks.py",
-    "introspect/linting.py",
     "introspect/stacks.py",
     "loop/loop.py",
     "loop/schedule.py",

@@ -7,9 +7,11 @@ here: what this library notes itself (records).
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from typing import Any, NamedTuple
 
 from dangagreen.loop.handlers import Handler
@@ -19,6 +21,7 @@ from dangagreen.sockets.sock import CallbackSocket
 # since data was sent (tcpi_last_data_sent), and received; tcpi_bytes_received; tcpi_notsent_bytes; tcpi_bytes_sent, and
 # of these tcpi_bytes_retrans, in Linux from 4.19 on.
 _INFO = struct.Struct("=B23xI16xI4xI72xQ8xI52xQQ")
+_INT = struct.Struct("i")
 _CLOSED, _LISTENING = 7, 10
 _AFTER_FIN = {8, 9, 11}  # CLOSE_WAIT, LAST_ACK, CLOSING: the peer's FIN has come, and is counted as a byte
 _OWN_FIN = {4, 9, 11}  # FIN_WAIT1, LAST_ACK, CLOSING: ours is queued behind what is not sent yet, and counted there
@@ -53,6 +56,29 @@ def accept_queue(sock: Any) -> int | None:
     """How many connections wait to be accepted by a listening socket; None where the kernel does not tell."""
     info = _tcp_info(sock)
     return info[1] if info is not None and info[0] == _LISTENING else None
+
+
+def unread(fd: int) -> int:
+    """How many bytes of input the kernel holds for an fd; 0 where it does not tell."""
+    try:
+        (size,) = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, _INT.pack(0)))
+    except OSError:
+        return 0
+    return int(size)
+
+
+def bytes_read(fd: int) -> int | None:
+    """How many bytes of a TCP connection, of this library or another one, the program has read; None of anything else.
+
+    A FIN that has come counts as one.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    info = _tcp_info(sock)
+    sock.detach()
+    return None if info is None or info[0] == _LISTENING else info[4] - unread(fd)
 
 
 def _ended_in_order(handler: Handler) -> bool:

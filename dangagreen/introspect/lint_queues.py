@@ -83,9 +83,8 @@ class QueueLints:
     def sweep(self, loop: Loop, now: float) -> None:
         """Look at the queues and the sockets of one loop."""
         for queue, growth in list(self._queues.items()):
-            if queue.loop is loop and _is_unlimited(queue):
-                if growth.only_grows(len(queue.queue), now, GROWN_ITEMS):
-                    self._tell_of_queue(queue, growth, now)
+            if queue.loop is loop and growth.only_grows(len(queue.queue), now, GROWN_ITEMS) and _is_unlimited(queue):
+                self._tell_of_queue(queue, growth, now)
         for sock in list(loop.handlers.values()):
             if isinstance(sock, CallbackSocket) and sock.unsent and sock.max_unsent is None:
                 growth = self._sockets.setdefault(sock, _Growth(None))

@@ -15,7 +15,8 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from dangagreen.errors import connection
-from dangagreen.introspect.linting import Findings, LintReport, Patches, bytes_read, unread_bytes
+from dangagreen.introspect.kernel import bytes_read, unread
+from dangagreen.introspect.linting import Findings, LintReport, Patches
 from dangagreen.loop.handlers import FdHandler, Handler
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
@@ -248,7 +249,7 @@ def _may_write_nothing(handler: Handler) -> bool:
 
 def _unread(handler: Handler) -> int:
     """How many bytes of input the kernel has; 1 where it cannot tell how many; -1: the end; 0: none, or not known."""
-    size = unread_bytes(handler.fd)
+    size = unread(handler.fd)
     if size or not isinstance(handler, CallbackSocket) or handler._speaks_tls():  # to peek would make TLS decrypt
         return size
     there = handler._peek()

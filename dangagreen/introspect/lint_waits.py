@@ -26,7 +26,7 @@ from dangagreen.sync.locks import Mutex
 from dangagreen.sync.wait_queue import WaitQueue
 
 LOST_SECONDS = 30.0  # for which a task has waited when it is looked at; then after twice as long, and so on
-LOST_TASKS = 100  # tasks that are looked at at a time
+LOST_TASKS = 50  # tasks that are looked at at a time
 
 
 class WaitLints:
@@ -35,13 +35,15 @@ class WaitLints:
     def __init__(self, findings: Findings, queues: Container[Handoff[Any]]) -> None:
         self._findings = findings
         self._queues = queues  # those to which another lint has a weak reference
+        self._swept: WeakKeyDictionary[Loop, float] = WeakKeyDictionary()
         self._seen: WeakKeyDictionary[Waiter, float] = WeakKeyDictionary()  # how long they had waited when looked at
 
     def sweep(self, loop: Loop, now: float) -> None:
-        """Look at the tasks of one loop that have waited for long."""
+        """Look, every LOST_SECONDS, at the tasks of one loop that have waited for long."""
         table: Any = getattr(loop.green, "tasks", None)
-        if not isinstance(table, TaskTable):
+        if not isinstance(table, TaskTable) or now - self._swept.get(loop, 0.0) < LOST_SECONDS:
             return
+        self._swept[loop] = now
         waiting = {
             task: now - record.parked_at
             for task, record in list(table.records.items())

@@ -6,24 +6,17 @@ on, and put back when they are switched off, so that nothing is paid then. What 
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
-import sys
-import termios
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext
-from dangagreen.frames import LOOPS, is_library, is_ours
 from dangagreen.green.stacks import program_places
 from dangagreen.green.waiters import Waiter
+from dangagreen.introspect.stacks import place_of, running
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.registry import log
 
-_RECEIVED = 128  # the offset of tcpi_bytes_received in tcp_info
 MOST = 256  # findings that are told, of all kinds
 
 
@@ -83,46 +76,9 @@ class Patches:
             setattr(owner, name, original)
 
 
-def running_frames() -> Iterator[FrameType]:
-    """The frames of what runs now, innermost first, up to that of the loop."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame not in LOOPS:
-        yield frame
-        frame = frame.f_back
-
-
 def place_here() -> str:
     """ "file:line" of the program's own code that has made the call under way; "?" if there is none."""
-    for frame in running_frames():
-        if not is_ours(frame) and not is_library(frame):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    return "?"
-
-
-def unread_bytes(fd: int) -> int:
-    """How many bytes of input the kernel has for an fd (FIONREAD); 0 where it does not tell."""
-    try:
-        (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, struct.pack("i", 0)))
-    except OSError:
-        return 0
-    return int(size)
-
-
-def bytes_read(fd: int) -> int | None:
-    """How many bytes of a TCP connection the program has read so far, by TCP_INFO of Linux; None of anything else."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        return None
-    try:
-        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
-            return None
-        received = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)[_RECEIVED:]
-        return int.from_bytes(received, sys.byteorder) - unread_bytes(fd) if len(received) == 8 else None
-    except (OSError, AttributeError):
-        return None
-    finally:
-        sock.detach()
+    return place_of(running())
 
 
 def place_of_wait(task: Waiter) -> str:

@@ -45,9 +45,9 @@ COUNTS = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < 
 
 
 def lost(tasks: Iterable[Waiter], observed: Container[Handoff[Any]] = ()) -> list[Waiter]:
-    """Those of these parked tasks that wait for an object of which it is certain that only they can reach it.
+    """Return the parked tasks that wait for an object of which it is certain that only the tasks given can reach it.
 
-    The others wait for a task, or for their own group, to end; they hold references as well. An object that has never
+    Tasks that wait for another one, or for their own group, to end hold references as well. An object that has never
     had a name, as in `Event().wait()`, is waited for on purpose. `observed`: queues to each of which there is a weak
     reference that does not count.
     """
