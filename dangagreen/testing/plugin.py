@@ -11,12 +11,14 @@ import contextlib
 import functools
 import inspect
 import random
+import signal
 import unittest
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 
+from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.testing.cases import TestCase
 from dangagreen.testing.fixtures import TRIAL, loop, server, virtual_clock, wire
 from dangagreen.testing.time_limit import TimeLimit, TimeLimitError
@@ -154,7 +156,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if TRIAL not in pyfuncitem.stash:
         return (yield)
     try:
-        with _limited(pyfuncitem), _called_by_us(pyfuncitem):
+        with _sure_of_deadlocks(), _limited(pyfuncitem), _called_by_us(pyfuncitem):
             return (yield)
     except (LeftBehindError, TimeLimitError) as error:
         words = "\n".join([str(error), *getattr(error, "__notes__", ())])  # Hypothesis notes the example
@@ -205,6 +207,19 @@ def _call_example(item: pytest.Function, function: Callable[..., Any], *args: An
             outer.left, outer.errors = trial.left, trial.errors
 
 
+@contextlib.contextmanager
+def _sure_of_deadlocks() -> Iterator[None]:
+    """The handler of pytest-timeout ends the test, and wakes no loop: it is no reason to hope in a deadlock."""
+    handler = signal.getsignal(signal.SIGALRM)
+    others = [handler] if getattr(handler, "__module__", None) == "pytest_timeout" else []
+    WATCHING_HANDLERS.extend(others)
+    try:
+        yield
+    finally:
+        for handler in others:
+            WATCHING_HANDLERS.remove(handler)
+
+
 def _limited(item: pytest.Function) -> contextlib.AbstractContextManager[object]:
     """The time limit of the test. Hypothesis would try again what fails, but not what is interrupted."""
     seconds = item.config.option.dangagreen_timeout
@@ -225,8 +240,10 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
-    if report.failed and (trial := item.stash.get(TRIAL, None)) is not None and call.when == "call":
-        report.sections += _sections(item, trial)
+    if report.failed and (trial := item.stash.get(TRIAL, None)) is not None:
+        trial.judged = True  # what a failed fixture leaves is not told beside its failure
+        if call.when == "call":
+            report.sections += _sections(item, trial)
     return report
 
 

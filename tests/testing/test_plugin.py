@@ -211,6 +211,21 @@ def test_it(timer):
     assert "a fixture has left behind:\n  timer: print" in text(result)
 
 
+def test_a_fixture_that_fails_is_told_and_not_what_it_leaves(tried):
+    result = tried("""
+@pytest.fixture
+def timer(loop):
+    loop.add_timer(100, print)
+    raise ValueError
+
+@pytest.mark.dangagreen
+def test_it(timer):
+    pass
+""")
+    result.assert_outcomes(errors=1)
+    assert "left behind" not in text(result)
+
+
 def test_the_own_on_error_of_a_test_takes_the_errors_that_it_expects(tried):
     result = tried("""
 @pytest.mark.dangagreen
@@ -245,6 +260,34 @@ def test_next():
     assert ">           sock.read_line()" in printed
     assert "StalledError: all tasks wait, and nothing can wake them" in printed
     assert "parking.py" not in printed
+
+
+@pytest.mark.slow
+def test_a_deadlock_on_the_real_clock_is_found_beside_pytest_timeout(started):
+    result = started(
+        """
+@pytest.mark.dangagreen
+def test_it():
+    d.Event().wait()
+
+@pytest.mark.dangagreen
+def test_its_own_handler_may_wake_the_loop(monkeypatch):
+    import signal
+    event = d.Event()
+    loop = current_loop()
+    before = signal.signal(signal.SIGUSR1, lambda *_: loop.call_soon_threadsafe(event.set))
+    loop.deadlock_seconds = 0.05
+    import threading
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    event.wait()
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+""",
+        "--timeout=20",
+    )
+    result.assert_outcomes(failed=1, passed=1)
+    assert "Deadlock: all tasks wait, and nothing can wake the loop" in text(result)
 
 
 def test_a_test_that_waits_again_and_again_in_a_stall_ends(tried):
