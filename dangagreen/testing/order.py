@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.loop import Loop
@@ -86,15 +86,20 @@ class ShuffledTimers(Timers):
 
 
 class ShuffledPoller:
-    """A poller that reports the events of a wait in random order."""
+    """A poller that reports the events of a wait in random order; `random_order` derives the class of each.
 
-    def __init__(self, poller: Poller, random: Random) -> None:
-        self._poller = poller
-        self._random = random
+    Without an argument it is on a poller of its own, as a forked child needs it.
+    """
+
+    kind: ClassVar[Callable[[], Poller]]
+    random: ClassVar[Random]
+
+    def __init__(self, poller: Poller | None = None) -> None:
+        self._poller = type(self).kind() if poller is None else poller
 
     def wait(self, timeout: float | None) -> Events:
         events = self._poller.wait(timeout)
-        self._random.shuffle(events)
+        self.random.shuffle(events)
         return events
 
     def __getattr__(self, name: str) -> Any:
@@ -117,4 +122,5 @@ def random_order(loop: Loop, seed: int) -> None:
         raise RuntimeError("random_order() needs a fresh loop, and this one is in use")
     random = Random(seed)
     shuffle_tasks(loop, random)
-    loop.poller = ShuffledPoller(loop.poller, random)
+    kind = type(loop.poller)
+    loop.poller = type(kind.__name__, (ShuffledPoller,), {"kind": kind, "random": random})(loop.poller)

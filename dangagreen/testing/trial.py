@@ -95,6 +95,8 @@ class Trial:
             check.end_closers()
             leaks = [] if self.judged else self._leaks(check)
         except BaseException as error:
+            if error in self.thrown:
+                _cut(error)
             self.judged = True
             if not isinstance(error, KeyboardInterrupt):
                 self._note(check)
@@ -132,7 +134,7 @@ class Trial:
             try:
                 return function()
             except BaseException as error:  # also what pytest raises to skip, and Hypothesis to try another example
-                raised.append(error if error not in self.thrown else _cut(error))
+                raised.append(error)
                 return None
 
         code = getattr(innermost(function), "__code__", None)
@@ -163,8 +165,8 @@ class Trial:
                     raise RuntimeError("the loop was stopped before the test had ended")
 
 
-def _cut(error: BaseException) -> BaseException:
-    """An error whose traceback ends where the program waits, without what is ours in that wait."""
+def _cut(error: BaseException) -> None:
+    """Let the traceback of an error end where the program waits, without what is ours in that wait."""
     step = last = error.__traceback__
     while step is not None:
         if not is_ours(step.tb_frame):
@@ -172,7 +174,6 @@ def _cut(error: BaseException) -> BaseException:
         step = step.tb_next
     if last is not None:
         last.tb_next = None
-    return error
 
 
 def traceback_of(context: ErrorContext) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
 
 import dangagreen as d
 from dangagreen.testing import random_order, virtual_loop, wire
+from tests.helpers import exit_code_of, fork
 
 SEEDS = range(20)
 
@@ -273,9 +275,30 @@ def test_the_order_is_random_on_the_real_clock_too_and_a_seed_repeats_it(play):
 
 def test_the_poller_is_the_same_in_all_else():
     with d.Loop() as loop:
-        fileno = loop.poller.fileno
+        fileno, name = loop.poller.fileno, type(loop.poller).__name__
         random_order(loop, 1)
         assert loop.poller.fileno == fileno
+        assert type(loop.poller).__name__ == name
+
+
+def test_a_forked_child_goes_on_with_a_poller_of_its_own():
+    with d.Loop() as loop:
+        random_order(loop, 1)
+        poller = loop.poller
+
+        def child():
+            near, far = socket.socketpair()
+            with d.Socket(near) as sock, far:
+                far.send(b"x")
+                return sock.read_some(1) == b"x" and loop.poller is not poller
+
+        if (pid := fork()) == 0:
+            code = 1
+            try:
+                code = 0 if child() else 2
+            finally:
+                os._exit(code)
+        assert exit_code_of(pid) == 0
 
 
 @pytest.mark.parametrize("use", [lambda loop: d.sleep(0), lambda loop: loop.add_timer(1, print)])
