@@ -31,6 +31,7 @@ from dangagreen.green.signals import SignalHandle, on_signal, signals
 from dangagreen.green.sleep import sleep, sleep_until
 from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, spawn
+from dangagreen.loop.instruments import Instrument
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.net.activation import listen_fds
@@ -68,6 +69,7 @@ __all__ = [
     "ForeignThreadError",
     "HasFileno",
     "IncompleteReadError",
+    "Instrument",
     "LifoQueue",
     "LimitError",
     "Listener",

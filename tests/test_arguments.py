@@ -319,6 +319,11 @@ CALLS = [
         lambda w, x: d.Socket.connect_to(("127.0.0.1", 1), local_address=x),
     ),
     ("Loop.resolver", {"none": (None, TypeError), "int": (5, TypeError)}, lambda w, x: assign(w.loop, "resolver", x)),
+    (
+        "Loop.add_instrument",
+        {"int": (5, TypeError), "class": (d.Instrument, TypeError)},
+        lambda w, x: w.loop.add_instrument(x),
+    ),
     ("connect, socket_class", NO_CLASS, lambda w, x: d.connect(w.served.address, 5, socket_class=x)),
     ("serve, socket_class", NO_CLASS, lambda w, x: d.serve(LOCAL, print, socket_class=x)),
     ("serve_requests, socket_class", NO_CLASS, lambda w, x: d.serve_requests(LOCAL, print, socket_class=x)),
@@ -339,6 +344,7 @@ FREE = set(
     Lock.locked Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close
     Loop.descriptor_map Loop.close_later Loop.handler_failed Loop.register Loop.report Loop.reset Loop.stop Loop.time
     Loop.begin Loop.close_with_thread Loop.look_for_a_stall Loop.post_loop_maps Loop.seems_stalled Loop.take_struck
+    Loop.remove_instrument Loop.drop_instrument Loop.end_turn
     Loop.turn Task.set_hub Loop.call_took Loop.handler_took Loop.post_loop_calls Task.function Task.ended_by
     Loop.unregister Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown
     Queue.task_done Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close
@@ -357,6 +363,9 @@ FREE = set(
     BrokenBarrierError Event HasFileno HasFileno.fileno Lock RLock Task TlsError TruncatedError
     Socket.event_secured Listener.may_accept Listener.pause_accepting Listener.go_on_accepting
     LoopThread LoopThread.call LoopThread.stop LoopThread.stop_at_exit start_in_thread thread_cancelled
+    Instrument Instrument.turn_began Instrument.turn_ended Instrument.callback_began Instrument.callback_ended
+    Instrument.run_began Instrument.run_ended Instrument.task_spawned Instrument.task_ended
+    Instrument.connection_accepted Instrument.connection_closed
     SignalHandle SignalHandle.call SignalHandle.cancel signals.close
 """.split()  # noqa: SIM905
 )

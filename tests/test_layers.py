@@ -18,8 +18,8 @@ SHAPE = [
     ("", "public errors frames places parks tracebacks checks"),
     (
         "loop",
-        "error_log pollers timers profiling signal_chain sigint collecting"
-        " | handlers wakeup schedule thread_pool registry deadlock slowness turn forking loop",
+        "error_log pollers timers signal_chain sigint collecting"
+        " | handlers wakeup schedule thread_pool registry deadlock slowness instruments | profiling turn forking loop",
     ),
     (
         "sockets",
@@ -29,7 +29,7 @@ SHAPE = [
     ),
     (
         "green",
-        "task_table | waiters | stacks | sched | parking | sleep fds scopes | deadlines tasks"
+        "task_table | waiters | told_tasks stacks | sched | parking | sleep fds scopes | deadlines tasks"
         " | groups signals forking from_thread | run | background",
     ),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait threads"),

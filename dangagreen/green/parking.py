@@ -92,7 +92,12 @@ def give_way(task: Waiter, wait: WaitKind) -> None:
 
 def undo_giving_way(then: Any, task: Waiter) -> None:
     """Undo what `give_way` has arranged."""
-    for queue, call in ((task.loop.runnable, then), (task.loop.ready, task.resume)):
+    loop, first = task.loop, task.resume if then is None else then.args[0]
+    for queue, call in (
+        (loop.runnable, then),
+        (loop.ready, first),
+        (loop.ready, task.resume),
+    ):  # see `Scheduler.listen`
         with contextlib.suppress(ValueError):
             queue.remove(call)
 

@@ -16,7 +16,9 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.stacks import program_places
 from dangagreen.green.task_table import table
+from dangagreen.green.told_tasks import Resume, ToldTasks, exchange
 from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
+from dangagreen.loop.instruments import Instruments
 from dangagreen.loop.loop import Loop, all_loops
 from dangagreen.places import owner_of, place_of, place_of_instruction
 
@@ -45,10 +47,17 @@ class Worker(greenlet):
     def __init__(self, sched: Scheduler) -> None:
         super().__init__(_work, sched.hub)
         self.sched = sched
-        self.resume = self.switch
+        self.resume: Resume = self.tell_and_switch if sched.tells_of_runs else self.switch
         if not sched.workers:
             sched.loop.close_with_thread()  # a greenlet cannot be resumed in another thread
         sched.workers[self] = None
+
+    def tell_and_switch(self, *error: Any) -> Any:
+        """In the place of `switch` while instruments hear of runs."""
+        sched, task = self.sched, self.task
+        if (instruments := sched.loop.instruments) is None or task not in sched.tasks:
+            return self.switch(*error)
+        return instruments.during("run", (task,), self.switch, *error)
 
 
 def _work() -> None:
@@ -139,6 +148,7 @@ class Scheduler:
         "spender": "(id of the task, turn) of the task that last spent a budget of calls; None at first.",
         "spent": "How many budgets `spender` has spent in this turn.",
         "tasks": "The tasks that have not ended, in the order of their making.",
+        "tells_of_runs": "Whether instruments hear of each run of a task.",
         "thread_limiter": "The limiter of `in_thread` for calls without one, made at first use; or None.",
         "to_hub": "Switches to the hub.",
         "top_level": "The waiter that stands for top-level code, or None.",
@@ -150,6 +160,7 @@ class Scheduler:
         self.tasks: dict[Waiter, None] = _new_table(loop)
         self.idle: list[Worker] = []
         self.workers: dict[Worker, None] = {}
+        self.tells_of_runs = False
         self.top_level: TopLevel | None = None
         self.no_parking: Any = None
         self.collector = Collector(loop)
@@ -163,6 +174,7 @@ class Scheduler:
         self.looked = 0.0
         self.spent = 0
         loop.green = self
+        self.listen(loop.instruments)
         self.adopt()
 
     def adopt(self) -> None:
@@ -205,6 +217,24 @@ class Scheduler:
             self.top_level.deadline_timer = None
             if self.top_level.scope is not None:
                 self.top_level.scope._forget_deadlines()
+
+    def listen(self, instruments: Instruments | None) -> None:
+        """Tell these of tasks, and of their runs, from now on; None: nobody."""
+        told = ToldTasks if instruments is not None and instruments.hear("task") else dict
+        if type(self.tasks) is not told and type(self.tasks) in (ToldTasks, dict):  # others tell themselves
+            tasks = ToldTasks(self.loop) if told is ToldTasks else {}
+            tasks.update(self.tasks)
+            self.tasks = tasks
+        runs = instruments is not None and instruments.hear("run")
+        if runs is not self.tells_of_runs:
+            self.tells_of_runs = runs
+            resumptions: dict[Resume, Resume] = {}
+            for worker in self.workers:
+                former, worker.resume = worker.resume, worker.tell_and_switch if runs else worker.switch
+                resumptions[former] = worker.resume
+                if worker.task is not None:
+                    worker.task.resume = worker.resume
+            exchange(self.loop, resumptions)
 
     def stopping(self) -> None:
         """The loop's `stop` was called: who hosts it makes a turn."""

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import guard_parking, keep_tasks_in, running_task
+from dangagreen.green.told_tasks import ToldTasks
 from dangagreen.green.waiters import Throw, Waiter, watch_cancellations
 from dangagreen.introspect.kernel import traffic
 from dangagreen.introspect.stacks import place_of, running
@@ -80,12 +81,11 @@ class TaskRecord:
         self.cancellation = None
 
 
-class TaskTable(dict[Waiter, None]):
+class TaskTable(ToldTasks):
     """The tasks of a loop that have not ended, with a record of each, and the records of the last that have."""
 
     def __init__(self, loop: Loop) -> None:
-        super().__init__()
-        self._loop = loop
+        super().__init__(loop)
         self.records: dict[Waiter, TaskRecord] = {}
         self.ended: deque[tuple[TaskRecord, str, float]] = deque(maxlen=_ENDED)  # with the outcome, and when
         self.busy = 0.0  # of all tasks
@@ -93,14 +93,14 @@ class TaskTable(dict[Waiter, None]):
 
     def __setitem__(self, task: Waiter, nothing: None) -> None:
         super().__setitem__(task, nothing)
-        loop = self._loop
+        loop = self.loop
         parent = self.records.get(loop.current)
         self.records[task] = TaskRecord(task.name, loop.clock(), None if parent is None else parent.name)
 
     def __delitem__(self, task: Waiter) -> None:
         super().__delitem__(task)
         if (record := self.records.pop(task, None)) is not None:
-            now = self._loop.clock()
+            now = self.loop.clock()
             self.ran(record, now)
             record.ended(task.cancel_seen)
             self.ended.appendleft((record, _outcome(task.ended_by()), now))
@@ -118,7 +118,7 @@ class TaskTable(dict[Waiter, None]):
         """A task has run until now: it waits, or has ended."""
         began = record.resumed_at
         if began is None:  # its first run: it began after what has run before it in this turn
-            began = max(self._loop.looked, record.began or 0.0, self._ran_at)
+            began = max(self.loop.looked, record.began or 0.0, self._ran_at)
             if record.woken_at is not None:
                 record.scheduled += max(0.0, began - record.woken_at)
                 record.woken_at = None

@@ -41,6 +41,7 @@ class TaskLayer(Protocol):
     def awaits_thread(self) -> bool: ...  # whether one of them waits for what a thread does
     def idle_deadline_timers(self) -> int: ...  # how many of its timers will have nothing to do
     def table(self, most: int | None = None) -> str: ...  # the table of at most so many tasks
+    def listen(self, instruments: Any) -> None: ...  # these are told from now on; None: nobody
     def describe_run(self, call: Any) -> tuple[str, str, Any] | None: ...  # what a call of the loop has run
     def describe_task(self, task: Any) -> tuple[str, str, Any]: ...  # in words, its place, itself
 
@@ -56,6 +57,7 @@ class Registrar(Protocol):
     """The loop, as a handler needs it to register and unregister."""
 
     poller: Poller
+    instruments: Any
 
     def register(self, handler: Handler) -> None: ...
     def unregister(self, fd: int) -> None: ...
@@ -210,7 +212,13 @@ class FdHandler(Handler):
         self.loop.poller.add(self.fd, self._registered_mask)
 
     def _events(self, mask: int) -> None:
-        if not self.closed and (result := self.callback(mask)) is not None:
+        if self.closed:
+            return
+        if (instruments := self.loop.instruments) is None:
+            result = self.callback(mask)
+        else:
+            result = instruments.callback(self.callback, "fd", self.callback, mask)
+        if result is not None:
             checks.outcome(f"{self!r}", result)
 
     def _interest(self) -> int:

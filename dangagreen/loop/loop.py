@@ -106,6 +106,7 @@ class Loop(Forking):
         """Have the loop run in this thread and greenlet until `undo` is closed. The caller makes the turns."""
         undo.push(self._end_child)
         undo.callback(self._close_all)
+        undo.callback(self.end_turn)
         undo.callback(setattr, here, "loop", here.loop)
         undo.callback(setattr, self, "running", False)
         self._begin_run()
@@ -163,7 +164,8 @@ class Loop(Forking):
         self.timers.clear()
         self._drop_pending()
         self._fail_thread_calls("the loop was reset")
-        self.loop_timeout = self.post_loop_callback = self.profile = None
+        self.loop_timeout = self.post_loop_callback = None
+        self.drop_instrument(self.measurements)
         self.measurements = Profile()
 
     def close(self) -> None:
@@ -180,6 +182,7 @@ class Loop(Forking):
             ends.close()
         self.poller.close()
         self.error_log.tell_left_out()
+        self._set_instruments(())
         self._close_schedule()
         self._fail_thread_calls("the loop was closed")  # after that: none is queued any more
         _loops.discard(self)

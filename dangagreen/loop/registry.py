@@ -35,6 +35,7 @@ class Registry(Schedule):
         "_places": "A batch, and its index: fd to position. Made when the first fd leaves during that batch.",
         "batch": "The (fd, events) of this turn; (-1, 0) in the place of an fd that has left.",
         "handlers": "The descriptor map: fd to handler.",
+        "instruments": "The `Instruments` that hear of its work; None while there are none.",
         "object_callbacks": "Post-loop callbacks of objects, by object.",
         "pending_reads": "Handlers with input that no event announces; True: it was pushed back in this turn.",
         "post_loop_callback": "What is called at the end of each turn; something false from it ends `run`.",
@@ -46,6 +47,7 @@ class Registry(Schedule):
         super().__init__(clock, poller)
         self.running = False
         self.handlers: dict[int, Handler] = {}
+        self.instruments: Any = None
         self.pending_reads: dict[Handler, bool] = {}
         self.to_close: list[Handler] = []
         self.object_callbacks: dict[object, Callable[[], object]] = {}

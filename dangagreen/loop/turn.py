@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from itertools import islice
-from typing import Any
 
 from dangagreen import checks
 from dangagreen.checks import RESUMED
 from dangagreen.errors import ErrorContext
 from dangagreen.loop.handlers import Handler
+from dangagreen.loop.instruments import Instrumented
 from dangagreen.loop.pollers import LONGEST_WAIT, READ, WRITE, Poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.schedule import ContextCall
-from dangagreen.loop.slowness import SlowWatch
 
 _CALLS_PER_TURN = 64  # calls, tasks, timers and pending reads, of each kind: more would starve the others
 _LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is read before each eighth of these
@@ -27,17 +26,15 @@ _EVENTS = 16  # events dispatched between two looks at the timers
 LONG_TURN = 0.001  # seconds for one kind of work, or for one task: the rest is for the next turn
 
 
-class Turning(SlowWatch):
+class Turning(Instrumented):
     """The turn of a loop: base class of `Loop`."""
 
     __slots__ = {
         "_stop": "Whether `run` is to end after this turn.",
         "_struck": "The handler whose callback raised what left `run` (Ctrl-C), and may do so again; None otherwise.",
         "budget": "An iterator: one item for each call that may park, until the clock has to be read again.",
-        "current": "The task that runs now; None while a callback, or the loop itself, does.",
         "interest_changed": "Handlers whose registration with the poller has to be updated at the end of the turn.",
         "measurements": "What profiling has measured.",
-        "profile": "`measurements` while profiling is on, None otherwise.",
         "to_flush": "Handlers whose write queue is to be sent at the end of the turn.",
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
         "now": "The clock's time when this turn's events were collected.",
@@ -48,13 +45,11 @@ class Turning(SlowWatch):
         self.now = clock()
         self.to_flush: list[Handler] = []
         self.interest_changed: list[Handler] = []
-        self.current: Any = None
         self.budget: Iterator[bool] = iter(())
         self._stop = False
         self._struck: Handler | None = None
         self.loop_timeout: float | None = None
         self.measurements = Profile()
-        self.profile: Profile | None = None
 
     def stop(self) -> None:
         """End `run()` at the end of this turn."""
@@ -64,7 +59,7 @@ class Turning(SlowWatch):
 
     def _begin_run(self) -> None:
         """Forget what an earlier `run` has left."""
-        SlowWatch._begin_run(self)
+        Instrumented._begin_run(self)
         self._forget_stop()
         self._struck = None
 
@@ -79,7 +74,7 @@ class Turning(SlowWatch):
     def _turn(self) -> bool:
         """One turn. Returns whether `run` is to go on."""
         # To read a slot and call it in one expression costs the interpreter twice as much.
-        wait, clock, heap = self.poller.wait, self.clock, self.timers.heap
+        wait, clock, heap = (self.instruments or self.poller).wait, self.clock, self.timers.heap
         self.batch = batch = wait(self._patience())
         self.now = self.looked = clock()
         if batch and self.pending_reads:
@@ -135,6 +130,7 @@ class Turning(SlowWatch):
                     handler._registered_mask & READ and (handler._watch_read or handler._reader is not None)
                 ):  # nor any other?
                     if self._seems_that_no_fd_can_wake():
+                        self.end_turn()
                         return self._look_for_a_stall(patience)
             return patience
         return self.loop_timeout
@@ -160,8 +156,7 @@ class Turning(SlowWatch):
             self._run_timers()
 
     def _dispatch(self, events: Iterable[tuple[int, int]]) -> None:
-        handlers, clock = self.handlers, self.clock
-        plain = READ if self.profile is None else 0  # the mask of most events; 0 is that of none
+        handlers, direct, clock = self.handlers, self.direct, self.clock
         last, suspect = self.looked, self.suspect_after
         for fd, mask in events:
             handler = handlers.get(fd)
@@ -170,10 +165,10 @@ class Turning(SlowWatch):
                 continue
             reader = handler._reader
             try:
-                if mask == plain and reader is not None:
+                if mask == direct and reader is not None:
                     resume = reader.resume  # read first and then called, as in `_turn`
                     resume()
-                elif mask == plain and handler._watch_read:
+                elif mask == direct and handler._watch_read:
                     if (result := handler._context.run(handler.event_read)) is not None:
                         checks.outcome("event_read", result)
                     if handler._timer is not None:  # its own work is no idle time
@@ -192,10 +187,11 @@ class Turning(SlowWatch):
 
     def _run_timers(self) -> None:
         mark, clock = self.timers.mark(), self.clock
+        pop_due = (self.instruments or self.timers).pop_due
         began, suspect = self.looked, self.suspect_after
         last = began
         for look in _LOOKS:
-            if (look and last - began > LONG_TURN) or (timer := self.timers.pop_due(self.now, mark)) is None:
+            if (look and last - began > LONG_TURN) or (timer := pop_due(self.now, mark)) is None:
                 break
             what, context = timer.callback, timer.context
             try:
@@ -209,12 +205,13 @@ class Turning(SlowWatch):
 
     def _run_calls(self, looks: Iterable[bool]) -> None:
         calls, clock = self.ready, self.clock
+        take = calls.popleft if self.instruments is None else self.instruments.take_call
         began, suspect = self.looked, self.suspect_after
         last = began
         for look in looks:
             if not calls or (look and last - began > LONG_TURN):
                 break
-            call = calls.popleft()
+            call = take()
             try:
                 if (result := call()) is not None and result is not RESUMED:
                     checks.outcome("it", result)
@@ -304,7 +301,10 @@ class Turning(SlowWatch):
         for callback, arguments in self.post_loop_calls():
             began = self.clock()
             try:
-                go_on = callback(*arguments)
+                if self.instruments is None:
+                    go_on = callback(*arguments)
+                else:
+                    go_on = self.instruments.callback(callback, "post_loop", callback, *arguments)
                 checks.outcome("it", go_on)
             except Exception as error:
                 self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))

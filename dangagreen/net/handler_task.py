@@ -46,10 +46,10 @@ class HandlerTask(Task[None]):
     }
 
     def __init__(self, sock: StreamSocket, handler: HandlerFunction, begun: Context | None = None) -> None:
-        Task.__init__(self, sock.loop, self._handle, sock._context, handler)
         self.sock = sock
         self._handler = handler
         self._begun = begun
+        Task.__init__(self, sock.loop, self._handle, sock._context, handler)
 
     def function(self) -> object:
         return self._handler

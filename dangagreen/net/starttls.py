@@ -73,7 +73,7 @@ def start_tls(sock: Any, options: TlsOptions, timeout: float | None) -> None:
 
 def _tell(sock: Any, error: BaseException | None) -> None:
     if error is None:
-        sock.event_secured()
+        sock._hook("secured", sock.event_secured)
     elif not isinstance(error, ClosedError):  # the program knows that it has closed it
         sock.debugmsg("%s", error)
 

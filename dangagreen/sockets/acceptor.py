@@ -68,6 +68,9 @@ class Admitting:
                     self.connections += 1
                 if self._on_connection is not None:
                     self._on_connection(connection)
+                instruments = self.loop.instruments
+                if instruments is not None and hasattr(connection, "peer_addr_string"):  # its opening has not
+                    instruments.tell("connection", "connection_accepted", connection, self)
         except BaseException as error:
             self.loop.abandon(sock, error)
             if not isinstance(error, Exception):
@@ -176,7 +179,11 @@ class Acceptor(Descriptor):
 
     def _events(self, mask: int) -> None:
         if self._is_watched():
-            self.event_read()
+            instruments = self.loop.instruments
+            if instruments is None:
+                self.event_read()
+            else:
+                instruments.callback(self.server, "accept", self.event_read)
         else:
             self._ignore(mask)
 

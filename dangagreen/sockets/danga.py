@@ -115,18 +115,21 @@ class DangaAliases:
         Returns True, as in Perl: it is supported.
         """
         loop = current_loop()
-        loop.profile = loop.measurements = Profile()
+        loop.remove_instrument(loop.measurements)
+        loop.measurements = Profile()
+        loop.add_instrument(loop.measurements)
         return True
 
     @staticmethod
     def disable_profiling() -> None:
         """Stop measuring. `profiling_data()` keeps the measurements until `reset()`."""
-        current_loop().profile = None
+        loop = current_loop()
+        loop.remove_instrument(loop.measurements)
 
     @staticmethod
     def profiling_data() -> dict[str, list[float]]:
         """The measurements: "Class-event" to [user seconds, system seconds, calls]."""
-        return current_loop().measurements.data
+        return current_loop().measurements.data()
 
     EventLoop = event_loop
     Reset = reset

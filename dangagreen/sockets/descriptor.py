@@ -266,6 +266,8 @@ class Descriptor(Handler):
         loop.close_later(self)
         if self._listener is not None:
             self._listener._connection_closed()
+        if loop.instruments is not None:
+            loop.instruments.closed(self)
 
     _abandon = close
 

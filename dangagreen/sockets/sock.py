@@ -109,16 +109,16 @@ class CallbackSocket(DangaAliases, Lingering):
             self.close(self._reason(words))
 
     def _hook(self, event: str, call: Callable[[], object]) -> None:
-        """Call `event_` + this name, or what is called in its place, and measure it if profiling is on."""
-        profile = self.loop.profile
-        result = call() if profile is None else profile.measure(self, event, call)
-        if result is not None and result is not checks.RESUMED:
+        """Call `event_` + this name, or what is called in its place, and tell the instruments if there are any."""
+        instruments = self.loop.instruments
+        result = call() if instruments is None else instruments.callback(self, event, call)
+        if result is not None:
             checks.outcome(f"event_{event}", result)
 
     def _readable(self) -> None:
         """There is input or EOF: resume the parked reader, or call `event_read`."""
         if (reader := self._reader) is not None:
-            self._hook("read", reader.resume)
+            reader.resume()
         elif self._event_read_is_due():
             self._hook("read", self.event_read)
             self._has_worked()
