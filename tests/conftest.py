@@ -27,7 +27,7 @@ import pytest
 import dangagreen as d
 from dangagreen.errors import ErrorContext
 from dangagreen.loop import slowness, thread_pool
-from dangagreen.loop.loop import Loop
+from dangagreen.loop.loop import Loop, here
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.testing import VirtualPoller, WireEnd, random_order, virtual_loop, wire
 from dangagreen.testing.trial import Trial
@@ -134,6 +134,15 @@ def handlers_of_signals() -> Iterator[None]:
         if signal.getsignal(number) is not former:
             signal.signal(number, former)
     assert left == before, "the test leaves handlers of signals"
+
+
+@pytest.fixture(autouse=True)
+def loop_of_thread() -> Iterator[None]:
+    """A loop that a test has by asking for the thread's ends with the test: the next one begins without."""
+    yield
+    if here.loop is not None:
+        here.loop.close()
+        here.loop = None
 
 
 @pytest.fixture

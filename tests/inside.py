@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from contextlib import contextmanager
 from copy import copy
+
+import dangagreen
+from dangagreen.green import sched, waiters
+from dangagreen.loop import loop as loops
 
 WAIT_QUEUES = ("_waiters", "_getters", "_putters", "_joiners", "_watchers")  # of locks, events, queues, channels, tasks
 
@@ -29,6 +35,23 @@ def snapshot(thing):
 def incoming(end):
     """What has come to an end of the in-memory wire and was not received yet; what is added to it has come too."""
     return end._incoming
+
+
+@contextmanager
+def notes_that_end():
+    """What introspect does to the process by its import, if it is imported in this block, is undone at its end."""
+    watchers, notes, guards, table = loops._watchers[:], waiters._notes[:], sched._guards[:], sched._new_table
+    try:
+        yield
+    finally:
+        loops._watchers[:], waiters._notes[:] = watchers, notes
+        for guard in sched._guards[:]:
+            if guard not in guards:
+                sched.drop_guard(guard)
+        sched.keep_tasks_in(table)
+        for name in [name for name in sys.modules if name.startswith("dangagreen.introspect")]:
+            del sys.modules[name]
+        vars(dangagreen).pop("introspect", None)
 
 
 def own_settings(loop):
