@@ -6,7 +6,7 @@ import pytest
 
 from tests.introspect.seeing import finds, finds_nothing, linted
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 WAITING = """
 def take(queue):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.introspect.seeing import answers
 
-pytestmark = pytest.mark.slow  # starts programs
+pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 # Each of these begins tasks, and is left. In `left` what a test keeps.
 MADE = """
