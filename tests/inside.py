@@ -40,14 +40,16 @@ def incoming(end):
 @contextmanager
 def notes_that_end():
     """What introspect does to the process by its import, if it is imported in this block, is undone at its end."""
-    watchers, notes, guards, table = loops._watchers[:], waiters._notes[:], sched._guards[:], sched._new_table
+    kept = [(them, them[:]) for them in (loops._watchers, waiters._notes)]
+    guards, table = sched._guards, sched._new_table
+    before = guards[:]
     try:
         yield
     finally:
-        loops._watchers[:], waiters._notes[:] = watchers, notes
-        for guard in sched._guards[:]:
-            if guard not in guards:
-                sched.drop_guard(guard)
+        for them, former in kept:
+            them[:] = former
+        for guard in guards[len(before) :]:
+            sched.drop_guard(guard)
         sched.keep_tasks_in(table)
         for name in [name for name in sys.modules if name.startswith("dangagreen.introspect")]:
             del sys.modules[name]
