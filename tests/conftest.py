@@ -110,9 +110,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def garbage() -> Iterator[None]:
-    """What a module's tests leave to the collector, an open socket for one, fails here, and not in a later module."""
+    """What a module's tests leave to the collector, an open socket for one, fails here, and not in a later module.
+
+    Nor does a later one find the loop that a test has made by asking for this thread's.
+    """
     collect()
     yield
+    if here.loop is not None:
+        here.loop.close()
+        here.loop = None
     gc.collect()
 
 
@@ -134,15 +140,6 @@ def handlers_of_signals() -> Iterator[None]:
         if signal.getsignal(number) is not former:
             signal.signal(number, former)
     assert left == before, "the test leaves handlers of signals"
-
-
-@pytest.fixture(autouse=True)
-def loop_of_thread() -> Iterator[None]:
-    """A loop that a test has by asking for the thread's ends with the test: the next one begins without."""
-    yield
-    if here.loop is not None:
-        here.loop.close()
-        here.loop = None
 
 
 @pytest.fixture
