@@ -6,6 +6,7 @@ what an event means.
 
 from __future__ import annotations
 
+import socket
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
@@ -46,13 +47,23 @@ class Lingering(TimeLimits):
 
     def _send_fin(self) -> None:
         """The write queue was sent: send the FIN. A lingering close is over if the peer has ended before."""
-        if self._finishing and self._is_at_eof():
+        over = self._finishing and self._is_at_eof()
+        if over and (type(self.sock) is socket.socket or self._has_said_end()):
             return self.close()
         try:
-            self._shut_writing(self._send_fin)
+            over = self._shut_writing(self._send_fin) and over
         except OSError as error:
             self._write_failed(self._cause(error))
+        else:
+            if over:
+                self.close()
         return None
+
+    def _has_said_end(self) -> bool:
+        """Whether no transport with an end of its own, as TLS has, still has to send that. (An OS socket has none: who
+        asks looks at the type first, so that its connections call nothing.)"""
+        notify = getattr(self.sock, "notify", None)
+        return notify is None or self._is_broken() or notify()
 
     # -- lingering close
 
@@ -69,8 +80,8 @@ class Lingering(TimeLimits):
             self.loop.check_thread("finish")
         if self._is_broken():
             return self.close(self._cannot_write())
-        if self._is_at_eof() and self._is_sent():  # there is nobody to wait for
-            return self.close()
+        if self._is_at_eof() and self._is_sent() and (type(self.sock) is socket.socket or self._has_said_end()):
+            return self.close()  # there is nobody to wait for
         self._discard_input()
         self._watch_output(False)
         self._cancel_timer()
@@ -135,7 +146,7 @@ class Lingering(TimeLimits):
             return None
         late = self._discard()
         if late is None:
-            if self._is_sent() or self._has_failed():
+            if self._has_failed() or (self._is_sent() and self._has_said_end()):
                 self.close(self._reason())
         elif late > self.linger_bytes:
             self.close(f"the peer sent more than {self.linger_bytes} bytes after finish()")

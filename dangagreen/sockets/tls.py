@@ -128,6 +128,14 @@ class TlsSocket(Decrypting):
                 raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
         self.beneath.shutdown(how)
 
+    def notify(self) -> bool:
+        """Send close_notify. Returns False if there is no room for it now."""
+        if self.is_open():
+            self._notify()
+            with suppress(OSError):  # it is broken: nobody is left who would miss it
+                return self._push()
+        return True
+
     def _notify(self) -> None:
         """Make close_notify. What was received is decrypted before: OpenSSL would take it for a fault, and drop it."""
         if not self._notified:

@@ -133,6 +133,45 @@ def test_finish_does_not_hang_on_a_peer_that_does_not_answer(sockets, advance):
     assert mine.closed
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_close_notify_is_sent_although_there_is_no_room_for_it_at_first(sockets, advance, run_turns, when):
+    """What was written has filled the kernel to the last byte; the peer ended its side before finish(), or after it."""
+    mine, other = sockets(capacity=100_000)
+    if when == "before":
+        other.write_eof()
+        run_turns(2)
+        assert mine.read(1) is None
+    mine.write(b"x" * 5000)
+    other.sock.beneath.capacity = 0
+    mine.finish()
+    if when == "after":
+        advance(0.05)
+        other.write_eof()
+    advance(0.05)
+    assert not mine.closed
+    other.sock.beneath.capacity = 100_000
+
+    def main():
+        assert len(other.read_to_end()) == 5000  # which a stream that was cut short would not do
+
+    d.run(main)
+    advance(0.05)
+    assert mine.closed
+    assert mine.close_reason is None
+
+
+def test_close_notify_that_never_has_room_is_waited_for_as_long_as_a_lingering_close_may_take(sockets, advance):
+    mine, other = sockets(capacity=100_000)
+    other.write_eof()
+    assert mine.read(1) is None
+    other.sock.beneath.capacity = 0
+    mine.finish()
+    advance(mine.linger_seconds - 0.1)
+    assert not mine.closed
+    advance(0.2)
+    assert mine.closed
+
+
 def test_finish_takes_a_fin_without_close_notify_for_the_end(sockets, run_until):
     mine, other = sockets()
     mine.finish()
