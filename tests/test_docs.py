@@ -26,6 +26,7 @@ import pytest
 
 import dangagreen
 import dangagreen.bridge
+import dangagreen.metrics
 import dangagreen.testing
 from dangagreen.testing import no_leaks
 from tests.programs import free_port
@@ -126,7 +127,9 @@ def connected(port):
 
 
 @pytest.mark.parametrize(
-    "module", [dangagreen, dangagreen.bridge, dangagreen.testing], ids=lambda module: module.__name__
+    "module",
+    [dangagreen, dangagreen.bridge, dangagreen.metrics, dangagreen.testing],
+    ids=lambda module: module.__name__,
 )
 def test_reference_has_every_public_name(module):
     reference = (ROOT / "docs" / "reference.md").read_text()
@@ -143,7 +146,8 @@ INNER = {
     " handler_failed handlers interest_changed look_for_a_stall look_ups measurements object_callbacks own_settings"
     " pending_reads post_loop_maps ready register report runnable seems_stalled take_struck timers to_close"
     " to_flush turn unregister wakeup_pair looked post_loop_calls call_took handler_took slow_limit slow_log"
-    " slow_in_turn slowest suspect_after after_turn awaited direct drop_instrument end_turn instruments",
+    " slow_in_turn slowest suspect_after after_turn awaited direct drop_instrument end_turn instruments"
+    " slow_count error_count",
     dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit set_up stop_accepting tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved function"
     " group interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub unflushed_socket"

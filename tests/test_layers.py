@@ -24,7 +24,7 @@ SHAPE = [
     (
         "sockets",
         "settings subclassing addresses binding states busy | descriptor endpoint idle read_buffer receiving"
-        " | delivery backpressure write_queue limits lingering danga sock acceptor listener"
+        " | delivery backpressure write_queue limits lingering danga sock kernel acceptor listener"
         " | tls_words tls_sending tls_receiving tls tls_options",
     ),
     (
@@ -41,20 +41,27 @@ SHAPE = [
     ),
     ("", "__init__ __main__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
+    ("metrics", "counts | prometheus otel __init__"),
     (
         "introspect",
-        "data stacks kernel | records circles connections | collect | text | on_signal watchdog"
+        "data stacks | records circles connections | collect | text | on_signal watchdog"
         " | linting reach lint_tasks lint_turns lint_calls lint_queues lint_waits lint __init__",
     ),
     ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),
 ]
 # a docstring, no more
-BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in ("", "bridge", "introspect", "testing")}
+PUBLIC = "", "bridge", "metrics", "introspect", "testing"
+BARE = {f"dangagreen.{part}.__init__" for part, _ in SHAPE if part not in PUBLIC}
 STRANGERS = {
     "dangagreen.sync": "dangagreen.streams",
     "dangagreen.streams": "dangagreen.sync",
 }  # know nothing of each other
-THIRD_PARTY = {"dangagreen.green.sched": {"greenlet"}, "dangagreen.sockets.addresses": {"idna"}}
+THIRD_PARTY = {
+    "dangagreen.green.sched": {"greenlet"},
+    "dangagreen.sockets.addresses": {"idna"},
+    "dangagreen.metrics.prometheus": {"prometheus_client"},
+    "dangagreen.metrics.otel": {"opentelemetry"},
+}
 for plugin in ("dangagreen.testing.fixtures", "dangagreen.testing.plugin"):
     THIRD_PARTY[plugin] = {"pytest"}
 SWITCHING = {"switch", "throw"}

@@ -11,13 +11,13 @@ from typing import Any
 
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.data import ListenerInfo, SocketInfo
-from dangagreen.introspect.kernel import accept_queue, traffic
 from dangagreen.introspect.records import HandlerTable
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.net.opening import Opening
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.endpoint import in_words, peer_of
+from dangagreen.sockets.kernel import accept_queue, traffic
 from dangagreen.sockets.sock import CallbackSocket
 
 

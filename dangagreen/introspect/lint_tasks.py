@@ -18,12 +18,12 @@ from dangagreen.green.stacks import frames
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.circles import circle, has_limit
-from dangagreen.introspect.kernel import bytes_read
 from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here, place_of_wait
 from dangagreen.introspect.records import TaskRecord, TaskTable
 from dangagreen.introspect.stacks import running
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ
+from dangagreen.sockets.kernel import bytes_read
 from dangagreen.sync.locks import Mutex
 
 LONG_SECONDS = 0.02  # a run of a task, from one wait to the next, that is long

@@ -15,13 +15,13 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from dangagreen.errors import connection
-from dangagreen.introspect.kernel import bytes_read, unread
 from dangagreen.introspect.linting import Findings, LintReport, Patches
 from dangagreen.loop.handlers import FdHandler, Handler
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.places import named, place_of, unwrapped
 from dangagreen.sockets.idle import IdleClock
+from dangagreen.sockets.kernel import bytes_read, unread
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sockets.write_queue import WriteQueue
 

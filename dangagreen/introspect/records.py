@@ -17,12 +17,12 @@ from dangagreen.errors import Cancelled
 from dangagreen.green.sched import guard_parking, keep_tasks_in, running_task
 from dangagreen.green.told_tasks import ToldTasks
 from dangagreen.green.waiters import Throw, Waiter, watch_cancellations
-from dangagreen.introspect.kernel import traffic
 from dangagreen.introspect.stacks import place_of, running
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, watch_loops
 from dangagreen.loop.slowness import SlowReport
 from dangagreen.places import owner_of
+from dangagreen.sockets.kernel import traffic
 
 _ENDED = 100  # tasks that have ended: so many of them are remembered
 _TURNS = 1000  # the lag is that of so many turns

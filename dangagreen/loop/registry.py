@@ -27,6 +27,7 @@ class Registry(Schedule):
     """The descriptors of one loop: base class of `Loop`."""
 
     __slots__ = {
+        "error_count": "How many exceptions that reached no caller were reported.",
         "error_log": "The default of `on_error`.",
         "_maps": "What post-loop callbacks of this turn are given; None until the first of them needs it.",
         "_on_error": "The callable that `on_error` is.",
@@ -55,6 +56,7 @@ class Registry(Schedule):
         self.post_loop_callback: Callable[..., object] | None = None
         self._others: dict[int, FdHandler] = {}
         self.error_log = ErrorLog(clock)
+        self.error_count = 0
         self.own_settings: dict[int, dict[str, Any]] = {}
         self._on_error: Callable[[ErrorContext], object] = self.error_log
         self.batch: Events = []
@@ -235,6 +237,7 @@ class Registry(Schedule):
 
     def report(self, context: ErrorContext) -> None:
         """Call `on_error`. If that raises, both errors are logged."""
+        self.error_count += 1
         try:
             if (result := self._on_error(context)) is not None:
                 checks.outcome("on_error", result)

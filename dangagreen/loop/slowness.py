@@ -55,6 +55,7 @@ class SlowWatch(DeadlockWatch):
         "_on_slow": "The callable that `on_slow` is.",
         "after_turn": "Called with the loop at the end of each turn, by who watches it; None: nobody does.",
         "looked": "The clock's time when the last callback of this turn, or run of a task, had ended.",
+        "slow_count": "How many callbacks, and runs of tasks, were slow.",
         "slow_limit": "`slow_seconds`; infinity where that is None.",
         "slow_in_turn": "(turn, report) of what was slowest in the last turn in which anything was slow; or None.",
         "slow_log": "The default of `on_slow`.",
@@ -67,6 +68,7 @@ class SlowWatch(DeadlockWatch):
         super().__init__(clock, poller)
         self.looked = clock()
         self.slow_limit = SLOW_SECONDS
+        self.slow_count = 0
         self.suspect_after = -math.inf
         self.slowest: SlowReport | None = None
         self.slow_in_turn: tuple[int, SlowReport] | None = None
@@ -135,6 +137,7 @@ class SlowWatch(DeadlockWatch):
 
     def _tell_slow(self, report: SlowReport) -> None:
         kept = report._replace(subject=None)
+        self.slow_count += 1
         if self.slowest is None or self.slowest.seconds < report.seconds:
             self.slowest = kept
         turn, slowest = self.slow_in_turn or (-1, kept)

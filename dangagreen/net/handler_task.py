@@ -72,7 +72,7 @@ class HandlerTask(Task[None]):
         """The handler has raised: close the connection. Returns False if the error is a failure, to be reported."""
         sock = self.sock
         sock._close_unless_finishing(error)  # the tail of its reply may still be to be sent
-        if _is_own_end(sock, error):
+        if is_own_end(sock, error):
             sock.debugmsg("%s ended with its peer: %r", _name(self._handler), error)
             return True
         error.add_note(f"in the handler of {connection(sock)}")
@@ -206,10 +206,10 @@ def _leave(changes: _Changes) -> None:
 # -- whose end it was
 
 
-def _is_own_end(sock: StreamSocket, error: BaseException) -> bool:
+def is_own_end(sock: StreamSocket, error: BaseException) -> bool:
     """Whether the error is the end of this very connection. That of another one is a failure of the handler."""
     if isinstance(error, BaseExceptionGroup):  # of a TaskGroup whose tasks use the connection
-        return all(_is_own_end(sock, one) for one in error.exceptions)
+        return all(is_own_end(sock, one) for one in error.exceptions)
     if isinstance(error, (IncompleteReadError, ClosedError)):
         return error.sock is sock
     return sock._is_end_by(error)

@@ -263,11 +263,11 @@ class Descriptor(Handler):
         self._watch_read = self._watch_write = False
         self._on_close()
         self._unregister()
+        if loop.instruments is not None:
+            loop.instruments.closed(self)
         loop.close_later(self)
         if self._listener is not None:
             self._listener._connection_closed()
-        if loop.instruments is not None:
-            loop.instruments.closed(self)
 
     _abandon = close
 

@@ -15,7 +15,7 @@ pytestmark = [
 
 PAIR = """
 import socket, struct
-from dangagreen.introspect.kernel import accept_queue, traffic
+from dangagreen.sockets.kernel import accept_queue, traffic
 loop = d.current_loop()
 loop.set_loop_timeout(1)
 class Stays(d.Socket):
@@ -141,7 +141,7 @@ for one in peers: one.close()
 
 def test_tls_is_counted_as_encrypted_and_a_wire_counts_itself():
     answers("""
-from dangagreen.introspect.kernel import traffic
+from dangagreen.sockets.kernel import traffic
 from tests.certificates import client_context, server_context
 def main():
     listener = d.serve(("127.0.0.1", 0), lambda sock: sock.read_to_end(), tls=server_context())
