@@ -44,7 +44,7 @@ SHAPE = [
     ("metrics", "counts | prometheus otel __init__"),
     (
         "introspect",
-        "data stacks | records circles connections | collect | text | on_signal watchdog"
+        "data stacks | records circles connections | collect profiles | text | on_signal watchdog"
         " | linting reach lint_tasks lint_turns lint_calls lint_queues lint_waits lint __init__",
     ),
     ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),

@@ -12,6 +12,7 @@ from dangagreen.introspect.data import (
     GroupInfo,
     ListenerInfo,
     LoopInfo,
+    ProfileInfo,
     Snapshot,
     SocketInfo,
     TaskInfo,
@@ -21,6 +22,7 @@ from dangagreen.introspect.data import (
 from dangagreen.introspect.lint import lint
 from dangagreen.introspect.linting import LintReport
 from dangagreen.introspect.on_signal import dump_on_signal
+from dangagreen.introspect.profiles import profile
 from dangagreen.introspect.text import dump, to_json
 from dangagreen.introspect.watchdog import watchdog
 from dangagreen.loop.slowness import SlowReport
@@ -33,6 +35,7 @@ __all__ = [
     "LintReport",
     "ListenerInfo",
     "LoopInfo",
+    "ProfileInfo",
     "SlowReport",
     "Snapshot",
     "SocketInfo",
@@ -42,6 +45,7 @@ __all__ = [
     "dump",
     "dump_on_signal",
     "lint",
+    "profile",
     "snapshot",
     "to_json",
     "watchdog",

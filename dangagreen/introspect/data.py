@@ -159,6 +159,19 @@ class ThreadInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileInfo:
+    """What was measured of one kind of callback, or of the tasks of one name. What ran within is not in it."""
+
+    name: str  # "Class-event", "function-event" or "name-task"
+    calls: int  # or runs
+    user: float  # of the processor, in user mode
+    system: float  # of the processor, in the kernel
+    seconds: float  # of wall-clock time
+    bytes_in: int  # that were read meanwhile of its connection, or that of its handler, where that is counted (TCP)
+    bytes_out: int  # that were sent
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All of one loop at one moment."""
 

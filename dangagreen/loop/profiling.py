@@ -1,25 +1,40 @@
-"""Profiling: processor time, wall-clock time and calls, by class and event, by function and event, and by task.
+"""Profiling: processor time, wall-clock time, bytes and calls, by class and event, by function and event, and by task.
 
 Rules: it is an instrument, and nothing here runs unless profiling was switched on; the time of a task that a callback
-has resumed is the task's, not the callback's, so that the rows add up. What does not belong here: printing.
+has resumed is the task's, not the callback's, so that the rows add up. What does not belong here: printing, and what
+the kernel counts.
 """
 
 from __future__ import annotations
 
 import resource
-import time
+from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from dangagreen.loop.instruments import Instrument
 from dangagreen.places import named
 
 _WHOSE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # the loop's thread, where the system can tell
+_FUNCTIONS = {"timer", "call_soon", "fd", "post_loop"}  # events whose subject is a function
+
+Passed = tuple[int, int]  # bytes that were read and sent
+
+_passed_through: Callable[[Any], Passed | None] = lambda _sock: None  # noqa: E731
+
+
+def count_bytes_by(passed_through: Callable[[Any], Passed | None]) -> None:
+    """Have bytes counted by this function of a connection. `dangagreen.introspect` does so when it is imported."""
+    global _passed_through
+    _passed_through = passed_through
 
 
 class ProfileRow:
     """What was measured of one kind of callback, or of the tasks of one name."""
 
     __slots__ = {
+        "bytes_in": "Bytes that were read of its connection meanwhile, where they are counted.",
+        "bytes_out": "Bytes that were sent to it.",
         "calls": "How often it was called, or has run.",
         "seconds": "Wall-clock time.",
         "system": "Seconds of the processor in the kernel.",
@@ -28,7 +43,7 @@ class ProfileRow:
 
     def __init__(self) -> None:
         self.user = self.system = self.seconds = 0.0
-        self.calls = 0
+        self.calls = self.bytes_in = self.bytes_out = 0
 
 
 class Profile(Instrument):
@@ -36,48 +51,57 @@ class Profile(Instrument):
 
     __slots__ = {
         "_marks": "Processor times and wall-clock time when the innermost row was last added to.",
-        "_open": "The rows of what runs now, the innermost at the end.",
-        "rows": '"Class-event", or "name-task", to its row.',
+        "_open": "The rows of what runs now, the innermost at the end, each with its connection.",
+        "_passed": "What had passed through that of the innermost one when it was last added to; None: not counted.",
+        "rows": '"Class-event", "function-event" or "name-task", to its row.',
     }
 
     def __init__(self) -> None:
         self.rows: dict[str, ProfileRow] = {}
-        self._open: list[ProfileRow] = []
+        self._open: list[tuple[ProfileRow, Any]] = []
         self._marks = (0.0, 0.0, 0.0)
+        self._passed: Passed | None = None
 
     def callback_began(self, subject: Any, event: str) -> None:
-        is_function = event in ("timer", "call_soon", "fd", "post_loop")
-        self._begin(f"{named(subject) if is_function else type(subject).__name__}-{event}")
+        if event in _FUNCTIONS:
+            self._begin(f"{named(subject)}-{event}", None)
+        else:
+            self._begin(f"{type(subject).__name__}-{event}", subject)
 
     def callback_ended(self, subject: Any, event: str) -> None:
         self._end()
 
     def run_began(self, task: Any) -> None:
-        self._begin(f"{task.name}-task")
+        self._begin(f"{task.name}-task", getattr(task, "sock", None))  # that of a handler
 
     def run_ended(self, task: Any) -> None:
         self._end()
 
-    def _begin(self, name: str) -> None:
+    def _begin(self, name: str, sock: Any) -> None:
         self._add_up()
         row = self.rows.get(name)
         if row is None:
             row = self.rows[name] = ProfileRow()
         row.calls += 1
-        self._open.append(row)
+        self._open.append((row, sock))
+        self._passed = _passed_through(sock)
 
     def _end(self) -> None:
         self._add_up()
         self._open.pop()
+        self._passed = _passed_through(self._open[-1][1]) if self._open else None
 
     def _add_up(self) -> None:
         """Add what has passed since the last time to the innermost row."""
-        used, now = resource.getrusage(_WHOSE), time.perf_counter()
+        used, now = resource.getrusage(_WHOSE), perf_counter()
         if self._open:
-            row, (user, system, then) = self._open[-1], self._marks
+            (row, sock), (user, system, then) = self._open[-1], self._marks
             row.user += used.ru_utime - user
             row.system += used.ru_stime - system
             row.seconds += now - then
+            if self._passed is not None and (passed := _passed_through(sock)) is not None:
+                row.bytes_in += max(0, passed[0] - self._passed[0])  # after a reset the kernel knows nothing
+                row.bytes_out += max(0, passed[1] - self._passed[1])
         self._marks = used.ru_utime, used.ru_stime, now
 
     def data(self) -> dict[str, list[float]]:

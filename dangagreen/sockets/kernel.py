@@ -52,6 +52,14 @@ def traffic(handler: Handler) -> Traffic | None:
     return Traffic(received, sent - sent_again + not_sent, min(since_sent, since_received) / 1000)
 
 
+def passed_through(handler: Any) -> tuple[int, int] | None:
+    """How many bytes of a TCP connection were read, and sent, so far; None of anything else."""
+    passed = traffic(handler)
+    if passed is None or passed.idle is None:  # one in memory, of which it is not known what was read
+        return None
+    return passed.received - unread(handler.fd), passed.sent
+
+
 def accept_queue(sock: Any) -> int | None:
     """How many connections wait to be accepted by a listening socket; None where the kernel does not tell."""
     info = _tcp_info(sock)
