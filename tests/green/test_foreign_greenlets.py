@@ -152,6 +152,7 @@ def test_greenlets_made_by_hand_in_top_level_code_wait_as_before(loop):
     other.switch()
 
 
+@pytest.mark.in_order
 def test_one_made_in_another_task_is_refused_too(loop):
     """As a library's helper greenlet is, that was started elsewhere."""
     helpers, messages = [], []

@@ -441,6 +441,7 @@ def test_a_file_that_is_closed_meanwhile_is_sent_all_the_same(real_ends, run_unt
 # -- its turn
 
 
+@pytest.mark.in_order
 @ways
 def test_it_has_its_turn_and_others_have_theirs_after_it(way, real_ends, run_until, run_turns, file, content):
     sock, far = real_ends()

@@ -561,6 +561,7 @@ class Refusing(dict):
         raise AssertionError(f"{task!r} was made")
 
 
+@pytest.mark.in_order
 @KINDS
 def test_a_reset_closes_an_idle_connection_and_its_hook_hears_of_it(kind, requests, wait_for):
     listener, client = requests(kind)

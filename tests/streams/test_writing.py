@@ -468,6 +468,7 @@ class Flushing(Small):
         self.write(lambda: None)
 
 
+@pytest.mark.in_order
 def test_woken_writers_keep_their_order_when_there_is_a_flush_before_they_run(loop, pair, run_turns):
     """It finds an empty queue, and may not wake more of them than there is room for."""
     sock, far = pair(Flushing, capacity=50)
@@ -593,6 +594,7 @@ def test_whatever_comes_in_between_everybody_goes_on(loop, wires, run_turns, see
     one.close()
 
 
+@pytest.mark.in_order
 def test_a_newcomer_waits_behind_those_who_wait(loop, pair, run_turns):
     """Between the marks there is room for it, and none yet for them: it would overtake them, time and again."""
     sock, far = pair(Small, capacity=50)

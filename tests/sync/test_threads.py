@@ -98,6 +98,7 @@ def test_threads_are_reused(real_loop):
 # -- the limiter
 
 
+@pytest.mark.in_order
 def test_no_more_run_at_once_than_the_limiter_allows_and_the_next_come_in_order(real_loop):
     limiter = d.ThreadLimiter(2)
     assert repr(limiter) == "<ThreadLimiter, 0 of 2>"
@@ -114,6 +115,7 @@ def test_no_more_run_at_once_than_the_limiter_allows_and_the_next_come_in_order(
     assert limiter.in_use == 0
 
 
+@pytest.mark.in_order
 def test_by_default_it_is_forty(real_loop):
     blocks = [Blocks() for _ in range(41)]
     tasks = [d.spawn(d.in_thread, block) for block in blocks]
