@@ -19,7 +19,7 @@ from dangagreen.green.task_table import table
 from dangagreen.green.told_tasks import Resume, ToldTasks, exchange
 from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
 from dangagreen.loop.instruments import Instruments
-from dangagreen.loop.loop import Loop, all_loops
+from dangagreen.loop.loop import Loop, for_each_loop
 from dangagreen.places import owner_of, place_of, place_of_instruction
 
 LoopReset = GreenletExit  # what a reset of the loop raises in each task
@@ -328,11 +328,14 @@ def keep_tasks_in(new_table: Callable[[Loop], dict[Waiter, None]]) -> None:
     """Have the tasks of each scheduler kept in a dict of this kind: it learns of each beginning and end."""
     global _new_table
     _new_table = new_table
-    for loop in all_loops():
-        if loop.green is not None:
-            sched = scheduler(loop)
-            tasks, sched.tasks = sched.tasks, new_table(loop)
-            sched.tasks.update(tasks)
+    for_each_loop(_exchange_table)
+
+
+def _exchange_table(loop: Loop) -> None:
+    if loop.green is not None:
+        sched = scheduler(loop)
+        tasks, sched.tasks = sched.tasks, _new_table(loop)
+        sched.tasks.update(tasks)
 
 
 def running_task() -> Waiter | None:
@@ -357,9 +360,7 @@ def drop_guard(guard: Callable[[Switch], Switch]) -> None:
 
 
 def _put_guards() -> None:
-    for loop in all_loops():
-        if loop.green is not None:
-            scheduler(loop).put_guards()
+    for_each_loop(lambda loop: None if loop.green is None else scheduler(loop).put_guards())
 
 
 def guarded(switch: Switch) -> Switch:

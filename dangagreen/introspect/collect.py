@@ -213,8 +213,8 @@ class Collector:
                     busy=record.busy,
                     waited=record.waited,
                     scheduled=record.scheduled,
-                    cancelled_by=record.cancelled_by,
-                    cancelled_at=record.cancelled_at,
+                    cancelled_by=None if record.cancelled is None else record.cancelled[1],
+                    cancelled_at=None if record.cancelled is None else record.cancelled[2],
                 )
 
     # -- threads

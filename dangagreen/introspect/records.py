@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import guard_parking, keep_tasks_in, running_task
 from dangagreen.green.told_tasks import ToldTasks
-from dangagreen.green.waiters import Throw, Waiter, watch_cancellations
+from dangagreen.green.waiters import Waiter, watch_cancellations
 from dangagreen.introspect.stacks import place_of, running
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, watch_loops
@@ -36,10 +36,9 @@ class TaskRecord:
     __slots__ = {
         "began": "When it was made, on the loop's clock; None if that was before the import.",
         "busy": "How many seconds it has run, up to its last wait.",
-        "cancellation": "What its cancellation was when it was last cancelled; None before, and when it has ended.",
-        "cancelled_at": "Where the program has cancelled it; None: not in its code.",
-        "cancelled_by": "The unique name of the task that has cancelled it, or None.",
-        "name": "Its unique name.",
+        "cancelled": "Of its last cancellation: that, the name of the task whose code it was, and the place; or None.",
+        "given_name": "The name of the task when it was made.",
+        "number": "What makes it unique.",
         "parked_at": "Since when it waits; None while it runs, or if that is not known.",
         "parent": "The unique name of the task that has spawned it, or None.",
         "resumed_at": "Since when it runs; None before it has.",
@@ -49,7 +48,7 @@ class TaskRecord:
     }
 
     def __init__(self, name: str, began: float | None, parent: str | None) -> None:
-        self.name = f"{name}#{next(_numbers)}"
+        self.given_name, self.number = name, next(_numbers)
         self.began = began
         self.busy = 0.0
         self.parent = parent
@@ -57,28 +56,22 @@ class TaskRecord:
         self.resumed_at: float | None = None
         self.woken_at: float | None = None
         self.waited = self.scheduled = 0.0
-        self.cancellation: Cancelled | None = None
-        self.cancelled_by: str | None = None
-        self.cancelled_at: str | None = None
+        self.cancelled: tuple[Cancelled | None, str | None, str | None] | None = None
 
-    def resumed(self, now: float, events: float) -> None:
-        """Note that it runs again: since it was woken, or else by an event, or a timer, of the time `events`."""
-        if self.parked_at is not None:
-            woken = max(self.parked_at, events) if self.woken_at is None else self.woken_at
-            self.waited += woken - self.parked_at
-            self.scheduled += now - woken
-        self.parked_at, self.woken_at, self.resumed_at = None, None, now
+    @property
+    def name(self) -> str:
+        """The unique name of the task."""
+        return f"{self.given_name}#{self.number}"
 
     def was_cancelled(self, pending: Cancelled, by: str | None, at: str) -> None:
         """Note who cancels it, once for each cancellation."""
-        if self.cancellation is not pending:
-            self.cancellation, self.cancelled_by, self.cancelled_at = pending, by, None if at == "?" else at
+        if self.cancelled is None or self.cancelled[0] is not pending:
+            self.cancelled = pending, by, None if at == "?" else at
 
     def ended(self, seen: Cancelled | None) -> None:
         """Note that it has ended; `seen` is the cancellation that it saw then."""
-        if self.cancellation is not seen:  # it has survived the last one that was noted
-            self.cancelled_by = self.cancelled_at = None
-        self.cancellation = None
+        if self.cancelled is not None:  # it may have survived the last one that was noted
+            self.cancelled = (None, *self.cancelled[1:]) if self.cancelled[0] is seen else None
 
 
 class TaskTable(ToldTasks):
@@ -144,10 +137,13 @@ class TaskQueue(deque[Callable[[], object]]):
 
     def append(self, call: Callable[[], object]) -> None:
         super().append(call)
-        owner: Any = call if isinstance(call, Throw) else owner_of(call)  # the task, or its greenlet
-        table = _table(self._loop)
-        if table is not None and (record := table.records.get(getattr(owner, "task", owner))) is not None:
-            record.woken_at = self._loop.clock()
+        owner: Any = owner_of(call)
+        if (table := _table(self._loop)) is not None:
+            record = table.records.get(owner)  # the task, of its start
+            if record is None:  # its greenlet
+                record = table.records.get(getattr(call if owner is None else owner, "task", None))  # type: ignore[arg-type]
+            if record is not None:
+                record.woken_at = self._loop.clock()
 
 
 def _table(loop: Loop) -> TaskTable | None:
@@ -209,14 +205,16 @@ class LoopRecord:
     def turned(self, loop: Loop) -> None:
         """A turn is over: it began at `loop.now`, and until then the loop has waited since the end of the last one."""
         ended = loop.clock()
-        lag = ended - loop.now
+        began = loop.now
+        lag = ended - began
         self.lags.append(lag)
         self.in_turns += lag
         if lag > self.longest:
             self.longest = lag
             turn, report = loop.slow_in_turn or (0, None)
             self.longest_by = report if turn == loop.turns else None
-        self.in_poll = self.waited(loop)
+        if began > self._worked_until:
+            self.in_poll += began - self._worked_until
         self._worked_until = ended
 
 
@@ -234,19 +232,26 @@ def _watch(loop: Loop) -> None:
 def _timed(switch: Callable[[], Any]) -> Callable[[], Any]:
     """A switch away from a task, which notes how long the task has run, and when it goes on."""
 
+    table: TaskTable | None = None  # of the one loop whose switch this is
+
     def park() -> Any:
+        nonlocal table
         task = running_task()
-        table = None if task is None else _table(task.loop)
-        if task is None or table is None:
+        if task is None or (table is None and (table := _table(task.loop)) is None):
             return switch()
         loop = task.loop
-        record, clock = table.adopt(task), loop.clock
-        now = record.parked_at = clock()
-        table.ran(record, now)
+        record, clock = table.records.get(task) or table.adopt(task), loop.clock
+        parked = record.parked_at = clock()
+        table.ran(record, parked)
         try:
             return switch()
         finally:
-            record.resumed(clock(), loop.now)
+            if (woken := record.woken_at) is None:
+                woken = loop.now if loop.now > parked else parked  # by an event, or a timer
+            record.waited += woken - parked
+            record.scheduled += (now := clock()) - woken
+            record.parked_at = record.woken_at = None
+            record.resumed_at = now
 
     return park
 

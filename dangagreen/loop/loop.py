@@ -260,8 +260,17 @@ def all_loops() -> list[Loop]:
 def watch_loops(watch: Callable[[Loop], object]) -> None:
     """Call `watch` with each loop that there is, and with each that is made from now on."""
     _watchers.append(watch)
+    for_each_loop(watch)
+
+
+def for_each_loop(call: Callable[[Loop], object]) -> None:
+    """Call a function with each loop: now, or soon in the thread of one that runs in another thread just now."""
     for loop in all_loops():
-        watch(loop)
+        if loop.running and loop.thread != get_ident():
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                loop.call_soon_threadsafe(call, loop)
+        else:
+            call(loop)
 
 
 def loop_or_current(loop: Loop | None) -> Loop:

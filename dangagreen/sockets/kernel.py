@@ -38,10 +38,14 @@ class Traffic(NamedTuple):
 def traffic(handler: Handler) -> Traffic | None:
     """What has passed through the connection of a handler; None where nobody counts."""
     sock: Any = getattr(handler, "sock", None)
-    sock = getattr(sock, "beneath", sock)  # of TLS
-    if (transferred := getattr(sock, "transferred", None)) is not None:  # one in memory, which counts itself
-        received, sent = transferred()
-        return Traffic(received, sent, None)
+    if type(sock) is not socket.socket:
+        sock = getattr(sock, "beneath", sock)  # of TLS
+        if callable(transferred := getattr(sock, "transferred", None)):  # one in memory, which counts itself
+            try:
+                received, sent = transferred()
+                return Traffic(received, sent, None)
+            except Exception:  # another one's method of this name
+                return None
     if (info := _tcp_info(sock)) is None or info[0] == _LISTENING:
         return None
     state, _, since_sent, since_received, received, not_sent, sent, sent_again = info
@@ -95,10 +99,10 @@ def _ended_in_order(handler: Handler) -> bool:
 
 
 def _tcp_info(sock: Any) -> tuple[int, ...] | None:
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not isinstance(sock, socket.socket):
         return None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-    except (OSError, AttributeError):  # no TCP, closed, no OS socket
+    except OSError:  # no TCP, or closed
         return None
     return _INFO.unpack(info) if len(info) == _INFO.size else None

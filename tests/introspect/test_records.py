@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.introspect.seeing import answers
+from tests.programs import run_python
 
 pytestmark = pytest.mark.slow_but_first  # each starts a program
 
@@ -87,3 +88,35 @@ thread.start()
 thread.join()
 assert seen and seen[0].outcome == "returned"
 """)
+
+
+def test_a_loop_that_runs_in_another_thread_is_watched_from_there():
+    code, _, complaints = run_python(
+        "-X",
+        "dev",
+        "-c",
+        """
+import sys, threading, time
+import dangagreen as d
+sys.setswitchinterval(1e-5)
+loops, spawned, seen = [], [], []
+def body():
+    loop = d.current_loop()
+    loops.append(loop)
+    while not (seen and loop.green.tasks.ended):
+        d.spawn(int).join()
+        spawned.append(None)
+    seen.append(introspect.snapshot())
+thread = threading.Thread(target=d.run, args=(body,))
+thread.start()
+while not spawned:
+    time.sleep(0.001)
+from dangagreen import introspect
+assert loops[0].running
+loops[0].call_soon_threadsafe(seen.append, 0)
+thread.join()
+assert seen[1].loop.running and seen[1].ended, seen
+assert [task.state for task in seen[1].tasks] == ["running"], seen
+""",
+    )
+    assert (code, complaints) == (0, "")

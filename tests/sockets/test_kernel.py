@@ -157,5 +157,8 @@ with virtual_loop():
     sock.write(b"abc")
     other.send(b"de")
     assert traffic(sock) == (2, 3, None)
+    for not_ours in (dict, 5, None):  # what another object that looks like a socket has under this name
+        one.transferred = not_ours
+        assert traffic(sock) is None
     sock.close(); other.close()
 """)
