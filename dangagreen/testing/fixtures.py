@@ -55,7 +55,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     else:
         return
     finally:
-        del request.config.stash[TRIAL]
+        del request.config.stash[TRIAL], request.node.stash[TRIAL]  # pytest keeps the tests until the end of the run
     pytest.fail(words, pytrace=False)
 
 

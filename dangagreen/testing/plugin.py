@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dangagreen-timeout",
         type=float,
         metavar="SECONDS",
-        help="fail a test on a loop of dangagreen that takes longer, and show what the loop was doing",
+        help="fail a test on a loop of dangagreen that takes longer, and show what the loop was doing (0: no limit)",
     )
     parser.addini(
         "dangagreen_mode", "strict: marked tests run as tasks; auto: all that are plain functions", default="strict"
@@ -223,7 +223,7 @@ def _sure_of_deadlocks() -> Iterator[None]:
 def _limited(item: pytest.Function) -> contextlib.AbstractContextManager[object]:
     """The time limit of the test. Hypothesis would try again what fails, but not what is interrupted."""
     seconds = item.config.option.dangagreen_timeout
-    if seconds is None:
+    if not seconds:
         return contextlib.nullcontext()
     thrown = KeyboardInterrupt if hasattr(item.obj, "hypothesis") else pytest.fail.Exception
     limit = TimeLimit(seconds, lambda: item.stash[TRIAL], thrown)
@@ -244,6 +244,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         trial.judged = True  # what a failed fixture leaves is not told beside its failure
         if call.when == "call":
             report.sections += _sections(item, trial)
+    if call.when == "teardown" and _LIMIT in item.stash:
+        del item.stash[_LIMIT], item.config.stash[_LIMIT]
     return report
 
 

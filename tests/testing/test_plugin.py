@@ -345,6 +345,26 @@ def test_quick():
     assert re.search(r"task waits#\d+: parked in sleep", dump)
 
 
+def test_nothing_of_a_test_is_kept_until_the_end_of_the_run(tried):
+    result = tried(
+        """
+import gc, weakref
+loops = []
+
+@pytest.mark.dangagreen
+@pytest.mark.parametrize("n", range(4))
+def test_it(n):
+    loops.append(weakref.ref(current_loop()))
+
+def test_after():
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 4
+""",
+        "--dangagreen-timeout=20",
+    )
+    result.assert_outcomes(passed=5)
+
+
 @pytest.mark.slow
 def test_a_time_limit_ends_a_test_that_blocks_its_loop_and_shows_where(started):
     result = started(
