@@ -56,8 +56,11 @@ def _blockers(task: Waiter) -> Iterator[Waiter]:
 
 
 def has_limit(task: Waiter, stack: Iterable[FrameType]) -> bool:
-    """Whether the wait of a task with this stack has a limit in time: a deadline around it, or a timeout of its own."""
-    if any(scope.deadline is not None for scope in around(task)):
+    """Whether the wait of a task with this stack has a limit in time: a deadline around it, or a timeout of its own.
+
+    Also where that is not known: top-level code has no stack of its own.
+    """
+    if task.worker is None or any(scope.deadline is not None for scope in around(task)):
         return True
     return any(frame.f_code is _TIMED and frame.f_locals["timeout"] is not None for frame in stack)
 

@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from dangagreen.errors import connection
+from dangagreen.green.tasks import Task
+from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here
 from dangagreen.loop.loop import Loop
+from dangagreen.loop.timers import Timer
 from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.sync.channels import Future
 from dangagreen.sync.events import Condition
+from dangagreen.sync.multiwait import Selection
 
 READS_AT_END = 100  # reads of one socket that were answered with the end of its stream
+SELECTED = 1000  # calls of select by one task, in a row, that return one and the same source, which stays ready
 VAIN_WAKES = 1000  # notifications for one `wait_for` whose predicate was false each time
 
 
@@ -30,7 +36,9 @@ class CallLints:
         self._ends: WeakKeyDictionary[CallbackSocket, int] = WeakKeyDictionary()
         for name in ("_check_input", "_tell_eof"):
             patches.put(CallbackSocket, name, self._watch_ends)
+        self._selected: WeakKeyDictionary[Waiter, tuple[ref[Any], int]] = WeakKeyDictionary()  # source, how often
         patches.put(Condition, "wait_for", partial(_watch_predicate, findings))
+        patches.put(Selection, "first_ready", self._watch_select)
 
     def _watch_ends(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def at_end(sock: CallbackSocket) -> Any:
@@ -50,6 +58,30 @@ class CallLints:
                 f" by b'' or an error, and read() by None"
             )
             self._findings.add(sock.loop, LintReport("eof-loop", what, place_here(), sock))
+
+    def _watch_select(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def first_ready(selection: Selection) -> Any:
+            source = original(selection)
+            task = selection.loop.current
+            if task is not None:
+                if isinstance(source, (Task, Timer, Future)):
+                    self._was_selected(task, source)
+                elif self._selected:
+                    self._selected.pop(task, None)
+            return source
+
+        return first_ready
+
+    def _was_selected(self, task: Waiter, source: Any) -> None:
+        before, count = self._selected.get(task, (None, 0))
+        count = count + 1 if before is not None and before() is source else 1
+        self._selected[task] = ref(source), count
+        if count == SELECTED:
+            what = (
+                f"task {task.name!r} has called select {SELECTED} times in a row, and got one and the same"
+                f" {type(source).__name__}, which stays ready; leave it out from then on"
+            )
+            self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))
 
 
 def _watch_predicate(findings: Findings, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.places import named, place_of, unwrapped
 from dangagreen.sockets.idle import IdleClock
-from dangagreen.sockets.kernel import bytes_read, unread
+from dangagreen.sockets.kernel import bytes_read, traffic, unread
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sockets.write_queue import WriteQueue
 
@@ -41,6 +41,7 @@ class _Spin:
         "handler": "What is called.",
         "mark": "Of a socket: what is replaced when input is received. None of anything else.",
         "read": "How many bytes were read from its TCP connection; None if it is something else.",
+        "sent": "How many bytes were sent on its connection; None if that is not known.",
         "unread": "How much input there is; -1: its end; 0: none, or not known.",
     }
 
@@ -48,6 +49,7 @@ class _Spin:
         self.handler = handler
         self.mark = handler._mark() if isinstance(handler, CallbackSocket) else None
         self.read = bytes_read(handler.fd)
+        self.sent = _sent(handler)
         self.unread = _unread(handler)
 
     def is_silent(self) -> bool:
@@ -77,6 +79,7 @@ class TurnLints:
         self._findings = findings
         self._idle = idle
         self._sweep = sweep
+        self._is_over = False
         self._swept = loop.clock()
         self._streaks: dict[tuple[int, int], int] = {}  # event to the number of turns in a row that have had it
         self._spins: dict[tuple[int, int], _Spin] = {}
@@ -88,6 +91,7 @@ class TurnLints:
 
     def close(self, loop: Loop) -> None:
         """Look at its turns no more."""
+        self._is_over = True
         if loop.after_turn == self.turned:
             loop.after_turn = self._before
 
@@ -95,6 +99,8 @@ class TurnLints:
         """A turn is over."""
         if self._before is not None:
             self._before(loop)
+        if self._is_over:  # something else was put before it meanwhile
+            return
         if loop.batch or self._streaks:
             self._count_events(loop)
         if loop.ready or loop.timers.heap or self._call is not None:
@@ -138,9 +144,9 @@ class TurnLints:
             return False
         if count < SPINS:
             return True
-        if not reads:
+        if not reads and spin.sent == _sent(handler):
             self._tell_of_writer(loop, handler)
-        elif spin.reads_nothing():
+        elif reads and spin.reads_nothing():
             self._tell_of_reader(loop, handler)
         return False
 
@@ -254,6 +260,11 @@ def _unread(handler: Handler) -> int:
         return size
     there = handler._peek()
     return -1 if there is None else there
+
+
+def _sent(handler: Handler) -> int | None:
+    passed = traffic(handler)
+    return None if passed is None else passed.sent
 
 
 def _hook_of(handler: Handler, hook: str) -> str:

@@ -7,6 +7,7 @@ on, and put back when they are switched off, so that nothing is paid then. What 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any, NamedTuple
 
 from dangagreen import checks
@@ -67,7 +68,7 @@ class Patches:
         """Replace a function of a class by `wrap(function)`."""
         original = vars(owner)[name]
         self._replaced.append((owner, name, original))
-        setattr(owner, name, wrap(original))
+        setattr(owner, name, update_wrapper(wrap(original), original))
 
     def undo(self) -> None:
         """Put back what was there."""

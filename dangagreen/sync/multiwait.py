@@ -216,7 +216,7 @@ def select(*sources: Any) -> Any:
     """
     loop = current_loop()
     me = checkpoint(loop, "select")
-    selection = _Selection(loop, sources)
+    selection = Selection(loop, sources)
     chosen = None
     try:
         while (chosen := selection.first_ready()) is None:
@@ -226,7 +226,7 @@ def select(*sources: Any) -> Any:
     return chosen
 
 
-class _Selection:
+class Selection:
     """The sources of one `select`, and which of them are being watched."""
 
     __slots__ = {
@@ -323,4 +323,4 @@ class _TimerSource:
 
 _WAIT = WaitKind("wait", _forget_waiter, "{0} for {1!r}")
 _AS_COMPLETED = WaitKind("as_completed", _forget_waiter, "{0} of {1!r}")
-_SELECT = WaitKind("select", _Selection.undo, "{0} of {1!r}")
+_SELECT = WaitKind("select", Selection.undo, "{0} of {1!r}")

@@ -55,6 +55,28 @@ assert len(threading.enumerate()) == 1
 """)
 
 
+def test_what_was_put_behind_it_meanwhile_stays():
+    linted("""
+def poll():
+    for _ in range(3000):
+        d.sleep(0)
+turns = []
+ours = loop.after_turn
+def turned(loop):
+    ours(loop)
+    turns.append(loop.turns)
+loop.after_turn = turned
+introspect.lint(False)
+assert loop.after_turn is turned
+time_passes()
+d.spawn(poll).join()
+assert found == [] and len(turns) > 3000
+assert d.Condition.wait_for.__parks__
+introspect.lint()
+assert d.Condition.wait_for.__parks__ and d.Condition.wait_for.__qualname__ == "Condition.wait_for"
+""")
+
+
 def test_a_task_that_is_parked_while_it_is_switched_on_and_off():
     linted("""
 lock = d.Lock()

@@ -143,3 +143,35 @@ def main():
             else:
                 raise AssertionError
 """)
+
+
+SELECTING = """
+queue = d.Queue()
+def watch(source):
+    for number in range(3000):
+        if number % EACH == 0:
+            queue.put(number)
+        if d.select(FIRST, SECOND) is queue:  # HERE
+            queue.get()
+def main():
+    event = d.Event()
+    event.set()
+    future = d.Future()
+    future.set_result(1)
+    ended = d.spawn(int)
+    timer = loop.add_timer(1, int)
+    d.sleep(2)
+    d.spawn(watch, {"event": event, "future": future, "task": ended, "timer": timer}[WHICH]).join()
+"""
+
+
+@pytest.mark.parametrize("which", ["future", "task", "timer"])
+def test_a_select_that_finds_what_it_has_found_before(which):
+    program = SELECTING.replace("EACH", "1").replace("FIRST, SECOND", "source, queue")
+    finds("idle-wake", program.replace("WHICH", repr(which)), "task 'watch' has called select 1000 times in a row")
+
+
+@pytest.mark.parametrize(("each", "which"), [("500", "task"), ("1", "timer"), ("5000", "event")])
+def test_a_select_that_finds_others_too_or_what_may_be_cleared(each, which):
+    program = SELECTING.replace("EACH", each).replace("FIRST, SECOND", "queue, source")
+    finds_nothing(program.replace("WHICH", repr(which)))

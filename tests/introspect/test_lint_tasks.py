@@ -420,6 +420,23 @@ def main():
 """)
 
 
+def test_top_level_code_that_waits_for_a_time_for_who_waits_for_it():
+    linted("""
+lock = d.Lock()
+def work():
+    with lock:
+        pass
+lock.acquire()
+task = d.spawn(work)
+try:
+    task.join(timeout=1)
+except TimeoutError:
+    lock.release()
+task.join()
+assert found == [], found
+""")
+
+
 # -- what is kept
 
 

@@ -189,7 +189,7 @@ def main():
     )
 
 
-@pytest.mark.parametrize("how", ["write", "write_soon"])
+@pytest.mark.parametrize("how", ["write", "write_soon", "sock.send"])
 def test_an_event_write_that_writes(how):
     finds_nothing(
         LAZY.replace("event_read(self):", "event_write(self):").replace("pass", f"self.{how}(b'x')")
