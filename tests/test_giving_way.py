@@ -160,7 +160,7 @@ SCENARIOS = {
     "connecting.connect": connect,
     "sock.Socket.start_tls": start_tls,
     "groups.TaskGroup.__exit__": lambda ready: enter(d.TaskGroup()),
-    "draining.Listener.drain": lambda ready: ready.ended_listener().drain(),
+    "listener.Listener.drain": lambda ready: ready.ended_listener().drain(),
     "serve_forever.serve_forever": end_forever,
     "locks.Mutex.__enter__": lambda ready: enter(ready.lock),
     "locks.Mutex.acquire": lambda ready: take(ready.lock),
