@@ -62,13 +62,11 @@ class MeteredLoop(LoopMetrics):
 
 
 class _Traced(partial[Any]):
-    """A function that makes its calls in a span. To others it looks like that function."""
+    """A function that makes its calls in a span. To others it looks like that function.
 
-    __slots__ = {
-        "name": "The name of the span.",
-        "tracer": "The tracer; None: that of the global provider.",
-        "traced": "The function.",
-    }
+    Without `__slots__`: since Python 3.13 a `partial` of a partial calls the function of that one, and not its
+    `__call__`, unless it has attributes in a dict.
+    """
 
     traced: Callable[..., Any]
     name: str
