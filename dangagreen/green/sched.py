@@ -74,7 +74,8 @@ def _work() -> None:
             if len(idle) >= _IDLE_WORKERS:
                 return
             idle.append(worker)
-            sched.to_hub()
+            to_hub = sched.to_hub  # to read a slot and call it in one expression costs the interpreter twice as much
+            to_hub()
     finally:
         worker.task = None
         del sched.workers[worker], worker.resume
