@@ -11,19 +11,20 @@ import asyncio
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
 from types import CoroutineType, coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from dangagreen import checks
 from dangagreen.bridge.event_loop import EventLoop
 from dangagreen.bridge.home import home
+from dangagreen.bridge.host import Host
 from dangagreen.bridge.sides import (
     AWAIT,
     check_no_loop_runs,
     foreign_loop,
     home_of_context,
     neighbours,
-    places_of,
     refuses_to_end,
 )
 from dangagreen.errors import Cancelled, TaskCancelledError
@@ -48,28 +49,6 @@ _ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit)  # raised once: who waits fo
 _PROGRAM_ENDS = "the program ends"
 
 
-class _Awaited:
-    """What a task is parked for: a future, which may be that of a coroutine."""
-
-    __slots__ = {"future": "The future; None before there is one.", "task": "The task."}
-
-    def __init__(self, task: Waiter) -> None:
-        self.task = task
-        self.future: asyncio.Future[Any] | None = None
-
-    def wake(self, _future: object = None) -> None:
-        task = self.task
-        if task.wait is not None and task.subject is self:  # `wake`, with nothing to undo: 1 percent of an `await_`
-            task.wait = None
-            task.loop.runnable.append(task.resume)
-
-    def __repr__(self) -> str:
-        """With where its coroutine is, from the innermost out."""
-        if not isinstance(self.future, asyncio.Task):
-            return repr(self.future)
-        return f"{getattr(self.future.get_coro(), '__qualname__', '?')} at {' < '.join(places_of(self.future)) or '?'}"
-
-
 @parks
 def await_(awaitable: Awaitable[Result]) -> Result:
     """Parks until a coroutine, or whatever else asyncio awaits, is done; returns its result or raises its exception.
@@ -86,17 +65,30 @@ def await_(awaitable: Awaitable[Result]) -> Result:
             task = checkpoint(loop, "await_")
         if asyncio._get_running_loop() is not None:
             check_no_loop_runs("await_")
-        awaited = _Awaited(task)
-        future = awaited.future = _begin(awaitable, awaited, loop)
+        if type(awaitable) is CoroutineType and (host := _host(loop)) is not None:
+            carried: Any = _carry(awaitable, task)
+            carried.__qualname__ = awaitable.__qualname__  # in asyncio's words it is the coroutine
+            future: Any = host.borrow((carried, copy_context()))  # in no function of ours: see `Lender`
+            if type(future) is not asyncio.Task:
+                raise future
+        else:
+            future = _begin(awaitable, task, loop)
     except BaseException:
+        future = None  # it may be this very exception
         if type(awaitable) is CoroutineType:
             awaitable.close()
         raise
     if not future.done():
-        if CALL_GRAPH is None:
-            _wait_for(future, task, awaited)
-        else:
-            _wait_in_call_graph(future, task, awaited)
+        if CALL_GRAPH is not None:
+            _note_in_call_graph(0, future, task)
+        try:
+            while not future.done():
+                park(task, AWAIT, future)
+        except BaseException as interrupt:
+            _see_it_end(future, task, interrupt)
+        finally:
+            if CALL_GRAPH is not None:
+                _note_in_call_graph(1, future, task)
     try:
         result: Result = future.result()
     except asyncio.CancelledError as error:
@@ -109,49 +101,59 @@ def await_(awaitable: Awaitable[Result]) -> Result:
     return result
 
 
-def _begin(awaitable: Any, awaited: _Awaited, loop: Loop) -> asyncio.Future[Any]:
-    """Have asyncio run it, and wake the task when it is done.
+def _host(loop: Loop) -> Host | None:
+    """Who runs the asyncio loop on which a coroutine is to run, if it can run it at once: since Python 3.12."""
+    aio = _usual_loop(loop)
+    if not _EAGER or not isinstance(aio, EventLoop) or aio.get_task_factory() is not None:
+        return None
+    return aio.hosting.parking.host
 
-    Since Python 3.12 a coroutine runs at once until it first suspends. It wakes us at its very end, which spares
-    asyncio a pass: an eighth of what `await_` costs.
-    """
+
+def _begin(awaitable: Any, task: Waiter, loop: Loop) -> asyncio.Future[Any]:
+    """Have asyncio run it soon, and wake the task when it is done."""
     if type(awaitable) is CoroutineType:
         aio = _usual_loop(loop)
-        if aio.get_task_factory() is not None:
-            future: asyncio.Future[Any] = aio.create_task(awaitable)
-        else:
-            at_once = _EAGER and isinstance(aio, EventLoop) and aio.host is not None
-            carried: Any = (_carry if at_once else _carry_later)(awaitable, awaited)
-            carried.__qualname__ = awaitable.__qualname__  # in asyncio's words it is the coroutine
-            if not at_once:
-                carried.send(None)
-            begin: Callable[[Any], asyncio.Future[Any]] = aio.start_at_once if at_once else aio.create_task  # type: ignore[attr-defined]
-            return begin(carried)
+        if aio.get_task_factory() is None:
+            carried: Any = _carry_later(awaitable, task)
+            carried.__qualname__ = awaitable.__qualname__
+            carried.send(None)
+            return aio.create_task(carried)
+        future: asyncio.Future[Any] = aio.create_task(awaitable)
     elif asyncio.isfuture(awaitable):
         future = _of_this_thread(awaitable, loop)
     elif hasattr(type(awaitable), "__await__"):
         future = asyncio.ensure_future(awaitable, loop=_usual_loop(loop))
     else:
         raise TypeError(f"await_ needs a coroutine, or what else can be awaited, not {checks.shown(awaitable)}")
-    future.add_done_callback(awaited.wake)
+    future.add_done_callback(lambda _future: _wake(task))
     return future
 
 
-async def _carry(awaitable: Coroutine[Any, Any, Result], awaited: _Awaited) -> Result:
+def _wake(task: Waiter) -> None:
+    """What it awaits has ended, or something that it awaited before and has given up."""
+    if task.wait is AWAIT:  # `wake`, with nothing to undo: 1 percent of an `await_`
+        task.wait = None
+        task.loop.runnable.append(task.resume)
+
+
+async def _carry(awaitable: Coroutine[Any, Any, Result], task: Waiter) -> Result:
+    """It wakes the task at its very end, which spares asyncio a pass: an eighth of what `await_` costs."""
     try:
         return await awaitable
     finally:
-        awaited.wake()
+        if task.wait is AWAIT:  # `_wake`, in line
+            task.wait = None
+            task.loop.runnable.append(task.resume)
 
 
-async def _carry_later(awaitable: Coroutine[Any, Any, Result], awaited: _Awaited) -> Result:
+async def _carry_later(awaitable: Coroutine[Any, Any, Result], task: Waiter) -> Result:
     """It is in its block before asyncio begins it, so that a cancellation meanwhile is met there."""
     try:
         await _nothing()
         return await awaitable
     finally:
         awaitable.close()  # if it was not begun
-        awaited.wake()
+        _wake(task)
 
 
 @coroutine
@@ -159,36 +161,24 @@ def _nothing() -> Generator[None, None, None]:
     yield
 
 
-def _wait_for(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> None:
-    """Parks until it is done. Raises what interrupts the task if that has ended it, or comes only once."""
-    try:
-        park(task, AWAIT, awaited)
-    except BaseException as interrupt:
-        near = neighbours(task.loop)
-        if not future.done() and not future.get_loop().is_closed():
-            near.told.add(future)
-            future.cancel()
-        if isinstance(interrupt, LoopReset):
-            raise
-        with shield():
-            while not future.done() and not near.given_up:
-                park(task, AWAIT, awaited)
-        if not future.done():
-            refuses_to_end(future)
-            raise
-        if future.cancelled() or not isinstance(interrupt, Cancelled):
-            if not future.cancelled():
-                future.exception()  # it comes second
-            raise
-
-
-def _wait_in_call_graph(future: asyncio.Future[Any], task: Waiter, awaited: _Awaited) -> None:
-    """Parks until it is done, entered meanwhile as awaited by what awaits this task."""
-    _note_in_call_graph(0, future, task)
-    try:
-        _wait_for(future, task, awaited)
-    finally:
-        _note_in_call_graph(1, future, task)
+def _see_it_end(future: asyncio.Future[Any], task: Waiter, interrupt: BaseException) -> None:
+    """Cancel it, and park until it has ended. Raises the interrupt if that has ended it, or comes only once."""
+    near = neighbours(task.loop)
+    if not future.done() and not future.get_loop().is_closed():
+        near.told.add(future)
+        future.cancel()
+    if isinstance(interrupt, LoopReset):
+        raise interrupt
+    with shield():
+        while not future.done() and not near.given_up:
+            park(task, AWAIT, future)
+    if not future.done():
+        refuses_to_end(future)
+        raise interrupt
+    if future.cancelled() or not isinstance(interrupt, Cancelled):
+        if not future.cancelled():
+            future.exception()  # it comes second
+        raise interrupt
 
 
 def _note_in_call_graph(which: int, future: asyncio.Future[Any], task: Any) -> None:
@@ -226,7 +216,7 @@ class _TaskFuture(asyncio.Future[Any]):
             return
         task._watch(self, cares=True)
         if CALL_GRAPH is not None and task.wait is AWAIT:
-            CALL_GRAPH[0](task.subject.future, self)
+            CALL_GRAPH[0](task.subject, self)
 
     def _on_task_end(self, task: Task[Any]) -> None:
         if self.done():

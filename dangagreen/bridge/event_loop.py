@@ -15,7 +15,7 @@ import weakref
 from _thread import get_ident
 from asyncio import _set_running_loop
 from collections.abc import Coroutine
-from contextvars import Context, copy_context
+from contextvars import Context
 from functools import partial
 from inspect import iscoroutine
 from types import FrameType
@@ -29,12 +29,40 @@ from dangagreen.green.sched import LoopReset, scheduler
 from dangagreen.green.scopes import shield
 from dangagreen.green.waiters import Waiter
 from dangagreen.loop.deadlock import ENDING
-from dangagreen.loop.loop import current_loop, here
+from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 from dangagreen.parks import parks
 
 Result = TypeVar("Result")
 Handle = TypeVar("Handle", bound=asyncio.Handle)
+
+
+class Hosting:
+    """What an `EventLoop` has beside what is asyncio's.
+
+    In an object of its own: with more than 30 attributes in a dict the interpreter looks up each of them the slow way,
+    which takes a tenth of what asyncio takes, and asyncio has 26.
+    """
+
+    __slots__ = {
+        "border": "The way from our side to the loop's, and back.",
+        "cleans_up": "It waits for asyncio's own clean-up, which nothing interrupts.",
+        "ends": "A loop that `await_` has made is to end.",
+        "in_place": "By signal, what stands in the place of asyncio's handler.",
+        "main": "What run_until_complete waits for, or None.",
+        "ours": "The loop of ours that it runs on.",
+        "parking": "Its selector.",
+        "process": "The id of the process that has made it.",
+        "signals_woke": "The descriptor that signals woke before this loop had handlers, or -1.",
+    }
+
+    def __init__(self, ours: Loop, parking: ParkingSelector, border: Border) -> None:
+        self.ours, self.parking, self.border = ours, parking, border
+        self.process = os.getpid()
+        self.main: asyncio.Future[Any] | None = None
+        self.cleans_up = self.ends = False
+        self.in_place: dict[int, _InPlace] = {}
+        self.signals_woke = -1
 
 
 class EventLoop(asyncio.SelectorEventLoop):
@@ -46,23 +74,14 @@ class EventLoop(asyncio.SelectorEventLoop):
     clean_up_seconds: ClassVar[float] = 5.0  # for coroutines to end, when our loop ends; what is left is reported
 
     def __init__(self) -> None:
-        self.ours = current_loop()
-        self._parking = ParkingSelector(self.ours)
-        super().__init__(self._parking)
-        self.host: Host | None = None  # who runs it now, and can be borrowed while it is parked
-        self._process = os.getpid()
-        self._main: asyncio.Future[Any] | None = None  # what run_until_complete waits for
-        self._cleans_up = False  # it waits for asyncio's own clean-up, which nothing interrupts
-        self._in_place: dict[int, _InPlace] = {}
-        self._signals_woke = -1  # the descriptor that signals woke before this loop had handlers
-        parking = self._parking
+        ours = current_loop()
+        self.time = ours.clock  # type: ignore[method-assign]  # read in each pass
+        parking = ParkingSelector(ours)
+        super().__init__(parking)
+        self.hosting = Hosting(ours, parking, Border(ours, self, sys.get_asyncgen_hooks()))
         parking.aio, parking.call_soon, parking.kick_and_call_soon = self, self.call_soon, self._kick_and_call_soon
-        self._border = parking.border = Border(self.ours, self, sys.get_asyncgen_hooks())
         home_of_context.set(self)
         _loops.add(self)
-
-    def time(self) -> float:
-        return self.ours.clock()
 
     # -- running
 
@@ -70,10 +89,10 @@ class EventLoop(asyncio.SelectorEventLoop):
     def run_forever(self) -> None:
         """Parks until the loop is stopped: it runs in a greenlet of its own, and the caller waits for that."""
         self._check_usable()
-        if neighbours(self.ours).over:
+        if neighbours(self.hosting.ours).over:
             return self._run_without_waiting()
-        caller = require_waiter(self.ours, "run_forever")
-        if self._cleans_up:
+        caller = require_waiter(self.hosting.ours, "run_forever")
+        if self.hosting.cleans_up:
             host = Host(self, caller)
             self._wait_for(host, caller)
         else:
@@ -98,15 +117,15 @@ class EventLoop(asyncio.SelectorEventLoop):
         If the caller is cancelled, the coroutine gets CancelledError, once, and the caller goes on when it has ended.
         """
         self._check_usable()
-        self._cleans_up = _is_clean_up(future)
+        self.hosting.cleans_up = _is_clean_up(future)
         is_new = not asyncio.isfuture(future)
-        if iscoroutine(future) and not self._cleans_up:
+        if iscoroutine(future) and not self.hosting.cleans_up:
             try:
-                checkpoint(self.ours, "run_until_complete")
+                checkpoint(self.hosting.ours, "run_until_complete")
             except BaseException:
                 future.close()
                 raise
-        self._main = main = asyncio.ensure_future(future, loop=self)
+        self.hosting.main = main = asyncio.ensure_future(future, loop=self)
         if is_new:
             main._log_destroy_pending = False  # whatever ends this loop tells of it
         try:
@@ -116,19 +135,19 @@ class EventLoop(asyncio.SelectorEventLoop):
                 main.exception()  # it is raised by this call, or comes second
             raise
         finally:
-            self._main = None
-            self._cleans_up = False
+            self.hosting.main = None
+            self.hosting.cleans_up = False
 
     def _end_main(self) -> None:
-        if self._main is not None:
-            self._main.cancel()
+        if self.hosting.main is not None:
+            self.hosting.main.cancel()
         else:
             self.stop()
-        self._parking.kick()
+        self.hosting.parking.kick()
 
     def _wait_for(self, host: Host, caller: Waiter) -> None:
         """Parks until it has ended, be the caller cancelled or not. Ctrl-C ends it where it is."""
-        near, interrupt = neighbours(self.ours), None
+        near, interrupt = neighbours(self.hosting.ours), None
         with shield():
             while True:
                 try:
@@ -144,7 +163,7 @@ class EventLoop(asyncio.SelectorEventLoop):
                         refuses_to_end(task)
                 if interrupt is not None or near.given_up:
                     self.stop()
-                    self._parking.kick()
+                    self.hosting.parking.kick()
         if interrupt is not None:
             raise interrupt
 
@@ -162,7 +181,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             super().close()
 
     def _awaited(self) -> list[asyncio.Future[Any]]:
-        waiting = (task.subject.future for task in scheduler(self.ours).tasks if task.wait is AWAIT)
+        waiting = (task.subject for task in scheduler(self.hosting.ours).tasks if task.wait is AWAIT)
         return [future for future in waiting if future.get_loop() is self]
 
     def _run_without_waiting(self) -> None:
@@ -176,52 +195,31 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def run_here(self, host: Host | None) -> None:
         """Run in this very greenlet, until the loop is stopped."""
-        self.host = host
-        self._parking.begin(host)
-        hosted = neighbours(self.ours).borders
-        hosted[self] = self._border
-        self._border.to_asyncio()
+        self.hosting.parking.begin(host)
+        hosted = neighbours(self.hosting.ours).borders
+        hosted[self] = self.hosting.border
+        self.hosting.border.to_asyncio()
         try:
             if self._signal_handlers:  # type: ignore[attr-defined]  # of an earlier run
                 fd = self._csock.fileno()  # type: ignore[attr-defined]
                 if (before := signal.set_wakeup_fd(fd)) != fd:
-                    self._signals_woke = before
+                    self.hosting.signals_woke = before
             _set_running_loop(None)  # asyncio's own sets it
             super().run_forever()
         finally:
             _set_running_loop(self)
-            self._border.to_ours()
-            self.host = self._parking.host = None
+            self.hosting.border.to_ours()
+            self.hosting.parking.host = None
             hosted.pop(self, None)
-
-    def start_at_once(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that has run until the coroutine first suspended, or ended. Only while the loop is parked.
-
-        All steps of a coroutine are made in one greenlet, which some keep as the parent of others (SQLAlchemy).
-        """
-        host: Any = self.host
-        host.begun = (coroutine, copy_context())
-        self._border.to_asyncio()
-        try:
-            host.borrow(host.begin)
-        finally:
-            self._border.to_ours()
-        begun, host.begun = host.begun, None
-        if type(begun) is not asyncio.Task:
-            try:
-                raise begun
-            finally:
-                del begun
-        return begun
 
     def _check_usable(self) -> None:
         """Raise RuntimeError where it cannot run: closed, running already, of another thread or process."""
         self._check_closed()  # type: ignore[attr-defined]
         self._check_running()  # type: ignore[attr-defined]
-        if self._process != os.getpid():
+        if self.hosting.process != os.getpid():
             raise RuntimeError(f"{self!r} was made before the fork, and belongs to the parent: make another one")
-        if here.loop is not self.ours or get_ident() != self.ours.thread:
-            if self.ours.running or here.loop is not None:
+        if here.loop is not self.hosting.ours or get_ident() != self.hosting.ours.thread:
+            if self.hosting.ours.running or here.loop is not None:
                 raise RuntimeError(
                     f"{self!r} runs on the dangagreen loop of the thread in which it was made, and only there"
                 )
@@ -229,16 +227,20 @@ class EventLoop(asyncio.SelectorEventLoop):
     # -- what is put on its schedule by others has to wake it
 
     def _kick_and_call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
-        """The `call_soon` of this loop while it is parked."""
-        handle: asyncio.Handle = self._parking.call_soon(callback, *args, context=context)
-        self._parking.kick()  # after it: in debug mode it raises in another thread
-        return _without_our_frame(handle) if self._debug else handle  # type: ignore[attr-defined]
+        """The `call_soon` of this loop while it is parked, and so not closed."""
+        if self._debug:  # type: ignore[attr-defined]
+            handle: asyncio.Handle = self.hosting.parking.call_soon(callback, *args, context=context)
+            self.hosting.parking.kick()  # after it: it raises in another thread
+            return _without_our_frame(handle)
+        handle = self._call_soon(callback, args, context)  # type: ignore[attr-defined]
+        self.hosting.parking.kick()
+        return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         handle = super().call_at(when, callback, *args, context=context)
-        self._parking.kick()
+        self.hosting.parking.kick()
         return _without_our_frame(handle)
 
     # -- signals
@@ -246,26 +248,26 @@ class EventLoop(asyncio.SelectorEventLoop):
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
         woke, before = -1 if self._signal_handlers else _signals_wake(), handler_of(sig)  # type: ignore[attr-defined]
         super().add_signal_handler(sig, callback, *args)
-        if sig in self._in_place:
+        if sig in self.hosting.in_place:
             signal.signal(sig, before)
         elif before is not None:
-            self._in_place[sig] = _InPlace()
-            self._in_place[sig].install({sig: before})
+            self.hosting.in_place[sig] = _InPlace()
+            self.hosting.in_place[sig].install({sig: before})
             signal.siginterrupt(sig, False)
         if woke != -1:
-            self._signals_woke = woke
+            self.hosting.signals_woke = woke
 
     def remove_signal_handler(self, sig: int) -> bool:
-        now, handler = signal.getsignal(sig), self._in_place.pop(sig, None)
+        now, handler = signal.getsignal(sig), self.hosting.in_place.pop(sig, None)
         try:
             removed = super().remove_signal_handler(sig)
         finally:
             if handler is not None:
                 signal.signal(sig, now)  # asyncio leaves the default
                 handler.restore()
-        if removed and not self._signal_handlers and self._signals_woke != -1:  # type: ignore[attr-defined]
-            fd, self._signals_woke = self._signals_woke, -1
-            if self.ours.running:
+        if removed and not self._signal_handlers and self.hosting.signals_woke != -1:  # type: ignore[attr-defined]
+            fd, self.hosting.signals_woke = self.hosting.signals_woke, -1
+            if self.hosting.ours.running:
                 signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         return removed
 
@@ -322,9 +324,9 @@ def _after_fork_in_child() -> None:
     """The parent's loops are its own; who was in the middle of one begins anew, with a loop of ours as well."""
     for loop in list(_loops):
         if not loop.is_closed():
-            loop._parking.forked = True
-            loop._parking.handler.forget()
-        near = neighbours(loop.ours)
+            loop.hosting.parking.forked = True
+            loop.hosting.parking.handler.forget()
+        near = neighbours(loop.hosting.ours)
         near.home = None
         near.borders.pop(loop, None)
     if here.loop is not None and isinstance(scheduler(here.loop).no_parking, Coroutines):

@@ -22,45 +22,44 @@ class Home(EventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ends = False
-        neighbours(self.ours).home = self
-        scheduler(self.ours).closers.append(self._end)
-        self._host = Host(self, None)
+        neighbours(self.hosting.ours).home = self
+        scheduler(self.hosting.ours).closers.append(self._end)
+        Host(self, None)
 
     def run_here(self, host: Host | None) -> None:
         try:
             super().run_here(host)
         except RuntimeError:
-            if self._process == os.getpid():
+            if self.hosting.process == os.getpid():
                 raise
         except (SystemExit, KeyboardInterrupt):  # the program ends, and coroutines clean up meanwhile
-            if not self._ends:
-                self._host = Host(self, None)
+            if not self.hosting.ends:
+                Host(self, None)
             raise
-        if self._ends:
+        if self.hosting.ends:
             self.close()
 
     def _end(self) -> None:
         """All tasks have ended: end what asyncio has. While our loop is a guest it cannot, and lives on."""
-        ours = self.ours
+        ours = self.hosting.ours
         if ours.running:
             return
         scheduler(ours).closers.remove(self._end)
         neighbours(ours).home = None
-        if self.is_closed() or self._process != os.getpid():
+        if self.is_closed() or self.hosting.process != os.getpid():
             return
-        self._ends = True
+        self.hosting.ends = True
         self.create_task(self._clean_up()).add_done_callback(lambda _: self.stop())
         if neighbours(ours).over:
             with contextlib.closing(self), contextlib.suppress(LoopReset):
                 self.run_forever()
             return
-        ours.run(lambda: self._host.done)
+        ours.run(self.is_closed)
 
     async def _clean_up(self) -> None:
         """As asyncio.run does at its end, but no longer than `clean_up_seconds`."""
         tasks = asyncio.all_tasks(self) - {asyncio.current_task(self)}
-        for task in tasks - set(neighbours(self.ours).told):  # those clean up already
+        for task in tasks - set(neighbours(self.hosting.ours).told):  # those clean up already
             task.cancel()
         late = (await asyncio.wait(tasks, timeout=self.clean_up_seconds))[1] if tasks else set()
         for task in late:

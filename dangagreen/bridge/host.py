@@ -7,7 +7,7 @@ it is woken at its end. What does not belong here: when it parks (selector), and
 from __future__ import annotations
 
 import asyncio
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 from dangagreen.green.sched import Lender
@@ -19,15 +19,14 @@ class Host(Lender):
 
     __slots__ = {
         "aio": "The asyncio loop.",
-        "begun": "A coroutine to start at once, and its context; then its task, or an error.",
         "caller": "The waiter that has asked for that; None for the loop that `await_` has made.",
         "error": "What has ended it.",
     }
 
     def __init__(self, aio: Any, caller: Waiter | None) -> None:
-        super().__init__(aio.ours)
+        super().__init__(aio.hosting.ours)
         self.aio, self.caller = aio, caller
-        self.begun: Any = None
+        self.come, self.leave = aio.hosting.border.to_asyncio, aio.hosting.border.to_ours
         self.context = copy_context()
         self.error: BaseException | None = None
         self.loop.runnable.append(self.start)
@@ -48,13 +47,17 @@ class Host(Lender):
         if self.error is not None and self.caller is None:
             raise self.error
 
-    def begin(self) -> None:
-        """In its greenlet: start the coroutine that is in `begun`, and leave there what comes of it."""
-        coroutine, context = self.begun
+    def lend(self, what: tuple[Any, Context]) -> asyncio.Task[Any] | BaseException:
+        """A task that runs this coroutine in this context, and has already: to its first suspension, or its end.
+
+        Or what ends the program, and no task takes. All steps of a coroutine are made in one greenlet, which some keep
+        as the parent of others (SQLAlchemy).
+        """
+        coroutine, context = what
         try:
-            self.begun = asyncio.Task(coroutine, loop=self.aio, eager_start=True, context=context)  # type: ignore[call-arg, unused-ignore]
+            return asyncio.Task(coroutine, loop=self.aio, eager_start=True, context=context)  # type: ignore[call-arg, unused-ignore]
         except BaseException as error:
-            self.begun = error
+            return error
 
     def end(self, error: BaseException | None) -> None:
         self.done, self.error, self.worker = True, error, None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dangagreen.bridge.host import Host
-from dangagreen.green.parking import GIVING_WAY, give_way, park
+from dangagreen.green.parking import GIVING_WAY, come_last
 from dangagreen.green.sched import LoopReset
 from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.handlers import FdHandler
@@ -54,11 +54,11 @@ class ParkingSelector(selectors.DefaultSelector):
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
+        self._look: Callable[[float | None], list[tuple[selectors.SelectorKey, int]]] = super().select
         if not hasattr(self, "fileno"):
             raise RuntimeError(f"{type(self).__mro__[1].__name__} has no descriptor that could be watched: use epoll")
         self.loop = loop
-        self.host: Host | None = None  # who runs the asyncio loop now
-        self.border: Any = None
+        self.host: Host | None = None  # who runs the asyncio loop now, and can be borrowed while it is parked
         self.aio: Any = None
         self.call_soon: Any = None  # the loop's own, in whose place stands, while it is parked, this:
         self.kick_and_call_soon: Any = None
@@ -77,26 +77,41 @@ class ParkingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Park until there are events, `timeout` seconds have passed, or `wake` is called; give way now and then."""
-        look: Callable[[float | None], list[tuple[selectors.SelectorKey, int]]] = super().select
+        host, loop = self.host, self.loop
         if self.forked:
             self._refuse()
-        if self.host is None:  # our loop is being reset: there is a pass for whatever need not wait
-            if not (events := look(0)) and timeout != 0:
-                raise LoopReset
-            return events
+        if host is None:
+            return self._select_without_waiting(timeout)
         if timeout is not None and timeout <= 0:
             if self._is_others_turn():
-                self._let_others_run(give_way, GIVING_WAY)
+                host.rest(GIVING_WAY, come_last(host))
+                self._passes, self._since = 0, loop.now
             elif self._passes & _UNASKED:
                 return []
-        elif not self._busy or self._is_others_turn() or not (events := look(0)):
-            self._park(timeout)
+        elif not self._busy or self._is_others_turn() or not (events := self._look(0)):
+            timer = None if timeout is None else loop.timers.add(loop.clock() + timeout, host.resume)
+            self._parked, self._kicked = True, False
+            self.aio.call_soon = self.kick_and_call_soon
+            try:
+                host.rest(_SELECT, timer)
+            finally:
+                self._parked = False
+                self.aio.call_soon = self.call_soon
+                self._passes, self._since = 0, loop.now
             if self._kicked:
                 return []
         else:
             return events
-        events = look(0)
+        if self.forked:
+            self._refuse()
+        events = self._look(0)
         self._busy = bool(events)
+        return events
+
+    def _select_without_waiting(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Our loop is being reset: there is a pass for whatever need not wait."""
+        if not (events := self._look(0)) and timeout != 0:
+            raise LoopReset
         return events
 
     def _is_others_turn(self) -> bool:
@@ -104,27 +119,6 @@ class ParkingSelector(selectors.DefaultSelector):
         if self.loop.runnable or self.loop.ready:
             return True
         return not self._passes & _UNASKED and (self._passes >= _PASSES or self.loop.clock() - self._since > _SHARE)
-
-    def _park(self, timeout: float | None) -> None:
-        loop = self.loop
-        timer = None if timeout is None else loop.timers.add(loop.clock() + timeout, self.host.resume)  # type: ignore[union-attr]
-        self._parked, self._kicked = True, False
-        self.aio.call_soon = self.kick_and_call_soon
-        try:
-            self._let_others_run(park, _SELECT, timer)
-        finally:
-            self._parked = False
-            self.aio.call_soon = self.call_soon
-
-    def _let_others_run(self, wait: Callable[..., None], *how: Any) -> None:
-        self.border.to_ours()
-        try:
-            wait(self.host, *how)
-        finally:
-            self.border.to_asyncio()
-            self._passes, self._since = 0, self.loop.now
-        if self.forked:
-            self._refuse()
 
     def _refuse(self) -> None:
         raise RuntimeError("a forked process cannot go on with the asyncio loop of its parent: make another one")

@@ -34,7 +34,21 @@ from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.registry import log
 
-AWAIT = WaitKind("await_", lambda _awaited, _task: None)  # of what has the asyncio future in its attribute `future`
+
+class _Await(WaitKind):
+    """Of a task that waits for a future of asyncio's."""
+
+    __slots__ = ()
+
+    def describe(self, subject: Any) -> str:
+        """With where its coroutine is, from the innermost out."""
+        if not isinstance(subject, Task):
+            return super().describe(subject)
+        coroutine = getattr(subject.get_coro(), "__qualname__", "?")
+        return f"{self.name} of {coroutine} at {' < '.join(places_of(subject)) or '?'}"
+
+
+AWAIT = _Await("await_", lambda _future, _task: None)
 HOSTING = WaitKind("run", lambda _host, _task: None, "{0} of {1.aio!r}")
 home_of_context: ContextVar[AbstractEventLoop | None] = ContextVar("dangagreen.bridge", default=None)
 
@@ -167,7 +181,7 @@ class Neighbours:
         awaited_by: dict[Any, list[Waiter]] = {}
         for waiter in waiters:
             if waiter.wait is AWAIT:
-                awaited_by.setdefault(waiter.subject.future, []).append(waiter)
+                awaited_by.setdefault(waiter.subject, []).append(waiter)
         seen = [
             SeenTask(task, task.get_name(), task is current_task(aio), awaited_by.get(task, []))
             for aio in list(self.borders)

@@ -79,15 +79,20 @@ def look_at_the_clock(task: Waiter) -> None:
 @parks
 def give_way(task: Waiter, wait: WaitKind) -> None:
     """Parks until every other task and call that is ready has run once. Raises the task's cancellation."""
-    loop, then = task.loop, None
-    if loop.runnable:  # these run first, even if they take several turns
-        then = OrderedCall(loop.ready.append, task.resume)
-        loop.runnable.append(then)
-    else:
-        loop.ready.append(task.resume)
-    park(task, wait, then)
+    park(task, wait, come_last(task))
     if task.interrupt is not None:  # cancelled meanwhile
         raise interrupted(task)
+
+
+def come_last(task: Waiter) -> Any:
+    """Have it resumed when every other task and call that is ready has run once; returns what `GIVING_WAY` undoes."""
+    loop = task.loop
+    if not loop.runnable:
+        loop.ready.append(task.resume)
+        return None
+    then = OrderedCall(loop.ready.append, task.resume)  # these run first, even if they take several turns
+    loop.runnable.append(then)
+    return then
 
 
 def undo_giving_way(then: Any, task: Waiter) -> None:

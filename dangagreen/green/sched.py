@@ -17,9 +17,10 @@ from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.stacks import program_places
 from dangagreen.green.task_table import table
 from dangagreen.green.told_tasks import Resume, ToldTasks, exchange
-from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
+from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter, WaitKind
 from dangagreen.loop.instruments import Instruments
 from dangagreen.loop.loop import Loop, for_each_loop
+from dangagreen.parks import parks
 from dangagreen.places import owner_of, place_of, place_of_instruction
 
 LoopReset = GreenletExit  # what a reset of the loop raises in each task
@@ -101,33 +102,53 @@ class Runnable(Waiter):
 
 
 class Lender(Runnable):
-    """A waiter whose greenlet others may borrow while it is parked, for a call that does not park."""
+    """A waiter whose greenlet others may borrow while it is parked, for a call that does not park.
+
+    Who borrows it switches to it from deep within a call, and it parks from deep within one: since Python 3.12 greenlet
+    makes an object of each frame between, which takes three times as long as the call. So these are few.
+    """
 
     __slots__ = {
-        "_asker": "Switches to the greenlet that borrows this one.",
-        "_call": "What is to be called in this greenlet; None if it is not lent.",
-        "_switch": "Switches to the hub.",
+        "come": "Called when it, or who borrows it, goes on in its greenlet;",
+        "leave": "and when others do.",
     }
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__(loop)
-        self._call: Callable[[], object] | None = None
+    come: Callable[[], object]
+    leave: Callable[[], object]
 
     def set_hub(self, _to_hub: Switch) -> None:
-        self._switch, self.to_hub = scheduler(self.loop).to_hub, self._park  # its parking needs no guard
+        self.to_hub = scheduler(self.loop).to_hub  # its parking needs no guard
 
-    def _park(self) -> object:
-        answer = self._switch()
-        while (call := self._call) is not None:
-            self._call = None
-            call()
-            answer = self._asker()
-        return answer
+    @parks
+    def rest(self, wait: WaitKind, subject: Any) -> None:
+        """Parks until it is woken: `park` for who is no task, so that nothing but a reset interrupts it."""
+        loop = self.loop
+        self.wait, self.subject = wait, subject
+        to_hub: Callable[[], Any] = self.to_hub
+        self.leave()
+        loop.current = None
+        try:
+            loan = to_hub()
+            while loan:
+                borrower, what = loan
+                self.come()
+                lent = self.lend(what)
+                self.leave()
+                loan = borrower(lent)
+        finally:
+            if self.wait is not None:
+                wait.undo(subject, self)
+            self.wait = self.subject = None
+            loop.current = self
+            self.come()
 
-    def borrow(self, call: Callable[[], object]) -> None:
-        """Call a function in this greenlet, now. It must not raise, nor park."""
-        self._call, self._asker = call, getcurrent().switch
-        self.worker.switch()
+    def lend(self, what: Any) -> Any:
+        """Called in its greenlet with what `borrow` is given; returns what that returns. Must not raise, nor park."""
+        raise NotImplementedError
+
+    def borrow(self, what: Any) -> Any:
+        """Have `lend(what)` called in its greenlet, now. Only while it is parked."""
+        return self.worker.resume(getcurrent().switch, what)
 
 
 class Scheduler:

@@ -43,6 +43,10 @@ class WaitKind:
         self.due = due
         self.by_thread = by_thread
 
+    def describe(self, subject: Any) -> str:
+        """A wait for this subject, as text."""
+        return self.words.format(self.name, subject)
+
 
 class Waiter:
     """What can be parked: a task, or top-level code. Base class of `Task`."""
@@ -115,7 +119,7 @@ class Waiter:
         """What it is parked for, as text; None if it is not parked."""
         if self.wait is None:
             return None
-        return self.wait.words.format(self.wait.name, self.subject)
+        return self.wait.describe(self.subject)
 
     def start(self) -> None:
         """Run it in a worker until it first parks. Called on the hub only."""

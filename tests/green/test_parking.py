@@ -44,7 +44,9 @@ def functions():
 FUNCTIONS = dict(functions())
 PARKING = {f"{module}.{name}" for module, name in parks.PARKING if not name.startswith("_")}
 PARKING.add("dangagreen.sync.locks.Semaphore.__enter__")  # another name of acquire
-INNER = {f"dangagreen.green.parking.{name}" for name in ("give_way", "park", "park_for")}  # the door itself
+INNER = {
+    f"dangagreen.green.{name}" for name in ("parking.give_way", "parking.park", "parking.park_for", "sched.Lender.rest")
+}
 INNER.add("dangagreen.net.starttls.start_tls")  # of the method
 
 
