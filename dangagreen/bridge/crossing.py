@@ -65,12 +65,16 @@ def await_(awaitable: Awaitable[Result]) -> Result:
             task = checkpoint(loop, "await_")
         if asyncio._get_running_loop() is not None:
             check_no_loop_runs("await_")
-        if type(awaitable) is CoroutineType and (host := _host(loop)) is not None:
-            carried: Any = _carry(awaitable, task)
-            carried.__qualname__ = awaitable.__qualname__  # in asyncio's words it is the coroutine
-            future: Any = host.borrow((carried, copy_context()))  # in no function of ours: see `Lender`
-            if type(future) is not asyncio.Task:
-                raise future
+        if type(awaitable) is CoroutineType:
+            aio = _usual_loop(loop)
+            if (host := _host(aio)) is not None:
+                carried: Any = _carry(awaitable, task)
+                carried.__qualname__ = awaitable.__qualname__  # in asyncio's words it is the coroutine
+                future: Any = host.borrow((carried, copy_context()))  # in no function of ours: see `Lender`
+                if type(future) is not asyncio.Task:
+                    raise future
+            else:
+                future = _begin_later(awaitable, task, aio)
         else:
             future = _begin(awaitable, task, loop)
     except BaseException:
@@ -101,25 +105,31 @@ def await_(awaitable: Awaitable[Result]) -> Result:
     return result
 
 
-def _host(loop: Loop) -> Host | None:
-    """Who runs the asyncio loop on which a coroutine is to run, if it can run it at once: since Python 3.12."""
-    aio = _usual_loop(loop)
-    if not _EAGER or not isinstance(aio, EventLoop) or aio.get_task_factory() is not None:
+def _host(aio: AbstractEventLoop) -> Host | None:
+    """Who can begin a coroutine on this asyncio loop at once: since Python 3.12, if that overtakes nobody there.
+
+    It would starve who waits for what another one has given back just now, such as a connection of a pool.
+    """
+    if not _EAGER or not isinstance(aio, EventLoop) or aio._ready or aio.get_task_factory() is not None:  # type: ignore[attr-defined]
         return None
     return aio.hosting.parking.host
 
 
+def _begin_later(awaitable: Any, task: Waiter, aio: AbstractEventLoop) -> asyncio.Future[Any]:
+    """Have asyncio begin a coroutine when it is its turn, and wake the task when it is done."""
+    if aio.get_task_factory() is not None:
+        future = aio.create_task(awaitable)
+        future.add_done_callback(lambda _future: _wake(task))
+        return future
+    carried: Any = _carry_later(awaitable, task)
+    carried.__qualname__ = awaitable.__qualname__
+    carried.send(None)
+    return aio.create_task(carried)
+
+
 def _begin(awaitable: Any, task: Waiter, loop: Loop) -> asyncio.Future[Any]:
-    """Have asyncio run it soon, and wake the task when it is done."""
-    if type(awaitable) is CoroutineType:
-        aio = _usual_loop(loop)
-        if aio.get_task_factory() is None:
-            carried: Any = _carry_later(awaitable, task)
-            carried.__qualname__ = awaitable.__qualname__
-            carried.send(None)
-            return aio.create_task(carried)
-        future: asyncio.Future[Any] = aio.create_task(awaitable)
-    elif asyncio.isfuture(awaitable):
+    """The future of what is no coroutine; it wakes the task when it is done."""
+    if asyncio.isfuture(awaitable):
         future = _of_this_thread(awaitable, loop)
     elif hasattr(type(awaitable), "__await__"):
         future = asyncio.ensure_future(awaitable, loop=_usual_loop(loop))

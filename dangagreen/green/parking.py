@@ -85,7 +85,7 @@ def give_way(task: Waiter, wait: WaitKind) -> None:
 
 
 def come_last(task: Waiter) -> Any:
-    """Have it resumed when every other task and call that is ready has run once; returns what `GIVING_WAY` undoes."""
+    """Have a task resumed when every other one and call that is ready has run once; returns what its wait undoes."""
     loop = task.loop
     if not loop.runnable:
         loop.ready.append(task.resume)

@@ -135,6 +135,35 @@ def test_only_that_task_waits(ours, unit):
     assert log == ["tick"] * 3 + ["done"]
 
 
+def test_a_coroutine_that_begins_overtakes_none_whose_turn_it_is(ours, unit):
+    """As in a pool of connections: who asks again at once would starve those who wait for what was given back."""
+    order = []
+
+    async def given_back():
+        return asyncio.get_running_loop().create_future()
+
+    async def waits(future):
+        await future
+        order.append("who has waited")
+
+    async def gives_back(future):
+        future.set_result(None)
+
+    async def asks():
+        order.append("who asks again")
+
+    def body():
+        future = await_(given_back())
+        waiting = d.spawn(await_, waits(future))
+        d.sleep(unit)
+        await_(gives_back(future))
+        await_(asks())
+        waiting.join()
+
+    ours(body)
+    assert order == ["who has waited", "who asks again"]
+
+
 def test_await_in_a_callback_is_refused_and_closes_the_coroutine(ours, unit):
     coroutine = answer(1)
     seen = []
