@@ -241,7 +241,7 @@ class EventLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         handle = super().call_at(when, callback, *args, context=context)
         self.hosting.parking.kick()
-        return _without_our_frame(handle)
+        return _without_our_frame(handle) if self._debug else handle  # type: ignore[attr-defined]
 
     # -- signals
 

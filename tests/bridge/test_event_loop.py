@@ -383,3 +383,13 @@ def test_what_debug_mode_refuses_in_another_thread_wakes_nobody_there(vloop, mon
 
     bridge.run(main())
     assert kicks.count(get_ident()) == len(kicks)
+
+
+def test_its_dict_keeps_to_what_the_interpreter_reads_quickly(vloop):
+    """Up to 30 attributes; asyncio has 26 of them, in Python 3.13."""
+
+    async def attributes():
+        return len(vars(asyncio.get_running_loop()))
+
+    assert d.run(lambda: await_(attributes())) <= 29
+    assert bridge.run(attributes()) <= 29

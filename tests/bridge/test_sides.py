@@ -61,6 +61,20 @@ def test_a_plain_loop_of_asyncio_is_refused_at_the_first_wait_inside_it(vloop, c
     assert (d.run(work) if where == "task" else work()) == "goes on"
 
 
+def test_one_in_which_nothing_parks_is_named_by_the_report_of_slow_tasks(rloop):
+    reports = []
+    rloop.slow_seconds, rloop.on_slow = 0.0, reports.append
+
+    def stops_all():
+        asyncio.run(nap(0))
+        d.sleep(0)
+
+    d.run(stops_all)
+    code = stops_all.__code__
+    place = next(report.place for report in reports if "stops_all" in report.what)
+    assert place == f"{code.co_filename}:{code.co_firstlineno + 2}"
+
+
 def test_to_task_in_a_plain_loop_is_refused(vloop):
     async def main():
         with pytest.raises(RuntimeError, match="guest"):
