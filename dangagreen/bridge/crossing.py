@@ -86,7 +86,10 @@ def await_(awaitable: Awaitable[Result]) -> Result:
         if CALL_GRAPH is not None:
             _note_in_call_graph(0, future, task)
         try:
-            while not future.done():
+            park(task, AWAIT, future)
+            while not future.done():  # it was woken by what it had given up before; or everything is given up
+                if neighbours(loop).given_up:
+                    raise Cancelled(_PROGRAM_ENDS)
                 park(task, AWAIT, future)
         except BaseException as interrupt:
             _see_it_end(future, task, interrupt)

@@ -13,7 +13,7 @@ from dangagreen import bridge
 from dangagreen.bridge import await_, to_task
 from dangagreen.green.waiters import wake
 from dangagreen.testing import VirtualPoller
-from tests.bridge.programs import begin, cleans_up, nap, program, stubborn
+from tests.bridge.programs import begin, cleans_up, nap, never, program, stubborn
 
 # -- running
 
@@ -111,6 +111,27 @@ def test_a_coroutine_that_refuses_to_end_is_reported_with_its_stack(vloop, how, 
     assert f"{stubborn.__code__.co_filename}:{stubborn.__code__.co_firstlineno + 4}" in caplog.text
     assert caplog.text.count("did not end within") == 1
     assert 1006 <= vloop.clock() <= 1011
+
+
+def test_a_shielded_wait_for_what_does_not_end_is_given_up_in_the_same_way(vloop, caplog):
+    log = []
+
+    def waits():
+        try:
+            with d.shield():
+                await_(never())
+        except d.Cancelled:
+            log.append("cancelled")
+            raise
+
+    def main():
+        d.spawn(waits)
+        d.sleep(1)
+
+    d.run(main)
+    assert log == ["cancelled"]
+    assert vloop.clock() >= 5
+    assert "did not end within 5.0 s" in caplog.text
 
 
 def test_how_long_they_may_take_is_a_setting(vloop, caplog, monkeypatch):
