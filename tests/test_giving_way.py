@@ -209,7 +209,13 @@ SCENARIOS = {
 }
 
 
-INNER = {"parking.park", "parking.park_for", "parking.give_way", "starttls.start_tls"}  # of others
+INNER = {
+    "parking.park",
+    "parking.park_for",
+    "parking.give_way",
+    "starttls.start_tls",
+    "multiwait.Selection.park",
+}  # of others
 
 
 def is_counted(module, name):

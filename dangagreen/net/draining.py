@@ -71,7 +71,7 @@ class Drain:
         return repr(self._listener) if not self.over else "a server that has ended"
 
     def wait(self, task: Waiter) -> None:
-        """Parks until the server has ended."""
+        """Have the task wait until the server has ended."""
         if not self.over:
             self.waiting[task] = None
             park(task, _DRAIN, self)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import os
 import io
+import os
 import re
 import signal
 import ssl
@@ -54,6 +54,7 @@ INNER = {
     f"dangagreen.green.{name}" for name in ("parking.give_way", "parking.park", "parking.park_for", "sched.Lender.rest")
 }
 INNER.add("dangagreen.net.starttls.start_tls")  # of the method
+INNER.add("dangagreen.sync.multiwait.Selection.park")  # of select
 
 
 def says_so(function):
@@ -100,7 +101,7 @@ def on_listener(call):
 CALLS = {
     "connecting.connect": lambda sock, task: d.connect(("127.0.0.1", 1)),
     "groups.TaskGroup.__exit__": leave_group,
-    "draining.Listener.drain": lambda sock, task: on_listener(lambda listener: listener.drain()),
+    "listener.Listener.drain": lambda sock, task: on_listener(lambda listener: listener.drain()),
     "serve_forever.serve_forever": lambda sock, task: on_listener(d.serve_forever),
     "locks.Mutex.__enter__": lambda sock, task: d.Lock().__enter__(),
     "locks.Mutex.acquire": lambda sock, task: d.RLock().acquire(),
