@@ -176,7 +176,7 @@ def test_it_is_made_in_the_thread_of_its_loop(loop, in_thread):
 def test_names_are_those_of_prometheus_without_prefix_and_suffix():
     for family in FAMILIES:
         assert family.name.islower()
-        assert not family.name.endswith(("_total", "_seconds", "_bytes", "_count"))
+        assert family.name.split("_")[-1] not in ("total", "seconds", "bytes", "count")
         assert family.words.endswith(".")
         assert family.kind in ("counter", "gauge")
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)

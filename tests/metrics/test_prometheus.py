@@ -57,11 +57,11 @@ def test_the_histogram_is_cumulated(loop, registry, advance):
         loop.add_timer(seconds * 100, lambda seconds=seconds: loop.clock.jump(seconds))
     advance(3000)
     values = scraped(registry)
-    name, main = "dangagreen_turn_duration_seconds", ("loop", "MainThread")
-    cumulated = [values[f"{name}_bucket", (("le", le), main)] for le in ("0.001", "0.0025", "0.025", "0.25", "+Inf")]
+    name, main = "dangagreen_turn_duration_seconds_bucket", ("loop", "MainThread")
+    cumulated = [values[name, (("le", le), main)] for le in ("0.001", "0.0025", "0.025", "0.25", "+Inf")]
     assert cumulated == [1, 2, 3, 4, 5]
-    assert values[f"{name}_count", (main,)] == 5
-    assert values[f"{name}_sum", (main,)] == pytest.approx(20.222)
+    assert values["dangagreen_turn_duration_seconds_count", (main,)] == 5
+    assert values["dangagreen_turn_duration_seconds_sum", (main,)] == pytest.approx(20.222)
 
 
 def test_several_loops_are_told_apart_by_their_names(loop):
