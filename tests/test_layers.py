@@ -29,7 +29,7 @@ SHAPE = [
     ),
     (
         "green",
-        "task_table | waiters | told_tasks stacks | sched | parking | sleep fds scopes | deadlines tasks"
+        "task_table | waiters | told_tasks stacks | sched | lender parking | sleep fds scopes | deadlines tasks"
         " | groups signals forking from_thread | run | background",
     ),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait threads"),
@@ -57,6 +57,7 @@ STRANGERS = {
     "dangagreen.streams": "dangagreen.sync",
 }  # know nothing of each other
 THIRD_PARTY = {
+    "dangagreen.green.lender": {"greenlet"},
     "dangagreen.green.sched": {"greenlet"},
     "dangagreen.sockets.addresses": {"idna"},
     "dangagreen.metrics.prometheus": {"prometheus_client"},

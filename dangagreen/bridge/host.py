@@ -10,7 +10,7 @@ import asyncio
 from contextvars import Context, copy_context
 from typing import Any
 
-from dangagreen.green.sched import Lender
+from dangagreen.green.lender import Lender
 from dangagreen.green.waiters import Waiter, wake
 
 
@@ -34,6 +34,9 @@ class Host(Lender):
     @property
     def name(self) -> str:
         return repr(self.aio)
+
+    def in_words(self) -> str:
+        return f"a coroutine or a callback of {self.aio!r}"
 
     def run(self) -> None:
         self.loop.current = self

@@ -1,7 +1,7 @@
 """The scheduler: the hub, which resumes tasks, and the greenlets that run them.
 
-Rules: only the greenlet that runs the loop, the hub, resumes tasks; tasks never switch to each other. This module alone
-imports greenlet. What does not belong here: what a task waits for, and how it is woken (waiters).
+Rules: only the greenlet that runs the loop, the hub, resumes tasks; tasks never switch to each other. This module and
+lender alone import greenlet. What does not belong here: what a task waits for, and how it is woken (waiters).
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from dangagreen.errors import Cancelled, CannotParkError
-from dangagreen.green.stacks import program_places
+from dangagreen.green.stacks import last_run
 from dangagreen.green.task_table import table
 from dangagreen.green.told_tasks import Resume, ToldTasks, exchange
-from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter, WaitKind
+from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
 from dangagreen.loop.instruments import Instruments
 from dangagreen.loop.loop import Loop, for_each_loop
-from dangagreen.parks import parks
-from dangagreen.places import owner_of, place_of, place_of_instruction
+from dangagreen.places import owner_of, place_of_instruction
 
 LoopReset = GreenletExit  # what a reset of the loop raises in each task
 
@@ -99,56 +98,6 @@ class Runnable(Waiter):
         self.resume = resume = worker.resume
         resume()
         return None
-
-
-class Lender(Runnable):
-    """A waiter whose greenlet others may borrow while it is parked, for a call that does not park.
-
-    Who borrows it switches to it from deep within a call, and it parks from deep within one: since Python 3.12 greenlet
-    makes an object of each frame between, which takes three times as long as the call. So these are few.
-    """
-
-    __slots__ = {
-        "come": "Called when it, or who borrows it, goes on in its greenlet;",
-        "leave": "and when others do.",
-    }
-
-    come: Callable[[], object]
-    leave: Callable[[], object]
-
-    def set_hub(self, _to_hub: Switch) -> None:
-        self.to_hub = scheduler(self.loop).to_hub  # its parking needs no guard
-
-    @parks
-    def rest(self, wait: WaitKind, subject: Any) -> None:
-        """Parks until it is woken: `park` for who is no task, so that nothing but a reset interrupts it."""
-        loop = self.loop
-        self.wait, self.subject = wait, subject
-        to_hub: Callable[[], Any] = self.to_hub
-        self.leave()
-        loop.current = None
-        try:
-            loan = to_hub()
-            while loan:
-                borrower, what = loan
-                self.come()
-                lent = self.lend(what)
-                self.leave()
-                loan = borrower(lent)
-        finally:
-            if self.wait is not None:
-                wait.undo(subject, self)
-            self.wait = self.subject = None
-            loop.current = self
-            self.come()
-
-    def lend(self, what: Any) -> Any:
-        """Called in its greenlet with what `borrow` is given; returns what that returns. Must not raise, nor park."""
-        raise NotImplementedError
-
-    def borrow(self, what: Any) -> Any:
-        """Have `lend(what)` called in its greenlet, now. Only while it is parked."""
-        return self.worker.resume(getcurrent().switch, what)
 
 
 class Scheduler:
@@ -310,15 +259,8 @@ class Scheduler:
         return self.describe_task(owner) if isinstance(owner, Waiter) else None
 
     def describe_task(self, task: Waiter) -> tuple[str, str, Waiter]:
-        """(words, "file:line", task) of a task that has just run: where it waits now, or the function that has ended.
-
-        Of an ended task whose function is not known any more, the place is that of its spawn.
-        """
-        if task.wait is not None and (place := next(program_places(task), None)) is not None:
-            return f"task {task.name!r}, before it waited in {task.wait.name},", place, task
-        if (function := task.function()) is None and task.origin is not None:
-            return f"task {task.name!r}, before it ended,", place_of_instruction(*task.origin), task
-        return f"task {task.name!r}, before it ended,", place_of(function), task
+        """(words, "file:line", task) of a task that has just run: see `last_run`."""
+        return *last_run(task), task
 
     def _end_all(self) -> None:
         while self.tasks:  # they may spawn others while they end

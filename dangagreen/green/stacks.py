@@ -10,6 +10,7 @@ from types import FrameType
 
 from dangagreen.frames import is_library, is_ours
 from dangagreen.green.waiters import Waiter
+from dangagreen.places import place_of, place_of_instruction
 
 
 def frames(task: Waiter) -> Iterator[FrameType]:
@@ -26,3 +27,22 @@ def program_places(task: Waiter) -> Iterator[str]:
     for frame in frames(task):
         if not is_ours(frame) and not is_library(frame):
             yield f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def last_run(task: Waiter) -> tuple[str, str]:
+    """(words, "file:line") of a task that has just run: where it waits now, or the function that has ended.
+
+    Where none of the program's code waits, the place is that of its function too; of a task whose function is not known
+    any more, that of its spawn; "?" where there is none.
+    """
+    if task.wait is not None:
+        until, place = f"it waited in {task.wait.name}", next(program_places(task), None)
+    else:
+        until, place = "it ended", None
+    return f"{task.in_words()}, before {until},", place or _own_place(task)
+
+
+def _own_place(task: Waiter) -> str:
+    if (function := task.function()) is not None:
+        return place_of(function)
+    return place_of_instruction(*task.origin) if task.origin is not None else "?"

@@ -89,6 +89,10 @@ class Waiter:
     def name(self) -> str:
         return "top-level code"
 
+    def in_words(self) -> str:
+        """What has run, in reports of slow code."""
+        return f"task {self.name!r}"
+
     @property
     def task(self) -> Waiter:
         """The waiter itself: a handler's `Reader` that is parked in a read is a waiter."""

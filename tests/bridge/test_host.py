@@ -52,6 +52,18 @@ def test_a_hosted_loop_that_waits_for_a_thread_is_none(rloop, monkeypatch):
     assert d.run(lambda: await_(asyncio.to_thread(lambda: "it"))) == "it"
 
 
+def test_what_blocks_in_a_hosted_loop_is_reported_as_a_coroutine_or_a_callback_of_it(rloop):
+    reports = []
+    rloop.slow_seconds, rloop.on_slow = 0.0, reports.append
+
+    async def two_steps():
+        await asyncio.sleep(0.001)
+        return repr(asyncio.get_running_loop())
+
+    loop = d.run(lambda: await_(two_steps()))
+    assert f"a coroutine or a callback of {loop}, before it waited in select," in {report.what for report in reports}
+
+
 @pytest.mark.parametrize("where", ["run", "top-level code"])
 def test_all_steps_of_a_coroutine_are_made_in_one_greenlet_which_is_not_the_callers(rloop, where):
     """Some keep the greenlet that has made the first step as the parent of others: SQLAlchemy does."""

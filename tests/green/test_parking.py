@@ -51,7 +51,8 @@ FUNCTIONS = dict(functions())
 PARKING = {f"{module}.{name}" for module, name in parks.PARKING if not name.startswith("_")}
 PARKING.add("dangagreen.sync.locks.Semaphore.__enter__")  # another name of acquire
 INNER = {
-    f"dangagreen.green.{name}" for name in ("parking.give_way", "parking.park", "parking.park_for", "sched.Lender.rest")
+    f"dangagreen.green.{name}"
+    for name in ("lender.Lender.rest", "parking.give_way", "parking.park", "parking.park_for")
 }
 INNER.add("dangagreen.net.starttls.start_tls")  # of the method
 INNER.add("dangagreen.sync.multiwait.Selection.park")  # of select

@@ -8,7 +8,6 @@ import socket
 import sys
 import threading
 import weakref
-from functools import partial
 
 import greenlet
 import pytest
@@ -16,8 +15,7 @@ import pytest
 import dangagreen as d
 from dangagreen.green import sched as sched_module
 from dangagreen.green import tasks as tasks_module
-from dangagreen.green.sched import Lender, drop_guard, guard_parking, scheduler
-from dangagreen.green.waiters import WaitKind, wake
+from dangagreen.green.sched import drop_guard, guard_parking, scheduler
 from dangagreen.loop.loop import here
 from dangagreen.testing import virtual_loop, wire
 from tests.helpers import Thing
@@ -530,56 +528,6 @@ def test_what_ends_a_task_that_gives_way(loop, run_turns, how):
 
 
 # -- what the bridge to asyncio fills in
-
-
-class Borrowed(Lender):
-    """Parks until it is woken, and notes in which greenlets it was."""
-
-    __slots__ = ("own", "sides", "woken")
-
-    def __init__(self, loop):
-        super().__init__(loop)
-        self.context = contextvars.copy_context()
-        self.sides = []
-        self.come, self.leave = (partial(self.sides.append, side) for side in ("come", "leave"))
-        loop.runnable.append(self.start)
-
-    def run(self):
-        self.set_hub(self.to_hub)
-        self.own = greenlet.getcurrent()
-        self.woken = False
-        self.rest(WaitKind("borrowed", lambda subject, waiter: subject.append("undone")), self.sides)
-        self.woken = True
-        self.done = True
-        self.worker = None
-
-    def lend(self, what):
-        self.sides.append("lends")
-        return what, greenlet.getcurrent()
-
-
-def test_a_parked_lender_has_calls_made_in_its_greenlet_and_stays_parked(loop):
-    lender = Borrowed(loop)
-
-    def work():
-        d.sleep(0)
-        assert [lender.borrow(n) for n in range(2)] == [(n, lender.own) for n in range(2)]
-        assert not lender.woken
-        assert d.current_loop().current is not lender
-        wake(lender)
-        d.sleep(0)
-
-    d.run(work)
-    assert lender.woken
-    assert lender.sides == ["leave", *["come", "lends", "leave"] * 2, "undone", "come"]
-
-
-def test_a_reset_ends_a_parked_lender_and_takes_back_what_was_to_wake_it(loop):
-    lender = Borrowed(loop)
-    d.run(d.sleep, 0)
-    loop.reset()
-    assert lender.sides == ["leave", "undone", "come"]
-    assert not lender.woken
 
 
 def test_a_guard_stands_before_each_switch_of_tasks_and_of_top_level_code(loop, monkeypatch):
