@@ -150,8 +150,8 @@ INNER = {
     " slow_count error_count",
     dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit set_up stop_accepting tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved function"
-    " group interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub unflushed_socket"
-    " update_interrupt wait was_cancelled worker",
+    " group in_words interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub"
+    " unflushed_socket update_interrupt wait was_cancelled worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

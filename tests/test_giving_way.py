@@ -210,6 +210,7 @@ SCENARIOS = {
 
 
 INNER = {
+    "lender.Lender.rest",
     "parking.park",
     "parking.park_for",
     "parking.give_way",

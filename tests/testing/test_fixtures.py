@@ -83,7 +83,6 @@ def test_it_is_one_server(server):
 """
     )
     result.assert_outcomes(passed=4, failed=1)
-    assert "FAILED" in text(result)
     assert "test_it[bad\\n]" in text(result)
     assert "ValueError: a bad line" in text(result)
 
