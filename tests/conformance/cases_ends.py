@@ -251,6 +251,7 @@ def finish_costs_no_reply_whatever_is_unread(c):
 
 @case
 def finish_under_a_parked_reader(c):
+    c.sock.linger_seconds = 0.05  # after which callbacks hear of their own end, while the peer stays
     op = c.near.read(10)
     c.turns(3)
     c.near.finish()
