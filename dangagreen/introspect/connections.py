@@ -31,6 +31,7 @@ def socket_info(
     reader = sock._parked_reader() if connection else None
     writers, drainers = sock._parked_writers() if connection else ((), ())
     passed = traffic(handler)
+    birth = handlers.birth(handler) if isinstance(handlers, HandlerTable) else None
     idle = passed.idle if passed is not None else None
     if idle is None and connection:
         idle = sock._silent_for(now)
@@ -49,7 +50,9 @@ def socket_info(
         reader=None if reader is None else name(reader.task),
         writers=tuple(map(name, writers)),
         drainers=tuple(map(name, drainers)),
-        age=handlers.age(handler, now) if isinstance(handlers, HandlerTable) else None,
+        opened_at=None if birth is None else birth.place,
+        opened_by=None if birth is None else birth.task,
+        age=None if birth is None else now - birth.time,
         idle=idle,
         tls=_tls(sock.tls) if connection else None,
     )

@@ -55,6 +55,8 @@ class SocketInfo:
     reader: str | None  # the task that is parked in a read of it, or in `select`
     writers: tuple[str, ...]  # those parked in `write_all`, in their order
     drainers: tuple[str, ...]  # those that wait until all is sent: in `drain`, `send_file`, at the end of its block
+    opened_at: str | None  # "file:line" where the program has made it; None where the loop has, as for a server
+    opened_by: str | None  # the task that has
     age: float | None
     idle: (
         float | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from dangagreen.errors import Cancelled
@@ -162,18 +162,31 @@ def _outcome(error: BaseException | None) -> str:
         return f"raised {type(error).__name__}"
 
 
+class Birth(NamedTuple):
+    """When and by whom a handler was made."""
+
+    time: float  # on the loop's clock
+    place: str | None  # "file:line" in the program; None if the loop has made it, as a server's
+    task: str | None  # the unique name of the task
+
+
 class HandlerTable(dict[int, Handler]):
-    """The descriptors of a loop, with the times of their coming, and the bytes of those that have gone."""
+    """The descriptors of a loop, with when and by whom they came, and the bytes of those that have gone."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
-        self._clock = loop.clock
-        self._born: dict[int, tuple[int, float]] = {}  # fd to the id of its handler, and when it came
+        self._loop = loop
+        self._born: dict[int, tuple[int, Birth]] = {}  # fd to the id of its handler
         self.bytes_in = self.bytes_out = 0
 
     def __setitem__(self, fd: int, handler: Handler) -> None:
+        if self.get(fd) is handler:  # it is put there again when it is registered with the poller
+            return
         super().__setitem__(fd, handler)
-        self._born[fd] = id(handler), self._clock()
+        loop, place = self._loop, place_of(running())
+        table = _table(loop)
+        name = None if table is None else table.name_of(loop.current)
+        self._born[fd] = id(handler), Birth(loop.clock(), None if place == "?" else place, name)
 
     def __delitem__(self, fd: int) -> None:
         """Called before the OS socket is closed: count what has passed through it."""
@@ -182,10 +195,10 @@ class HandlerTable(dict[int, Handler]):
             self.bytes_out += passed.sent
         super().__delitem__(fd)
 
-    def age(self, handler: Handler, now: float) -> float | None:
-        """For how many seconds the handler is here; None if it came before the import."""
-        identity, born = self._born.get(handler.fd, (0, 0.0))
-        return now - born if identity == id(handler) else None
+    def birth(self, handler: Handler) -> Birth | None:
+        """When and by whom the handler was made; None if that was before the import."""
+        identity, birth = self._born.get(handler.fd, (0, None))
+        return birth if identity == id(handler) else None
 
 
 class LoopRecord:

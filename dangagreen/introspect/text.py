@@ -215,12 +215,17 @@ def _socket(sock: SocketInfo) -> str:
         "nobody reads it" if sock.style == "tasks" and not (sock.reader or "R" in sock.interest) else None,
         f"buffered {sock.buffered}" if sock.buffered else None,
         f"queued {sock.queued}" if sock.queued else None,
+        f"opened at {sock.opened_at}{_by(sock.opened_by)}" if sock.opened_at is not None else None,
         f"{sock.bytes_in} bytes in, {sock.bytes_out} out" if sock.bytes_in is not None else None,
         f"age {_seconds(sock.age)}" if sock.age is not None else None,
         f"idle {_seconds(sock.idle)}" if sock.idle is not None else None,
     ]
     ends = f" {sock.local} <- {sock.peer}" if sock.peer is not None else ""
     return f"fd {sock.fd} {sock.kind}{ends}: {_joined(details)}"
+
+
+def _by(task: str | None) -> str:
+    return "" if task is None else f" by {task}"
 
 
 def _joined(parts: Iterable[Any]) -> str:

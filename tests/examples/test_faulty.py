@@ -15,7 +15,7 @@ from programs import Program, answer
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")]
 SECONDS = 30.0
 SLOW = re.compile(r"^event_read of Report, .* held up the loop for (?:0\.[3-9]|[1-9])\S* s: .*faulty\.py:\d+$", re.M)
-LEAK = re.compile(r"^fd \d+ Socket .*nobody reads it", re.M)
+LEAK = re.compile(r"^fd \d+ Socket .*nobody reads it, opened at \S+faulty.py:75", re.M)
 FULL = re.compile(r"^fd \d+ Feed .*: callbacks, open, watching RW, queued \d+", re.M)
 
 

@@ -44,6 +44,27 @@ with loop:
 """)
 
 
+def test_where_and_by_which_task_a_connection_was_opened():
+    answers("""
+kept = []
+def look_up(address):
+    kept.append(d.connect(address))
+def main():
+    listener = d.serve(("127.0.0.1", 0), lambda sock: sock.read_some())
+    d.spawn(look_up, listener.address).join()
+    d.sleep(0.01)
+    seen = {sock.reader is not None: sock for sock in introspect.snapshot().sockets if sock.peer}
+    accepted, opened = seen[True], seen[False]
+    assert (accepted.opened_at, accepted.opened_by) == (None, None), accepted
+    assert opened.opened_at.endswith(f":{look_up.__code__.co_firstlineno + 1}"), opened
+    assert opened.opened_by.startswith("look_up#"), opened
+    assert f"opened at {opened.opened_at} by {opened.opened_by}," in introspect.text.as_text(introspect.snapshot())
+    kept.pop().close()
+    listener.close()
+d.run(main)
+""")
+
+
 def test_servers_with_their_limits():
     answers("""
 def main():
