@@ -38,7 +38,10 @@ from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, l
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.places import named, owner_of, place_of
 from dangagreen.sockets.acceptor import Acceptor
+from dangagreen.sync.locks import Mutex
 from dangagreen.sync.threads import jobs
+
+_HAVE_OWNERS = (Mutex, Waiter, TaskGroup)  # one or a few tasks can end a wait for these
 
 
 def snapshot(loop: Loop | None = None, most: int | None = None) -> Snapshot:
@@ -74,11 +77,15 @@ class Collector:
             if isinstance(handler, Acceptor):
                 servers.setdefault(handler.server, []).append(handler)
         sockets = [handler for handler in handlers if not isinstance(handler, Acceptor)]
-        shown = [socket_info(handler, self.loop.handlers, self.now, self._name) for handler in islice(sockets, most)]
+        queues: list[Any] = [handler for handler in sockets if getattr(handler, "unsent", 0)]
+        chosen = _chosen(sockets, sorted(queues, key=lambda sock: sock.unsent, reverse=True), most)
+        shown = [socket_info(handler, self.loop.handlers, self.now, self._name) for handler in chosen]
+        tasks = [*self.waiting, *self.tasks]
+        stuck = [task for task in tasks if task.wait is not None and isinstance(task.subject, _HAVE_OWNERS)]
         return Snapshot(
             loop=self._loop(len(handlers), shown if len(shown) == len(sockets) else None),
             sockets=tuple(shown),
-            tasks=tuple(map(self._task, islice([*self.waiting, *self.tasks], most))),
+            tasks=tuple(map(self._task, _chosen(tasks, stuck, most))),
             asyncio_tasks=tuple(map(self._asyncio_task, islice(self.of_asyncio, most))),
             groups=tuple(self._groups()),
             timers=tuple(islice(self._timers(), most)),
@@ -264,3 +271,13 @@ def _lag(lags: Iterable[float]) -> tuple[float, float, float]:
     """The median, the 99th percentile, and the longest."""
     ordered = sorted(lags) or [0.0]
     return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1]
+
+
+def _chosen(things: list[Any], first: list[Any], most: int | None) -> Iterable[Any]:
+    """At most so many of these things, in their order: `first`, who seldom are as they should be, and then others."""
+    if most is None or len(things) <= most:
+        return things
+    kept = set(map(id, first[:most]))
+    others = (id(thing) for thing in things if id(thing) not in kept)
+    kept.update(list(islice(others, most - len(kept))))
+    return [thing for thing in things if id(thing) in kept]

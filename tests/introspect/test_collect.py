@@ -386,3 +386,31 @@ d.run(main)
 """,
     )
     assert (code, complaints) == (0, "")
+
+
+def test_of_very_many_those_come_first_that_are_stuck_or_have_much_to_send():
+    answers("""
+def main():
+    locks = [d.Lock(), d.Lock()]
+    def transfer(one, other):
+        with one:
+            d.sleep(1)
+            with other:
+                pass
+    idle = [d.spawn(d.sleep, 100) for _ in range(150)]
+    stuck = [d.spawn(transfer, *pair) for pair in (locks, locks[::-1])]
+    pairs = [wire(capacity=10) for _ in range(150)]
+    socks = [d.Socket(near) for near, _ in pairs]
+    socks[-1].write(b"x" * 1000)
+    socks[-2].write(b"x" * 500)
+    d.sleep(2)
+    seen = introspect.snapshot(most=20)
+    assert (len(seen.tasks), len(seen.sockets)) == (20, 20), seen
+    assert [task.name.partition("#")[0] for task in seen.tasks][-2:] == ["main.<locals>.transfer"] * 2, seen.tasks
+    assert [sock.queued for sock in seen.sockets][-2:] == [490, 990], seen.sockets
+    assert "DEADLOCK" in introspect.text.as_text(seen)
+    for sock in socks: sock.close()
+    for task in [*idle, *stuck]: task.cancel()
+with virtual_loop():
+    d.run(main)
+""")
