@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -408,3 +409,17 @@ def test_one_that_was_closed_before_it_was_taken_out_is_forgotten(real_loop, uni
     Socket.remove_other_fd(number)
     assert Socket.other_fds() == {}
     run_turns(1)
+
+
+def test_an_os_socket_that_is_given_up_may_refuse_to_close_which_is_reported(loop):
+    class Refusing:
+        def fileno(self):
+            return 1_000_000
+
+        def close(self):
+            raise OSError(errno.EIO, "close")
+
+    reported = []
+    loop.on_error = reported.append
+    loop.abandon(Refusing(), ConnectionRefusedError())
+    assert [context.exception.errno for context in reported] == [errno.EIO]
