@@ -344,7 +344,7 @@ FREE = set(
     Lock.locked Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close
     Loop.descriptor_map Loop.close_later Loop.handler_failed Loop.register Loop.report Loop.reset Loop.stop Loop.time
     Loop.begin Loop.close_with_thread Loop.look_for_a_stall Loop.post_loop_maps Loop.seems_stalled Loop.take_struck
-    Loop.remove_instrument Loop.drop_instrument Loop.end_turn Task.in_words
+    Loop.remove_instrument Loop.discard Loop.drop_instrument Loop.end_turn Task.in_words
     Loop.turn Task.set_hub Loop.call_took Loop.handler_took Loop.post_loop_calls Task.function Task.ended_by
     Loop.unregister Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown
     Queue.task_done Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close

@@ -142,10 +142,10 @@ CLASSES = [
 ]  # fmt: skip
 # Public to the library's own modules: the loop's and the scheduler's inner state.
 INNER = {
-    dangagreen.Loop: "abandon batch begin budget check_thread close_later close_with_thread current error_log green"
-    " handler_failed handlers interest_changed look_for_a_stall look_ups measurements object_callbacks own_settings"
-    " pending_reads post_loop_maps ready register report runnable seems_stalled take_struck timers to_close"
-    " to_flush turn unregister wakeup_pair looked post_loop_calls call_took handler_took slow_limit slow_log"
+    dangagreen.Loop: "abandon batch begin budget check_thread close_later close_with_thread current discard error_log"
+    " green handler_failed handlers interest_changed look_for_a_stall look_ups measurements object_callbacks"
+    " own_settings pending_reads post_loop_maps ready register report runnable seems_stalled take_struck timers"
+    " to_close to_flush turn unregister wakeup_pair looked post_loop_calls call_took handler_took slow_limit slow_log"
     " slow_in_turn slowest suspect_after after_turn awaited direct drop_instrument end_turn instruments"
     " slow_count error_count",
     dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit set_up stop_accepting tell_of_connections",

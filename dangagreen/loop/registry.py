@@ -150,15 +150,19 @@ class Registry(Schedule):
             batch[place] = (-1, 0)
 
     def abandon(self, sock: Any, error: BaseException) -> None:
-        """Close an OS socket whose handler could not be made, or not to the end. It raises nothing by that."""
+        """Close an OS socket whose handler could not be made, or not to the end."""
         half_made = self.handlers.get(sock.fileno())
         if half_made is not None:
             half_made._abandon(error)
-            return
+        else:
+            self.discard(sock)
+
+    def discard(self, sock: Any) -> None:
+        """Close an OS socket that has no handler. An error of close(2) is reported: the caller has more to do."""
         try:
             sock.close()
-        except OSError as second:
-            self.report(ErrorContext("closing an OS socket that was given up failed", second))
+        except OSError as error:
+            self.report(ErrorContext("closing an OS socket that was given up failed", error))
 
     def close_later(self, handler: Handler) -> None:
         """Close the OS socket of a closed handler: at the end of this turn, or at once when no turn is running."""

@@ -62,7 +62,7 @@ class _Attempt(FdHandler):
     def drop(self) -> None:
         """Leave the loop, and close the OS socket."""
         self.close()
-        self.sock.close()
+        self.connector.loop.discard(self.sock)
 
 
 class Connector:
@@ -160,7 +160,7 @@ class Connector:
         """Give up whatever is under way, and close what was not taken."""
         self._end()
         if self.sock is not None:
-            self.sock.close()
+            self.loop.discard(self.sock)
 
     def _end(self) -> None:
         """Note that it is over, and give up what is under way."""
@@ -183,7 +183,7 @@ class Connector:
         self._open.clear()
         self._left.clear()
         if self._waiting is not None:
-            self._waiting.close()
+            self.loop.discard(self._waiting)
         self._delay = self._waiting = None
 
     def _succeed(self, sock: Any) -> None:

@@ -253,7 +253,7 @@ class Openings:
                 sock = self._admit(sock)
             except OSError as error:
                 self.ended(listener, peer, None, error)
-                sock.close()
+                listener.loop.discard(sock)
                 return None
         try:
             opening = _Accepted(self, sock, peer, listener)

@@ -102,7 +102,7 @@ class Socket(FileSocket, CheckedSubclasses):
             if self.tls is not None:
                 sock.attach(self)
         except Exception as error:
-            sock.close()
+            self.loop.discard(sock)
             return self.loop.handler_failed(self, error)
         self._release_hold()
         self.loop.call(self, partial(self._hook, "connect", self.event_connect))

@@ -23,6 +23,7 @@ class Owner(Protocol):
     """The object: a Socket."""
 
     closed: bool
+    loop: Any
 
     def _was_connected(self, sock: Any, half_closed: bool) -> None: ...
     def _was_not_connected(self, error: Exception) -> None: ...
@@ -69,7 +70,7 @@ class Unconnected:
                 owner._was_not_connected(error.with_traceback(None))
         else:
             if owner.closed:
-                sock.close()
+                owner.loop.discard(sock)
             else:
                 owner._was_connected(sock, self._half_closed)
 

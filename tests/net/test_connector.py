@@ -14,7 +14,7 @@ from greenlet import GreenletExit
 import dangagreen as d
 from dangagreen.sockets.addresses import interleaved
 from tests.certificates import client_context
-from tests.net.networks import SILENT, Names, Network
+from tests.net.networks import SILENT, Names, Network, NetworkSocket
 
 REFUSED = errno.ECONNREFUSED
 UNREACHABLE = errno.ENETUNREACH
@@ -102,6 +102,26 @@ def test_of_two_that_answer_in_the_same_turn_one_is_taken_and_the_other_closed(n
     with d.connect(("host", 80)):
         assert len(net.tried) == 2
         assert len(peers(net)) == 1
+
+
+@pytest.mark.parametrize("first", [SILENT, (0.1, REFUSED)], ids=["given up", "failed"])
+def test_an_attempt_whose_socket_says_an_error_when_it_closes_keeps_nobody_waiting(network, loop, monkeypatch, first):
+    close, reported = NetworkSocket.close, []
+
+    def close_with_an_error(self):
+        close(self)
+        raise OSError(errno.EIO, "close")
+
+    monkeypatch.setattr(NetworkSocket, "close", close_with_an_error)
+    loop.on_error = reported.append
+    net = network({"::1": first, "10.0.0.2": (0.1, 0), "::3": SILENT})
+    with d.connect(("host", 80), 5):
+        assert peers(net) == ["10.0.0.2"]
+    net = network({"::1": first, "::2": SILENT})
+    with pytest.raises(TimeoutError):
+        d.connect(("host", 80), 5)
+    assert peers(net) == []
+    assert {context.exception.errno for context in reported} == {errno.EIO}
 
 
 def test_the_last_failure_ends_the_wait_only_when_none_is_under_way(network):
