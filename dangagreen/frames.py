@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 CALLER = 1  # what a function gives `sys._getframe` for the frame of its caller
@@ -30,6 +31,16 @@ def is_ours(frame: FrameType) -> bool:
 def is_library(frame: FrameType) -> bool:
     """Whether it runs code of the standard library, judged by the name of its module alone."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] in sys.stdlib_module_names
+
+
+def program_frames(stack: Iterable[FrameType]) -> Iterator[FrameType]:
+    """The frames of a stack that are the program's: neither ours nor the standard library's."""
+    return (frame for frame in stack if not is_ours(frame) and not is_library(frame))
+
+
+def line_of(frame: FrameType) -> str:
+    """ "file:line" of what it runs now."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 # As its own code has it, not as `__file__` does: in what was packed into one file the two differ.

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from dangagreen.errors import CannotParkError, ForeignThreadError
-from dangagreen.frames import is_library, is_ours
+from dangagreen.frames import is_library, is_ours, line_of
 from dangagreen.green.parking import NoParking
 from dangagreen.green.sched import guard_parking, scheduler
 from dangagreen.green.waiters import Waiter, WaitKind, wake
@@ -237,7 +237,7 @@ def clean_up_seconds(aio: AbstractEventLoop) -> float:
 
 def places_of(future: Future[Any]) -> list[str]:
     """Where the coroutine of a task of asyncio's is: "file:line" for it and what it awaits, from the innermost out."""
-    return [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in _frames_of(future)]
+    return list(map(line_of, _frames_of(future)))
 
 
 def _frames_of(future: Future[Any]) -> list[FrameType]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import FrameType
 
-from dangagreen.frames import is_library, is_ours
+from dangagreen.frames import line_of, program_frames
 from dangagreen.green.waiters import Waiter
 from dangagreen.places import place_of, place_of_instruction
 
@@ -23,10 +23,8 @@ def frames(task: Waiter) -> Iterator[FrameType]:
 
 
 def program_places(task: Waiter) -> Iterator[str]:
-    """ "file:line" of the program's own frames of a parked task, innermost first: neither ours nor the library's."""
-    for frame in frames(task):
-        if not is_ours(frame) and not is_library(frame):
-            yield f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    """ "file:line" of the program's own frames of a parked task, innermost first."""
+    return map(line_of, program_frames(frames(task)))
 
 
 def last_run(task: Waiter) -> tuple[str, str]:

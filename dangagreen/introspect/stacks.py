@@ -10,19 +10,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
-from dangagreen.frames import LOOPS, is_library, is_ours
-
-
-def program_frames(stack: Iterable[FrameType]) -> Iterator[FrameType]:
-    """The frames of a stack that are neither ours nor the standard library's."""
-    return (frame for frame in stack if not is_ours(frame) and not is_library(frame))
+from dangagreen.frames import LOOPS, line_of, program_frames
 
 
 def in_words(stack: Iterable[FrameType]) -> tuple[str, ...]:
     """The program's frames of a stack, as text."""
-    return tuple(
-        f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}" for frame in program_frames(stack)
-    )
+    return tuple(map(with_function, program_frames(stack)))
+
+
+def with_function(frame: FrameType) -> str:
+    """ "file:line function" of a frame."""
+    return f"{line_of(frame)} {frame.f_code.co_qualname}"
 
 
 def outward(frame: FrameType | None) -> Iterator[FrameType]:
@@ -40,4 +38,4 @@ def running() -> Iterator[FrameType]:
 def place_of(stack: Iterable[FrameType]) -> str:
     """ "file:line" of the program's innermost frame; "?" if there is none, as in what the loop does by itself."""
     frame = next(program_frames(stack), None)
-    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return "?" if frame is None else line_of(frame)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from types import FrameType
 
 from dangagreen import checks
-from dangagreen.frames import is_library, is_ours
+from dangagreen.frames import is_ours, program_frames
+from dangagreen.introspect.stacks import with_function
 from dangagreen.loop.deadlock import WATCHING_THREADS
 from dangagreen.loop.loop import Loop, all_loops
 from dangagreen.loop.registry import log
@@ -86,5 +87,5 @@ def _stack(frame: FrameType | None) -> str:
     while frame is not None:
         every.append(frame)
         frame = frame.f_back
-    shown = [one for one in every if not is_ours(one) and not is_library(one)] or every
-    return "\n".join(f"  {one.f_code.co_filename}:{one.f_lineno} {one.f_code.co_qualname}" for one in shown)
+    shown = list(program_frames(every)) or every
+    return "\n".join(f"  {with_function(one)}" for one in shown)
