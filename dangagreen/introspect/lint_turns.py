@@ -145,26 +145,15 @@ class TurnLints:
         if count < SPINS:
             return True
         if not reads and spin.sent == _sent(handler):
-            self._tell_of_writer(loop, handler)
+            did = "writes nothing; watch_write(False) would end that, and write() does without"
+            self._tell_of_hook(loop, handler, "event_write", did)
         elif reads and spin.reads_nothing():
-            self._tell_of_reader(loop, handler)
+            self._tell_of_hook(loop, handler, "event_read", "has read nothing, though there is input, or its end")
         return False
 
-    def _tell_of_reader(self, loop: Loop, handler: Handler) -> None:
-        what = (
-            f"{_hook_of(handler, 'event_read')} was called {SPINS} times in a row, and has read nothing, though"
-            f" there is input, or its end"
-        )
-        place = place_of(handler._code_behind("event_read"))
-        self._findings.add(loop, LintReport("idle-wake", what, place, handler))
-
-    def _tell_of_writer(self, loop: Loop, handler: Handler) -> None:
-        what = (
-            f"{_hook_of(handler, 'event_write')} was called {SPINS} times in a row, and writes nothing;"
-            f" watch_write(False) would end that, and write() does without"
-        )
-        place = place_of(handler._code_behind("event_write"))
-        self._findings.add(loop, LintReport("idle-wake", what, place, handler))
+    def _tell_of_hook(self, loop: Loop, handler: Handler, hook: str, did: str) -> None:
+        what = f"{_hook_of(handler, hook)} was called {SPINS} times in a row, and {did}"
+        self._findings.add(loop, LintReport("idle-wake", what, place_of(handler._code_behind(hook)), handler))
 
     # -- calls
 
