@@ -39,6 +39,15 @@ loop.__enter__()
 def time_passes(step=0.01):  # outside callbacks and tasks
     loop.post_loop_callback = lambda *_maps: loop.clock.jump(step) or True
 
+def each_turn_brings(peer, data):  # for half a minute
+    def bring(*_maps):
+        peer.send(data)
+        loop.clock.jump(0.01)
+        return True
+    loop.post_loop_callback = bring
+    d.sleep(30)
+    loop.post_loop_callback = None
+
 def kinds():
     return [report.kind for report in found]
 """

@@ -142,13 +142,7 @@ def ready(mask):
 def main():
     theirs.send(b"hello")
     loop.add_other_fds({ours.fileno(): ready})
-    def ask(*_maps):
-        theirs.send(b"x")
-        loop.clock.jump(0.01)
-        return True
-    loop.post_loop_callback = ask
-    d.sleep(30)
-    loop.post_loop_callback = None
+    each_turn_brings(theirs, b"x")
     end()
 """
     )
@@ -164,13 +158,7 @@ def main():
     sock = Lazy(ours)
     sock.watch_read(True)
     theirs.send(b"request")
-    def ask(*_maps):
-        theirs.send(b"request")
-        loop.clock.jump(0.01)
-        return True
-    loop.post_loop_callback = ask
-    d.sleep(30)
-    loop.post_loop_callback = None
+    each_turn_brings(theirs, b"request")
 {SPIN}"""
     )
 
@@ -313,13 +301,7 @@ class Asking(d.Socket):
 def main():
     sock = Asking(ours)
     sock.watch_read(True)
-    def ask(*_maps):
-        theirs.send(b"x")
-        loop.clock.jump(0.01)
-        return True
-    loop.post_loop_callback = ask
-    d.sleep(30)
-    loop.post_loop_callback = None
+    each_turn_brings(theirs, b"x")
     sock.close()
     theirs.close()
 """)
