@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import inspect
 import random
 import signal
@@ -65,6 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.task_order == "random":
         of_worker = getattr(config, "workerinput", {})
         config.option.task_order = of_worker.get(_SEED, random.randrange(1_000_000))
+    if config.option.dangagreen_timeout:
+        importlib.import_module("dangagreen.introspect")  # takes notes from now on: the dump has ages and times by them
 
 
 @pytest.hookimpl(optionalhook=True)

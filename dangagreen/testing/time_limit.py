@@ -94,7 +94,7 @@ class TimeLimit:
     def _tell(self) -> None:
         if self._over.is_set():
             return
-        from dangagreen.introspect import snapshot  # from its import on it takes notes, for which tests need not pay
+        from dangagreen.introspect import snapshot  # not before: from its import on it takes notes, which cost
         from dangagreen.introspect.text import MOST, as_text
 
         trial = self._trial()

@@ -342,7 +342,19 @@ def test_quick():
     assert "E       Failed: the test took longer than 0.2 s" in printed
     assert ">       sleep(100)" in printed
     dump = printed[printed.index("- dangagreen: what the loop was doing -") :]
-    assert re.search(r"task waits#\d+: parked in sleep", dump)
+    assert re.search(r"task waits#\d+: parked in sleep until [\d.]+; waiting \d+ ms, busy [\d.]+ ms, age \d+ ms", dump)
+    assert re.search(r"spawned at .*\.py:\d+, by test_it#\d+", dump)
+
+
+@pytest.mark.parametrize(("options", "there"), [((), False), (("--dangagreen-timeout=20",), True)])
+def test_notes_are_taken_only_for_a_time_limit(pytester, options, there):
+    pytester.makepyfile(f"""
+import sys
+
+def test_it():
+    assert ("dangagreen.introspect" in sys.modules) is {there}
+""")
+    pytester.runpytest_subprocess(*OPTIONS, *options).assert_outcomes(passed=1)
 
 
 def test_nothing_of_a_test_is_kept_until_the_end_of_the_run(tried):
