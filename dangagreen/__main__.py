@@ -1,7 +1,8 @@
 """`python -m dangagreen dump PID`: what the loops of another process are doing.
 
 Rules: a process is asked by `sys.remote_exec`, which Python has from 3.14 on, and need not be prepared; elsewhere by a
-signal, and one that does not expect it is left alone, since it would end. What does not belong here: what is printed.
+signal, which is sent only to a process whose mark says that it prints a dump upon it: any other might end, or do
+something else. What does not belong here: what is printed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable
 
-_SIGNALS = {name: number for name, number in vars(signal).items() if name.startswith("SIG") and "_" not in name}
-_USUAL = "SIGUSR1"  # that of `dump_on_signal`
+from dangagreen.introspect.mark import ask_for, marks_of
+from dangagreen.introspect.text import MOST
+
+_USUAL = signal.SIGUSR1  # that of `dump_on_signal`
+_ENDING = (signal.SIGTERM, signal.SIGINT)  # a dump upon them is one of a program that ends
 ANSWER_SECONDS = 5.0  # so long a process has to answer
 _LOOK_SECONDS = 0.02  # time between two looks for the answer
 
@@ -28,7 +32,7 @@ def _answer(path):
     try:
         if "dangagreen" in sys.modules:
             from dangagreen.introspect.on_signal import text_of_loops
-            text = text_of_loops()
+            text = text_of_loops(MOST)
         else:
             text = "it does not use dangagreen"
     except BaseException as error:
@@ -46,41 +50,65 @@ _answer(ANSWER)
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 1 where the process cannot be asked."""
+    asked = _parser().parse_args(arguments)
+    refusals = []
+    remote_exec: Callable[[int, str], object] | None = getattr(sys, "remote_exec", None)
+    if remote_exec is not None and asked.signal is None:
+        try:
+            print(look_into(asked.pid, remote_exec, asked.most))
+            return 0
+        except (OSError, RuntimeError) as error:
+            refusals.append(f"process {asked.pid} cannot be looked into: {error}")
+    try:
+        number = ask(asked.pid, asked.signal, asked.most)
+    except OSError as error:
+        refusals.append(f"process {asked.pid} cannot be asked: {error}")
+    except Refusal as refusal:
+        refusals.append(str(refusal))
+    else:
+        print(f"process {asked.pid} was sent {name_of(number)}: it prints to its own stderr")
+        return 0
+    print(*refusals, sep="\n", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dangagreen", description="See what a running program is doing.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("dump", help="print the loops, sockets and tasks of a process")
     command.add_argument("pid", type=int)
     command.add_argument(
         "--signal",
-        choices=sorted(_SIGNALS),
-        metavar="NAME",
-        help=f"have it print them to its own stderr, upon this signal (where it cannot be asked otherwise: {_USUAL})",
+        type=_signal,
+        metavar="SIGNAL",
+        help="have it print them to its own stderr, upon this signal, such as USR1 (where it cannot be asked otherwise:"
+        " the one of its dump_on_signal)",
     )
-    asked = parser.parse_args(arguments)
-    refusals = []
-    remote_exec: Callable[[int, str], object] | None = getattr(sys, "remote_exec", None)
-    if remote_exec is not None and asked.signal is None:
-        try:
-            print(look_into(asked.pid, remote_exec))
-            return 0
-        except (OSError, RuntimeError) as error:
-            refusals.append(f"process {asked.pid} cannot be looked into: {error}")
-    name = asked.signal or _USUAL
-    try:
-        refusal = ask(asked.pid, _SIGNALS[name])
-    except OSError as error:
-        refusal = f"process {asked.pid} cannot be asked: {error}"
-    if refusal is None:
-        print(f"process {asked.pid} was sent {name}: it prints to its own stderr")
-        return 0
-    print(*refusals, refusal, sep="\n", file=sys.stderr)
-    return 1
+    command.add_argument(
+        "--most", type=_most, default=MOST, metavar="N", help="at most so many sockets, tasks and timers (%(default)s)"
+    )
+    return parser
+
+
+def _signal(text: str) -> int:
+    """The number of a signal: "SIGUSR1", "USR1", "10"."""
+    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
+    number = int(text) if text.isdecimal() else signal.Signals.__members__.get(name, 0)
+    if number not in signal.valid_signals():
+        raise argparse.ArgumentTypeError(f"there is no signal {text!r}")
+    return int(number)
+
+
+def _most(text: str) -> int:
+    if not text.isdecimal() or not (number := int(text)):
+        raise argparse.ArgumentTypeError(f"it is a number from 1 on, not {text!r}")
+    return number
 
 
 # -- by sys.remote_exec
 
 
-def look_into(pid: int, remote_exec: Callable[[int, str], object]) -> str:
+def look_into(pid: int, remote_exec: Callable[[int, str], object], most: int) -> str:
     """Have a process run a script that says what it does, and return that.
 
     Raises OSError or RuntimeError if that is not permitted, or it is another Python; TimeoutError if it does not
@@ -89,7 +117,7 @@ def look_into(pid: int, remote_exec: Callable[[int, str], object]) -> str:
     folder = tempfile.mkdtemp(prefix="dangagreen-")
     script, answer = os.path.join(folder, "look.py"), os.path.join(folder, "answer")
     with open(script, "w") as file:
-        file.write(_SCRIPT.replace("ANSWER", repr(answer)))
+        file.write(_SCRIPT.replace("MOST", str(most)).replace("ANSWER", repr(answer)))
     late = False
     try:
         _give_to_owner(pid, folder, script)
@@ -121,15 +149,39 @@ def _give_to_owner(pid: int, *paths: str) -> None:
 # -- by a signal
 
 
-def ask(pid: int, number: int) -> str | None:
-    """Send the signal if the process catches it. Returns why not, otherwise."""
-    name = signal.Signals(number).name
+class Refusal(Exception):
+    """A process is not sent a signal: why."""
+
+
+def ask(pid: int, number: int | None, most: int) -> int:
+    """Send a process this signal, by default the one upon which it prints a dump. Returns the signal.
+
+    Raises Refusal unless it prints a dump upon it; OSError where it may not be looked into, or be sent signals.
+    """
     if not os.path.isdir("/proc/self"):
-        return f"without /proc it cannot be seen whether process {pid} catches {name}, which would end it: kill -{name}"
+        name = name_of(_USUAL if number is None else number)
+        raise Refusal(f"without /proc it cannot be seen whether process {pid} expects {name}, which may end it: kill")
+    marks = marks_of(pid)
+    if number is None:
+        number = int(_USUAL) if _USUAL in marks else min(marks, default=int(_USUAL))
+    name = name_of(number)
+    if number in _ENDING:
+        raise Refusal(f"process {pid} is not sent {name}, which ends programs")
+    if number not in marks:
+        others = ", ".join(map(name_of, sorted(marks)))
+        hint = f"; it does upon {others}" if others else ": it calls introspect.dump_on_signal() for that"
+        raise Refusal(f"process {pid} prints no dump upon {name}, which might end it{hint}")
     if not catches(pid, number):
-        return f"process {pid} does not catch {name}, which would end it: it calls introspect.dump_on_signal() for that"
+        raise Refusal(f"process {pid} does not catch {name} any more, which might end it")
+    if most != MOST:
+        ask_for(marks[number], most)
     os.kill(pid, number)
-    return None
+    return number
+
+
+def name_of(number: int) -> str:
+    """The name of a signal; those for real time have none."""
+    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
 
 
 def catches(pid: int, number: int) -> bool:

@@ -39,14 +39,15 @@ SHAPE = [
         "handler_task | resolver | proxy_protocol opening | connector | unconnected starttls | sock draining | listener"
         " | serving | connecting serve_forever activation",
     ),
-    ("", "__init__ __main__"),
+    ("", "__init__"),
     ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
     ("metrics", "counts | prometheus otel __init__"),
     (
         "introspect",
-        "data stacks | records circles connections | collect profiles | text | on_signal watchdog"
+        "data stacks | records circles connections | collect profiles | text | mark on_signal watchdog"
         " | linting reach lint_tasks lint_turns lint_calls lint_queues lint_waits lint __init__",
     ),
+    ("", "__main__"),
     ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),
 ]
 # a docstring, no more

@@ -79,7 +79,8 @@ class Collector:
         sockets = [handler for handler in handlers if not isinstance(handler, Acceptor)]
         queues: list[Any] = [handler for handler in sockets if getattr(handler, "unsent", 0)]
         chosen = _chosen(sockets, sorted(queues, key=lambda sock: sock.unsent, reverse=True), most)
-        shown = [socket_info(handler, self.loop.handlers, self.now, self._name) for handler in chosen]
+        by_fd = sorted(chosen, key=lambda handler: handler.fd)
+        shown = [socket_info(handler, self.loop.handlers, self.now, self._name) for handler in by_fd]
         tasks = [*self.waiting, *self.tasks]
         stuck = [task for task in tasks if task.wait is not None and isinstance(task.subject, _HAVE_OWNERS)]
         return Snapshot(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from dangagreen.introspect.collect import snapshot
+from dangagreen.introspect.mark import Mark
 from dangagreen.introspect.text import MOST, as_text
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.loop.loop import all_loops
@@ -25,23 +26,31 @@ _STDERR = 2
 class SignalDump(ChainedHandler):
     """A `dump_on_signal` that is on, until its `cancel()`."""
 
-    __slots__ = {"write": "A function of the text."}
+    __slots__ = {
+        "_mark": "What other processes see of it; None before it is installed.",
+        "write": "A function of the text.",
+    }
 
     shares = True
 
     def __init__(self, number: int, write: Callable[[str], object]) -> None:
         super().__init__()
         self.write = write
+        self._mark: Mark | None = None
         self.install({number: handler_of(number)})
+        self._mark = Mark(number)
         WATCHING_HANDLERS.append(self)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.write(text_of_loops() + "\n")
+        most = None if self._mark is None else self._mark.asked()
+        self.write(text_of_loops(most or MOST) + "\n")
 
     def cancel(self) -> None:
         """Put the former handler back, unless another one was installed meanwhile."""
         if self.installed:
             WATCHING_HANDLERS.remove(self)
+            if self._mark is not None:
+                self._mark.close()
             self.restore()
 
 
@@ -49,15 +58,18 @@ def dump_on_signal(number: int = signal.SIGUSR1, write: Callable[[str], object] 
     """From now on print, upon this signal, what the loops of the main thread are doing, to stderr.
 
     `write` gets the text instead, inside the signal handler. Returns an object whose `cancel()` ends it. Raises
-    ValueError in another thread than the main one.
+    ValueError in another thread than the main one. Other processes, as `python -m dangagreen dump`, see that it is on.
     """
     return SignalDump(int(number), _write if write is None else write)
 
 
-def text_of_loops() -> str:
-    """What the loops of the main thread, which calls it, are doing: also for `python -m dangagreen dump`."""
+def text_of_loops(most: int = MOST) -> str:
+    """What the loops of the main thread, which calls it, are doing: also for `python -m dangagreen dump`.
+
+    At most `most` sockets, tasks and timers of each.
+    """
     here = threading.get_ident()
-    texts = [as_text(snapshot(loop, MOST)) for loop in all_loops() if loop.thread == here]
+    texts = [as_text(snapshot(loop, most), most) for loop in all_loops() if loop.thread == here]
     return "\n".join(texts or ["no loop in the main thread"])
 
 

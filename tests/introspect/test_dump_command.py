@@ -115,7 +115,7 @@ def test_where_it_is_not_permitted_the_signal_is_tried(started, tmp_path):
     assert (code, out) == (1, "")
     refused, no_signal = complaint.splitlines()
     assert refused == f"process {program.pid} cannot be looked into: [Errno 1] no"
-    assert no_signal.startswith(f"process {program.pid} does not catch SIGUSR1, which would end it: ")
+    assert no_signal.startswith(f"process {program.pid} prints no dump upon SIGUSR1, which might end it: ")
     program = started("from dangagreen import introspect\nintrospect.dump_on_signal()\n" + UNPREPARED)
     code, out, complaint = asked(tmp_path, program.pid, does="raise RuntimeError('another Python')")
     assert (code, out) == (0, f"process {program.pid} was sent SIGUSR1: it prints to its own stderr\n")
@@ -126,7 +126,7 @@ def test_who_asks_for_a_signal_gets_that(started, tmp_path):
     program = started(UNPREPARED)
     code, _, complaint = asked(tmp_path, program.pid, "--signal", "SIGHUP")
     assert code == 1
-    assert complaint.startswith(f"process {program.pid} does not catch SIGHUP")
+    assert complaint.startswith(f"process {program.pid} prints no dump upon SIGHUP")
     assert not (tmp_path / "script").exists()
 
 
@@ -172,7 +172,7 @@ sys.stdin.readline()
         assert program.stdout.readline() == "ready\n"
         code, out, complaint = run_python("-m", "dangagreen", "dump", str(program.pid))
         assert (code, out) == (1, "")
-        assert complaint.startswith(f"process {program.pid} does not catch SIGUSR1, which would end it")
+        assert complaint.startswith(f"process {program.pid} prints no dump upon SIGUSR1, which might end it")
         assert program.poll() is None
         program.stdin.write("\n")
         program.stdin.flush()
@@ -190,3 +190,126 @@ def test_by_the_signal_a_process_that_is_not_there():
     code, out, complaint = run_python("-m", "dangagreen", "dump", "--signal", "SIGUSR1", "999999999")
     assert (code, out) == (1, "")
     assert complaint.startswith("process 999999999 cannot be asked: ")
+
+
+HANDLES = """
+import sys
+def ends(number, frame):
+    print("ended by", number, flush=True)
+    sys.exit()
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, ends)
+"""
+DUMPS = """
+introspect.dump_on_signal(signal.SIGUSR2, write=lambda text: print(text, end="<end>\\n", flush=True))
+"""
+SERVES = """
+for _ in range(5):
+    d.spawn(d.sleep, 1000)
+def main():
+    print("ready", flush=True)
+    d.sleep(1000)
+d.run(main)
+"""
+
+
+def dump(program, *options):
+    return run_python("-m", "dangagreen", "dump", *options, str(program.pid))
+
+
+@pytest.fixture
+def ready():
+    """Starts a program in which introspect is imported, and waits until it says that it is ready."""
+    programs = []
+
+    def start(source):
+        program = start_python("-c", PREAMBLE + source)
+        programs.append(program)
+        assert program.stdout.readline() == "ready\n"
+        return program
+
+    yield start
+    for program in programs:
+        program.kill()
+        program.communicate()
+
+
+def test_a_signal_that_the_program_handles_for_another_purpose_is_refused(ready):
+    program = ready(HANDLES + SERVES)
+    for name in "SIGTERM", "TERM", "SIGHUP", "SIGUSR1", "USR2", "15", "SIGINT", "SIGQUIT", "SIGKILL", "SIGSTOP":
+        code, out, complaint = dump(program, "--signal", name)
+        assert (code, out) == (1, "")
+        number = 15 if name == "15" else signal.Signals["SIG" + name.removeprefix("SIG")]
+        assert f"process {program.pid} " in complaint
+        assert signal.Signals(number).name in complaint
+    with open(f"/proc/{program.pid}/status") as status:
+        assert "State:\tS" in status.read()  # it runs, and was not stopped
+    program.send_signal(signal.SIGTERM)
+    assert program.stdout.readline() == "ended by 15\n"  # by this one, and by none before it
+
+
+def test_the_signal_that_ends_programs_is_not_sent_even_if_they_dump_upon_it(ready):
+    program = ready("introspect.dump_on_signal(signal.SIGTERM)" + SERVES)
+    assert dump(program, "--signal", "term") == (
+        1,
+        "",
+        f"process {program.pid} is not sent SIGTERM, which ends programs\n",
+    )
+
+
+def test_a_program_that_has_given_its_handler_up_is_not_sent_the_signal(ready):
+    program = ready(DUMPS + "signal.signal(signal.SIGUSR2, signal.SIG_DFL)" + SERVES)
+    code, _, complaint = dump(program, "--signal", "USR2")
+    assert code == 1
+    assert complaint == f"process {program.pid} does not catch SIGUSR2 any more, which might end it\n"
+    assert program.poll() is None
+
+
+@pytest.mark.parametrize("name", ["SIGUSR2", "USR2", "usr2", str(int(signal.SIGUSR2))])
+def test_a_signal_by_its_name_or_number(ready, name):
+    program = ready(HANDLES + DUMPS + SERVES)
+    assert dump(program, "--signal", name) == (
+        0,
+        f"process {program.pid} was sent SIGUSR2: it prints to its own stderr\n",
+        "",
+    )
+    assert program.stdout.readline().startswith("loop of thread 'MainThread'")
+
+
+@pytest.mark.skipif(hasattr(sys, "remote_exec"), reason="where it can be asked without")
+def test_without_a_signal_it_is_the_one_upon_which_the_process_dumps(ready):
+    program = ready(HANDLES + DUMPS + SERVES)
+    code, out, complaint = dump(program)
+    assert (code, out, complaint) == (0, f"process {program.pid} was sent SIGUSR2: it prints to its own stderr\n", "")
+    code, _, complaint = dump(program, "--signal", "USR1")
+    assert complaint == f"process {program.pid} prints no dump upon SIGUSR1, which might end it; it does upon SIGUSR2\n"
+
+
+def test_how_many_it_prints(ready):
+    program = ready(DUMPS + SERVES)
+    for options, more in ((["--most", "2"], 4), ([], 0), (["--most", "5"], 1)):
+        assert dump(program, "--signal", "USR2", *options)[0] == 0
+        lines = list(iter(program.stdout.readline, "<end>\n"))
+        assert [line for line in lines if "more tasks" in line] == ([f"... and {more} more tasks\n"] if more else [])
+
+
+def test_how_many_it_prints_by_remote_exec(started, tmp_path):
+    program = started(UNPREPARED)
+    code, out, complaint = asked(tmp_path, program.pid, "--most", "1")
+    assert (code, complaint) == (0, "")
+    assert "... and 1 more tasks\n" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--signal", "USR9"], "there is no signal 'USR9'"),
+        (["--signal", "99"], "there is no signal '99'"),
+        (["--most", "0"], "a number from 1 on, not '0'"),
+        (["--most", "-1"], "a number from 1 on, not '-1'"),
+    ],
+)
+def test_nonsense_is_refused(options, words):
+    code, out, complaint = run_python("-m", "dangagreen", "dump", *options, "1")
+    assert (code, out) == (2, "")
+    assert words in complaint

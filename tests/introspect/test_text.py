@@ -134,3 +134,19 @@ with loop:
     d.run(main)
 """)
     assert "(ValueError in its description)" in said["text"]
+
+
+def test_descriptors_stand_in_their_order():
+    answers("""
+pairs = [os.pipe() for _ in range(4)]
+loop = d.current_loop()
+for reader, _ in reversed(pairs):
+    d.Socket.add_other_fds({reader: len})
+seen = [sock.fd for sock in introspect.snapshot().sockets]
+assert seen == sorted(reader for reader, _ in pairs) and len(seen) == 4, seen
+out = io.StringIO()
+introspect.dump(out)
+printed = [int(line.split()[1]) for line in out.getvalue().splitlines() if line.startswith("fd ")]
+assert printed == seen, printed
+loop.close()
+""")

@@ -1,0 +1,73 @@
+"""The mark by which other processes see upon which signal this one prints a dump, and with which they ask for it.
+
+Rules: the mark is a file in memory that only a descriptor of the process refers to: /proc shows its name to each
+process that may look into this one. It ends as the handler of the signal does, by the end of the process, or by exec; a
+forked child has both. Where the system has no such files there is no mark, and who looks for one finds none. What does
+not belong here: the handler, and what is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+_NAME = "dangagreen-dump-"  # and the number of the signal
+_LINK = f"/memfd:{_NAME}"  # what /proc says
+_DIGITS = 18  # of the number that is asked for, at most
+
+
+class Mark:
+    """Upon this signal this process prints a dump, until `close()`."""
+
+    __slots__ = {
+        "_opened": "The descriptor, -1 without one.",
+        "_status": "What it was then: a program that becomes a daemon may close it, and open another of its number.",
+    }
+
+    def __init__(self, number: int) -> None:
+        self._opened = -1
+        with contextlib.suppress(OSError, AttributeError):  # not every system has it, or allows it
+            self._opened = os.memfd_create(f"{_NAME}{number}")
+            self._status = os.fstat(self._opened)
+
+    def asked(self) -> int | None:
+        """How many things of each kind who has sent the signal wants to see; None if it does not say."""
+        text = b""
+        if (fd := self._fd()) is not None:
+            text = os.pread(fd, _DIGITS, 0)
+            os.ftruncate(fd, 0)
+        return int(text) if text.isdigit() else None
+
+    def close(self) -> None:
+        """The process does not print a dump upon this signal any more."""
+        if (fd := self._fd()) is not None:
+            os.close(fd)
+        self._opened = -1
+
+    def _fd(self) -> int | None:
+        with contextlib.suppress(OSError):  # EBADF
+            if os.path.samestat(os.fstat(self._opened), self._status):
+                return self._opened
+        return None
+
+
+def marks_of(pid: int) -> dict[int, str]:
+    """The signals upon which another process prints a dump, each with the path of its mark.
+
+    Raises OSError where there is no such process, or it may not be looked into; without /proc as well.
+    """
+    found = {}
+    folder = f"/proc/{pid}/fd"
+    for fd in os.listdir(folder):
+        path = f"{folder}/{fd}"
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            link = os.readlink(path)
+            if link.startswith(_LINK):
+                found[int(link.removeprefix(_LINK).partition(" ")[0])] = path
+    return found
+
+
+def ask_for(path: str, most: int) -> None:
+    """Have the dump after the next signal show so many things of each kind. Raises OSError if it cannot be asked."""
+    with open(path, "r+b", buffering=0) as file:
+        file.write(b"%d" % most)
