@@ -1,0 +1,25 @@
+"""perlbal: a reverse proxy, load balancer and web server, of which configuration files of the original run unchanged.
+
+    python examples/perlbal -c perlbal.conf
+    python examples/perlbal --check -c perlbal.conf
+
+Which style is where, and why:
+
+- The passing of bytes is in callback style: clients, backends, the queues in which clients wait for backends, and what
+  each side may be ahead of the other. A kept-alive client between two requests is one small object, without a
+  greenlet, and so is an idle connection to a backend.
+- What takes steps is sequential: the management port, the verification of a backend, the schedule of retries, uploads
+  that are collected in a file first, the list of urls of a reproxied answer, waiting for a file of nodes to change,
+  loading a configuration, and the graceful shutdown.
+- Some connections are handed from one style to the other and back: an upload is collected by a task, which reads from
+  the client, has a thread write to disk, and then gives the client back to its callbacks.
+
+The modules, each of which imports only from those above it:
+
+    heads           request and response heads
+    language        the command language: from a line to a command
+    kinds           kinds of parameters: how a value is read and shown
+    parameters      the parameters of services and pools: one table
+    services        the world: services, their roles, plugins, settings
+    program         the command line, start and end
+"""

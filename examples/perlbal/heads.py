@@ -1,0 +1,282 @@
+"""Request and response heads: from bytes to an object whose lines are handed on as they came, and back.
+
+A head keeps its fields as a dict from the name in lower case to the whole line, `Name: value`: so order and letter case
+of the first occurrence survive, and writing a head is a join. Repeated fields are joined by a comma, but for
+Set-Cookie. What is refused, and by which status code, is in the table REFUSALS; nobody else decides that. Text is
+latin-1, so each byte is a character. What does not belong here: what a role makes of a head, and bodies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Self
+
+HEAD_LIMIT = 102_400  # bytes; a head that has no end by then is refused
+VERSIONS = {"HTTP/1.0": 10, "HTTP/1.1": 11, "HTTP/2.0": 11} | {f"HTTP/1.{minor}": 11 for minor in range(2, 10)}
+SHOWN = {10: "HTTP/1.0", 11: "HTTP/1.1"}
+
+REFUSALS = {
+    "first line": (400, "Not a request line: METHOD SP URI SP HTTP/1.x is wanted"),
+    "status line": (502, "Not a status line"),
+    "version": (505, "HTTP/1.0 and HTTP/1.1 are spoken here"),
+    "header line": (400, "Not a header line: Name: value is wanted"),
+    "control": (400, "A head has no NUL, and no CR without an LF"),
+    "host": (400, "HTTP/1.1 wants a Host header"),
+    "length": (400, "Content-Length is a number, given once"),
+    "negative": (400, "Invalid request: Content-Length < 0"),
+    "length and coding": (400, "Content-Length beside Transfer-Encoding"),
+    "coding": (501, "The transfer coding known here is chunked"),
+    "long line": (414, "The request line is too long"),
+    "long head": (431, "The header is too large"),
+}
+
+_METHOD = re.compile(r"[A-Za-z0-9_]+")
+_URI = re.compile(r"[^\x00-\x20\x7f]+")
+_ABSOLUTE = re.compile(r"http://(\[[^\]/]*\]|[^/:\[\]]+)(?::\d+)?(/.*)?")
+_VERSION = re.compile(r"HTTP/\d+\.\d+")
+_STATUS = re.compile(r"HTTP/(\d+)\.(\d+)[ \t]+(\d{3})[ \t]+(.*)")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_KEEP_ALIVE = re.compile(r"\bkeep-alive\b", re.ASCII)
+_CLOSE = re.compile(r"\bclose\b", re.ASCII)
+
+
+class BadHead(Exception):
+    """A head that is refused: `code` is the status that says so, `text` what was wrong."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+        self.code, self.text = REFUSALS[rule]
+        super().__init__(self.text)
+
+
+class Head:
+    """What both kinds have in common. Names of fields are given in lower case, but to `set`."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        self.fields = fields
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of a field. Several Set-Cookie come as one, with line ends: for those ask `items`."""
+        line = self.fields.get(name)
+        return default if line is None else line[len(name) + 2 :]
+
+    def set(self, name: str, value: str) -> None:
+        """Put a field in the place that it has already, in the letter case that it has, or at the end."""
+        key = name.lower()
+        line = self.fields.get(key)
+        self.fields[key] = f"{name if line is None else line[: len(key)]}: {value}"
+
+    def add(self, name: str, value: str) -> None:
+        """As if it had come in the head once more."""
+        _add(self.fields, name.lower(), f"{name}: {value}")
+
+    def remove(self, name: str) -> None:
+        self.fields.pop(name, None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fields
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """The lines in order, as (name, value)."""
+        for lines in self.fields.values():
+            for line in lines.split("\r\n"):
+                name, _, value = line.partition(": ")
+                yield name, value
+
+    def first_line(self) -> str:
+        raise NotImplementedError
+
+    def to_bytes(self) -> bytes:
+        """The head as it is sent, with the empty line at its end."""
+        return "\r\n".join((self.first_line(), *self.fields.values(), "", "")).encode("latin-1")
+
+
+class RequestHead(Head):
+    """`version` is 10 or 11; `content_length` is None without one; `chunked` is how the body is framed then."""
+
+    __slots__ = ("chunked", "content_length", "method", "uri", "version")
+
+    def __init__(self, method: str, uri: str, version: int, fields: dict[str, str] | None = None) -> None:
+        super().__init__({} if fields is None else fields)
+        self.method, self.uri, self.version = method, uri, version
+        self.content_length: int | None = None
+        self.chunked = False
+
+    @property
+    def host(self) -> str:
+        return self.get("host")
+
+    @property
+    def wants_keep_alive(self) -> bool:
+        """Whether the client asks for the connection to stay."""
+        line = self.fields.get("connection")
+        if line is None:
+            return self.version >= 11
+        value = line[12:].lower()
+        return (self.version >= 11 or bool(_KEEP_ALIVE.search(value))) and not _CLOSE.search(value)
+
+    def first_line(self) -> str:
+        return f"{self.method} {self.uri} {SHOWN[self.version]}"
+
+    def copy(self) -> Self:
+        copied = type(self)(self.method, self.uri, self.version, self.fields.copy())
+        copied.content_length, copied.chunked = self.content_length, self.chunked
+        return copied
+
+
+class ResponseHead(Head):
+    """`version` is what the backend spoke; `to_bytes` says HTTP/1.0, unless `sent_version` is set to 11."""
+
+    __slots__ = ("chunked", "code", "content_length", "reason", "sent_version", "version")
+
+    def __init__(self, code: int, reason: str, version: int = 10, fields: dict[str, str] | None = None) -> None:
+        super().__init__({} if fields is None else fields)
+        self.code, self.reason, self.version = code, reason, version
+        self.content_length: int | None = None
+        self.chunked = False
+        self.sent_version = 10
+
+    def first_line(self) -> str:
+        return f"{SHOWN[self.sent_version]} {self.code} {self.reason}"
+
+    def copy(self) -> Self:
+        copied = type(self)(self.code, self.reason, self.version, self.fields.copy())
+        copied.content_length, copied.chunked, copied.sent_version = (
+            self.content_length,
+            self.chunked,
+            self.sent_version,
+        )
+        return copied
+
+
+def head_end(buffer: bytes | bytearray) -> int:
+    """Where the head ends, which is after its empty line; -1 if that has not come yet.
+
+    Raises BadHead for one that is longer than HEAD_LIMIT, also before its end.
+    """
+    end = buffer.find(b"\r\n\r\n", 0, HEAD_LIMIT)
+    short = buffer.find(b"\n\n", 0, HEAD_LIMIT if end < 0 else end + 2)  # a body may have a CR LF CR LF in it
+    if short >= 0:
+        return short + 2
+    if end >= 0:
+        return end + 4
+    if len(buffer) >= HEAD_LIMIT:
+        raise BadHead("long head" if b"\n" in buffer[:HEAD_LIMIT] else "long line")
+    return -1
+
+
+def parse_request(data: bytes) -> RequestHead:
+    """The head of a request, with its empty line. Raises BadHead."""
+    lines = _lines(data)
+    method, _, rest = lines[0].partition(" ")
+    uri, _, spoken = rest.partition(" ")
+    version = VERSIONS.get(spoken)
+    if version is None or not _METHOD.fullmatch(method) or not _URI.fullmatch(uri):
+        right = _METHOD.fullmatch(method) and _URI.fullmatch(uri) and _VERSION.fullmatch(spoken)
+        raise BadHead("version" if right else "first line")
+    head = RequestHead(method, uri, version, _fields(lines))
+    if uri[0] != "/" and (absolute := _ABSOLUTE.fullmatch(uri)):
+        head.uri = absolute[2] or "/"
+        head.set("Host", absolute[1].lower())
+    fields = head.fields
+    if version >= 11 and len(fields.get("host", "")) < 7:
+        raise BadHead("host")
+    if "transfer-encoding" in fields:
+        if "content-length" in fields:
+            raise BadHead("length and coding")
+        head.chunked = _is_chunked(fields["transfer-encoding"])
+    elif (line := fields.get("content-length")) is not None:
+        head.content_length = _length(line[16:])
+    return head
+
+
+def parse_response(data: bytes) -> ResponseHead:
+    """The head of a response, with its empty line. Raises BadHead, whose code is of no meaning to a client."""
+    lines = _lines(data)
+    status = _STATUS.fullmatch(lines[0])
+    if status is None:
+        raise BadHead("status line")
+    version = 11 if (int(status[1]), int(status[2])) >= (1, 1) else 10
+    head = ResponseHead(int(status[3]), status[4].rstrip(" \t"), version, _fields(lines))
+    fields = head.fields
+    if (coding := fields.get("transfer-encoding")) is not None and coding[19:].lower() != "identity":
+        head.chunked = coding[19:].lower().endswith("chunked")
+    elif (line := fields.get("content-length")) is not None:
+        head.content_length = _length(line[16:])
+    return head
+
+
+def _lines(data: bytes) -> list[str]:
+    """The lines of a head, without those that end it. An LF alone ends a line too."""
+    text = data.decode("latin-1")
+    lines = text.split("\r\n")
+    if text.count("\n") != len(lines) - 1:
+        lines = text.replace("\r\n", "\n").split("\n")
+        text = "\n".join(lines)
+        returns = 0
+    else:
+        returns = len(lines) - 1
+    if text.count("\r") != returns or "\0" in text:
+        raise BadHead("control")
+    del lines[-2:]
+    return lines
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    """The lines after the first one, by name in lower case."""
+    fields: dict[str, str] = {}
+    key = ""
+    for line in lines[1:]:
+        name, _, value = line.partition(": ")
+        if not value or value[0] <= " " or value[-1] <= " " or not (known := _key(name)):
+            if line[:1] in (" ", "\t", "\f", "\v"):
+                if key:
+                    fields[key] += line.rstrip(" \t")
+                continue
+            name, colon, value = line.partition(":")
+            known = _key(name)
+            if not colon or not known:
+                raise BadHead("header line")
+            value = value.strip(" \t")
+            line = f"{name}: {value}"
+        key = known
+        if key in fields:
+            _add(fields, key, line)
+        else:
+            fields[key] = line
+    return fields
+
+
+def _add(fields: dict[str, str], key: str, line: str) -> None:
+    before = fields.get(key)
+    if before is None:
+        fields[key] = line
+    elif key == "set-cookie":
+        fields[key] = f"{before}\r\nSet-Cookie: {line[12:]}"
+    else:
+        fields[key] = f"{before}, {line[len(key) + 2 :]}"
+
+
+@lru_cache(maxsize=1024)
+def _key(name: str) -> str:
+    """A field's name in lower case; empty if it is none."""
+    return name.lower() if _NAME.fullmatch(name) else ""
+
+
+def _length(value: str) -> int:
+    if value.isdigit() and value.isascii():
+        if len(value) > 18:
+            raise BadHead("length")
+        return int(value)
+    raise BadHead("negative" if re.fullmatch("-[0-9]+", value) else "length")
+
+
+def _is_chunked(line: str) -> bool:
+    coding = line[19:].lower()
+    if coding not in ("chunked", "identity"):
+        raise BadHead("coding")
+    return coding == "chunked"
