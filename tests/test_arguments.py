@@ -255,6 +255,9 @@ CALLS = [
     ("send_file", NO_FILE, lambda w, x: w.sock.send_file(x)),
     ("send_file, offset", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.send_file(io.BytesIO(), x)),
     ("send_file, count", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.send_file(io.BytesIO(), 0, x)),
+    ("write_file", NO_FILE, lambda w, x: w.sock.write_file(x)),
+    ("write_file, offset", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.write_file(io.BytesIO(), x)),
+    ("write_file, count", {**NO_COUNT, **NEGATIVE}, lambda w, x: w.sock.write_file(io.BytesIO(), 0, x)),
     # functions
     ("on_signal", NO_SIGNAL, lambda w, x: d.on_signal(x, print)),
     ("on_signal, callback", NO_FUNCTION, lambda w, x: d.on_signal(signal.SIGUSR1, x)),
@@ -377,8 +380,8 @@ def covered():
     owners = {
         "Loop": "call_soon call_soon_threadsafe add_timer set_loop_timeout add_other_fds other_fds run",
         "Socket": "read read_into read_exactly read_line read_until read_some read_some_into read_to_end start_tls"
-        " push_back_read write write_soon write_all send_file set_writer_func set_post_loop_callback add_timer"
-        " set_loop_timeout"
+        " push_back_read write write_soon write_all send_file write_file set_writer_func set_post_loop_callback"
+        " add_timer set_loop_timeout"
         " add_other_fds other_fds",
         "TaskGroup": "spawn",
     }

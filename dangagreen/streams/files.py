@@ -1,7 +1,8 @@
 """Sending files: sendfile(2) where bytes go out as they are, otherwise pieces that a thread reads.
 
 Rules: a file has its turn in the write queue, as bytes have, and what is written later comes after it; one piece at
-most is in memory; the file's position stays where it was; a cancellation leaves a prefix sent, whose length is known.
+most is in memory; the file's position stays where it was; a cancellation leaves a prefix sent, whose length is known;
+a file that nobody waits for (`write_file`) costs the connection if it cannot be sent whole.
 What does not belong here: what is in the file, and how a protocol announces its length.
 """
 
@@ -39,7 +40,7 @@ _progress: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # socket to bytes:
 
 
 class BinaryFile(Protocol):
-    """What `send_file` sends: a regular file opened in binary mode, or an object with these methods (io.BytesIO)."""
+    """What is sent: a regular file opened in binary mode, or an object with these methods (io.BytesIO)."""
 
     def read(self, size: int, /) -> bytes: ...
     def seek(self, offset: int, /) -> int: ...
@@ -53,11 +54,22 @@ class FileSocket(StreamSocket):
 
     @property
     def sent_of_file(self) -> int:
-        """How many bytes of a file `send_file` has sent so far, or had when it was cancelled or failed.
-
-        0 if no file is being sent, and the last one was sent whole.
-        """
+        """How many bytes were sent of the file that is being sent, or of one that was cancelled or failed; or 0."""
         return _progress.get(self, 0)
+
+    def write_file(self, file: BinaryFile, offset: int = 0, count: int | None = None) -> bool:
+        """Send `count` bytes of a file, from `offset` on, in the order of writes; None: up to its end. Never parks.
+
+        Returns True if all of it went to the kernel, False if anything is queued; True on a closed or finished socket.
+        A file of the OS may be closed after the call; its position is left alone. Where the bytes do not go out as they
+        are, as with TLS, a thread reads piece after piece. Raises like `send_file` what is known at once. If the file
+        becomes shorter, or cannot be read, the socket closes with that error as the reason: its peer would wait for the
+        rest.
+        """
+        self.loop.check_thread("write_file")
+        source = _Source(file, checks.count("the offset of write_file", offset), "write_file")
+        left = source.left(None if count is None else checks.count("the count of write_file", count))
+        return self._is_muted() or _Writing(self, source, left).begin()
 
     @parks
     def send_file(self, file: BinaryFile, offset: int = 0, count: int | None = None) -> int:
@@ -69,7 +81,7 @@ class FileSocket(StreamSocket):
         sent any more. When it was cancelled, or has failed, the first `sent_of_file` bytes were sent.
         """
         task = checkpoint(self.loop, "send_file")
-        source = _Source(file, checks.count("the offset of send_file", offset))
+        source = _Source(file, checks.count("the offset of send_file", offset), "send_file")
         left = source.left(None if count is None else checks.count("the count of send_file", count))
         self._wait_for_room(task, 0)
         sending = _Sending(self, task, source, left)
@@ -86,48 +98,33 @@ class FileSocket(StreamSocket):
         return sending.sent
 
 
-class _Sending:
+class _InQueue:
     """A file in the write queue: called when its turn has come, and again until all of it was sent."""
 
     __slots__ = {
         "done": "Whether there is nothing more to do for it: all was sent, it has failed, or was given up.",
         "error": "What reading the file has raised; or None.",
-        "feeds": "Whether its turn has come, and the task is to read the next piece.",
+        "feeds": "Whether its turn has come, and the next piece is to be read.",
         "left": "How many bytes are still to be sent; None: all up to the end, wherever that is.",
-        "piece": "What a thread has read last.",
-        "reads": "Whether the outcome of a thread that reads is awaited.",
         "sent": "How many bytes the kernel has taken, or the write queue.",
         "sock": "The socket.",
         "source": "The file.",
-        "task": "The task that sends it.",
     }
 
-    def __init__(self, sock: FileSocket, task: Waiter, source: _Source, left: int | None) -> None:
-        self.sock, self.task, self.source, self.left = sock, task, source, left
+    def __init__(self, sock: FileSocket, source: _Source, left: int | None) -> None:
+        self.sock, self.source, self.left = sock, source, left
         self.sent = 0
         self.done = left == 0
-        self.feeds = self.reads = False
+        self.feeds = False
         self.error: BaseException | None = None
-        self.piece = b""
 
-    # -- in the task
-
-    def run(self) -> None:
-        """Parks until all of it was sent. Raises what prevents that."""
-        if not self.done:
-            self._stand_in_queue()
-        while not self.done:
-            if self.feeds:
-                self._feed(self._read())
-            else:
-                self._wait(_SEND_FILE)
-        if self.error is not None:
-            raise self.error
+    def _tell(self) -> None:
+        """It is done, or the next piece is to be read."""
+        raise NotImplementedError
 
     def _stand_in_queue(self) -> None:
         """Append it to the queue, and send: that may be all, without a wait."""
         sock = self.sock
-        sock._task_writes()
         sock._enqueue(self)
         try:
             sock._flush()
@@ -136,39 +133,16 @@ class _Sending:
         if not self.done:
             self.source.keep()
 
-    def _wait(self, kind: WaitKind) -> None:
-        """Parks until something was done for it. Raises the error of a write when nothing can be sent any more."""
-        if not self.sock._ask_for_flush(self.task):
-            park(self.task, kind, self.sock)
-
-    def _read(self) -> bytes:
-        """Parks until a thread has read the next piece."""
+    def _reading(self) -> Callable[[], bytes]:
+        """A function for a thread, which reads the next piece."""
         sock = self.sock
         most = min(max(_SMALL, min(_PIECE, sock.high_water)), sock.max_unsent or _PIECE)
-        size = most if self.left is None else min(most, self.left)
-        self.reads = True
-        sock._hold()  # the peer has no part in the wait for a disk
-        try:
-            call_in_thread(sock.loop, "send_file", self.source.reading(self.sent, size), self._was_read)
-            while self.reads:
-                self._wait(_READ_FILE)
-        finally:
-            sock._release_hold()
-        if self.error is not None:
-            raise self.error
-        return self.piece
-
-    def _was_read(self, piece: Any, error: BaseException | None) -> None:
-        """Called by the loop, with what the thread has read, or None and what it has raised."""
-        self.reads = False
-        if error is None and not isinstance(piece, bytes):
-            error = TypeError(f"send_file: {self.source.name} is read as {type(piece).__name__}, not as bytes")
-        self.piece, self.error = piece, error
-        if not self.done:  # otherwise it was given up meanwhile
-            wake(self.task)
+        return self.source.reading(self.sent, most if self.left is None else min(most, self.left))
 
     def _feed(self, piece: bytes) -> None:
         """Put a piece before it into the queue; b"" is the end of the file."""
+        if not isinstance(piece, bytes):
+            raise TypeError(f"{self.source.call}: {self.source.name} is read as {type(piece).__name__}, not as bytes")
         if self.sock._is_sent():  # the socket has closed, or is broken: nothing is queued any more
             raise self.sock._cannot_write()
         if piece:
@@ -193,7 +167,7 @@ class _Sending:
         else:
             self.feeds = True
             self.sock._keep_place(self, HELD)
-            wake(self.task)
+            self._tell()
 
     def _send_directly(self, size: int) -> None:
         """Have sendfile(2) send up to `size` bytes."""
@@ -220,14 +194,114 @@ class _Sending:
 
     def _finish(self, error: BaseException | None = None) -> None:
         self.done, self.error = True, error
-        wake(self.task)
+        self._tell()
 
     def _count(self, size: int) -> None:
         """Note that so many bytes more are sent, or queued."""
         self.sent += size
         if self.left is not None:
             self.left -= size
-        _progress[self.sock] = self.sent
+        if self.left != 0:  # a small file is sent by one call, and has no progress to tell of
+            _progress[self.sock] = self.sent
+
+
+class _Writing(_InQueue):
+    """A file of `write_file`: nobody waits for it."""
+
+    __slots__ = ()
+
+    def begin(self) -> bool:
+        """Send it, as far as that goes now. Returns like `write`."""
+        if not self.done:
+            self._stand_in_queue()
+        return self.sock._is_sent()
+
+    def _tell(self) -> None:
+        if self.done:
+            self._end()
+        else:
+            call_in_thread(self.sock.loop, "write_file", self._reading(), self._was_read)
+            self.sock._hold()
+
+    def _was_read(self, piece: Any, error: BaseException | None) -> None:
+        """Called by the loop, with what the thread has read, or None and what it has raised."""
+        self.sock._release_hold()
+        if self.sock._is_sent():
+            return self._end()
+        try:
+            if error is not None:
+                raise error
+            self._feed(piece)
+        except Exception as failure:
+            self.error = failure
+        if self.done or self.error is not None:
+            self._end()
+        return None
+
+    def _end(self) -> None:
+        _progress.pop(self.sock, None)
+        self.source.close()
+        if self.error is not None:
+            self.sock.close(self.error)
+
+
+class _Sending(_InQueue):
+    """A file of `send_file`: a task waits for it, and has its pieces read."""
+
+    __slots__ = {
+        "piece": "What a thread has read last.",
+        "reads": "Whether the outcome of a thread that reads is awaited.",
+        "task": "The task that sends it.",
+    }
+
+    def __init__(self, sock: FileSocket, task: Waiter, source: _Source, left: int | None) -> None:
+        _InQueue.__init__(self, sock, source, left)
+        self.task = task
+        self.reads = False
+        self.piece = b""
+
+    def run(self) -> None:
+        """Parks until all of it was sent. Raises what prevents that."""
+        if not self.done:
+            self.sock._task_writes()
+            self._stand_in_queue()
+        while not self.done:
+            if self.feeds:
+                self._feed(self._read())
+            else:
+                self._wait(_SEND_FILE)
+        if self.error is not None:
+            raise self.error
+
+    def _wait(self, kind: WaitKind) -> None:
+        """Parks until something was done for it. Raises the error of a write when nothing can be sent any more."""
+        if not self.sock._ask_for_flush(self.task):
+            park(self.task, kind, self.sock)
+
+    def _read(self) -> bytes:
+        """Parks until a thread has read the next piece."""
+        sock = self.sock
+        self.reads = True
+        sock._hold()  # the peer has no part in the wait for a disk
+        try:
+            call_in_thread(sock.loop, "send_file", self._reading(), self._was_read)
+            while self.reads:
+                self._wait(_READ_FILE)
+        finally:
+            sock._release_hold()
+        if self.error is not None:
+            raise self.error
+        return self.piece
+
+    def _was_read(self, piece: Any, error: BaseException | None) -> None:
+        """Called by the loop, with what the thread has read, or None and what it has raised."""
+        self.reads = False
+        self.piece, self.error = piece, error
+        if not self.done:  # otherwise it was given up meanwhile
+            wake(self.task)
+
+    def _tell(self) -> None:
+        wake(self.task)
 
 
 class _Source:
@@ -238,28 +312,29 @@ class _Source:
         "_kept": "`fd` in a list, if it is a duplicate: `pop` is atomic, and who has it closes it.",
         "_over": "Whether it is no longer needed: a thread that reads closes the duplicate.",
         "_reads": "Whether a thread reads.",
+        "call": "What was called, in messages.",
         "direct": "Whether sendfile(2) may be tried.",
         "fd": "The file descriptor; -1: it has none.",
         "name": "The file in messages.",
         "offset": "Where in the file the first byte is.",
     }
 
-    def __init__(self, file: Any, offset: int) -> None:
+    def __init__(self, file: Any, offset: int, call: str) -> None:
         self._kept: list[int] = []
         self._over = self._reads = False
-        self._file, self.offset = file, offset
+        self._file, self.offset, self.call = file, offset, call
         self.name = checks.shown(getattr(file, "name", file))
         if isinstance(file, io.TextIOBase):
-            raise TypeError(f"send_file sends bytes: open {self.name} in binary mode")
+            raise TypeError(f"{call} sends bytes: open {self.name} in binary mode")
         raw = getattr(getattr(file, "file", file), "raw", file)  # of a tempfile, of a buffered one
         self.fd = raw.fileno() if isinstance(raw, io.FileIO) else -1
         if self.fd >= 0 and not raw.readable():
-            raise io.UnsupportedOperation(f"send_file reads {self.name}, which is open for writing only")
+            raise io.UnsupportedOperation(f"{call} reads {self.name}, which is open for writing only")
         self.direct = self.fd >= 0 and hasattr(os, "sendfile")
         if self.direct and not stat.S_ISREG(os.fstat(self.fd).st_mode):
-            raise ValueError(f"send_file sends regular files, and {self.name} is none: read it, and write_all that")
+            raise ValueError(f"{call} sends regular files, and {self.name} is none: read it, and write_all that")
         if self.fd < 0 and not all(callable(getattr(file, name, None)) for name in ("read", "seek", "tell")):
-            raise TypeError(f"send_file needs a file, with read, seek and tell, not {checks.shown(file)}")
+            raise TypeError(f"{call} needs a file, with read, seek and tell, not {checks.shown(file)}")
 
     def left(self, count: int | None) -> int | None:
         """How many bytes are to be sent; None: as many as there are. Raises ShortFileError if there are fewer."""

@@ -237,3 +237,16 @@ def a_file_has_its_turn_among_the_writes(c):
         assert c.far_gets(size) == b"head" + data + b"tail" * (other is not task)
         c.until(lambda: task.done and other.done)
         assert task.result() == len(data)
+
+
+@case
+def a_file_of_a_callback_has_its_turn_among_the_writes(c):
+    data = c.bytes(BULK)
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        c.near.queue(b"head")
+        c.turns(2)
+        c.sock.write_file(file)
+        c.sock.write(b"tail")
+    assert c.far_gets(len(data) + 8) == b"head" + data + b"tail"

@@ -1,4 +1,4 @@
-"""send_file: by sendfile(2), or in pieces that a thread reads; its turn, back-pressure, cancellation, short files."""
+"""send_file, write_file: by sendfile(2), or in pieces by a thread; turns, back-pressure, cancellation, short files."""
 
 from __future__ import annotations
 
@@ -687,3 +687,128 @@ def test_a_connection_that_was_cut_short_is_forgotten_with_its_object(pair, wait
     wait_for(lambda loop=sock.loop: not loop.to_close)
     del sock, task
     wait_for(lambda: gc.collect() is not None and len(files._progress) <= others)
+
+
+# -- write_file: nobody waits
+
+
+@ways
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_write_file_has_its_turn_in_the_order_of_writes(kind, way, real_ends, run_until, file, content, calls):
+    sock, far = real_ends(kind)
+    way(sock)
+    file.seek(17)
+    told = []
+    sock.write(b"head")
+    assert sock.write_file(file) is False
+    sock.write(b"between")
+    sock.write_file(file, 5, 10)
+    sock.write(lambda: told.append(taker.step()))
+    sock.write(b"tail")
+    assert file.tell() == 17
+    file.close()
+    taker = Taker(far)
+    everything = b"head" + content + b"between" + content[5:15] + b"tail"
+    run_until(taker.has(len(everything)))
+    assert taker.got == everything
+    assert len(told) == 1
+    assert sock.sent_of_file == 0
+    assert bool(calls) == (way is not buffered)
+
+
+@ways
+def test_write_file_leaves_no_descriptor_and_closing_drops_it(way, real_ends, run_until, run_turns, file):
+    sock, _ = real_ends()
+    way(sock)
+    descriptors = len(os.listdir("/dev/fd"))
+    sock.write_file(file)
+    run_turns(10)
+    sock.close()
+    run_until(lambda: len(os.listdir("/dev/fd")) == descriptors - 1)
+    assert sock.write_file(file) is True
+
+
+def test_write_file_of_little_is_sent_at_once(real_ends, file, content, calls):
+    sock, far = real_ends()
+    descriptors = len(os.listdir("/dev/fd"))
+    assert sock.write_file(file, 0, 1000) is True
+    assert sock.write_file(file, SIZE) is True
+    assert (calls, len(os.listdir("/dev/fd"))) == ([1000], descriptors)
+    assert far.recv(2000) == content[:1000]
+
+
+def test_write_file_that_is_short_is_refused_before_a_byte_is_sent(real_ends, run_turns, file):
+    sock, far = real_ends()
+    with pytest.raises(d.ShortFileError):
+        sock.write_file(file, 10, SIZE)
+    sock.write(b"an answer all the same")
+    run_turns(2)
+    assert far.recv(100) == b"an answer all the same"
+
+
+@ways
+def test_write_file_that_shrinks_closes_the_connection(way, real_ends, run_until, run_turns, file, content):
+    sock, far = real_ends()
+    way(sock)
+    sock.write_file(file)
+    sock.write(b"never")
+    run_turns(20)
+    os.truncate(file.name, SIZE // 2)
+    taker = Taker(far)
+    run_until(lambda: taker.step() or sock.closed)
+    assert isinstance(sock.close_reason, d.ShortFileError)
+    run_until(lambda: taker.step() or taker.ended)
+    assert taker.got == content[: len(taker.got)]
+
+
+@ways
+def test_write_file_that_cannot_be_read_closes_the_connection(way, real_ends, run_until, file, monkeypatch):
+    def fails(*_args):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(os, "sendfile", fails)
+    monkeypatch.setattr(os, "pread", fails)
+    sock, _ = real_ends()
+    way(sock)
+    sock.write_file(file)
+    run_until(lambda: sock.closed)
+    assert sock.close_reason.errno == errno.EIO
+
+
+def test_write_file_that_is_read_as_text_closes_the_connection(pair, wait_for):
+    class Text(io.BytesIO):
+        def read(self, size):
+            return "text"
+
+    sock, _ = pair()
+    sock.write_file(Text())
+    wait_for(lambda: sock.closed)
+    assert "write_file: " in str(sock.close_reason)
+    assert "read as str" in str(sock.close_reason)
+
+
+@ways
+def test_finish_waits_for_write_file(way, real_ends, run_until, run_turns, file, content):
+    sock, far = real_ends()
+    way(sock)
+    sock.write_file(file)
+    sock.finish()
+    run_turns(5)
+    taker = Taker(far)
+    run_until(taker.has(SIZE + 1))
+    assert taker.got == content
+    assert taker.ended
+    far.close()
+    run_until(lambda: sock.closed)
+
+
+@ways
+def test_write_file_and_send_file_take_turns(way, real_ends, run_until, file, content):
+    sock, far = real_ends()
+    way(sock)
+    sock.write_file(file)
+    task = d.spawn(sock.send_file, file, 0, 10)
+    taker = Taker(far)
+    run_until(taker.has(SIZE + 10))
+    run_until(lambda: task.done)
+    assert taker.got == content + content[:10]
