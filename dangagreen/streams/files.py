@@ -119,7 +119,7 @@ class _InQueue:
         self.error: BaseException | None = None
 
     def _tell(self) -> None:
-        """It is done, or the next piece is to be read."""
+        """What comes next: the end, or the reading of a piece."""
         raise NotImplementedError
 
     def _stand_in_queue(self) -> None:
