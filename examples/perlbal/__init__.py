@@ -20,6 +20,8 @@ The modules, each of which imports only from those above it:
     language        the command language: from a line to a command
     kinds           kinds of parameters: how a value is read and shown
     parameters      the parameters of services and pools: one table
+    chunks          chunked bodies
+    pools           nodes and pools: where backends are, and which one is next
     services        the world: services, their roles, plugins, settings
     program         the command line, start and end
 """

@@ -102,6 +102,12 @@ class PoolParameters:
 
     nodefile = optional(POOL, None, "A file with ip[:port] on each line, read anew when it has changed; none: no more.")
     balance_method = choice(POOL, "random round_robin least_used", "How a node is chosen.", "Unknown balance method")
+    eject_failures = integer(POOL, "0", "So many failures in a row put a node aside; 0: none do.", ours=True)
+    eject_seconds = seconds(POOL, "30", "For how long a node is put aside.")
+    tls = boolean(POOL, "off", "The nodes speak TLS.", ours=True)
+    tls_verify = boolean(POOL, "on", "Their certificates are verified.", ours=True)
+    tls_ca_file = kinds.optional(POOL, None, "A file of certificates by which they are; the system's without it.")
+    tls_name = kinds.optional(POOL, None, "What their certificates have to say; without it the host of the node.")
 # fmt: on
 
 

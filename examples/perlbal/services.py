@@ -17,6 +17,7 @@ from perlbal.heads import Head, RequestHead
 from perlbal.kinds import Parameter
 from perlbal.language import CommandError
 from perlbal.parameters import ANY, SERVICE_TABLE, ServiceParameters
+from perlbal.pools import Nodes, Pool
 
 Hook = Callable[..., object]
 
@@ -255,8 +256,8 @@ class World:
 
     def __init__(self) -> None:
         self.services: dict[str, Service] = {}
-        self.pools: dict[str, Any] = {}
-        self.make_pool: Callable[[str], Any] = str  # `program` says how
+        self.pools: dict[str, Pool] = {}
+        self.nodes = Nodes()
         self.roles: dict[str, Callable[[Service], Role]] = {}
         self.plugins: dict[str, Plugin] = {}
         self.commands: dict[str, Callable[..., object]] = {}  # words that plugins have added
@@ -279,7 +280,7 @@ class World:
             raise CommandError(f"Role not valid for service {service.name}")
         return self.roles[name](service)
 
-    def find_pool(self, name: str) -> Any:
+    def find_pool(self, name: str) -> Pool:
         if name not in self.pools:
             raise CommandError(f"Pool '{name}' not found")
         return self.pools[name]
@@ -294,9 +295,9 @@ class World:
         service = self.services[name] = Service(self, name)
         return service
 
-    def create_pool(self, name: str) -> Any:
+    def create_pool(self, name: str) -> Pool:
         self._check_name(name)
-        pool = self.pools[name] = self.make_pool(name)
+        pool = self.pools[name] = Pool(name, self.nodes)
         return pool
 
     def _check_name(self, name: str) -> None:
