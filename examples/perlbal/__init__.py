@@ -22,6 +22,15 @@ The modules, each of which imports only from those above it:
     parameters      the parameters of services and pools: one table
     chunks          chunked bodies
     pools           nodes and pools: where backends are, and which one is next
+    pages           what responses of our own say
+    meters          what is counted of requests, for the metrics
     services        the world: services, their roles, plugins, settings
+    tls             TLS to clients
+    clients         the client side: connections that ask, and the exchange for each request
+    disk            disk work, in threads or in place
+    files           files that are sent: GET and HEAD of the web server
+    put             PUT and DELETE
+    concatenation   several files by one request
+    web_role        the role web_server
     program         the command line, start and end
 """

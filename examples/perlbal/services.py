@@ -16,6 +16,7 @@ from dangagreen import Address, Listener
 from perlbal.heads import Head, RequestHead
 from perlbal.kinds import Parameter
 from perlbal.language import CommandError
+from perlbal.meters import Meter
 from perlbal.parameters import ANY, SERVICE_TABLE, ServiceParameters
 from perlbal.pools import Nodes, Pool
 
@@ -67,6 +68,7 @@ class Service(ServiceParameters):
         self.world, self.name = world, name
         self.enabled = False
         self.listener: Listener | None = None
+        self.meter = Meter()
         self.extra: dict[str, Any] = {}
         self.hooks: dict[str, list[tuple[str, Hook]]] = {}
         self.setters: dict[str, Callable[[str], object]] = {}
@@ -267,6 +269,7 @@ class World:
         self.inherited: dict[Address, socket] = {}  # listening sockets that were passed to the process
         self.started = time.time()
         self.requests = 0
+        self.sweeping = False  # whether the clocks of the clients are looked at
         self.stopping = False  # a graceful shutdown has begun: no connection stays after its request
         self.aio_mode = "ioaio"
         self.max_reproxy_connections = 0

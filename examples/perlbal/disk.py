@@ -1,0 +1,81 @@
+"""Disk work: by a thread, while the loop goes on, or in place, as `SERVER aio_mode` says.
+
+A function that is given here touches the disk, and nothing of the program. Meanwhile the exchange says what the client
+waits for. What does not belong here: what is done on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dangagreen import in_thread, spawn
+from perlbal.clients import Client, Exchange
+from perlbal.services import World
+
+Outcome = TypeVar("Outcome")
+
+
+class OnDisk(Exchange):
+    """A thread works for the request."""
+
+    __slots__ = ()
+    state = "wait_stat"
+
+    def overdue(self, client: Client) -> None:
+        """The client has no part in the wait for a disk."""
+
+
+def on_disk(world: World, function: Callable[..., Outcome], *args: object) -> Outcome:
+    """In a task: call a function, and park until it has returned. Raises what it raises."""
+    return function(*args) if world.aio_mode == "none" else in_thread(function, *args)
+
+
+def after_disk(
+    client: Client,
+    work: Callable[[], Outcome],
+    then: Callable[[Outcome], object],
+    dropped: Callable[[Outcome], object] | None = None,
+) -> None:
+    """In callback style: call `work`, then `then` with what it has returned; or `dropped`, if the client has left
+    meanwhile. An OSError is answered by a page."""
+    if client.service.world.aio_mode == "none":
+        return _conclude(client, _attempt(work), then)
+    client.exchange = exchange = OnDisk()
+    spawn(_work, client, exchange, work, then, dropped)
+    return None
+
+
+def _work(
+    client: Client,
+    exchange: OnDisk,
+    work: Callable[[], Outcome],
+    then: Callable[[Outcome], object],
+    dropped: Callable[[Outcome], object] | None,
+) -> None:
+    outcome = in_thread(_attempt, work)
+    if client.exchange is exchange:
+        client.exchange = None
+        try:
+            _conclude(client, outcome, then)
+        except Exception as error:
+            client.close(error)
+            raise
+    elif dropped is not None and not isinstance(outcome, OSError):
+        dropped(outcome)
+
+
+def _attempt(work: Callable[[], Outcome]) -> Outcome | OSError:
+    try:
+        return work()
+    except OSError as error:
+        return error
+
+
+def _conclude(client: Client, outcome: Outcome | OSError, then: Callable[[Outcome], object]) -> None:
+    if not isinstance(outcome, OSError):
+        then(outcome)
+    elif isinstance(outcome, PermissionError):
+        client.error(403)
+    else:
+        client.error(500, outcome.strerror or "")
