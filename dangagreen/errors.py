@@ -161,6 +161,8 @@ class ForeignThreadError(RuntimeError):
 class Cancelled(_Copied):
     """Raised in a task that is cancelled, at its wait and at every later one. Let it pass. Attribute: `reason`."""
 
+    waited: tuple[str, int] | None = None  # the name of the wait that it has ended, and the id of what that was for
+
     def __init__(self, reason: object = None) -> None:
         super().__init__(*() if reason is None else (reason,))
         self.reason = reason

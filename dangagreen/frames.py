@@ -4,11 +4,10 @@ It is asked where something went wrong, so that an error names the program's own
 must not tear what is ours. Rules: nothing here is on the way of the data; code is ours if it lies in the folder of this
 module. What does not belong here: what is done about it.
 
-Compiled to C, our functions have no frames, and those of the program stand next to each other: what walks over ours
-then walks over none, and finds the same. Two things have to be seen to there. CALLER is 0. And the frame that is put
-into LOOPS is that of the caller of `Loop.run`, or of `Loop.turn`: all that is further in belongs to a callback, as it
-does now. A signal is then handled where our code returns to the program's, or calls it, and so never strikes in the
-middle of ours.
+Compiled to C, our functions have no frames but in tracebacks, and those of the program stand next to each other: what
+walks over ours then walks over fewer, and finds the same. So what is counted from CALLER, and what is put into LOOPS,
+is never compiled. A signal is handled where compiled code returns to what is not, or calls it, and so never strikes in
+its middle.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ LOOPS: set[FrameType] = set()  # in which loops run: who waits for one of these 
 
 def is_ours(frame: FrameType) -> bool:
     """Whether it runs code of this package."""
-    return frame.f_code.co_filename.startswith(_FOLDER)
+    return frame.f_code.co_filename.startswith(_FOLDERS)
 
 
 def is_library(frame: FrameType) -> bool:
@@ -43,5 +42,6 @@ def line_of(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-# As its own code has it, not as `__file__` does: in what was packed into one file the two differ.
-_FOLDER = os.path.join(os.path.dirname(is_ours.__code__.co_filename), "")
+# As its own code has it, not as `__file__` does: in what was packed into one file the two differ. What is compiled only
+# knows the name of the package: it may be installed anywhere.
+_FOLDERS = os.path.join(os.path.dirname(is_ours.__code__.co_filename), ""), os.path.join("dangagreen", "")

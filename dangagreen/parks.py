@@ -16,6 +16,8 @@ PARKING: dict[tuple[str, str], None] = {}  # (module, qualified name), in the or
 
 def parks(function: Function) -> Function:
     """Decorator: list a function as one that may park, and set `function.__parks__` to True."""
-    PARKING[function.__module__, function.__qualname__] = None
-    function.__parks__ = True  # type: ignore[attr-defined]
+    owner = getattr(function, "__objclass__", None)  # of a special method that was compiled: it has no attributes
+    if owner is None:
+        function.__parks__ = True  # type: ignore[attr-defined]
+    PARKING[(owner or function).__module__, function.__qualname__] = None
     return function

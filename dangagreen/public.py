@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from types import FunctionType
 from typing import Any
 
 
@@ -31,7 +30,7 @@ def name_methods(public: type, bases: Iterable[type]) -> None:
     for base in bases:
         for thing in vars(base).values():
             function = getattr(thing, "fget", None) or getattr(thing, "__func__", thing)
-            if isinstance(function, FunctionType):
+            if hasattr(function, "__code__"):  # in Python, or compiled from it
                 function.__module__ = public.__module__
                 function.__qualname__ = f"{public.__qualname__}.{function.__name__}"
 

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
-from dangagreen.frames import CALLER, LOOPS, is_ours
+from dangagreen.frames import LOOPS, is_ours
 from dangagreen.green.sched import foreign, scheduler, top_level
 from dangagreen.green.task_table import described
 from dangagreen.green.waiters import Waiter, WaitKind, wake
@@ -230,7 +230,7 @@ class NoParking:
     def __enter__(self) -> None:
         loop, sched = self._loop, scheduler(self._loop)
         loop.check_thread("no_parking")
-        self.caller = sys._getframe(CALLER).f_code.co_qualname
+        self.caller = _function_of_the_program()
         self.task: Waiter | None = current_waiter(loop)
         self._before: Waiter | None = loop.current
         self.outer: NoParking | None = sched.no_parking
@@ -239,10 +239,7 @@ class NoParking:
 
     def refuse(self, call: str) -> CannotParkError:
         """The error for a call that may park, made inside this block."""
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and is_ours(frame):
-            frame = frame.f_back
-        who = frame.f_code.co_qualname if frame is not None else "?"
+        who = _function_of_the_program()
         return CannotParkError(
             f"{call} may have to wait, and was called by {who} inside no_parking(), which {self.caller} has entered so"
             f" that nothing else runs meanwhile. Do it before or after that block"
@@ -258,6 +255,14 @@ class NoParking:
             raise RuntimeError("no_parking() was left in another task. Does a generator yield inside the block?")
         if self._before is not None and not self._before.done:
             loop.current = self._before
+
+
+def _function_of_the_program() -> str:
+    """The name of the innermost function that is not of this package."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and is_ours(frame):
+        frame = frame.f_back
+    return frame.f_code.co_qualname if frame is not None else "?"
 
 
 def no_parking() -> NoParking:

@@ -213,7 +213,9 @@ def deliver_cancel(task: Waiter, pending: Cancelled | None) -> None:
         for note in _notes:
             note(task, pending)
     if pending is not None and task.wait is not None:
-        wake(task, Cancelled(pending.reason))
+        error = Cancelled(pending.reason)
+        error.waited = task.wait.name, id(task.subject)
+        wake(task, error)
 
 
 class TopLevel(Waiter):

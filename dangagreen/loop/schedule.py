@@ -79,7 +79,7 @@ def _is_in_thread(frame: FrameType) -> bool:
 def _as_arguments(name: str) -> str:
     """The public call that is being made, as arguments for `call_soon_threadsafe`: "sock.write, data"."""
     frame = sys._getframe()
-    if not is_ours(frame):  # compiled to C: no frame tells what the call was given
+    if not is_ours(frame) or _is_in_thread(frame):  # compiled to C: no frame tells what the call was given
         return name
     while (outer := frame.f_back) is not None and is_ours(outer) and not _is_in_thread(outer):
         frame = outer

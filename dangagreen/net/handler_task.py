@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dangagreen import checks
-from dangagreen.errors import ClosedError, ErrorContext, IncompleteReadError, connection
-from dangagreen.frames import is_ours
+from dangagreen.errors import Cancelled, ClosedError, ErrorContext, IncompleteReadError, connection
 from dangagreen.green.parking import GIVING_WAY, give_way
 from dangagreen.green.tasks import Task
 from dangagreen.loop.error_log import InOneLine
@@ -170,11 +169,9 @@ def _made(socket_class: Callable[[Any], AnyCallback], sock: Any) -> AnyCallback:
     """Make the object within its own context: context variables that its `__init__` sets are its own alone."""
     context = copy_context()
     connection = context.run(socket_class, sock)
-    try:
-        connection._set_context(context)
-    except AttributeError:
+    if getattr(connection, "loop", None) is None:
         check_initialised(connection, type(connection))
-        raise
+    connection._set_context(context)
     return connection
 
 
@@ -219,9 +216,6 @@ def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
     """The name of the call on the socket, if the error is the timeout of a wait for its peer; None otherwise."""
     if not isinstance(error, TimeoutError):
         return None
-    call, step = None, (error.__cause__ or error).__traceback__
-    while step is not None:
-        frame, step = step.tb_frame, step.tb_next
-        if frame.f_locals.get("self") is sock and is_ours(frame):
-            call = call if frame.f_code.co_name.startswith("_") else frame.f_code.co_name
-    return call
+    cause = error.__cause__
+    waited = cause.waited if isinstance(cause, Cancelled) else None
+    return waited[0] if waited is not None and waited[1] == id(sock) else None

@@ -18,6 +18,7 @@ from dangagreen.net.starttls import client_tls, start_tls
 from dangagreen.net.unconnected import Unconnected
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
+from dangagreen.sockets.danga import DangaAliases
 from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.subclassing import CheckedSubclasses, check_identity, check_initialised
 from dangagreen.streams.files import FileSocket
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _FIRST = 16384  # bytes to receive, at most, before the handler is started
 
 
-class Socket(FileSocket, CheckedSubclasses):
+class Socket(FileSocket, DangaAliases, CheckedSubclasses):
     """A connection, in callback style (`event_read`, `read`, `write`) and sequential style (`read_line`, `write_all`).
 
     Subclass it for callback style, with `__slots__` for attributes of your own. Both styles share one object and one

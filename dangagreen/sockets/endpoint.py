@@ -69,7 +69,8 @@ class Endpoint(Descriptor):
         state = "closed" if self.closed else f"connecting to {self.sock!r}" if self.fd < 0 else "open"
         return f"{type(self).__name__}({watched}): {state}" + (f" to {peer}" if peer else "")
 
-    __repr__ = as_string
+    def __repr__(self) -> str:
+        return Endpoint.as_string(self)
 
     def debugmsg(self, message: str, *args: object) -> None:
         """Log a line with this socket as text to the logger "dangagreen" at DEBUG. A newline at its end is cut."""

@@ -16,7 +16,6 @@ from dangagreen import checks
 from dangagreen.errors import BROKEN, CUT_OFF, BusyError, ClosedError, connection, peer_of
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE
-from dangagreen.sockets.danga import DangaAliases
 from dangagreen.sockets.descriptor import Descriptor, SocketLike
 from dangagreen.sockets.lingering import Lingering
 from dangagreen.sockets.settings import adopt_settings
@@ -26,7 +25,7 @@ _kind = _socket.socket.type.__get__  # the property of socket.socket would make 
 _STREAM = int(socket.SOCK_STREAM)
 
 
-class CallbackSocket(DangaAliases, Lingering):
+class CallbackSocket(Lingering):
     """A connection, or a listening socket of your own, in callback style: subclass it, override the `event_*` hooks.
 
     `sock` is an OS socket, or anything that looks like one and can be made non-blocking. Declare attributes in

@@ -68,16 +68,18 @@ def _check_name(cls: type, base: type, name: str, value: object) -> None:
     if name in NOTED and notes(cls)[name] == value:  # of a class that was made anew of this one, as decorators do it
         return
     slot = isinstance(value, MemberDescriptorType) and not name.startswith(("event_", "on_"))
-    method = isinstance(its, FunctionType) or (isinstance(its, property) and name != "idle")
-    if name.startswith("_") or isinstance(its, MemberDescriptorType) or (slot and method):
+    is_slot = name in vars(owner).get("__slots__", ())
+    is_method = hasattr(its, "__code__")  # a function, compiled or not; a property is told by `__set__`
+    is_property = hasattr(its, "__set__") and not is_slot and not isinstance(its, Setting)
+    if name.startswith("_") or is_slot or (slot and (is_method or (is_property and name != "idle"))):
         raise TypeError(
             f"{cls.__name__} has a {name!r} of its own, which would take the place of {owner.__name__}.{name}, that"
             f" {base.__name__} needs: give it another name"
         )
-    if isinstance(its, property):
+    if is_property:
         if isinstance(value, FunctionType) or not (name == "idle" or hasattr(value, "__get__")):
             raise TypeError(f"{cls.__name__}.{name} is to be a property, and is {checks.shown(value)}")
-    elif isinstance(its, FunctionType):
+    elif is_method:
         if not (callable(value) or hasattr(value, "__get__")):
             raise TypeError(f"{cls.__name__}.{name} is to be a method, and is {checks.shown(value)}")
         if (kind := checks.kind_not_run(getattr(value, "__func__", value))) is not None:
@@ -148,5 +150,5 @@ def _checked_init_of_another(cls: type, owner: type) -> Callable[..., None]:
 
 def check_initialised(sock: Any, cls: type) -> None:
     """Raise TypeError if the `__init__` of a socket's class has not called `super().__init__`."""
-    if not hasattr(sock, "close_reason"):
+    if getattr(sock, "loop", None) is None:
         raise TypeError(f"{cls.__name__}.__init__ does not call super().__init__(sock), which makes a socket of it")

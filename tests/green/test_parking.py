@@ -11,7 +11,6 @@ import re
 import signal
 import ssl
 from pathlib import Path
-from types import FunctionType
 
 import pytest
 
@@ -33,17 +32,17 @@ def functions():
             if os.environ.get("CI"):
                 raise
             continue
-        written = set(re.findall(r"^(?:def|class) (\w+)", inspect.getsource(module), re.MULTILINE))
+        written = set(re.findall(r"^(?:def|class) (\w+)", path.read_text(), re.MULTILINE))
         for name, thing in vars(module).items():
             if name not in written or name.startswith("_"):
                 continue
-            if isinstance(thing, FunctionType):
+            if inspect.isroutine(thing):
                 yield f"{module.__name__}.{name}", thing
             elif isinstance(thing, type):
                 for attribute, method in vars(thing).items():
                     method = inspect.unwrap(getattr(method, "__func__", getattr(method, "fget", method)))
                     public = not attribute.startswith("_") or attribute.endswith("__")
-                    if isinstance(method, FunctionType) and public:
+                    if public and inspect.isroutine(method):
                         yield f"{module.__name__}.{name}.{attribute}", method
 
 
