@@ -32,5 +32,14 @@ The modules, each of which imports only from those above it:
     put             PUT and DELETE
     concatenation   several files by one request
     web_role        the role web_server
+    delaying        requests that wait for a while
+    commands        how commands are found and answered; those of configurations
+    console         commands that list
+    dumping         dumpconfig
+    loading         configuration files
+    ending          the graceful shutdown
+    management      the management port
+    selector        the role selector
+    plugins         plugins, a module each
     program         the command line, start and end
 """

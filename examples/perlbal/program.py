@@ -2,6 +2,203 @@
 
 from __future__ import annotations
 
+import getopt
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import perlbal.console
+import perlbal.dumping  # they register their commands
+from dangagreen import Event, listen_fds, run, signals, spawn
+from output import complain, tell
+from perlbal.commands import Context, execute
+from perlbal.ending import drain_all
+from perlbal.loading import load_file
+from perlbal.management import Management
+from perlbal.selector import Selector
+from perlbal.services import World
+from perlbal.web_role import WebRole
+
+DEFAULT_FILE = "/etc/perlbal/perlbal.conf"
+USAGE = f"""\
+Usage: perlbal [OPTS]
+  --help           This usage info
+  --version        Print perlbal release version
+  --config=[file]  Specify Perlbal config file
+                   (default: {DEFAULT_FILE})
+  --daemon         Daemonize
+  --check          Check the config file, tell all of its errors, and start nothing
+"""
+GRACE = 30.0  # seconds that running requests have after SIGTERM
+REPORT = ("states", "queues")
+
+
+def make_world() -> World:
+    """A world with all the roles, and nothing in it."""
+    world = World()
+    world.roles |= {role.name: role for role in (Management, Selector, WebRole)}
+    return world
+
 
 def main() -> int:
+    try:
+        pairs, rest = getopt.getopt(abbreviated(sys.argv[1:]), "", ["config=", "daemon", "help", "version", "check"])
+    except getopt.GetoptError as error:
+        complain(f"{error}\n{USAGE}", end="")
+        return 1
+    options = dict(pairs)
+    path = options.get("--config", DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else "")
+    if "--help" in options or rest:
+        complain(USAGE, end="")
+        return bool(rest)
+    if "--version" in options:
+        tell(f"Perlbal version {perlbal.console.VERSION}")
+        return 0
+    if "--check" in options:
+        return check(path)
+    daemon = daemonize() if "--daemon" in options else None
+    return run(serve, path, daemon)
+
+
+def abbreviated(words: list[str]) -> list[str]:
+    """The words of a command line as Perl's Getopt::Long takes them: one dash is as good as two."""
+    double = (f"-{word}" if word[:1] == "-" and word[1:2].isalpha() else word for word in words)
+    return ["--config" + word[3:] if word.partition("=")[0] == "--c" else word for word in double]
+
+
+def check(path: str) -> int:
+    """Load a file into a world in which nothing listens, and tell all of its errors."""
+    world = make_world()
+    world.dry = True
+    try:
+        return 0 if load_file(world, path, tell, all_errors=True) else 1
+    except OSError as error:
+        complain(f"Error opening config file ({path}): {error.strerror}")
+        return 1
+
+
+def serve(path: str, daemon: Callable[[], None] | None) -> int:
+    """Parks until the program is to end. Returns its exit status."""
+    world = make_world()
+    world.inherited = {sock.getsockname()[:2]: sock for socks in listen_fds().values() for sock in socks}
+    if not load(world, path):
+        complain("Error starting up.")
+        return 1
+    if not any(service.listener for service in world.services.values()):
+        complain("No services or management port configured.  Nothing to do.  Stopping.")
+        return 1
+    ended = Event()
+    world.stop = lambda grace: spawn(end, world, ended, grace)
+    with signals(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP) as came, pidfile(world):
+        if daemon is None:
+            tell("Running.")
+        else:
+            daemon()
+        log_to(syslog=daemon is not None)
+        world.running = True
+        world.log("info", "beginning run")
+        listening = spawn(obey, world, came)
+        ended.wait()
+        listening.cancel()
+    world.log("info", "ending run")
     return 0
+
+
+def load(world: World, path: str) -> bool:
+    if not path:
+        return True
+    try:
+        return load_file(world, path, tell)
+    except OSError as error:
+        complain(f"Error opening config file ({path}): {error.strerror}")
+        return False
+
+
+def obey(world: World, came: signals) -> None:
+    """Parks for ever: does what signals ask for. A second SIGTERM, and Ctrl-C, end the program at once."""
+    terms = 0
+    for signum in came:
+        if signum == signal.SIGUSR1:
+            report(world)
+        elif signum == signal.SIGHUP:
+            if world.reload is not None:
+                for line in world.reload():
+                    world.log("info", line)
+        else:
+            terms += 1
+            world.stop(GRACE if signum == signal.SIGTERM and terms == 1 else 0.0)
+
+
+def report(world: World) -> None:
+    """Log what SIGUSR1 asks for."""
+    for text in (*(f"show service {name}" for name in sorted(world.services)), *REPORT):
+        execute(world, Context(), text, lambda line: world.log("info", line))
+
+
+def end(world: World, ended: Event, grace: float | None) -> None:
+    """Parks until a graceful shutdown is over; 0 is at once."""
+    if grace != 0.0:
+        drain_all(world, grace)
+    ended.set()
+
+
+# -- the process
+
+
+@contextmanager
+def pidfile(world: World) -> Iterator[None]:
+    """The file of `SERVER pidfile` is there meanwhile."""
+    path = world.pidfile
+    if path is not None:
+        try:
+            with open(path, "w") as file:
+                file.write(f"{os.getpid()}\n")
+        except OSError as error:
+            world.log("info", f"couldn't create pidfile '{path}': {error.strerror}")
+            path = None
+    try:
+        yield
+    finally:
+        if path is not None:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+def log_to(syslog: bool) -> None:
+    """Log lines go to standard output, or to syslog."""
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if syslog:
+        handler = logging.handlers.SysLogHandler("/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON)
+        handler.ident = f"perlbal[{os.getpid()}]: "
+    root = logging.getLogger()
+    root.handlers = [handler]
+    logging.getLogger("perlbal").setLevel(logging.INFO)
+
+
+def daemonize() -> Callable[[], None]:
+    """Go on in a child that belongs to no terminal. Where it was started one waits until the child serves, which calls
+    the answer, or has failed, and ends with the same status."""
+    serves, told = os.pipe()
+    if child := os.fork():
+        os.close(told)
+        if os.read(serves, 1):
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os.setsid()
+
+    def serving() -> None:
+        os.chdir("/")
+        os.umask(0)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.write(told, b"!")
+        os.close(told)
+
+    return serving

@@ -7,20 +7,23 @@ does not belong here: what any role does, and the commands by which all of this 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from socket import socket
 from typing import Any
 
-from dangagreen import Address, Listener
+from dangagreen import Address, Listener, Task, spawn
 from perlbal.heads import Head, RequestHead
 from perlbal.kinds import Parameter
 from perlbal.language import CommandError
 from perlbal.meters import Meter
-from perlbal.parameters import ANY, SERVICE_TABLE, ServiceParameters
+from perlbal.parameters import ANY, POOL_TABLE, SERVICE_TABLE, ServiceParameters
 from perlbal.pools import Nodes, Pool
 
 Hook = Callable[..., object]
+KEPT = ("role", "listen", "plugins", "pool")  # are not set to a default when the role is
+PRIORITIES = {"debug": 10, "info": 20, "warning": 30, "err": 40, "crit": 50}
 
 
 def parse_listen(text: str) -> Address:
@@ -60,6 +63,14 @@ class Role:
         """The lines of SHOW SERVICE after that with the role."""
         return []
 
+    def queue_lengths(self) -> dict[str, tuple[int, int]]:
+        """The queues of waiting clients by name: seconds that the first has waited, and how many there are."""
+        return {}
+
+    def pending_connects(self) -> dict[str, int]:
+        """Nodes to which a connection is being made, and the seconds since it was begun."""
+        return {}
+
 
 class Service(ServiceParameters):
     """One service. Each parameter of the table is an attribute; those of plugins are in `extra`."""
@@ -75,7 +86,8 @@ class Service(ServiceParameters):
         self.registered: dict[str, Plugin] = {}
         self.removed_headers: list[str] = []
         self.inserted_headers: list[tuple[str, str]] = []
-        self.set_by_hand: dict[str, str] = {}
+        self.settings: dict[str, str] = {}  # what was SET, in order
+        self.lines: list[str] = []  # commands about it that are no SET, in order
         for row in SERVICE_TABLE.values():
             setattr(self, row.name, row.initial(self))
 
@@ -92,24 +104,39 @@ class Service(ServiceParameters):
         """Set a parameter as a command does. Raises CommandError, and then has changed nothing."""
         row = self.row(key)
         if row is None:
-            return self._set_other(key, text)
-        if row.role not in (ANY, self.role_name):
+            self._set_other(key, text)
+        elif row.role not in (ANY, self.role_name):
             raise CommandError(f"The '{key}' option can only be set on a '{row.role}' service")
-        if key == "plugins":
-            return self._set_plugins(row.parse(self, text))
-        self._put(row, row.parse(self, text))
-        if key == "role":
-            self._set_defaults()
-        return None
+        elif key == "plugins":
+            self._set_plugins(row.parse(self, text))
+        elif key == "role":
+            self._set_role(row.parse(self, text))
+        else:
+            self._put(row, row.parse(self, text))
+        self.settings.pop(key, None)
+        self.settings[key] = text
 
     def _set_other(self, key: str, text: str) -> None:
         first, dot, rest = key.partition(".")
-        if first == "extra" and rest:
+        if key in POOL_TABLE:
+            (self.pool or self._own_pool(key)).set(key, text)
+        elif first == "extra" and rest:
             self.extra[rest] = text
         elif dot and (setter := self.setters.get(key)) is not None:
             setter(text)
         else:
             raise CommandError(f"Unknown service parameter '{key}'")
+
+    def _own_pool(self, key: str) -> Pool:
+        """The pool of a service that was given none, as very old configurations have it."""
+        if self.world.pools_by_hand:
+            raise CommandError(
+                f"Attempt to vivify pool {self.name}_pool but one or more pools have already been created manually.  "
+                f"Please set {key} on a previously created pool."
+            )
+        pool = self.world.create_pool(f"{self.name}_pool", by_hand=False)
+        self.set("pool", pool.name)
+        return pool
 
     def _put(self, row: Parameter[Any], value: Any) -> None:
         """Make a value that of a parameter, with what follows from that."""
@@ -117,11 +144,9 @@ class Service(ServiceParameters):
             self.extra[row.name] = value
             return
         before = getattr(self, row.name)
-        if row.name == "role" and before is not None:
-            before.closed()
-        if row.name == "listen" and self.enabled and value != before:
+        if row.name == "listen" and self.listener is not None and value != before:
             self._reopen(value)
-        if row.name == "persist_client_timeout":
+        if row.name == "persist_client_timeout" and value is not None:
             self.idle_timeout = self.persist_client_idle_timeout = value
         if row.name == "pool":
             for pool, step in ((before, -1), (value, 1)):
@@ -131,13 +156,39 @@ class Service(ServiceParameters):
         if self.role is not None:
             self.role.changed(row.name)
 
-    def _set_defaults(self) -> None:
-        """What the role has for defaults, or a DEFAULT command has made them."""
-        for row in (*SERVICE_TABLE.values(), *self.world.tunables.values()):
-            if row.role in (ANY, self.role_name) and row.name not in ("role", "listen", "plugins"):
-                text = self.world.defaults.get(row.name, row.default)
-                if text is not None:
-                    self._put(row, row.parse(self, text))
+    def _set_role(self, role: Role) -> None:
+        """Become something else, with the defaults of that role, or what DEFAULT commands have made them."""
+        values = [(row, self._default(row)) for row in self._rows_of(role.name) if row.name not in KEPT]
+        names = list(self.registered)
+        self._set_plugins([])
+        if self.role is not None:
+            self.role.closed()
+        self.role = role
+        for row, value in values:
+            self._put(row, value)
+        if self.listener is not None and self.listen is not None:
+            self.listener.close("the role was changed")
+            self.listener = self._open(self.listen)
+        if self.enabled:
+            role.opened()
+        self._set_plugins(names)
+
+    def _rows_of(self, role: str) -> list[Parameter[Any]]:
+        rows = (*SERVICE_TABLE.values(), *self.world.tunables.values())
+        return [row for row in rows if row.role in (ANY, role)]
+
+    def _default(self, row: Parameter[Any]) -> Any:
+        text = self.world.defaults.get(row.name, row.default)
+        return None if text is None else row.parse(self, text)
+
+    def reset(self, key: str) -> None:
+        """Give a parameter its default again."""
+        row = self.row(key)
+        self.settings.pop(key, None)
+        if key == "plugins":
+            self._set_plugins([])
+        elif row is not None:
+            self._put(row, self._default(row))
 
     def _set_plugins(self, names: Iterable[str]) -> None:
         """Register these plugins and no others. Raises CommandError for those that are not loaded, after the others."""
@@ -197,14 +248,17 @@ class Service(ServiceParameters):
         """Listen, if there is an address. Raises CommandError."""
         if self.enabled:
             raise CommandError(f"service {self.name} is already enabled")
-        if self.role is None:
-            raise CommandError(f"service {self.name} has no role")
         if self.listen is not None:
             self.listener = self._open(self.listen)
         self.enabled = True
-        self.role.opened()
+        if self.role is not None and not self.world.dry:
+            self.role.opened()
 
-    def _open(self, text: str) -> Listener:
+    def _open(self, text: str) -> Listener | None:
+        if self.world.dry:
+            return None
+        if self.role is None:
+            raise CommandError(f"service {self.name} has no role")
         address = parse_listen(text)
         try:
             listener: Listener = self.role.listen(self.world.inherited.pop(address, address))
@@ -217,7 +271,7 @@ class Service(ServiceParameters):
         """Listen elsewhere. The new address is opened first, so that a failure leaves everything as it was."""
         listener = self._open(text)
         if self.listener is not None:
-            self.listener.close("listen was changed")
+            self.world.end_listener(self.listener)
         self.listener = listener
 
     def disable(self) -> None:
@@ -226,9 +280,10 @@ class Service(ServiceParameters):
             raise CommandError(f"service {self.name} is already disabled")
         self.enabled = False
         if self.listener is not None:
-            self.listener.close("the service was disabled")
+            self.world.end_listener(self.listener)
             self.listener = None
-        self.role.closed()
+        if self.role is not None:
+            self.role.closed()
 
 
 class Plugin:
@@ -262,16 +317,25 @@ class World:
         self.nodes = Nodes()
         self.roles: dict[str, Callable[[Service], Role]] = {}
         self.plugins: dict[str, Plugin] = {}
-        self.commands: dict[str, Callable[..., object]] = {}  # words that plugins have added
+        self.commands: dict[str, Callable[..., Iterable[str] | None]] = {}  # words that plugins have added
         self.tunables: dict[str, Parameter[Any]] = {}  # parameters that plugins have added
         self.defaults: dict[str, str] = {}
         self.mime: dict[str, str] = {}
         self.inherited: dict[Address, socket] = {}  # listening sockets that were passed to the process
+        self.reproxy_state: Callable[[], list[str]] = list  # the connections to reproxied urls
+        self.pages: dict[str, Callable[[], tuple[str, str]]] = {}  # of the management port: path to type and text
+        self.pools_by_hand = False
+        self.drains: list[Task[Any]] = []  # of listeners that were given up
+        self.reload: Callable[[], Iterable[str]] | None = None  # RELOAD CONFIG
+        self.stop: Callable[[float | None], object] = lambda grace: None  # SHUTDOWN; 0 is at once
+        self.dry = False  # a configuration is only checked: nothing listens, nothing of the process is changed
         self.started = time.time()
         self.requests = 0
         self.sweeping = False  # whether the clocks of the clients are looked at
+        self.last_proc = (0.0, 0.0, 0)  # processor times, and requests, at the last `proc`
         self.stopping = False  # a graceful shutdown has begun: no connection stays after its request
         self.aio_mode = "ioaio"
+        self.aio_threads = 3
         self.max_reproxy_connections = 0
         self.max_reproxy_connections_of: dict[str, int] = {}
         self.pidfile: str | None = None
@@ -298,10 +362,20 @@ class World:
         service = self.services[name] = Service(self, name)
         return service
 
-    def create_pool(self, name: str) -> Pool:
+    def create_pool(self, name: str, by_hand: bool = True) -> Pool:
         self._check_name(name)
+        self.pools_by_hand |= by_hand
         pool = self.pools[name] = Pool(name, self.nodes)
         return pool
+
+    def end_listener(self, listener: Listener) -> None:
+        """Accept nobody else; connections end after their present request."""
+        self.drains = [drain for drain in self.drains if not drain.done]
+        self.drains.append(spawn(listener.drain, None))
+
+    def log(self, priority: str, text: str) -> None:
+        """A line for the log; `program` says where that is. Priorities are those of syslog."""
+        logging.getLogger("perlbal").log(PRIORITIES[priority], "%s", text)
 
     def _check_name(self, name: str) -> None:
         for kind, names in (("service", self.services), ("pool", self.pools)):

@@ -1,0 +1,43 @@
+"""A request that waits for a while before anything is done for it. Callback style: a timer and a small object.
+
+What does not belong here: who has requests wait, and for how long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from dangagreen import Timer
+from perlbal.clients import Client, Exchange
+
+
+class Delay(Exchange):
+    """What is being done for the request meanwhile: nothing. The client may wait as long as this lasts."""
+
+    __slots__ = ("timer",)
+    state = "delayed"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timer: Timer | None = None
+
+    def gone(self, client: Client) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def overdue(self, client: Client) -> None:
+        """It is not the client's fault."""
+
+
+def delay(client: Client, seconds: float, go_on: Callable[[], object]) -> None:
+    """Call `go_on` after so many seconds, unless the client has left by then."""
+    client.exchange = exchange = Delay()
+    exchange.timer = client.loop.add_timer(seconds, partial(_go_on, client, go_on))
+
+
+def _go_on(client: Client, go_on: Callable[[], object]) -> None:
+    client.exchange = None
+    if client.paused:
+        client.resume()
+    go_on()

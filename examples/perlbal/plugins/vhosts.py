@@ -1,0 +1,76 @@
+"""Vhosts: a selector chooses by the Host header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from perlbal.commands import Call
+from perlbal.heads import RequestHead
+from perlbal.language import CommandError
+from perlbal.selector import NotFound, selector_of
+from perlbal.services import Plugin, Service, World
+
+_PATTERN = re.compile(r"[\w\-.*;:]+", re.ASCII)
+_USING = re.compile(r"/__using/([\w.]+)/\w+(?:\?.*)?", re.ASCII)
+
+
+def host_patterns(host: str) -> Iterator[str]:
+    """What may stand for a host in a map, the closest first. The host is as the Host header has it."""
+    host = re.sub(r":\d+\Z", "", host.lower()).removesuffix(".")
+    if host:
+        yield host
+        yield f"*.{host}"
+    while "." in host:
+        host = host.partition(".")[2]
+        yield f"*.{host}"
+    yield "*"
+
+
+class Vhosts(Plugin):
+    name = "Vhosts"
+
+    def load(self, world: World) -> None:
+        self.maps: dict[Service, dict[str, str]] = {}
+        world.commands["vhost"] = self.vhost
+
+    def unload(self, world: World) -> None:
+        del world.commands["vhost"]
+
+    def register(self, service: Service) -> None:
+        role = selector_of(service, "vhost")
+        table = self.maps[service] = {}
+
+        def choose(head: RequestHead) -> Service | None:
+            host = head.host
+            if host and head.uri.startswith("/__using/") and (using := _USING.fullmatch(head.uri)):
+                target = service.world.services.get(table.get(f"{host.lower()};using:{using[1].lower()}", ""))
+                if target is None:
+                    raise NotFound("Vhost twiddling not configured for requested pair.")
+                head.set("Host", using[1])
+                return target
+            for pattern in host_patterns(host):
+                if target := service.world.services.get(table.get(pattern, "")):
+                    return target
+            return None
+
+        role.choose, role.not_found = choose, "Not Found (no configured vhost)"
+
+    def unregister(self, service: Service) -> None:
+        self.maps.pop(service, None)
+        selector_of(service, "vhost").choose = None
+
+    def vhost(self, call: Call) -> None:
+        name, host, target = call.match(
+            r"vhost\s+(?:(\w+)\s+)?(\S+)\s*=\s*(\w+)", "usage: VHOST [<service>] <host_or_pattern> = <dest_service>"
+        )
+        service = call.service(name, "Service '{}' is not a selector service", "selector")
+        if not _PATTERN.fullmatch(host or ""):
+            raise CommandError(f"invalid host pattern: '{host}'")
+        self.maps.setdefault(service, {})[str(host)] = str(target).lower()
+
+    def dump(self, service: Service) -> list[str]:
+        return [f"VHOST {pattern} = {target}" for pattern, target in self.maps.get(service, {}).items()]
+
+
+PLUGIN = Vhosts
