@@ -11,7 +11,7 @@ import time
 TURNS = 20_000
 SECONDS = 10.0
 PAUSE = 0.001  # of a turn in which the peer had nothing to do
-REST = 30  # turns without any progress, after which both sides are at rest
+REST = 10  # turns without any progress, after which both sides are at rest, but for timers of the kernel (delayed ACKs)
 
 
 class Conversation:
@@ -29,15 +29,15 @@ class Conversation:
 
     # -- time
 
-    def until(self, condition):
-        """Run turns, and the peer's steps, until the condition is true."""
+    def until(self, condition, pause=PAUSE):
+        """Run turns, and the peer's steps, until the condition is true; a turn without a step waits for so long."""
         if condition():
             return
         turns, end = iter(range(TURNS)), time.monotonic() + SECONDS
 
         def until():
             moved = self.far is not None and self.far.step()
-            self.loop.loop_timeout = 0 if moved else PAUSE
+            self.loop.loop_timeout = 0 if moved else pause
             if self._errors:
                 raise self._errors[0].exception
             if condition():
@@ -57,13 +57,17 @@ class Conversation:
         numbers = iter(range(n))
         self.until(lambda: next(numbers, None) is None)
 
+    def progress(self):
+        """How far both sides have come: equal to what it was, if nothing has moved."""
+        return len(self.far.got), self.far.unsent, self.far.ended, self.sock.unsent, self.sock.buffered
+
     def rest(self):
         """Run turns until nothing happens any more: the far side has sent and read what it can."""
         last, quiet = None, 0
 
         def at_rest():
             nonlocal last, quiet
-            now = len(self.far.got), self.far.unsent, self.far.ended, self.sock.unsent, self.sock.buffered
+            now = self.progress()
             last, quiet = now, quiet + 1 if now == last else 0
             return quiet >= REST
 
@@ -135,7 +139,7 @@ class Conversation:
         self.far, self.loop.on_error = None, self._on_error
         self._errors.clear()
         numbers = iter(range(5))
-        self.until(lambda: next(numbers, None) is None)
+        self.until(lambda: next(numbers, None) is None, pause=0)
 
     def __repr__(self):
         far = self.far

@@ -12,7 +12,7 @@ import pytest
 from tests.conformance.conversation import Conversation
 from tests.conformance.matrix import CASES, STYLES, combinations, sample
 from tests.conformance.styles_tasks import Canceller
-from tests.conformance.transports import TRANSPORTS
+from tests.conformance.transports import TRANSPORTS, Tls
 
 
 def pytest_generate_tests(metafunc):
@@ -23,8 +23,9 @@ def pytest_generate_tests(metafunc):
 
 
 def slow(one):
-    """Whether to mark it as slow: at each park a connection of its own, in the kernel."""
-    return [pytest.mark.slow] if one.cancelled and one.poller is not None else []
+    """Whether to mark it as slow: at each park a connection of its own, in the kernel, or with a handshake."""
+    costly = one.poller is not None or isinstance(TRANSPORTS[one.transport], Tls)
+    return [pytest.mark.slow] if one.cancelled and costly else []
 
 
 @pytest.fixture

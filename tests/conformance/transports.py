@@ -63,10 +63,11 @@ class Tcp(Transport):
 
 
 def small(sock):
-    """Give a TCP socket, before it listens or connects, buffers that are soon full."""
+    """Give a TCP socket, before it listens or connects, buffers that are soon full; and have it wait for no ACK."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
