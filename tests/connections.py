@@ -126,14 +126,22 @@ class Recording:
 # -- the other end
 
 
-def tcp_ends(family=socket.AF_INET, seconds=None):
-    """Two plain sockets that are connected over loopback."""
-    with socket.socket(family) as server:
+def tcp_ends(family=socket.AF_INET, seconds=None, buffers=None):
+    """Two plain sockets that are connected over loopback; `buffers`: bytes, of which Linux gives twice as many.
+
+    These are set before it connects: a peer that has announced more room than it then has drops what comes, and the
+    kernel sends it again after 200 ms at the earliest.
+    """
+    with socket.socket(family) as server, socket.socket(family) as client:
+        for sock in (server, client) if buffers is not None else ():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
         server.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         server.listen(1)
-        server.settimeout(seconds)
-        client = socket.create_connection(server.getsockname()[:2], seconds)
-        return server.accept()[0], client
+        for sock in (server, client):
+            sock.settimeout(seconds)
+        client.connect(server.getsockname())
+        return server.accept()[0], client.dup()
 
 
 def take(far, most=1 << 20):

@@ -194,11 +194,10 @@ def _in_memory(random: Random) -> tuple[Any, Any]:
 
 def _real(random: Random) -> tuple[Any, Any]:
     """TCP over loopback or a pair of Unix sockets, with small buffers."""
-    ends = socket.socketpair() if random.random() < 0.5 else tcp_ends()
+    ends = socket.socketpair() if random.random() < 0.5 else tcp_ends(buffers=5000)
     for end in ends:
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 5000)
     return ends
 
 

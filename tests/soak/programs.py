@@ -328,11 +328,10 @@ def _in_memory(random: Random) -> tuple[Any, Any]:
 
 def _real(random: Random) -> tuple[Any, Any]:
     """TCP over loopback or a pair of Unix sockets, often with small buffers."""
-    ends = socket.socketpair() if random.random() < 0.5 else tcp_ends()
-    if random.random() < 0.7:
-        for end in ends:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 5000)
+    small = random.random() < 0.7
+    ends = socket.socketpair() if random.random() < 0.5 else tcp_ends(buffers=5000 if small else None)
+    for end in ends if small else ():
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
     return ends
 
 

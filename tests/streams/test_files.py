@@ -51,9 +51,8 @@ def real_ends(real_loop, peers):
     real_loop.loop_timeout = 0.001  # the peer goes on in each turn, and wakes nobody
 
     def make(kind="tcp"):
-        near, far = tcp_ends() if kind == "tcp" else socket.socketpair()
+        near, far = tcp_ends(buffers=16384) if kind == "tcp" else socket.socketpair()
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         far.setblocking(False)
         peers.extend((near, far))
         return Near(near), far
@@ -624,11 +623,17 @@ def test_a_peer_that_takes_nothing_is_idle(way, real_loop, peers, run_until, fil
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
     peers.extend((near, far))
-    real_loop.loop_timeout = 0.01
+    real_loop.loop_timeout = 0.001
+    real_loop.clock = clock = SkippingClock(real_loop.clock)
     sock = Impatient(near)
     way(sock)
     task = d.spawn(attempt, sock.send_file, file)
-    run_until(lambda: task.done)
+
+    def ended():
+        clock.ahead += 0.02
+        return task.done
+
+    run_until(ended)
     assert "idle for 0.3 s" in str(task.result())
 
 
