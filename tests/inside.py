@@ -10,6 +10,7 @@ from copy import copy
 import dangagreen
 from dangagreen.green import sched, waiters
 from dangagreen.loop import loop as loops
+from dangagreen.loop.profiling import count_bytes_by
 
 WAIT_QUEUES = ("_waiters", "_getters", "_putters", "_joiners", "_watchers")  # of locks, events, queues, channels, tasks
 
@@ -51,6 +52,7 @@ def notes_that_end():
         for guard in guards[len(before) :]:
             sched.drop_guard(guard)
         sched.keep_tasks_in(table)
+        count_bytes_by(lambda _sock: None)
         for name in [name for name in sys.modules if name.startswith("dangagreen.introspect")]:
             del sys.modules[name]
         vars(dangagreen).pop("introspect", None)
