@@ -360,7 +360,7 @@ def test_a_child_forked_with_a_wake_up_under_way_can_be_woken(real_loop):
     if (pid := os.fork()) == 0:
         got, real_loop.loop_timeout = [], 3
         real_loop.run(lambda: True)
-        threading.Timer(0.2, lambda: real_loop.call_soon_threadsafe(got.append, 1)).start()
+        threading.Timer(0.05, lambda: real_loop.call_soon_threadsafe(got.append, 1)).start()
         start = time.monotonic()
         real_loop.run(lambda: bool(got) or time.monotonic() - start > 2.5)
         os._exit(0 if time.monotonic() - start < 2 else 1)
@@ -595,7 +595,7 @@ def test_one_connection_has_one_handler_at_a_time(real_loop, run_until):
             sock.watch_read(True)
             sock.read_line()
             sock.watch_read(True)
-            sleep(0.1)
+            sleep(0.02)
         finally:
             running -= 1
 
@@ -603,7 +603,7 @@ def test_one_connection_has_one_handler_at_a_time(real_loop, run_until):
         client.send(b"a\n")
         run_until(lambda: running)
         client.send(b"b\n")
-        timer = real_loop.add_timer(0.05, int)
+        timer = real_loop.add_timer(0.01, int)
         run_until(lambda: not timer.active)
     run_until(lambda: not running and not listener.connections)
     assert most == 1

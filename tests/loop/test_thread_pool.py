@@ -167,7 +167,7 @@ def test_no_task_is_stuck_while_one_waits_for_a_thread(real_loop, caplog, by_thr
 
     def wait_for_thread():
         task = checkpoint(real_loop, "an answer")
-        call_in_thread(real_loop, "slow", lambda: gate.wait(0.1), lambda *_: wake(task))
+        call_in_thread(real_loop, "slow", lambda: gate.wait(0.04), lambda *_: wake(task))
         park(task, BY_THREAD if by_thread else WaitKind("an answer", lambda subject, task: None), "slow")
 
     d.spawn(wait_for_thread).join()
@@ -179,6 +179,6 @@ def test_no_task_is_stuck_while_one_waits_for_a_thread(real_loop, caplog, by_thr
 def test_top_level_code_that_waits_for_a_thread_is_not_stuck(real_loop, caplog):
     real_loop.deadlock_seconds = 0.01
     task = checkpoint(real_loop, "an answer")
-    call_in_thread(real_loop, "slow", lambda: threading.Event().wait(0.1), lambda *_: wake(task))
+    call_in_thread(real_loop, "slow", lambda: threading.Event().wait(0.04), lambda *_: wake(task))
     park(task, BY_THREAD, "slow")
     assert caplog.records == []

@@ -61,6 +61,13 @@ def attach(loop, wires):
 
 
 @pytest.fixture
+def brief(monkeypatch):
+    """A drain waits so many seconds, hundredths, for the request of a new connection."""
+    monkeypatch.setattr(d.Listener, "new_connection_grace", 0.02)
+    return d.Listener.new_connection_grace
+
+
+@pytest.fixture
 def signals():
     """SIGINT and SIGTERM have the interpreter's own handlers, before the test and after it."""
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -12,6 +12,7 @@ import types
 import pytest
 
 import dangagreen as d
+from dangagreen.net import connector
 from tests.connections import ask, echo_lines
 
 
@@ -176,14 +177,14 @@ def test_a_late_look_up_wakes_no_later_wait(real_loop, monkeypatch, free_address
             d.connect(("some.host", 1), 0.01)
         gate.set()
         before = real_loop.clock()
-        d.sleep(0.1)
+        d.sleep(0.03)
         slept.append(real_loop.clock() - before)
 
     fake_look_up(monkeypatch, answer)
     task = d.spawn(work)
     task.join(5)
     task.result()
-    assert slept[0] >= 0.1
+    assert slept[0] >= 0.03
 
 
 def test_the_timeout_covers_all_addresses_together(deaf_address, loop, monkeypatch):
@@ -231,8 +232,15 @@ def over_ipv6(served):
     return six(served(echo_lines, address=("::1", 0)).address)
 
 
+@pytest.fixture
+def soon(monkeypatch):
+    """The next attempt begins so many seconds after one: a quarter of a second is nothing to wait for."""
+    monkeypatch.setattr(connector, "ATTEMPT_DELAY", 0.01)
+    return connector.ATTEMPT_DELAY
+
+
 @pytest.mark.parametrize("style", ["task", "callback"])
-def test_a_silent_address_is_overtaken_by_the_next_family(real_loop, deaf_address, over_ipv6, wait_for, style):
+def test_a_silent_address_is_overtaken_by_the_next_family(real_loop, deaf_address, over_ipv6, wait_for, style, soon):
     answers(real_loop, (deaf_address,), (deaf_address,), over_ipv6)
     if style == "task":
         sock = d.connect(("some.host", 1), 5)
@@ -251,23 +259,23 @@ def test_a_refused_address_is_overtaken_at_once(real_loop, free_address, served)
         assert sock.sock.getpeername() == listener.address
 
 
-def test_what_became_of_each_address_is_told(real_loop, deaf_address, free_address):
+def test_what_became_of_each_address_is_told(real_loop, deaf_address, free_address, soon):
     answers(real_loop, (free_address,), (deaf_address,), six(("::1", free_address[1])))
     with pytest.raises(
         TimeoutError, match=r"127.0.0.1: Connection refused; ::1: Connection refused; 127.0.0.1: no answer"
     ):
-        d.connect(("some.host", 1), 0.1)
+        d.connect(("some.host", 1), 0.05)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_real_attempts_that_are_cancelled_at_any_moment_leave_nothing(
-    real_loop, deaf_address, free_address, over_ipv6, seed
+    real_loop, deaf_address, free_address, over_ipv6, seed, soon
 ):
     chance = random.Random(seed)
     choices = [(deaf_address,), (free_address,), over_ipv6, six(("::1", free_address[1]))]
     for _ in range(20):
         answers(real_loop, *chance.choices(choices, k=4))
-        with d.move_on_after(chance.choice([0, 0.0002, 0.001, 0.26])), contextlib.suppress(OSError):
+        with d.move_on_after(chance.choice([0, 0.0002, 0.001, soon + 0.001])), contextlib.suppress(OSError):
             d.connect(("some.host", 1), chance.choice([None, 0, 0.0005])).close()
         sock = d.Socket.connect_to(("some.host", 1))
         d.sleep(chance.choice([0, 0.0002, 0.001]))

@@ -66,12 +66,12 @@ def test_connections_that_were_served_are_idle_again(loop, served, attach, serve
 
 
 @styles
-def test_over_every_poller(real_loop, served, client, server, handler):
+def test_over_every_poller(real_loop, served, client, server, handler, brief):
     listener = served(handler, server)
     idle, busy = client(listener), client(listener)
     busy.write_all(b"one\n")
     assert busy.read_line() == b"one\n"
-    d.sleep(NEWCOMER)
+    d.sleep(brief)
     busy.write(b"two\n")
     tasks = ends(idle, busy)
     assert listener.drain() == []
@@ -663,19 +663,23 @@ def test_the_listening_socket_closes_as_soon_as_the_queue_is_empty(loop, served,
     done.join()
 
 
-def test_a_drained_server_refuses_new_connections(real_loop, served, client):
+def test_a_drained_server_refuses_new_connections(real_loop, served, client, wait_for):
+    reads, goes_on = d.Event(), d.Event()
+
     def handler(sock):
         sock.read_line()
-        d.sleep(0.1)
+        reads.set()
+        goes_on.wait()
 
     listener = served(handler)
     sock = client(listener)
     sock.write_all(b"x\n")
-    d.sleep(0.02)
+    reads.wait(5)
     done = d.spawn(listener.drain)
-    d.sleep(0.02)
+    wait_for(lambda: listener.closed)
     with pytest.raises(ConnectionRefusedError):
         d.connect(listener.address, 5)
+    goes_on.set()
     sock.read_to_end()
     sock.close()
     done.join(5)

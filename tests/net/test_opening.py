@@ -351,7 +351,7 @@ def test_a_client_that_goes_on_while_the_choice_parks_costs_nothing(real_loop, r
         peer = ByHand(raw, client_context(), server_hostname="localhost")
         with pytest.raises(BlockingIOError):
             peer.go_on()
-        d.sleep(0.02)
+        d.sleep(0.005)
         if resets:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             raw.close()
@@ -359,12 +359,12 @@ def test_a_client_that_goes_on_while_the_choice_parks_costs_nothing(real_loop, r
             raw.send(b"this is input that nobody reads yet")
         turns = []
         d.Socket.set_post_loop_callback(lambda *_: turns.append(1) or True)
-        d.sleep(0.05)
+        d.sleep(0.03)
         d.Socket.set_post_loop_callback(None)
         wait.set()
         go_on.append(len(turns))
         raw.close()
-        d.sleep(0.02)
+        d.sleep(0.005)
 
     d.run(main)
     assert go_on[0] < 20
@@ -372,13 +372,16 @@ def test_a_client_that_goes_on_while_the_choice_parks_costs_nothing(real_loop, r
 
 def test_a_choice_that_outlives_its_connection_does_no_harm(real_loop):
     def main():
+        choice = d.Event()
         context = server_context()
-        context.sni_callback = lambda *_: d.sleep(0.1)
+        context.sni_callback = lambda *_: choice.wait(5) and None
         listener = d.serve(LOCAL, upper, tls=context, handshake_timeout=0.02)
         with pytest.raises(d.TlsError, match="within the TLS handshake"):
             d.connect(listener.address, 5, tls=client_context())
-        d.sleep(0.2)
-        assert listener.connections == 0
+        choice.set()
+        with d.timeout(5):
+            while listener.connections:
+                d.sleep(0.001)
 
     d.run(main)
 

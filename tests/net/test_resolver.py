@@ -275,9 +275,9 @@ def test_no_thread_can_be_started(real_loop, pool, monkeypatch):
 def test_a_wait_for_a_look_up_is_no_deadlock(gated, real_loop, caplog):
     real_loop.deadlock_seconds = 0.01
     with pytest.raises(TimeoutError):
-        d.connect(("a.host", 80), 0.1)
+        d.connect(("a.host", 80), 0.03)
     task = d.spawn(d.connect, ("a.host", 80))
-    threading.Timer(0.1, gated.open, ("a.host",)).start()
+    threading.Timer(0.03, gated.open, ("a.host",)).start()
     task.join()
     with pytest.raises(OSError, match="cannot connect"):
         task.result()
@@ -301,7 +301,7 @@ def test_nor_is_one_for_what_a_hook_of_connect_to_does(gated, real_loop, caplog,
     if given_up:
         sock.close()
     threading.Timer(
-        0.1, real_loop.call_soon_threadsafe, (done.set if given_up else lambda: gated.open("a.host"),)
+        0.05, real_loop.call_soon_threadsafe, (done.set if given_up else lambda: gated.open("a.host"),)
     ).start()
     done.wait()
     assert bool(caplog.records) is given_up

@@ -214,12 +214,12 @@ def test_in_another_thread_it_hears_no_signal(real_loop, poller_class, signals, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains(real_loop, signals, served, client, number):
+def test_a_signal_drains(real_loop, signals, served, client, number, brief):
     listener = served(echo_lines)
     sock = client(listener)
     sock.write_all(b"x\n")
     assert sock.read_line() == b"x\n"
-    real_loop.add_timer(0.02, lambda: os.kill(os.getpid(), number))
+    real_loop.add_timer(0.001, lambda: os.kill(os.getpid(), number))
     (task,) = ends(sock)
     assert d.serve_forever(listener) == []
     assert results([task]) == [b""]
@@ -235,10 +235,10 @@ def test_a_second_signal_ends_the_grace(real_loop, signals, served, client, seco
         if listener.draining:
             os.kill(os.getpid(), second)
         else:
-            real_loop.add_timer(0.01, once_it_drains)
+            real_loop.add_timer(0.001, once_it_drains)
 
-    real_loop.add_timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    real_loop.add_timer(0.1, once_it_drains)
+    real_loop.add_timer(0.01, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    real_loop.add_timer(0.02, once_it_drains)
     assert len(d.serve_forever(listener)) == 1
     assert sock.read_to_end() == b""
 

@@ -220,22 +220,29 @@ def test_input_that_is_pushed_back_after_it_has_begun_is_refused(pair, when):
     assert isinstance(server.close_reason, d.TlsError)
 
 
-def starts_in_a_handler(sock):
-    sock.read_line()
-    sock.start_tls(server_context(), timeout=0.1)
+class Starts:
+    """Starts TLS after a line, as a handler and as a callback."""
+
+    timeout = 5.0
+
+    def in_a_handler(self, sock):
+        sock.read_line()
+        sock.start_tls(server_context(), timeout=self.timeout)
+
+    def in_a_callback(self, sock):
+        sock.push_back_read(sock.read(1000).partition(b"\n")[2])
+        sock.start_tls(server_context(), timeout=self.timeout)
 
 
-class StartsInACallback(d.Socket):
-    __slots__ = ()
-
-    def event_read(self):
-        self.push_back_read(self.read(1000).partition(b"\n")[2])
-        self.start_tls(server_context(), timeout=0.1)
+def read_meanwhile():
+    """The server has a few turns, in which it reads what was sent."""
+    for _ in range(5):
+        d.sleep(0.0002)
 
 
 def garbage(sock):
     sock.sendall(b"STARTTLS\n")
-    d.sleep(0.02)
+    read_meanwhile()
     sock.sendall(b"MAIL FROM:<mallory>\r\n")
 
 
@@ -245,7 +252,7 @@ def injection(sock):
 
 def end(sock):
     sock.sendall(b"STARTTLS\n")
-    d.sleep(0.02)
+    read_meanwhile()
     sock.close()
 
 
@@ -257,7 +264,7 @@ def reset(sock):
 def distrust(sock):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     sock.sendall(b"STARTTLS\n")
-    d.sleep(0.02)
+    read_meanwhile()
     tls = context.wrap_socket(sock, server_hostname="localhost", do_handshake_on_connect=False)
     with tls, pytest.raises(ssl.SSLCertVerificationError):
         d.in_thread(tls.do_handshake)
@@ -270,20 +277,31 @@ def silence(sock):
 @pytest.mark.parametrize("spoil", [garbage, injection, end, reset, distrust, silence])
 @pytest.mark.parametrize("style", ["handler", "requests", "callbacks"])
 def test_a_peer_that_spoils_it_costs_one_debug_line(real_loop, caplog, style, spoil):
+    starts = Starts()
+    if spoil is silence:
+        starts.timeout = 0.02
+
+    class StartsInACallback(d.Socket):
+        __slots__ = ()
+
+        def event_read(self):
+            starts.in_a_callback(self)
+
     if style == "callbacks":
         listener = d.serve(LOCAL, StartsInACallback)
     else:
-        listener = (d.serve if style == "handler" else d.serve_requests)(LOCAL, starts_in_a_handler)
+        listener = (d.serve if style == "handler" else d.serve_requests)(LOCAL, starts.in_a_handler)
 
     def main():
         with socket.create_connection(listener.address) as sock, d.timeout(5):
             sock.settimeout(5)
-            d.sleep(0.02)
+            while not listener.connections:
+                d.sleep(0)
             with caplog.at_level("DEBUG", "dangagreen"):
                 spoil(sock)
                 while listener.connections or not caplog.records:
-                    d.sleep(0.005)
-                d.sleep(0.01)  # for a second one
+                    d.sleep(0.001)
+                read_meanwhile()  # for a second one
 
     d.run(main)
     lines = [record for record in caplog.records if record.name == "dangagreen"]

@@ -619,13 +619,13 @@ def test_a_refusal_of_either_side_comes_by_the_hook(real_loop, secured, served, 
 
 
 def test_a_server_that_is_silent_takes_the_rest_of_the_timeout(real_loop, deaf_server, wait_for):
-    sock = Client.connect_to(deaf_server, timeout=0.1, tls=client_context(), server_hostname="localhost")
+    sock = Client.connect_to(deaf_server, timeout=0.05, tls=client_context(), server_hostname="localhost")
     wait_for(lambda: sock.closed)
     assert sock.told == ["failed"]
-    words = f"connecting to {deaf_server!r} took longer than 0.1 s, with the TLS handshake"
+    words = f"connecting to {deaf_server!r} took longer than 0.05 s, with the TLS handshake"
     assert str(sock.errors[0]) == words
     with pytest.raises(TimeoutError, match="with the TLS handshake"):
-        d.connect(deaf_server, 0.1, tls=client_context(), server_hostname="localhost")
+        d.connect(deaf_server, 0.05, tls=client_context(), server_hostname="localhost")
 
 
 @pytest.fixture

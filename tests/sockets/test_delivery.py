@@ -153,7 +153,7 @@ def test_over_every_poller_it_waits_for_its_rest(real_loop, real_pair, run_until
     peer.send(b"01234")
     run_until(lambda: one.calls)
     ticks = []
-    real_loop.add_timer(0.05, lambda: ticks.append(len(one.calls)))
+    real_loop.add_timer(0.02, lambda: ticks.append(len(one.calls)))
     run_until(lambda: ticks)
     assert ticks[0] <= 2
     peer.send(b"56789ab")
@@ -163,7 +163,7 @@ def test_over_every_poller_it_waits_for_its_rest(real_loop, real_pair, run_until
     calls = len(one.calls)
     peer.close()
     run_until(lambda: len(one.calls) > calls)
-    real_loop.add_timer(0.05, lambda: ticks.append(len(one.calls)))
+    real_loop.add_timer(0.02, lambda: ticks.append(len(one.calls)))
     run_until(lambda: len(ticks) == 2)
     assert ticks[1] <= calls + 4
     one.close()

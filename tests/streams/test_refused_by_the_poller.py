@@ -79,7 +79,7 @@ def test_a_read_that_the_poller_refuses_raises_and_leaves_no_reader(real_loop, r
             read(sock)
         assert caught.value.errno == number
         far.send(b"one\n")
-        with d.move_on_after(0.05):
+        with d.move_on_after(0.003):
             d.Event().wait()
             woken.append("nothing was to wake it")
         assert sock.read_line() == b"one\n"
