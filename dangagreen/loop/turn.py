@@ -19,6 +19,7 @@ from dangagreen.loop.instruments import Instrumented
 from dangagreen.loop.pollers import LONGEST_WAIT, READ, WRITE, Poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.schedule import ContextCall
+from dangagreen.system_calls import run_in
 
 _CALLS_PER_TURN = 64  # calls, tasks, timers and pending reads, of each kind: more would starve the others
 _LOOKS = (*(False,) * 7, True) * (_CALLS_PER_TURN // 8)  # the clock is read before each eighth of these
@@ -169,7 +170,7 @@ class Turning(Instrumented):
                     resume = reader.resume  # read first and then called, as in `_turn`
                     resume()
                 elif mask == direct and handler._watch_read:
-                    if (result := handler._context.run(handler.event_read)) is not None:
+                    if (result := run_in(handler._context, handler.event_read)) is not None:
                         checks.outcome("event_read", result)
                     if handler._timer is not None:  # its own work is no idle time
                         handler._was_at_work()
@@ -284,7 +285,7 @@ class Turning(Instrumented):
             if handler._queue is None:  # sent when the task parked, or dropped
                 continue
             try:
-                handler._context.run(handler._flush)
+                run_in(handler._context, handler._flush)
             except Exception as error:
                 self.handler_failed(handler, error)
             except BaseException:

@@ -34,6 +34,7 @@ from dangagreen.sockets.addresses import (
     public,
     unix_path,
 )
+from dangagreen.system_calls import take_over
 
 if TYPE_CHECKING:
     from dangagreen.sockets.tls_options import TlsOptions
@@ -297,6 +298,7 @@ class Connector:
         if number or _is_connected_to_itself(sock, sockaddr):
             number = number or errno.ECONNREFUSED
             raise OSError(number, os.strerror(number))
+        take_over(sock)
         if self._nodelay and self._name is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._options is None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from dangagreen.loop.handlers import Handler
 from dangagreen.sockets.sock import CallbackSocket
+from dangagreen.system_calls import OS_SOCKETS
 
 # struct tcp_info, of linux/tcp.h: tcpi_state; tcpi_unacked, of a listener the length of its accept queue; milliseconds
 # since data was sent (tcpi_last_data_sent), and received; tcpi_bytes_received; tcpi_notsent_bytes; tcpi_bytes_sent, and
@@ -38,7 +39,7 @@ class Traffic(NamedTuple):
 def traffic(handler: Handler) -> Traffic | None:
     """What has passed through the connection of a handler; None where nobody counts."""
     sock: Any = getattr(handler, "sock", None)
-    if type(sock) is not socket.socket:
+    if type(sock) not in OS_SOCKETS:
         sock = getattr(sock, "beneath", sock)  # of TLS
         if callable(transferred := getattr(sock, "transferred", None)):  # one in memory, which counts itself
             try:

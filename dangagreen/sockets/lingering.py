@@ -6,7 +6,6 @@ what an event means.
 
 from __future__ import annotations
 
-import socket
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,7 @@ from functools import partial
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.sockets.limits import TimeLimits
 from dangagreen.sockets.settings import Setting, seconds, size
+from dangagreen.system_calls import OS_SOCKETS
 
 
 class Lingering(TimeLimits):
@@ -48,7 +48,7 @@ class Lingering(TimeLimits):
     def _send_fin(self) -> None:
         """The write queue was sent: send the FIN. A lingering close is over if the peer has ended before."""
         over = self._finishing and self._is_at_eof()
-        if over and (type(self.sock) is socket.socket or self._has_said_end()):
+        if over and (type(self.sock) in OS_SOCKETS or self._has_said_end()):
             return self.close()
         try:
             over = self._shut_writing(self._send_fin) and over
@@ -80,7 +80,7 @@ class Lingering(TimeLimits):
             self.loop.check_thread("finish")
         if self._is_broken():
             return self.close(self._cannot_write())
-        if self._is_at_eof() and self._is_sent() and (type(self.sock) is socket.socket or self._has_said_end()):
+        if self._is_at_eof() and self._is_sent() and (type(self.sock) in OS_SOCKETS or self._has_said_end()):
             return self.close()  # there is nobody to wait for
         self._discard_input()
         self._watch_output(False)

@@ -20,6 +20,7 @@ from dangagreen.sockets.descriptor import Descriptor, SocketLike
 from dangagreen.sockets.lingering import Lingering
 from dangagreen.sockets.settings import adopt_settings
 from dangagreen.sockets.states import BY_PEER, EOF_TOLD, ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END
+from dangagreen.system_calls import hand_over
 
 _kind = _socket.socket.type.__get__  # the property of socket.socket would make an enumeration member
 _STREAM = int(socket.SOCK_STREAM)
@@ -256,6 +257,7 @@ class CallbackSocket(Lingering):
         self.loop.unregister(self.fd)
         self.sock = _Stolen()
         self.close("its OS socket was handed over")
+        hand_over(sock)
         return sock, rest
 
 

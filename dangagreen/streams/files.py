@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +26,7 @@ from dangagreen.loop.thread_pool import call_in_thread
 from dangagreen.parks import parks
 from dangagreen.sockets.states import BLOCKED, HELD, IDLE
 from dangagreen.streams.writing import StreamSocket
+from dangagreen.system_calls import OS_SOCKETS
 
 _AT_ONCE = 256 * 1024  # bytes that one sendfile(2) is asked for: a slow disk holds up the loop for no more than that
 _PIECE = 65536  # bytes that a thread reads at once; no more than `high_water`,
@@ -369,7 +369,7 @@ class _Source:
 
     def goes_directly(self, sock: FileSocket) -> bool:
         """Whether the OS socket sends bytes as they are."""
-        return self.direct and type(sock.sock) is socket.socket and not sock._has_writer()
+        return self.direct and type(sock.sock) in OS_SOCKETS and not sock._has_writer()
 
     def read(self, at: int, size: int) -> bytes:
         """Read up to `size` bytes, b"" at the end. Called in a thread."""

@@ -15,6 +15,7 @@ import pytest
 import dangagreen as d
 from dangagreen.errors import OUT_OF_RESOURCES
 from dangagreen.green.sched import scheduler
+from dangagreen.system_calls import accepting
 from tests.connections import Echo, echo_one_line, ends, for_ever, styles
 from tests.helpers import protected, results
 
@@ -776,7 +777,7 @@ class Scarce:
 def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplog, calls):
     listener = served(Echo)
     scarce, acceptor = Scarce(listener.sock, calls), loop.handlers[listener.fd]
-    acceptor._accept_one = lambda: (scarce.accept()[0].detach(), None)
+    acceptor._accept_one = accepting(scarce)
     with socket.create_connection(listener.address, 5) as peer:
         peer.sendall(b"x\n")
         done = d.spawn(listener.drain)

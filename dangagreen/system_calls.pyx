@@ -1,0 +1,189 @@
+# cython: language_level=3, binding=False
+"""What is called for each event, in C: the twin of `system_calls.py`, with its names and its outcomes.
+
+Rules: a short way is for small amounts, of a socket that does not block: it keeps the interpreter lock, asks the kernel
+not to wait (MSG_DONTWAIT), and leaves everything else, such as timeouts, signals and large amounts, to the method of
+`socket.socket`. The one call that might block is made without the lock. What does not belong here: as there.
+"""
+
+import socket
+import _socket
+
+from cython cimport auto_pickle
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #include <unistd.h>
+
+    /* The beginning of the interpreter's socket object, which no header shows: see `_check_layout`. */
+    typedef struct {
+        PyObject_HEAD
+        int fd, family, type, proto;
+        PyObject *(*set_error)(void);
+        int64_t timeout;  /* nanoseconds; 0: non-blocking; -1 second: none */
+    } Fields;
+
+    static char received[65536];
+    """
+    ctypedef struct Fields:
+        int fd, family, type, proto
+        int64_t timeout
+
+    char* received
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK
+    ssize_t recv(int, void*, size_t, int) nogil
+    ssize_t send(int, const void*, size_t, int) nogil
+    int accept4(int, void*, void*, int) nogil
+    int close(int) nogil
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    ctypedef struct PyTypeObject:
+        object (*tp_new)(PyTypeObject* type, PyObject* args, PyObject* kwargs)
+
+    int PySys_Audit(const char* event, const char* format, ...) except -1
+
+cdef enum:
+    SMALL = 65536  # bytes, at most, that are copied while the interpreter lock is held
+
+cdef type _plain = socket.socket
+cdef object _recv = _socket.socket.recv
+cdef object _send = _socket.socket.send
+cdef object _setblocking = _socket.socket.setblocking
+cdef tuple _NOTHING = ()
+
+
+@auto_pickle(False)
+cdef class _ShortWays:
+    """Methods that come before those of `socket.socket`, in `OSSocket`."""
+
+    def __cinit__(self):
+        raise TypeError("a base class of OSSocket, and of nothing else")
+
+    def recv(self, Py_ssize_t size, int flags=0, /):
+        cdef Fields* fields = <Fields*> <PyObject*> self
+        cdef ssize_t count
+        if fields.timeout == 0 and 0 < size <= SMALL:
+            count = recv(fields.fd, received, size, flags | MSG_DONTWAIT)
+            if count >= 0:
+                return PyBytes_FromStringAndSize(received, count)
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+        return _recv(self, size, flags)
+
+    def send(self, data, int flags=0, /):
+        cdef Fields* fields = <Fields*> <PyObject*> self
+        cdef ssize_t count
+        if fields.timeout == 0 and type(data) is bytes and PyBytes_GET_SIZE(data) <= SMALL:
+            count = send(fields.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), flags | MSG_DONTWAIT | MSG_NOSIGNAL)
+            if count >= 0:
+                return count
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+        return _send(self, data, flags)
+
+    def setblocking(self, flag, /):
+        if flag or (<Fields*> <PyObject*> self).timeout != 0:
+            _setblocking(self, flag)
+
+
+class OSSocket(_ShortWays, _plain):
+    """A `socket.socket`, in all that can be seen of it, whose recv and send take a shorter way."""
+
+    __slots__ = ()
+
+
+OSSocket.__name__ = OSSocket.__qualname__ = "socket"  # for reprs and messages, which are those of `socket.socket`
+OSSocket.__module__ = "socket"
+OSSocket.__doc__ = _plain.__doc__
+OS_SOCKETS = (_plain, OSSocket)
+
+
+def run_in(context, call, /):
+    PyContext_Enter(context)
+    try:
+        return call()
+    finally:
+        PyContext_Exit(context)
+
+
+def accepting(listener):
+    if type(listener) not in OS_SOCKETS:
+        return lambda: _accepted(listener)
+    return lambda: _accept(listener)
+
+
+def _accepted(listener):
+    try:
+        return listener.accept()[0]
+    except BlockingIOError:
+        return None
+
+
+cdef _accept(listener):
+    cdef Fields* fields = <Fields*> <PyObject*> listener
+    cdef int fd, at = fields.fd
+    while True:
+        with nogil:  # other processes may have the listener too, and make it blocking
+            fd = accept4(at, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+        if fd >= 0:
+            break
+        if errno == EAGAIN:
+            return None
+        if errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+        PyErr_CheckSignals()
+    try:
+        return _made(fd, fields)
+    except BaseException:
+        close(fd)
+        raise
+
+
+cdef _made(int fd, Fields* like):
+    """An OS socket of this fd, of the kind of a listener. The constructor would ask the kernel for what is known."""
+    cdef Fields* fields
+    sock = (<PyTypeObject*> OSSocket).tp_new(<PyTypeObject*> OSSocket, <PyObject*> _NOTHING, NULL)
+    PySys_Audit("socket.__new__", "Oiii", <PyObject*> sock, like.family, like.type, like.proto)
+    sock._io_refs = 0
+    sock._closed = False
+    fields = <Fields*> <PyObject*> sock
+    fields.family, fields.type, fields.proto, fields.timeout = like.family, like.type, like.proto, 0
+    fields.fd = fd
+    return sock
+
+
+def take_over(sock):
+    if type(sock) is _plain:
+        sock.__class__ = OSSocket
+
+
+def hand_over(sock):
+    if type(sock) is OSSocket:
+        sock.__class__ = _plain
+
+
+def _check_layout():
+    """Raise ImportError if the interpreter's socket object has another layout than `Fields`."""
+    cdef Fields* fields
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError:  # this process may have none
+        return
+    with sock:
+        sock.settimeout(0.25)
+        fields = <Fields*> <PyObject*> sock
+        found = fields.fd, fields.family, fields.type, fields.proto, fields.timeout
+        known = sock.fileno(), socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, 250_000_000
+    if _socket.socket.__basicsize__ < sizeof(Fields) or found != known:
+        raise ImportError("dangagreen was compiled for another build of Python: set DANGAGREEN_PURE=1, or compile anew")
+
+
+_check_layout()
