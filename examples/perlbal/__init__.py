@@ -32,6 +32,15 @@ The modules, each of which imports only from those above it:
     put             PUT and DELETE
     concatenation   several files by one request
     web_role        the role web_server
+    priorities      who is served first
+    forwarding      the head that a backend sees
+    backends        a connection to a node: one response after the other
+    queues          who waits for a backend, and the connections that they wait for
+    url_connections connections to the servers of reproxied urls
+    uploads         uploads that are collected in files
+    reproxying      answers that backends have others give
+    proxying        one proxied request
+    proxy_role      the role reverse_proxy
     delaying        requests that wait for a while
     commands        how commands are found and answered; those of configurations
     console         commands that list

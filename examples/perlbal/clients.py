@@ -184,7 +184,7 @@ class Client(Socket):
         """Send a head, which says what becomes of the connection, and the first bytes of the body. As `write`."""
         fields = head.fields
         fields.pop("keep-alive", None)
-        if self.stays(head.code, "content-length" in fields):
+        if self.stays(head.code, "content-length" in fields or head.sent_version >= 11):
             fields["connection"] = "Connection: keep-alive"
             if seconds := self.service.persist_client_idle_timeout:
                 fields["keep-alive"] = f"Keep-Alive: timeout={seconds}, max=100"

@@ -19,6 +19,7 @@ from perlbal.commands import Context, execute
 from perlbal.ending import drain_all
 from perlbal.loading import load_file
 from perlbal.management import Management
+from perlbal.proxy_role import ProxyRole
 from perlbal.selector import Selector
 from perlbal.services import World
 from perlbal.web_role import WebRole
@@ -40,7 +41,7 @@ REPORT = ("states", "queues")
 def make_world() -> World:
     """A world with all the roles, and nothing in it."""
     world = World()
-    world.roles |= {role.name: role for role in (Management, Selector, WebRole)}
+    world.roles |= {role.name: role for role in (Management, ProxyRole, Selector, WebRole)}
     return world
 
 

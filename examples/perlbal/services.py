@@ -315,6 +315,7 @@ class World:
         self.services: dict[str, Service] = {}
         self.pools: dict[str, Pool] = {}
         self.nodes = Nodes()
+        self.url_connections: Any = None  # of `url_connections`, once there are some
         self.roles: dict[str, Callable[[Service], Role]] = {}
         self.plugins: dict[str, Plugin] = {}
         self.commands: dict[str, Callable[..., Iterable[str] | None]] = {}  # words that plugins have added

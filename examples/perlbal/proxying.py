@@ -1,0 +1,363 @@
+"""One proxied request: its body goes to a backend, whose response goes to the client, all of it in callbacks.
+
+Rules: each request gets one response, also where no backend gives one (502, 503, 504); what is read from one side is no
+more than the other is behind by a bounded amount; a backend is free as soon as it is not needed. Each end is told once:
+`gone` for the client, `answered` or `lost` for the backend. What does not belong here: uploads that are collected first
+(uploads), what a backend has somebody else answer (reproxying), who gets which backend (queues).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dangagreen import Task, sleep, spawn
+from perlbal import reproxying, uploads
+from perlbal.backends import PIECE, Backend
+from perlbal.chunks import LAST, BadChunk, ChunkDecoder, chunk
+from perlbal.clients import Client, Exchange
+from perlbal.forwarding import backend_head
+from perlbal.heads import RequestHead, ResponseHead
+from perlbal.priorities import NORMAL, priority
+
+if TYPE_CHECKING:
+    from perlbal.proxy_role import ProxyRole
+
+REPEATABLE = ("GET", "HEAD")
+WHILE_WAITING = 32768  # bytes of a body that are read while a backend is waited for
+RETRY_AFTER = (("Retry-After", "10"),)
+
+
+class ProxyExchange(Exchange):
+    """A client's exchange, which waits in the queues of backends, and is the consumer of an answer."""
+
+    __slots__ = {
+        "asked": "Whether a backend was asked for.",
+        "backend": "The backend that serves it; None before, and after.",
+        "chunked": "Whether the response is framed in chunks.",
+        "client": "The client.",
+        "collected": "How many bytes of the body were read before there was a backend.",
+        "decoder": "Decodes a chunked request.",
+        "head": "The client's request.",
+        "held": "Whether nothing is read from the backend, as the client is far behind.",
+        "limit": "How many bytes the client may be behind.",
+        "needs_fresh": "Whether only a connection that was not used yet will do.",
+        "pieces": "Pieces of the body that were read and not sent yet.",
+        "priority": "Which queue it waits in.",
+        "queued_at": "When it was queued, on the loop's clock.",
+        "response": "The head of the response that the client gets; None before that.",
+        "retries": "How often a 500 was not passed on.",
+        "role": "The role of the service.",
+        "state": "The word for it in `states`.",
+        "task": "The task that does a part of it in sequential style; or None.",
+        "upload": "The file that has the body; or None.",
+    }
+
+    def __init__(self, role: ProxyRole, client: Client, head: RequestHead) -> None:
+        Exchange.__init__(self)
+        self.role, self.client, self.head = role, client, head
+        self.backend: Backend | None = None
+        self.pieces: list[bytes] = []
+        self.collected = self.retries = 0
+        self.decoder: ChunkDecoder | None = None
+        self.asked = self.chunked = self.held = self.needs_fresh = False
+        self.limit = role.service.buffer_size
+        self.priority = NORMAL
+        self.queued_at = client.began
+        self.response: ResponseHead | None = None
+        self.state = "wait_backend"
+        self.task: Task[Any] | None = None
+        self.upload: uploads.Upload | None = None
+
+    def begin(self) -> None:
+        """The head of the request is here; the client is in callback style."""
+        client, service = self.client, self.role.service
+        if service.hooks or service.high_priority_cookie:
+            if service.run_hooks("start_proxy_request", client):
+                return None
+            self.priority = priority(service, client)
+        if not client.body_left:
+            return self.ask()
+        self.state = "buffering_request"
+        if client.body_left < 0:
+            if service.buffer_uploads:
+                return uploads.collect(self, "size")
+            if service.backend_http_version != "1.1":
+                client.last = True
+                return client.error(411, "A chunked request is not taken here: give its Content-Length")
+            self.decoder = ChunkDecoder()
+        client.send_continue()
+        if service.buffer_uploads and 0 < service.buffer_upload_threshold_size <= client.body_left:
+            return uploads.collect(self, "size")
+        if not service.buffer_backend_connect:
+            self.ask()
+        if client.buffered and client.exchange is self:
+            self.input(client)
+        return None
+
+    def ask(self) -> None:
+        """Ask for a backend."""
+        self.asked = True
+        self.state = "wait_backend"
+        self.role.queues.ask(self)
+
+    # -- from the client
+
+    def input(self, client: Client) -> None:
+        if not client.body_left:
+            return self._more_than_asked(client)
+        data = client.read(PIECE if client.body_left < 0 else min(client.body_left, PIECE))
+        if not data:
+            return client.close("the client has left in the middle of its request") if data is None else None
+        client.active = client.loop.now
+        if self.decoder is None:
+            client.body_left -= len(data)
+        else:
+            data = self._decoded(client, self.decoder, data)
+        backend = self.backend
+        if self.response is not None:
+            return None  # the backend has answered early: the rest is dropped
+        if backend is None:
+            self._collect(client, data)
+        elif data:
+            backend.since = client.active
+            backend.write(data)
+            if backend.unsent > backend.high_water and client.exchange is self:
+                client.pause()
+        return None
+
+    def _decoded(self, client: Client, decoder: ChunkDecoder, data: bytes) -> bytes:
+        """A piece of a chunked body, framed anew. One that cannot be read ends the exchange."""
+        try:
+            data = chunk(decoder.feed(data))
+        except BadChunk as error:
+            self.abandon(400, str(error))
+            return b""
+        most = self.role.service.max_chunked_request_size
+        if 0 < most < decoder.size:
+            self.abandon(413, "The request is too large")
+            return b""
+        if decoder.done:
+            client.body_left = 0
+            data += LAST
+            client.push_back_read(decoder.rest)
+        return data
+
+    def _collect(self, client: Client, data: bytes) -> None:
+        """Keep a piece for the backend that is asked for once there is enough."""
+        if client.exchange is not self:
+            return None
+        self.pieces.append(data)
+        self.collected += len(data)
+        enough = self.role.service.buffer_backend_connect
+        if not self.asked and (not client.body_left or self.collected >= enough):
+            if client.body_left > 0 and (reason := uploads.reason(self)):
+                return uploads.collect(self, reason)
+            self.ask()
+        if self.backend is None and self.collected >= enough + WHILE_WAITING and client.body_left:
+            client.pause()
+        return None
+
+    def _more_than_asked(self, client: Client) -> None:
+        """Input, or EOF, after the whole request."""
+        if self.response is not None and self.backend is None:
+            client.pause()  # all is done but the sending
+        elif self.head.content_length or self.decoder is not None or self.upload is not None:
+            data = client.read(PIECE)
+            if data is None:
+                client.close("the client has left")
+            elif data := data.lstrip(b"\r\n"):  # the next request has to wait
+                client.push_back_read(data)
+                client.pause()
+        else:
+            client.refuse_pipelining()
+            if client.exchange is not self:
+                self._let_go()
+
+    def room(self, backend: Backend) -> None:
+        """The backend has taken what was sent: go on reading the body."""
+        if backend.state == "sending_req" and not self.client.body_left:
+            backend.state = "wait_res"
+        if self.client.paused and self.client.body_left:
+            self.client.resume()
+
+    def gone(self, client: Client) -> None:
+        """The client has left, or was closed."""
+        self._let_go()
+
+    def abandon(self, code: int, text: str) -> None:
+        """Answer by an error, and close: neither the rest of the request nor a backend is of use any more."""
+        self._let_go()
+        client = self.client
+        if client.exchange is self:
+            client.last = True
+            client.error(code, text)
+
+    def _let_go(self) -> None:
+        """Leave the queues, the backend, a task that works for this request, and its file."""
+        self.role.queues.forget(self)
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel("the exchange is over")
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.release(keep=False)
+        self.pieces.clear()
+        if self.upload is not None:
+            self.upload.remove(task)
+
+    def overdue(self, client: Client) -> None:
+        """Neither side of the client did anything for `idle_timeout`; the backend may have."""
+        backend = self.backend
+        if backend is not None and client.loop.now - backend.since < client.service.idle_timeout:
+            return
+        if self.response is not None or self.state in ("buffering_request", "buffering_upload"):
+            client.close("nothing was sent or read for idle_timeout")
+        elif backend is not None:
+            self.timed_out()
+        elif self.task is None:
+            self.waited_in_vain()
+
+    # -- a backend
+
+    def use(self, backend: Backend) -> None:
+        """The queues have a backend for it."""
+        self.backend = backend
+        client, service = self.client, self.role.service
+        head = backend_head(service, client, self.head, backend.node.name)
+        if service.hooks and service.run_hooks("backend_client_assigned", backend, client, head):
+            return
+        self.needs_fresh = False
+        self.state = "wait_res"
+        if self.upload is not None:
+            self.upload.send(self, backend, head)
+            return
+        if self.pieces:
+            backend.begin(self, head, b"".join(self.pieces))
+            self.pieces.clear()
+        else:
+            backend.begin(self, head)
+        if client.paused and client.body_left:
+            client.resume()
+
+    def waited_in_vain(self) -> None:
+        """No backend has come within `queue_timeout`."""
+        self.role.queues.forget(self)
+        self._fail(503, "No backend is available", RETRY_AFTER)
+
+    def timed_out(self) -> None:
+        """The backend is silent for too long."""
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.node.has_failed(self.client.loop.now, self.role.service.pool)
+            backend.release(keep=False)
+        self._fail(504, "The backend did not answer in time")
+
+    def _fail(self, code: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        client = self.client
+        self._let_go()
+        if client.exchange is not self:
+            return
+        if client.code:
+            client.last = True  # what came is sent; only the close tells that it is not all
+            client.response_done()
+        else:
+            client.error(code, text, fields=fields)
+
+    def lost(self, backend: Backend, reason: object) -> None:
+        """The backend has ended without a whole response."""
+        self.backend = None
+        if self.response is None:
+            if backend.uses > 1 and not (backend.held or self.needs_fresh) and self.head.method in REPEATABLE:
+                if not self.client.body_left and not self.collected:
+                    self.needs_fresh = True  # it was closed while the request was on its way: once more
+                    return self.ask()
+            backend.node.has_failed(self.client.loop.now, self.role.service.pool)
+        return self._fail(502, "The backend ended the connection without an answer")
+
+    # -- its response
+
+    def answer(self, backend: Backend, head: ResponseHead, data: bytes) -> None:
+        """The head of the response."""
+        service = self.role.service
+        if head.code == 500 and service.enable_error_retries and self.head.method in REPEATABLE:
+            if self.retries < len(service.error_retry_schedule) and not self.collected:
+                return self._retry(backend, service.error_retry_schedule[self.retries])
+        if service.hooks and service.run_hooks("backend_response_received", backend, head):
+            return None
+        if service.enable_reproxy and reproxying.is_asked_for(head):
+            self.backend = None
+            backend.release()
+            return reproxying.begin(self, head)
+        self.send_head(backend, head, data)
+        return None
+
+    def send_head(self, backend: Backend, head: ResponseHead, data: bytes) -> None:
+        """Send the head to the client, and the beginning of the body."""
+        client, service = self.client, self.role.service
+        if service.hooks and service.run_hooks("modify_response_headers", self, head):
+            return
+        if head.chunked:
+            head.remove("content-length")
+            if backend.decoder is not None:
+                if self.head.version >= 11:
+                    self.chunked = True
+                    head.sent_version = 11
+                    data = chunk(data)
+                else:
+                    head.remove("transfer-encoding")
+        self.response = head
+        self.state = "xfer_res"
+        if not client.send_head(head, data) and client.unsent > self.limit:
+            self._hold(backend)
+        return
+
+    def more(self, backend: Backend, data: bytes) -> None:
+        """A piece of the body."""
+        client = self.client
+        if self.chunked:
+            data = chunk(data)
+        client.sent += len(data)
+        if not client.write(data) and client.unsent > self.limit:
+            self._hold(backend)
+
+    def _retry(self, backend: Backend, delay: float) -> None:
+        """A 500 is not passed on: ask another time, a little later."""
+        self.retries += 1
+        self.backend = None
+        backend.release(keep=False)
+        self.state = "wait_backend"
+        self.task = spawn(self._ask_after, delay)
+
+    def _ask_after(self, seconds: float) -> None:
+        sleep(seconds)
+        self.task = None
+        self.ask()
+
+    def _hold(self, backend: Backend) -> None:
+        """Read no more of the response until the client has caught up."""
+        self.held = True
+        backend.watch_read(False)
+        self.client.write(self._go_on)
+
+    def _go_on(self) -> None:
+        """The client has caught up: all that was written for it was sent."""
+        if self.held and self.backend is not None:
+            self.held = False
+            self.backend.since = self.client.loop.now
+            self.backend.watch_read(True)
+
+    def answered(self, backend: Backend) -> None:
+        """The response is here, all of it."""
+        client = self.client
+        self.backend = None
+        sending, self.task = self.task, None
+        if sending is None:
+            backend.release(keep=not client.body_left)
+        else:
+            backend.release_after(sending)
+        if self.upload is not None:
+            self.upload.remove(sending)
+        if self.chunked:
+            client.write(LAST)
+        if client.exchange is self:
+            client.response_done()

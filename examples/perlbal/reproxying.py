@@ -1,0 +1,207 @@
+"""Reproxying: a backend has the proxy send a file, or what another server has, in place of its own answer.
+
+Tasks do it: a thread opens the file; the urls are tried one after the other, and the connection of the first good one
+goes on in callback style, as that of any backend. What does not belong here: connections to the servers of urls
+(url_connections), and what is sent to a backend that was asked by its pool (proxying).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+from dangagreen import in_thread, shield, spawn, timeout
+from perlbal.heads import BadHead, RequestHead, ResponseHead
+from perlbal.pages import REASONS
+
+if TYPE_CHECKING:
+    from perlbal.backends import Backend
+    from perlbal.proxying import ProxyExchange
+
+_ASKS = ("x-reproxy-url", "x-reproxy-file", "x-reproxy-service")
+_URL = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?(/\S*)?\Z", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z", re.ASCII)
+_SIZE = re.compile(r"bytes .*/(\d+)\Z", re.ASCII)
+SILENCE_SECONDS = 60.0  # until a server that does not answer is given up
+
+
+def is_asked_for(head: ResponseHead) -> bool:
+    """Whether the backend wants its answer to be replaced."""
+    return any(name in head for name in _ASKS)
+
+
+def begin(exchange: ProxyExchange, head: ResponseHead) -> None:
+    """Do what the backend has asked for. Its connection is free already."""
+    exchange.state = "wait_res"
+    name, path, urls = (head.get(asks) for asks in ("x-reproxy-service", "x-reproxy-file", "x-reproxy-url"))
+    expected = head.get("x-reproxy-expected-size")
+    for field in [field for field in head.fields if field.startswith("x-reproxy-")]:
+        head.remove(field)
+    if head.code == 204:
+        head.code, head.reason = 200, "OK"
+    if name:
+        hand_on(exchange, name)
+    elif urls:
+        exchange.task = spawn(fetch, exchange, head, urls.split(), expected)
+    else:
+        exchange.task = spawn(send_file, exchange, head, path, expected)
+
+
+def hand_on(exchange: ProxyExchange, name: str) -> None:
+    """Hand the request to another service."""
+    client, services = exchange.client, exchange.role.service.world.services
+    if name in services and services[name].role is not None:
+        client.exchange = None
+        client.hand_to(services[name])
+    else:
+        client.error(404, "Vhost twiddling not configured for requested pair.")
+
+
+# -- a file
+
+
+def send_file(exchange: ProxyExchange, head: ResponseHead, path: str, expected: str) -> None:
+    """Parks until a thread has opened the file, then has it sent."""
+    client = exchange.client
+    try:
+        with shield():  # a file that is opened is to be closed
+            file = in_thread(open_file, path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        file = None
+    except OSError:
+        exchange.task = None
+        return client.error(500, "") if client.exchange is exchange else None
+    exchange.task = None
+    size = os.fstat(file.fileno()).st_size if file is not None else 0
+    if file is None or not size or (expected and expected != str(size)) or client.exchange is not exchange:
+        if file is not None:
+            file.close()
+        if client.exchange is exchange:
+            client.error(404, "")
+        return None
+    span = ranged(head, exchange.head.get("range"), size)
+    exchange.response = head
+    exchange.state = "xfer_disk"
+    client.send_head(head)
+    if span is not None and exchange.head.method != "HEAD":
+        client.sent += span[1]
+        client.write_file(file, *span)
+    file.close()
+    if client.exchange is exchange:
+        client.response_done()
+    return None
+
+
+def open_file(path: str) -> BinaryIO | None:
+    """Open a regular file; None for what is none. Raises OSError, and ValueError for what is no path."""
+    descriptor = os.open(path.encode("latin-1"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return open(descriptor, "rb")
+
+
+def ranged(head: ResponseHead, asked: str, size: int) -> tuple[int, int] | None:
+    """Make the head that of a file of this size, or of the range that was asked for. Returns offset and count; None for
+    a range that the file does not have. What is no single range is ignored.
+    """
+    head.set("Content-Length", str(size))
+    head.set("Accept-Ranges", "bytes")
+    match = _RANGE.match(asked)
+    if match is None or not (match[1] or match[2]):
+        return 0, size
+    if match[1]:
+        first, last = int(match[1]), min(int(match[2] or size), size - 1)
+    else:
+        first, last = max(0, size - int(match[2])), size - 1
+    if first >= size or first > last or (match[1] and match[2] and int(match[1]) > int(match[2])):
+        head.code, head.reason = 416, REASONS[416]
+        head.set("Content-Range", f"bytes */{size}")
+        head.set("Content-Length", "0")
+        return None
+    head.code, head.reason = 206, REASONS[206]
+    head.set("Content-Range", f"bytes {first}-{last}/{size}")
+    head.set("Content-Length", str(last - first + 1))
+    return first, last - first + 1
+
+
+# -- urls
+
+
+def fetch(exchange: ProxyExchange, head: ResponseHead, urls: list[str], expected: str) -> None:
+    """Parks until one of the urls has a good answer, which then goes to the client in callback style."""
+    for url in urls:
+        if (parts := _URL.match(url)) is None:
+            continue
+        backend, answer = ask(exchange, parts[1] + (parts[2] or ":80"), parts[3] or "/")
+        if backend is None or answer is None:
+            continue
+        if not (200 <= answer.code < 300 or answer.code == 416) or (expected and expected != size_of(answer)):
+            backend.release(keep=False)
+            continue
+        exchange.task = None
+        exchange.backend = backend
+        exchange.limit = exchange.role.service.buffer_size_reproxy_url
+        merge(head, answer)
+        exchange.send_head(backend, head, b"")
+        if exchange.backend is backend:
+            backend.go_on()
+        return
+    exchange.task = None
+    exchange.client.error(503, "No reproxied url has an answer")
+
+
+def ask(exchange: ProxyExchange, name: str, path: str) -> tuple[Backend | None, ResponseHead | None]:
+    """Parks until a server has answered: the connection, and the head. None if it has not."""
+    connections = exchange.role.connections
+    try:
+        node = connections.world.nodes.named(name)
+    except ValueError:
+        return None, None
+    for fresh in (False, True):
+        try:
+            backend = connections.get(node, fresh)
+        except OSError:
+            return None, None
+        reused = backend.uses > 0
+        try:
+            with timeout(SILENCE_SECONDS):
+                return backend, backend.ask(exchange, request(exchange.head, path))
+        except (BadHead, EOFError, OSError) as error:
+            backend.release(keep=False)
+            if not reused or isinstance(error, (BadHead, TimeoutError)):
+                break
+        except BaseException:
+            backend.release(keep=False)
+            raise
+    return None, None
+
+
+def request(head: RequestHead, path: str) -> RequestHead:
+    """What the server of a url is asked."""
+    asked = RequestHead("HEAD" if head.method == "HEAD" else "GET", path, 10)
+    asked.set("Connection", "keep-alive")
+    for name in ("Range", "Host"):
+        if name.lower() in head:
+            asked.set(name, head.get(name.lower()))
+    return asked
+
+
+def size_of(answer: ResponseHead) -> str:
+    """The size of what was asked for, also where the answer is a range of it."""
+    whole = _SIZE.match(answer.get("content-range"))
+    return whole[1] if whole is not None else answer.get("content-length")
+
+
+def merge(head: ResponseHead, answer: ResponseHead) -> None:
+    """Make the first backend's head that of what the second one sends."""
+    if answer.code in (206, 416):
+        head.code, head.reason = answer.code, REASONS[answer.code]
+    head.remove("transfer-encoding")
+    head.chunked = False
+    for name in ("Content-Length", "Content-Range", "Accept-Ranges"):
+        head.remove(name.lower())
+        if name.lower() in answer:
+            head.set(name, answer.get(name.lower()))
