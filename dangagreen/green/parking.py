@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from _thread import get_ident
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -187,16 +188,17 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
     """
     if timeout is None:
         return park(task, wait, subject)
-
-    def time_is_up() -> None:
-        wake(task, TimeoutError(f"{described(task, 'waits_for')} took longer than {timeout} s"))
-
-    timer = task.loop.timers.add(task.loop.clock() + timeout, time_is_up)
+    timer = task.loop.timers.add(task.loop.clock() + timeout, partial(time_is_up, task, timeout))
     try:
         park(task, wait, subject)
     finally:
         timer.cancel()
     return None
+
+
+def time_is_up(task: Waiter, timeout: float) -> None:
+    """The callback of the timer of `park_for`, by which it is known that a wait has a limit."""
+    wake(task, TimeoutError(f"{described(task, 'waits_for')} took longer than {timeout} s"))
 
 
 def _cannot_park(call: str) -> str:

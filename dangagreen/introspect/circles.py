@@ -7,12 +7,13 @@ block is being left. What does not belong here: who is told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from functools import partial
 
 from dangagreen.green.groups import TaskGroup
-from dangagreen.green.parking import park_for
+from dangagreen.green.parking import time_is_up
 from dangagreen.green.scopes import around
 from dangagreen.green.waiters import Waiter
+from dangagreen.loop.loop import Loop
 from dangagreen.sync.locks import Mutex
 
 _MOST = 1000  # tasks that are looked at for one circle
@@ -55,14 +56,39 @@ def _blockers(task: Waiter) -> Iterator[Waiter]:
         yield other
 
 
-def has_limit(task: Waiter, stack: Iterable[FrameType]) -> bool:
-    """Whether the wait of a task with this stack has a limit in time: a deadline around it, or a timeout of its own.
+def circles(tasks: Iterable[Waiter]) -> Iterator[list[Waiter]]:
+    """The circles of which these tasks are, each once; a task that is in several of them is found in one at least."""
+    on_path: dict[Waiter, bool] = {}  # each task that was seen: whether it is on the path now
+    for start in tasks:
+        path: list[Waiter] = []
+        ways: list[Iterator[Waiter]] = [iter((start,))]
+        while ways:
+            other = next(ways[-1], None)
+            if other is None:
+                ways.pop()
+                if path:
+                    on_path[path.pop()] = False
+            elif other not in on_path:
+                on_path[other] = True
+                path.append(other)
+                ways.append(_blockers(other))
+            elif on_path[other]:
+                yield path[path.index(other) :]
 
-    Also where that is not known: top-level code has no stack of its own.
+
+def without_limit(tasks: Iterable[Waiter]) -> list[Waiter]:
+    """Those of these parked tasks whose wait has no limit in time: no deadline around it, and no timeout of its own.
+
+    Top-level code is none of them: its deadlines are not known.
     """
-    if task.worker is None or any(scope.deadline is not None for scope in around(task)):
-        return True
-    return any(frame.f_code is _TIMED and frame.f_locals["timeout"] is not None for frame in stack)
+    left = [task for task in tasks if task.worker is not None and all(scope.deadline is None for scope in around(task))]
+    timed = {id(waiter) for loop in {task.loop for task in left} for waiter in _timed(loop)}
+    return [task for task in left if id(task) not in timed]
 
 
-_TIMED = getattr(park_for, "__code__", None)
+def _timed(loop: Loop) -> Iterator[Waiter]:
+    """The waiters of a loop that wait with a timeout."""
+    for timer in list(loop.timers.by_number.values()):
+        call = timer.callback
+        if type(call) is partial and call.func is time_is_up:
+            yield call.args[0]

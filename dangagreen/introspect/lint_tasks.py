@@ -14,13 +14,11 @@ from dangagreen.green.fds import WaitedFor
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import GIVING_WAY
 from dangagreen.green.sched import Switch, running_task, scheduler
-from dangagreen.green.stacks import frames
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.circles import circle, has_limit
+from dangagreen.introspect.circles import circle, without_limit
 from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here, place_of_wait
 from dangagreen.introspect.records import TaskRecord, TaskTable
-from dangagreen.introspect.stacks import running
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ
 from dangagreen.sockets.kernel import bytes_read
@@ -208,7 +206,7 @@ class TaskLints:
 
     def _tell_of_circle(self, tasks: list[Waiter]) -> None:
         """Tasks wait for each other. One that runs parks just now."""
-        if any(has_limit(one, running() if _runs(one) else frames(one)) for one in tasks):
+        if len(without_limit(tasks)) < len(tasks):
             return
         task = tasks[0]
         place = place_here() if _runs(task) else place_of_wait(task)

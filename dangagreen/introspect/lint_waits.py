@@ -12,10 +12,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dangagreen.green.groups import TaskGroup
-from dangagreen.green.stacks import frames
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.circles import has_limit
+from dangagreen.introspect.circles import without_limit
 from dangagreen.introspect.linting import Findings, LintReport, place_of_wait
 from dangagreen.introspect.reach import lost
 from dangagreen.introspect.records import TaskTable
@@ -54,7 +53,7 @@ class WaitLints:
             return
         self._seen.update((task, waiting[task]) for task in due)
         looked_at = list(islice(dict.fromkeys(chain(due, waiting)), LOST_TASKS))
-        for task in lost((task for task in looked_at if not has_limit(task, frames(task))), self._queues):
+        for task in lost(without_limit(looked_at), self._queues):
             self._tell(task, waiting[task])
 
     def _is_due(self, task: Waiter, seconds: float) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from types import SimpleNamespace
 import weakref
 from dangagreen.green.stacks import frames
-from dangagreen.introspect.circles import has_limit
+from dangagreen.introspect.circles import without_limit
 from dangagreen.introspect.reach import lost
 loop = virtual_loop()
 loop.__enter__()
@@ -163,7 +163,7 @@ def enter(semaphore):
 
 def suspects():
     waiting = [one for one in loop.green.tasks if one.wait and one.worker and isinstance(one.subject, KINDS)]
-    return [task for task in waiting if not has_limit(task, frames(task))]
+    return without_limit(waiting)
 
 KINDS = d.Event, d.Queue, d.Channel, d.Future, d.Semaphore, d.Barrier, d.Task, d.TaskGroup
 def main():
