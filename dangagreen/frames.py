@@ -15,9 +15,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 
 CALLER = 1  # what a function gives `sys._getframe` for the frame of its caller
+
+_INSTALLED = {"site-packages", "dist-packages"}
 
 LOOPS: set[FrameType] = set()  # in which loops run: who waits for one of these to return waits for a loop
 
@@ -30,6 +32,11 @@ def is_ours(frame: FrameType) -> bool:
 def is_library(frame: FrameType) -> bool:
     """Whether it runs code of the standard library, judged by the name of its module alone."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] in sys.stdlib_module_names
+
+
+def is_installed(code: CodeType) -> bool:
+    """Whether it is that of a package which pip, or the system, has installed."""
+    return not _INSTALLED.isdisjoint(code.co_filename.split(os.sep))
 
 
 def program_frames(stack: Iterable[FrameType]) -> Iterator[FrameType]:

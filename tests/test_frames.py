@@ -4,8 +4,10 @@ import contextlib
 import os
 import sys
 
+import pytest
+
 import dangagreen as d
-from dangagreen.frames import LOOPS, is_library, is_ours
+from dangagreen.frames import LOOPS, is_installed, is_library, is_ours
 from tests.helpers import of_ours
 
 
@@ -45,6 +47,19 @@ def test_what_the_standard_library_calls_is_told_from_the_program():
             pass
 
     assert [is_library(frame) for frame in frames_of(program)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("parts", "installed"),
+    [
+        (("srv", "venv", "lib", "python3.11", "site-packages", "redis", "client.py"), True),
+        (("usr", "lib", "python3", "dist-packages", "six.py"), True),
+        (("srv", "app", "site.py"), False),
+        (("srv", "my-site-packages", "app.py"), False),
+    ],
+)
+def test_code_of_an_installed_package_is_told_by_its_folder(parts, installed):
+    assert is_installed(compile("", os.path.join(os.sep, *parts), "exec")) is installed
 
 
 def test_the_frame_in_which_a_loop_runs_is_known_for_as_long_as_it_does(loop):

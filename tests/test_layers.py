@@ -45,7 +45,7 @@ SHAPE = [
     (
         "introspect",
         "data stacks | records circles connections | collect profiles | text | mark on_signal watchdog"
-        " | linting reach lint_tasks lint_turns lint_calls lint_queues lint_waits lint __init__",
+        " | linting reach lint_tasks lint_locks lint_turns lint_calls lint_queues lint_waits lint __init__",
     ),
     ("", "__main__"),
     ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),

@@ -188,7 +188,7 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
     """
     if timeout is None:
         return park(task, wait, subject)
-    timer = task.loop.timers.add(task.loop.clock() + timeout, partial(time_is_up, task, timeout))
+    timer = task.loop.timers.add(task.loop.clock() + timeout, TimeLimit(_time_is_up, task, timeout))
     try:
         park(task, wait, subject)
     finally:
@@ -196,8 +196,13 @@ def park_for(task: Waiter, wait: WaitKind, subject: Any, timeout: float | None) 
     return None
 
 
-def time_is_up(task: Waiter, timeout: float) -> None:
-    """The callback of the timer of `park_for`, by which it is known that a wait has a limit."""
+class TimeLimit(partial[None]):
+    """The callback of the timer of `park_for`, by which it is seen that a wait, of the task `args[0]`, has one."""
+
+    __slots__ = ()
+
+
+def _time_is_up(task: Waiter, timeout: float) -> None:
     wake(task, TimeoutError(f"{described(task, 'waits_for')} took longer than {timeout} s"))
 
 

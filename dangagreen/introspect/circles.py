@@ -7,10 +7,9 @@ block is being left. What does not belong here: who is told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 from dangagreen.green.groups import TaskGroup
-from dangagreen.green.parking import time_is_up
+from dangagreen.green.parking import TimeLimit
 from dangagreen.green.scopes import around
 from dangagreen.green.waiters import Waiter
 from dangagreen.loop.loop import Loop
@@ -77,7 +76,7 @@ def circles(tasks: Iterable[Waiter]) -> Iterator[list[Waiter]]:
 
 
 def without_limit(tasks: Iterable[Waiter]) -> list[Waiter]:
-    """Those of these parked tasks whose wait has no limit in time: no deadline around it, and no timeout of its own.
+    """The parked tasks among these whose wait has no limit in time: no deadline around it, no timeout of its own.
 
     Top-level code is none of them: its deadlines are not known.
     """
@@ -90,5 +89,5 @@ def _timed(loop: Loop) -> Iterator[Waiter]:
     """The waiters of a loop that wait with a timeout."""
     for timer in list(loop.timers.by_number.values()):
         call = timer.callback
-        if type(call) is partial and call.func is time_is_up:
+        if isinstance(call, TimeLimit):
             yield call.args[0]

@@ -12,12 +12,14 @@ from weakref import WeakKeyDictionary
 from dangagreen import checks
 from dangagreen.green.sched import drop_guard, guard_parking
 from dangagreen.introspect.lint_calls import CallLints
+from dangagreen.introspect.lint_locks import HELD_SECONDS, LockLints
 from dangagreen.introspect.lint_queues import QueueLints
 from dangagreen.introspect.lint_tasks import TaskLints
 from dangagreen.introspect.lint_turns import IdleSockets, TurnLints
-from dangagreen.introspect.lint_waits import WaitLints
-from dangagreen.introspect.linting import Findings, LintReport, Patches
-from dangagreen.loop.loop import Loop, all_loops, watch_loops
+from dangagreen.introspect.lint_waits import LOST_SECONDS, WaitLints
+from dangagreen.introspect.linting import Findings, LintReport, Patches, Since, waiting_tasks
+from dangagreen.loop.loop import Loop, for_each_loop, watch_loops
+from dangagreen.loop.timers import Timer
 
 
 class Lints:
@@ -26,32 +28,61 @@ class Lints:
     def __init__(self, tell: Callable[[LintReport], object] | None) -> None:
         self._findings = findings = Findings(tell)
         self._patches = patches = Patches()
-        self._tasks = TaskLints(findings, patches)
+        self._since = Since()
+        self._tasks = TaskLints(findings, patches, self._since)
+        self._locks = LockLints(findings, patches, self._since)
         self._queues = QueueLints(findings, patches)
         self._idle = IdleSockets(patches)
         self._calls = CallLints(findings, patches)
-        self._waits = WaitLints(findings, self._queues)
+        self._waits = WaitLints(findings, self._queues, self._since)
         self._turns: WeakKeyDictionary[Loop, TurnLints] = WeakKeyDictionary()
-        guard_parking(self._tasks.guard)
-        for loop in all_loops():
-            self.watch(loop)
+        self._timers: WeakKeyDictionary[Loop, Timer] = WeakKeyDictionary()
+        self._is_over = False
+        guard_parking(self._locks.guard)
+        for_each_loop(self.watch)
 
     def watch(self, loop: Loop) -> None:
-        """Look at the turns of a loop."""
+        """Look at the turns of a loop, and at what waits there already. Called in the loop's thread, if it runs."""
+        if self._is_over:
+            return
         self._turns[loop] = TurnLints(loop, self._findings, self._idle, self._sweep)
+        now = loop.clock()
+        self._since.adopt(loop, now)
+        self._locks.adopt(loop, now)
+        self._waits.adopt(loop, now)
+        if waiting_tasks(loop):
+            self._sweep_later(loop, HELD_SECONDS, LOST_SECONDS - HELD_SECONDS)
+
+    def _sweep_later(self, loop: Loop, seconds: float, *more: float) -> None:
+        """Have a look at what waits, also if nothing happens in this loop meanwhile, in so many seconds, and again."""
+
+        def sweep() -> None:
+            del self._timers[loop]
+            self._sweep(loop, loop.clock())
+            if more:
+                self._sweep_later(loop, *more)
+
+        self._timers[loop] = loop.timers.add(loop.clock() + seconds, sweep)
 
     def _sweep(self, loop: Loop, now: float) -> None:
-        self._tasks.sweep(loop, now)
+        self._locks.sweep(loop, now)
         self._queues.sweep(loop, now)
         self._waits.sweep(loop, now)
 
+    def _cancel_timer(self, loop: Loop) -> None:
+        if (timer := self._timers.pop(loop, None)) is not None:
+            timer.cancel()
+
     def close(self) -> None:
         """Put everything back."""
-        drop_guard(self._tasks.guard)
+        self._is_over = True
+        drop_guard(self._locks.guard)
         self._patches.undo()
         for loop, turns in list(self._turns.items()):
             turns.close(loop)
-        self._tasks.close()
+        for_each_loop(self._cancel_timer)
+        for part in (self._tasks, self._locks, self._since):
+            part.close()
 
 
 _on: list[Lints] = []

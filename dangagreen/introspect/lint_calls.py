@@ -8,7 +8,6 @@ does not belong here: loops that wait (lint_tasks, lint_turns).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -16,8 +15,8 @@ from dangagreen.errors import connection
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here
-from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
+from dangagreen.net.sock import Socket
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sync.channels import Future
 from dangagreen.sync.events import Condition
@@ -35,9 +34,13 @@ class CallLints:
         self._findings = findings
         self._ends: WeakKeyDictionary[CallbackSocket, int] = WeakKeyDictionary()
         for name in ("_check_input", "_tell_eof"):
-            patches.put(CallbackSocket, name, self._watch_ends)
+            patches.put(Socket, name, self._watch_ends)
         self._selected: WeakKeyDictionary[Waiter, tuple[ref[Any], int]] = WeakKeyDictionary()  # source, how often
-        patches.put(Condition, "wait_for", partial(_watch_predicate, findings))
+        self._vain: WeakKeyDictionary[Waiter, int] = (
+            WeakKeyDictionary()
+        )  # how often the predicate of the wait_for of a task was false, in a row
+        patches.put(Condition, "_holds", self._watch_predicates)
+        patches.put(Condition, "wait", self._watch_notifications)
         patches.put(Selection, "first_ready", self._watch_select)
 
     def _watch_ends(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,42 +86,39 @@ class CallLints:
             )
             self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))
 
+    # -- woken for nothing
 
-def _watch_predicate(findings: Findings, original: Callable[..., Any]) -> Callable[..., Any]:
-    def wait_for(self: Condition, predicate: Any, timeout: float | None = None) -> Any:
-        if callable(predicate):
-            predicate = _Predicate(findings, self.loop, predicate)
-        return original(self, predicate, timeout)
+    def _watch_predicates(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def holds(condition: Condition, predicate: Callable[[], object]) -> bool:
+            answer: bool = original(condition, predicate)
+            if (task := condition.loop.current) is not None:
+                if answer:
+                    self._vain.pop(task, None)
+                else:
+                    self._was_false(task)
+            return answer
 
-    return wait_for
+        return holds
 
+    def _watch_notifications(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(condition: Condition, *args: Any, **kwargs: Any) -> bool:
+            notified = False
+            try:
+                notified = bool(original(condition, *args, **kwargs))
+            finally:
+                if not notified and (task := condition.loop.current) is not None:
+                    self._vain.pop(task, None)
+            return notified
 
-class _Predicate:
-    """The predicate of one `wait_for`, which counts how often it was false."""
+        return wait
 
-    __slots__ = {
-        "_findings": "Who is told.",
-        "_loop": "The loop.",
-        "_predicate": "The predicate.",
-        "_vain": "How many times it was false.",
-    }
-
-    def __init__(self, findings: Findings, loop: Loop, predicate: Callable[[], object]) -> None:
-        self._findings = findings
-        self._loop = loop
-        self._predicate = predicate
-        self._vain = 0
-
-    def __call__(self) -> object:
-        answer = self._predicate()
-        if not answer:
-            self._vain += 1
-            if self._vain > VAIN_WAKES:
-                self._vain = 0
-                task = self._loop.current
-                what = (
-                    f"task {getattr(task, 'name', '?')!r} was woken {VAIN_WAKES} times by notify, and what it waits for"
-                    f" in wait_for was true not once; a Condition of its own, or notify(1), would spare that"
-                )
-                self._findings.add(self._loop, LintReport("idle-wake", what, place_here(), task))
-        return answer
+    def _was_false(self, task: Waiter) -> None:
+        """What a task waits for in `wait_for` is not so: at first, or after a notification."""
+        count = self._vain[task] = self._vain.get(task, 0) + 1
+        if count > VAIN_WAKES:
+            del self._vain[task]
+            what = (
+                f"task {task.name!r} was woken {VAIN_WAKES} times by notify, and what it waits for in wait_for was true"
+                f" not once; a Condition of its own, or notify(1), would spare that"
+            )
+            self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 from dangagreen.errors import connection
 from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here
 from dangagreen.loop.loop import Loop
+from dangagreen.net.sock import Socket
 from dangagreen.sockets.sock import CallbackSocket
-from dangagreen.sockets.write_queue import WriteQueue
 from dangagreen.sync.channels import Channel
 from dangagreen.sync.handoff import Handoff
 from dangagreen.sync.queues import Queue
@@ -30,13 +30,15 @@ class _Growth:
 
     __slots__ = {
         "first": "Its size at the first of these looks.",
+        "is_old": "Whether it was made before lints were switched on: then the place is that of a put.",
         "last": "Its size at the last one.",
         "place": "Where it was made, or written to; None if that is not known.",
         "since": "When the first one was.",
     }
 
-    def __init__(self, place: str | None) -> None:
+    def __init__(self, place: str | None, is_old: bool = False) -> None:
         self.place = place
+        self.is_old = is_old
         self.first = self.last = 0
         self.since = -math.inf
 
@@ -56,7 +58,9 @@ class QueueLints:
         self._queues: WeakKeyDictionary[Handoff[Any], _Growth] = WeakKeyDictionary()
         self._sockets: WeakKeyDictionary[CallbackSocket, _Growth] = WeakKeyDictionary()
         patches.put(Handoff, "__init__", self._watch_new)
-        patches.put(WriteQueue, "_enqueue", self._watch_writers)
+        patches.put(Handoff, "_put_or_hand_over", self._watch_old)
+        patches.put(Queue, "put_nowait", self._watch_old)
+        patches.put(Socket, "_enqueue", self._watch_writers)
 
     def __contains__(self, queue: object) -> bool:
         """Whether there is a weak reference to this queue here."""
@@ -70,6 +74,15 @@ class QueueLints:
         queues = self._queues
         return begin
 
+    def _watch_old(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def put(self: Handoff[Any], item: Any) -> Any:
+            if self not in queues:  # it was made before lints were switched on
+                queues[self] = _Growth(place_here(), is_old=True)
+            return original(self, item)
+
+        queues = self._queues
+        return put
+
     def _watch_writers(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def enqueue(sock: CallbackSocket, data: Any) -> None:
             growth = sockets.get(sock) if sockets else None
@@ -82,9 +95,11 @@ class QueueLints:
 
     def sweep(self, loop: Loop, now: float) -> None:
         """Look at the queues and the sockets of one loop."""
-        for queue, growth in list(self._queues.items()):
-            if queue.loop is loop and growth.only_grows(len(queue.queue), now, GROWN_ITEMS) and _is_unlimited(queue):
-                self._tell_of_queue(queue, growth, now)
+        for known in self._queues.keyrefs():  # a list: other threads make queues meanwhile
+            if (queue := known()) is not None and queue.loop is loop and hasattr(queue, "queue"):
+                growth = self._queues[queue]
+                if growth.only_grows(len(queue.queue), now, GROWN_ITEMS) and _is_unlimited(queue):
+                    self._tell_of_queue(queue, growth, now)
         for sock in list(loop.handlers.values()):
             if isinstance(sock, CallbackSocket) and sock.unsent and sock.max_unsent is None:
                 growth = self._sockets.setdefault(sock, _Growth(None))
@@ -94,8 +109,9 @@ class QueueLints:
                 self._sockets.pop(sock, None)  # type: ignore[call-overload]
 
     def _tell_of_queue(self, queue: Handoff[Any], growth: _Growth, now: float) -> None:
+        made = "made before lints were switched on, into which this puts" if growth.is_old else "made here"
         what = (
-            f"a {type(queue).__name__} without a limit, which was made here, only grows: from {growth.first} to"
+            f"a {type(queue).__name__} without a limit, which was {made}, only grows: from {growth.first} to"
             f" {growth.last} items in {now - growth.since:.0f} s; with a limit, who puts would wait for who takes"
         )
         self._findings.add(queue.loop, LintReport("growing-queue", what, growth.place or "?", queue))

@@ -19,11 +19,10 @@ from dangagreen.introspect.linting import Findings, LintReport, Patches
 from dangagreen.loop.handlers import FdHandler, Handler
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.net.sock import Socket
 from dangagreen.places import named, place_of, unwrapped
-from dangagreen.sockets.idle import IdleClock
 from dangagreen.sockets.kernel import bytes_read, traffic, unread
 from dangagreen.sockets.sock import CallbackSocket
-from dangagreen.sockets.write_queue import WriteQueue
 
 SPINS = 1000  # turns in a row in which a descriptor was ready, and nothing was done about it
 CALLS = 1000  # turns without an event, at whose end the same callback is queued again,
@@ -185,9 +184,9 @@ class IdleSockets:
         self._readers: dict[Handler, _Spin] = {}
         self._writers: set[Handler] = set()
         for name in ("_was_at_work", "_has_worked"):
-            patches.put(IdleClock, name, partial(_keep_mark, self._readers))
+            patches.put(Socket, name, partial(_keep_mark, self._readers))
         for name in ("write", "_enqueue"):
-            patches.put(WriteQueue, name, partial(_note_write, self._writers))
+            patches.put(Socket, name, partial(_note_write, self._writers))
 
     def suspect(self, spin: _Spin, reads: bool) -> None:
         """Observe the socket from now on, if it is one."""

@@ -15,9 +15,8 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.circles import without_limit
-from dangagreen.introspect.linting import Findings, LintReport, place_of_wait
+from dangagreen.introspect.linting import Findings, LintReport, Since, place_of_wait, waiting_tasks
 from dangagreen.introspect.reach import lost
-from dangagreen.introspect.records import TaskTable
 from dangagreen.loop.loop import Loop
 from dangagreen.sync.channels import Future
 from dangagreen.sync.handoff import Handoff
@@ -31,22 +30,26 @@ LOST_TASKS = 50  # tasks that are looked at at a time
 class WaitLints:
     """What is noted of long waits."""
 
-    def __init__(self, findings: Findings, queues: Container[Handoff[Any]]) -> None:
+    def __init__(self, findings: Findings, queues: Container[Handoff[Any]], since: Since) -> None:
         self._findings = findings
+        self._since = since
         self._queues = queues  # those to which another lint has a weak reference
         self._swept: WeakKeyDictionary[Loop, float] = WeakKeyDictionary()
         self._seen: WeakKeyDictionary[Waiter, float] = WeakKeyDictionary()  # how long they had waited when looked at
 
+    def adopt(self, loop: Loop, now: float) -> None:
+        """The first look is LOST_SECONDS from now."""
+        self._swept[loop] = now
+
     def sweep(self, loop: Loop, now: float) -> None:
         """Look, every LOST_SECONDS, at the tasks of one loop that have waited for long."""
-        table: Any = getattr(loop.green, "tasks", None)
-        if not isinstance(table, TaskTable) or now - self._swept.get(loop, 0.0) < LOST_SECONDS:
+        if now - self._swept.get(loop, 0.0) < LOST_SECONDS:
             return
         self._swept[loop] = now
         waiting = {
-            task: now - record.parked_at
-            for task, record in list(table.records.items())
-            if record.parked_at is not None and now - record.parked_at >= LOST_SECONDS and _waits_for_others(task)
+            task: now - since
+            for task in waiting_tasks(loop)
+            if (since := self._since.of(task)) is not None and now - since >= LOST_SECONDS and _waits_for_others(task)
         }
         due = [task for task, seconds in waiting.items() if self._is_due(task, seconds)][:LOST_TASKS]
         if not due:
@@ -64,8 +67,8 @@ class WaitLints:
         assert task.wait is not None
         kind = type(task.subject).__name__
         what = (
-            f"task {task.name!r} has waited in {task.wait.name} of a {kind} for {seconds:.0f} s, and will for ever,"
-            f" if it is not cancelled: no other code can reach this {kind} any more"
+            f"task {task.name!r} has waited in {task.wait.name} of a {kind} {self._since.in_words(task, seconds)}, and"
+            f" will for ever, if it is not cancelled: no other code can reach this {kind} any more"
         )
         self._findings.add(task.loop, LintReport("lost-wait", what, place_of_wait(task), task))
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext
-from dangagreen.green.stacks import program_places
+from dangagreen.green.stacks import frames
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.stacks import place_of, running
+from dangagreen.introspect.records import TaskTable
+from dangagreen.introspect.stacks import Step, chain, running, steps
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.registry import log
 
@@ -26,7 +27,7 @@ class LintReport(NamedTuple):
 
     kind: str  # its name in the reference, such as "eof-loop"
     what: str  # what was found, in words
-    place: str  # "file:line" in the program
+    place: str  # "file:line" in the program; "file:line in f, called from file:line" in a function that others call
     subject: object  # the task, the socket, the queue or the callback
 
     def __str__(self) -> str:
@@ -59,29 +60,84 @@ class Findings:
 
 
 class Patches:
-    """Functions of classes that were replaced."""
+    """Functions of classes that were replaced.
+
+    Only those of classes that are never compiled to C: of sockets those of `Socket` itself, which inherits them.
+    """
 
     def __init__(self) -> None:
         self._replaced: list[tuple[type, str, object]] = []
 
     def put(self, owner: type, name: str, wrap: Callable[[Any], Callable[..., Any]]) -> None:
-        """Replace a function of a class by `wrap(function)`."""
-        original = vars(owner)[name]
-        self._replaced.append((owner, name, original))
+        """Replace a function of a class, which may have inherited it, by `wrap(function)`."""
+        original = getattr(owner, name)
+        self._replaced.append((owner, name, vars(owner).get(name)))
         setattr(owner, name, update_wrapper(wrap(original), original))
 
     def undo(self) -> None:
         """Put back what was there."""
         while self._replaced:
             owner, name, original = self._replaced.pop()
-            setattr(owner, name, original)
+            if original is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+def steps_here() -> tuple[Step, ...]:
+    """The frames of the program's own code that has made the call under way, for `chain`, perhaps."""
+    return steps(running())
 
 
 def place_here() -> str:
-    """ "file:line" of the program's own code that has made the call under way; "?" if there is none."""
-    return place_of(running())
+    """ "file:line" of the program's own code that has made the call under way, and by whom that was called."""
+    return chain(steps_here())
 
 
 def place_of_wait(task: Waiter) -> str:
-    """ "file:line" of where a parked task waits, or else of its spawn."""
-    return next(program_places(task), None) or getattr(task, "spawned_at", None) or "?"
+    """ "file:line" of where a parked task waits, and by whom that was called, or else of its spawn."""
+    waits = steps(frames(task))
+    return chain(waits) if waits else getattr(task, "spawned_at", None) or "?"
+
+
+class Since:
+    """Since when tasks wait: also those of which only that is known that they did so when lints were switched on."""
+
+    def __init__(self) -> None:
+        self._adopted: dict[Waiter, float] = {}
+
+    def adopt(self, loop: Loop, now: float) -> None:
+        """Take note of the tasks of a loop that wait already, and since when is not known."""
+        self._adopted.update((task, now) for task in waiting_tasks(loop) if _parked_at(task) is None)
+
+    def forget(self, task: Waiter) -> None:
+        """This task has run since then."""
+        if self._adopted:
+            self._adopted.pop(task, None)
+
+    def of(self, task: Waiter) -> float | None:
+        """Since when, at the latest, a parked task waits; None if that is not known."""
+        parked_at = _parked_at(task)
+        return self._adopted.get(task) if parked_at is None else parked_at
+
+    def in_words(self, task: Waiter, seconds: float) -> str:
+        """For how long a task waits."""
+        if task in self._adopted:
+            return f"since before lints were switched on {seconds:.1f} s ago"
+        return f"for {seconds:.1f} s"
+
+    def close(self) -> None:
+        """Forget all tasks."""
+        self._adopted.clear()
+
+
+def _parked_at(task: Waiter) -> float | None:
+    table: Any = getattr(task.loop.green, "tasks", None)
+    record = table.records.get(task) if isinstance(table, TaskTable) else None
+    return None if record is None else record.parked_at
+
+
+def waiting_tasks(loop: Loop) -> list[Waiter]:
+    """The tasks of a loop that wait."""
+    green: Any = loop.green
+    return [] if green is None else [task for task in list(green.tasks) if task.wait is not None]

@@ -1,16 +1,48 @@
 """Stacks as text: the program's own frames, "file:line function", innermost first.
 
-Rules: a frame is looked at, never kept; of the stack that runs, what lies beneath the loop is not the loop's affair.
-What does not belong here: whose stack it is.
+Rules: a frame is looked at, never kept: what is to be told later, perhaps, is kept as steps; of the stack that runs,
+what lies beneath the loop is not the loop's affair. What does not belong here: whose stack it is.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from types import FrameType
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from types import CodeType, FrameType
+from typing import NamedTuple
 
-from dangagreen.frames import LOOPS, line_of, program_frames
+from dangagreen.frames import LOOPS, is_installed, line_of, program_frames
+from dangagreen.places import place_of_instruction
+
+_KEPT = 8  # steps of a stack
+_SHOWN = 4  # of them in one line
+
+
+class Step(NamedTuple):
+    """What is kept of a frame."""
+
+    code: CodeType
+    instruction: int  # that it runs
+
+
+def steps(stack: Iterable[FrameType]) -> tuple[Step, ...]:
+    """The innermost of the program's frames of a stack, as something that can be kept."""
+    return tuple(Step(frame.f_code, frame.f_lasti) for frame in islice(program_frames(stack), _KEPT))
+
+
+def chain(stack: Sequence[Step]) -> str:
+    """ "file:line" of the innermost step; if that is in a function which others have called, by whom.
+
+    As in "file:line in f, called from file:line". Of those others, libraries are left out. "?" if there is no step.
+    """
+    if not stack:
+        return "?"
+    first, *others = stack
+    shown = [first, *([one for one in others if not is_installed(one.code)] or others)][:_SHOWN]
+    places = [place_of_instruction(one.code, one.instruction) for one in shown]
+    inner = [f"{place} in {one.code.co_qualname}" for place, one in zip(places[:-1], shown, strict=False)]
+    return ", called from ".join([*inner, places[-1]])
 
 
 def in_words(stack: Iterable[FrameType]) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ class Condition(WaitQueue):
         self._check_owned("wait_for")
         clock = self.loop.clock
         deadline = None if timeout is None else clock() + timeout
-        while not (answer := _is_true(predicate)):
+        while not (answer := self._holds(predicate)):
             left = None if deadline is None else deadline - clock()
             if left is not None and left <= 0:
                 break
@@ -177,6 +177,12 @@ class Condition(WaitQueue):
     def _grant_next(self) -> None:
         if self._waiting:
             self._grant()
+
+    def _holds(self, predicate: Callable[[], object]) -> bool:
+        """What the predicate of `wait_for` answers, as a bool. Raises TypeError for a coroutine or a generator."""
+        answer = predicate()
+        checks.outcome("the predicate of wait_for", answer)
+        return bool(answer)
 
     def _check_owned(self, call: str) -> None:
         """Raise RuntimeError unless the caller holds the lock."""
@@ -294,13 +300,6 @@ class Barrier(WaitQueue):
     def __repr__(self) -> str:
         state = "broken" if self._broken else f"waiters={self._waiting}/{self._parties}"
         return f"<{self._name()} at {id(self):#x}: {state}>"
-
-
-def _is_true(predicate: Callable[[], object]) -> bool:
-    """What the predicate answers, as a bool. Raises TypeError for a coroutine or a generator."""
-    answer = predicate()
-    checks.outcome("the predicate of wait_for", answer)
-    return bool(answer)
 
 
 _WAIT = WaitKind("wait", WaitQueue._leave)

@@ -59,19 +59,26 @@ def linted(program: str) -> dict[str, object]:
 
 
 def finds(kind: str, program: str, *words: str) -> None:
-    """Run the program's `main` with lints on: there is one finding, in the line that ends with "# HERE"."""
+    """Run the program's `main` with lints on: there is one finding, in the line that ends with "# HERE".
+
+    Or in a chain of lines, those further in end with "# HERE in FUNCTION, called from". In `words`, ACQUIRED stands for
+    the line that ends with "# ACQUIRED".
+    """
     linted(
         program
         + f"""
 d.run(main)
 (report,) = found
 assert report.kind == {kind!r}, report
-lines = sys.orig_argv[-1].splitlines()
-here = [number for number, line in enumerate(lines, 1) if line.endswith("# HERE")]
-assert report.place in [f"<string>:{{number}}" for number in here], (report, here)
+lines = [(f"<string>:{{number}}", line) for number, line in enumerate(sys.orig_argv[-1].splitlines(), 1)]
+marked = [(place, line.partition("#" + " HERE")) for place, line in lines]
+here = [place for place, (_, mark, more) in marked if mark and not more]
+inner = "".join(f"{{place}}{{more}} " for place, (_, mark, more) in marked if more)
+assert report.place in [inner + place for place in here], (report, inner, here)
+acquired = [place for place, line in lines if line.endswith("#" + " ACQUIRED")]
 assert str(report) == f"lint {kind}: {{report.what}}: {{report.place}}"
 for word in {words!r}:
-    assert word in report.what, (word, report.what)
+    assert word.replace("ACQUIRED", *acquired or [""]) in report.what, (word, report.what)
 """
     )
 

@@ -55,6 +55,17 @@ assert len(threading.enumerate()) == 1
 """)
 
 
+def test_nothing_of_a_class_is_replaced_that_may_be_compiled_to_c():
+    answers("""
+introspect.lint()
+(lints,) = sys.modules["dangagreen.introspect.lint"]._on
+replaced = {owner.__module__.removeprefix("dangagreen.") for owner, _, _ in lints._patches._replaced}
+assert replaced
+compiled = "loop.", "sockets.", "streams.", "green.waiters", "green.parking"
+assert [module for module in replaced if module.startswith(compiled)] == []
+""")
+
+
 def test_what_was_put_behind_it_meanwhile_stays():
     linted("""
 def poll():
@@ -221,8 +232,8 @@ assert answers["refused"]
 
 def test_the_numbers_are_those_of_the_reference():
     said = answers("""
-from dangagreen.introspect import lint_calls, lint_queues, lint_tasks, lint_turns, lint_waits, linting
-for module in lint_calls, lint_queues, lint_tasks, lint_turns, lint_waits, linting:
+from dangagreen.introspect import lint_calls, lint_locks, lint_queues, lint_tasks, lint_turns, lint_waits, linting
+for module in lint_calls, lint_locks, lint_queues, lint_tasks, lint_turns, lint_waits, linting:
     for name, value in vars(module).items():
         if name.isupper() and name[0] != "_" and type(value) in (int, float) and name not in ("READ", "WRITE"):
             answers[f"{module.__name__}.{name}".removeprefix("dangagreen.introspect.")] = value

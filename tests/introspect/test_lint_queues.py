@@ -74,11 +74,11 @@ def test_what_is_queued_for_a_slow_reader(how):
         FEED
         + f"""
 def publish(sock):
-    sock.{how}(b"x" * 100_000)  # HERE
+    sock.{how}(b"x" * 100_000)  # HERE in publish, called from
 def main():
     sock = Feed(ours)
     for _ in range(60):
-        publish(sock)
+        publish(sock)  # HERE
         d.sleep(1)
     sock.close()
     theirs.close()

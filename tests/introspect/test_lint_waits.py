@@ -103,7 +103,7 @@ def main():
 LOST = 1
 d.run(main)
 times = [time for time, _ in looks]
-assert len(times) == 3, looks
+assert len(times) == 4, looks
 assert all(2 * one <= other <= 2 * one + 36 for one, other in zip(times, times[1:])), looks
 looks.clear()
 LOST = 250
