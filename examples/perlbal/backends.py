@@ -15,6 +15,7 @@ What does not belong here: which connection is used for what, and what is done w
 from __future__ import annotations
 
 import re
+import socket
 import time
 from typing import Any, Protocol
 
@@ -64,6 +65,7 @@ class Backend(Socket):
         "consumer": "Whose request it serves; None while it is idle.",
         "decoder": "Decodes the body, where that is chunked and asked for as HTTP/1.1.",
         "head": "The head of the response; None until it has come.",
+        "heard": "Whether anything has come since the request.",
         "held": "The beginning of a head.",
         "keeper": "To whom it belongs.",
         "keeps": "Whether it may be used again after this response.",
@@ -90,7 +92,7 @@ class Backend(Socket):
         self.held = b""
         self.left = self.uses = 0
         self.usable_until = 0.0
-        self.active = self.attention = self.keeps = self.modern = self.no_body = False
+        self.active = self.attention = self.heard = self.keeps = self.modern = self.no_body = False
         self.state = "connecting"
         self.since = self.created = self.loop.now
 
@@ -184,7 +186,7 @@ class Backend(Socket):
         self.no_body = head.method == "HEAD"
         self.modern = head.version >= 11
         self.uses += 1
-        self.keeps = False
+        self.keeps = self.heard = False
         self.state = "wait_res"
         self.since = self.loop.now
         node = self.node
@@ -244,6 +246,7 @@ class Backend(Socket):
 
     def _take_head(self, data: bytes) -> None:
         """A piece that has a part of the head at least. 1xx are dropped: the client was not told to wait for them."""
+        self.heard = True
         if self.held:
             data = self.held + data
         try:
@@ -327,6 +330,16 @@ class Backend(Socket):
         return data
 
     # -- its end
+
+    def has_input(self) -> bool:
+        """Whether there is input, or EOF, which the loop has not told of yet: for an idle connection, its end."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def release_after(self, sending: Task[Any]) -> None:
         """The answer is here, and a task still sends the request: it is kept if that ends soon."""

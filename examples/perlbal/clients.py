@@ -183,13 +183,16 @@ class Client(Socket):
     def send_head(self, head: ResponseHead, body: bytes = b"") -> bool:
         """Send a head, which says what becomes of the connection, and the first bytes of the body. As `write`."""
         fields = head.fields
-        fields.pop("keep-alive", None)
         if self.stays(head.code, "content-length" in fields or head.sent_version >= 11):
             fields["connection"] = "Connection: keep-alive"
-            if seconds := self.service.persist_client_idle_timeout:
-                fields["keep-alive"] = f"Keep-Alive: timeout={seconds}, max=100"
+            seconds = self.service.persist_client_idle_timeout
         else:
             fields["connection"] = "Connection: close"
+            seconds = 0
+        if seconds:
+            fields["keep-alive"] = f"Keep-Alive: timeout={seconds}, max=100"
+        else:
+            fields.pop("keep-alive", None)
         data = head.to_bytes() + body
         self.sent += len(data)
         return self.write(data)

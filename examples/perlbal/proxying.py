@@ -17,6 +17,7 @@ from perlbal.chunks import LAST, BadChunk, ChunkDecoder, chunk
 from perlbal.clients import Client, Exchange
 from perlbal.forwarding import backend_head
 from perlbal.heads import RequestHead, ResponseHead
+from perlbal.pages import REASONS
 from perlbal.priorities import NORMAL, priority
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ProxyExchange(Exchange):
         "head": "The client's request.",
         "held": "Whether nothing is read from the backend, as the client is far behind.",
         "limit": "How many bytes the client may be behind.",
+        "only_once": "Whether it is not asked again where a connection turns out to have ended.",
         "needs_fresh": "Whether only a connection that was not used yet will do.",
         "pieces": "Pieces of the body that were read and not sent yet.",
         "priority": "Which queue it waits in.",
@@ -61,6 +63,7 @@ class ProxyExchange(Exchange):
         self.decoder: ChunkDecoder | None = None
         self.asked = self.chunked = self.held = self.needs_fresh = False
         self.limit = role.service.buffer_size
+        self.only_once = bool(client.body_left) or head.method not in REPEATABLE
         self.priority = NORMAL
         self.queued_at = client.began
         self.response: ResponseHead | None = None
@@ -267,10 +270,9 @@ class ProxyExchange(Exchange):
         """The backend has ended without a whole response."""
         self.backend = None
         if self.response is None:
-            if backend.uses > 1 and not (backend.held or self.needs_fresh) and self.head.method in REPEATABLE:
-                if not self.client.body_left and not self.collected:
-                    self.needs_fresh = True  # it was closed while the request was on its way: once more
-                    return self.ask()
+            if backend.uses > 1 and not (backend.heard or self.needs_fresh or self.only_once):
+                self.needs_fresh = True  # it was closed while the request was on its way: once more
+                return self.ask()
             backend.node.has_failed(self.client.loop.now, self.role.service.pool)
         return self._fail(502, "The backend ended the connection without an answer")
 
@@ -279,8 +281,8 @@ class ProxyExchange(Exchange):
     def answer(self, backend: Backend, head: ResponseHead, data: bytes) -> None:
         """The head of the response."""
         service = self.role.service
-        if head.code == 500 and service.enable_error_retries and self.head.method in REPEATABLE:
-            if self.retries < len(service.error_retry_schedule) and not self.collected:
+        if head.code == 500 and service.enable_error_retries and not self.only_once:
+            if self.retries < len(service.error_retry_schedule):
                 return self._retry(backend, service.error_retry_schedule[self.retries])
         if service.hooks and service.run_hooks("backend_response_received", backend, head):
             return None
@@ -296,6 +298,8 @@ class ProxyExchange(Exchange):
         client, service = self.client, self.role.service
         if service.hooks and service.run_hooks("modify_response_headers", self, head):
             return
+        if not head.reason:
+            head.reason = REASONS.get(head.code, "")
         if head.chunked:
             head.remove("content-length")
             if backend.decoder is not None:

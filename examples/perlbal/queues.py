@@ -33,6 +33,7 @@ class Waiting(Protocol):
     priority: str
     queued_at: float
     needs_fresh: bool  # a connection that was not used yet
+    only_once: bool  # it may not be asked again where a connection turns out to have ended
 
     def use(self, backend: Backend) -> None: ...
     def waited_in_vain(self) -> None: ...
@@ -59,7 +60,7 @@ class Queues:
         if not request.needs_fresh:
             while self.bored:
                 backend = self.bored.popleft()
-                if self._is_usable(backend):
+                if self._is_usable(backend) and not (request.only_once and backend.has_input()):
                     return request.use(backend)
                 backend.close("it is not used any more")
         request.queued_at = self.loop.now
@@ -134,7 +135,8 @@ class Queues:
         ahead = 0 if self.closing else self.service.connect_ahead
         now = self.loop.now
         begun = sum(now - backend.since < PATIENCE_SECONDS for backend in self.pending.values())
-        wanted = self.waiting + ahead - len(self.bored) - begun
+        idle = 0 if self.waiting else len(self.bored)  # who waits beside an idle one needs a fresh one
+        wanted = self.waiting + ahead - idle - begun
         for _ in range(min(wanted, AT_ONCE)):
             node = pool.choose(now, self.pending.__contains__)
             if node is None:

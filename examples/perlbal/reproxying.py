@@ -107,24 +107,23 @@ def ranged(head: ResponseHead, asked: str, size: int) -> tuple[int, int] | None:
     """Make the head that of a file of this size, or of the range that was asked for. Returns offset and count; None for
     a range that the file does not have. What is no single range is ignored.
     """
-    head.set("Content-Length", str(size))
-    head.set("Accept-Ranges", "bytes")
+    offset, count, said = 0, size, ""
     match = _RANGE.match(asked)
-    if match is None or not (match[1] or match[2]):
-        return 0, size
-    if match[1]:
-        first, last = int(match[1]), min(int(match[2] or size), size - 1)
-    else:
-        first, last = max(0, size - int(match[2])), size - 1
-    if first >= size or first > last or (match[1] and match[2] and int(match[1]) > int(match[2])):
-        head.code, head.reason = 416, REASONS[416]
-        head.set("Content-Range", f"bytes */{size}")
-        head.set("Content-Length", "0")
-        return None
-    head.code, head.reason = 206, REASONS[206]
-    head.set("Content-Range", f"bytes {first}-{last}/{size}")
-    head.set("Content-Length", str(last - first + 1))
-    return first, last - first + 1
+    if match is not None and (match[1] or match[2]):
+        first, last = int(match[1] or 0), int(match[2] or size)
+        if not match[1]:
+            first, last = max(0, size - last), size
+        if first > last or first >= size:
+            head.code, count, said = 416, 0, f"bytes */{size}"
+        else:
+            last = min(last, size - 1)
+            head.code, offset, count, said = 206, first, last - first + 1, f"bytes {first}-{last}/{size}"
+        head.reason = REASONS[head.code]
+    head.set("Accept-Ranges", "bytes")
+    if said:
+        head.set("Content-Range", said)
+    head.set("Content-Length", str(count))
+    return (offset, count) if count else None
 
 
 # -- urls
@@ -150,7 +149,7 @@ def fetch(exchange: ProxyExchange, head: ResponseHead, urls: list[str], expected
             backend.go_on()
         return
     exchange.task = None
-    exchange.client.error(503, "No reproxied url has an answer")
+    exchange.client.error(503)
 
 
 def ask(exchange: ProxyExchange, name: str, path: str) -> tuple[Backend | None, ResponseHead | None]:

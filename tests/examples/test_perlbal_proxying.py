@@ -451,12 +451,54 @@ def test_a_backend_that_closes_just_as_it_is_used_again_is_replaced_once(proxy: 
     proxy.check()
 
 
+def test_it_is_replaced_by_a_fresh_one_though_others_are_idle(proxy: Proxy) -> None:
+    for _ in range(2):
+        proxy.client(GET)
+    for number in range(2):
+        proxy.answer(number=number)
+    assert len(proxy.queues.bored) == 2
+    client = proxy.client(GET)
+    used = client.near.exchange.backend
+    next(node for node in proxy.nodes if node.near is used).close()
+    proxy.turns()
+    assert len(proxy.nodes) == 3
+    proxy.answer()
+    assert client.received() == ANSWERED
+    proxy.check()
+
+
 def test_a_post_is_never_repeated(proxy: Proxy) -> None:
     client = proxy.client(GET)
     proxy.answer()
     client.received()
     client.send(POST + b"hello")
     proxy.turns()
+    proxy.node().close()
+    proxy.turns()
+    assert code(client.received()) == 502
+    assert len(proxy.nodes) == 1
+    proxy.check()
+
+
+def test_a_post_gets_no_connection_whose_end_has_come_already(proxy: Proxy) -> None:
+    client = proxy.client(GET)
+    proxy.answer()
+    client.received()
+    proxy.node().close()  # in the same turn
+    client.send(POST + b"hello")
+    assert proxy.answer().startswith(b"POST ")
+    assert client.received() == ANSWERED
+    assert len(proxy.nodes) == 2
+    proxy.check()
+
+
+@pytest.mark.parametrize("said", [b"garbage\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_what_has_said_anything_is_not_asked_again(proxy: Proxy, said: bytes) -> None:
+    client = proxy.client(GET)
+    proxy.answer()
+    client.received()
+    client.send(GET)
+    proxy.answer(said)
     proxy.node().close()
     proxy.turns()
     assert code(client.received()) == 502
