@@ -3,7 +3,8 @@
     python examples/faulty.py --port 7780
     python -m dangagreen dump PID
 
-It answers lines in capitals, and brings its clients along. Do not read on before you have looked.
+It answers lines in capitals, and brings its clients along; with --lint, lints are on. It needs no other file. Do not
+read on before you have looked.
 
 The handler of a line is sequential, and has no fault. `Report`, in callback style, computes too long. `transfer` takes
 two locks, in an order that depends on its arguments. `look_up` forgets a connection whenever it is called. `Feed` sends
@@ -18,7 +19,6 @@ from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from typing import ClassVar
 
 from dangagreen import Listener, Lock, Socket, SocketLike, connect, introspect, serve, serve_forever, sleep, spawn
-from output import tell
 
 SECONDS = 0.3  # how long a report takes
 forgotten: list[Socket] = []
@@ -97,7 +97,10 @@ def slow_reader(server: Listener) -> None:
 def main() -> None:
     parser = ArgumentParser(description="A faulty server.", formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("--port", type=int, default=7780, help="0 picks one")
+    parser.add_argument("--lint", action="store_true", help="have lints tell of mistakes")
     options = parser.parse_args()
+    if options.lint:
+        introspect.lint()
     try:
         lines = serve(("127.0.0.1", options.port), answer)
     except (OSError, ValueError) as error:
@@ -117,10 +120,10 @@ def main() -> None:
             sleep(0.1)
 
     spawn(look_up_now_and_then)
-    tell(f"faulty has the process id {os.getpid()}")
-    tell("faulty listens on {}:{}".format(*lines.address))
+    print(f"faulty has the process id {os.getpid()}")
+    print("faulty listens on {}:{}".format(*lines.address), flush=True)
     serve_forever(lines, reports, feeds, grace=0.0)
-    tell("bye")
+    print("bye")
 
 
 if __name__ == "__main__":

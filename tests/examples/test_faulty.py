@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from programs import Program, answer
+from programs import EXAMPLES, Program, answer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")]
 SECONDS = 30.0
 SLOW = re.compile(r"^event_read of Report, .* held up the loop for (?:0\.[3-9]|[1-9])\S* s: .*faulty\.py:\d+$", re.M)
 LEAK = re.compile(r"^fd \d+ Socket .*nobody reads it, opened at \S+faulty.py:75", re.M)
+LINT = re.compile(r"^lint deadlock: .* has acquired at \S+alone\.py:(\d+): \S+alone\.py:(\d+)$", re.M)
 FULL = re.compile(r"^fd \d+ Feed .*: callbacks, open, watching RW, queued \d+", re.M)
 
 
@@ -30,6 +31,27 @@ def dumped(program: Program, pid: int, mark: str) -> str:
             return text
         assert time.monotonic() < give_up, text
         time.sleep(0.05)
+
+
+def test_it_is_one_file_and_lints_find_the_transfer(tmp_path: Path) -> None:
+    alone = tmp_path / "alone.py"
+    alone.write_text((EXAMPLES / "faulty.py").read_text())
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(alone), "--lint", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors
+        )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"faulty has the process id ")
+        give_up = time.monotonic() + SECONDS
+        while not (found := LINT.search(text := (tmp_path / "errors").read_text())):
+            assert time.monotonic() < give_up, text
+            time.sleep(0.05)
+        lines = alone.read_text().splitlines()
+        assert [lines[int(number) - 1].strip() for number in found.groups()] == ["with source:", "with target:"]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_four_faults(tmp_path: Path) -> None:
