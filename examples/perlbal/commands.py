@@ -60,6 +60,11 @@ class Call:
         self.touched.append(found)
         return found
 
+    def service_in_use(self) -> Service:
+        """The service of the context, for commands that name none; it remembers the line. Raises CommandError."""
+        name = self.named(None, "No service name in context from CREATE SERVICE <name> or USE <service_name>")
+        return self.service(name, "Non-existent service '{}'")
+
     def match(self, pattern: str, usage: str = "") -> tuple[str | None, ...]:
         """The groups of a pattern in the line, for commands of plugins. Raises CommandError with the usage."""
         return match(self.line, re.compile(pattern, re.ASCII), usage)

@@ -15,24 +15,29 @@ from perlbal.clients import Client, Exchange
 class Delay(Exchange):
     """What is being done for the request meanwhile: nothing. The client may wait as long as this lasts."""
 
-    __slots__ = ("timer",)
+    __slots__ = ("left", "timer")
     state = "delayed"
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[], object] | None) -> None:
         super().__init__()
         self.timer: Timer | None = None
+        self.left = left
 
     def gone(self, client: Client) -> None:
         if self.timer is not None:
             self.timer.cancel()
+        if self.left is not None:
+            self.left()
 
     def overdue(self, client: Client) -> None:
         """It is not the client's fault."""
 
 
-def delay(client: Client, seconds: float, go_on: Callable[[], object]) -> None:
-    """Call `go_on` after so many seconds, unless the client has left by then."""
-    client.exchange = exchange = Delay()
+def delay(
+    client: Client, seconds: float, go_on: Callable[[], object], left: Callable[[], object] | None = None
+) -> None:
+    """Call `go_on` after so many seconds, or `left` if the client leaves before."""
+    client.exchange = exchange = Delay(left)
     exchange.timer = client.loop.add_timer(seconds, partial(_go_on, client, go_on))
 
 

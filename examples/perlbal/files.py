@@ -240,7 +240,10 @@ def answer_file(client: Client, service: Service, head: RequestHead, file: File)
     else:
         count = 0
     response = ResponseHead(code, REASONS[code], 10, fields)
-    if service.hooks and service.run_hooks("modify_response_headers", client, response):
+    if service.hooks and (
+        service.run_hooks("modify_response_headers", client, response)
+        or (count and service.run_hooks("start_send_file", client))
+    ):
         return file.close()
     if file.data is None:
         return send_file(client, response, file, start, count)

@@ -311,3 +311,7 @@ def names(role: str, default: str, help: str, dumped: bool = True) -> Parameter[
 
 def _names(of: Any, value: str) -> list[str]:
     return [name for name in re.split(r"[\s,]+", value) if name]
+
+
+def existing_file(role: str, default: None, help: str) -> Parameter[str | None]:
+    return Parameter[str | None](role, default, help, _file_or_default, kind="file", show=str)

@@ -14,6 +14,7 @@ from perlbal.heads import ResponseHead
 
 SERVER = "Perlbal"
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {
+    301: "Permanent Redirect",
     400: "Bad request",
     413: "Content Too Large",
     414: "URI Too Long",

@@ -181,6 +181,11 @@ class Service(ServiceParameters):
         text = self.world.defaults.get(row.name, row.default)
         return None if text is None else row.parse(self, text)
 
+    def tuned(self, key: str) -> Any:
+        """The value of a parameter that a plugin has added."""
+        row = self.world.tunables[key]
+        return self.extra[key] if key in self.extra else row.initial(self)
+
     def reset(self, key: str) -> None:
         """Give a parameter its default again."""
         row = self.row(key)
@@ -200,8 +205,8 @@ class Service(ServiceParameters):
             if found is None and name != "none":
                 missing.append(f"Plugin {name.lower()} not loaded; not registered for {self.name}.")
             elif found is not None and found.name not in self.registered:
-                self.registered[found.name] = found
                 found.register(self)
+                self.registered[found.name] = found
         self.plugins = list(self.registered)
         if missing:
             raise CommandError("\n".join(missing))
@@ -341,6 +346,12 @@ class World:
         self.max_reproxy_connections_of: dict[str, int] = {}
         self.pidfile: str | None = None
         self.running = False  # the configuration was loaded, and the loop runs
+
+    def add_tunable(self, name: str, row: Parameter[Any]) -> None:
+        """Add a parameter of a plugin. One that exists stays."""
+        row.name = name
+        if name not in SERVICE_TABLE:
+            self.tunables.setdefault(name, row)
 
     def make_role(self, service: Service, name: str) -> Role:
         """The `role` parameter. Raises CommandError."""

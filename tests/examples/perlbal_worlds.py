@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import dangagreen as d
 from perlbal.commands import Context, execute
 from perlbal.program import make_world
 from perlbal.services import World
@@ -21,3 +25,42 @@ def configured(text: str, world: World | None = None) -> World:
     world = world or make_world()
     assert [line for line in ask(world, *text.splitlines()) if line != "OK"] == []
     return world
+
+
+@contextlib.contextmanager
+def serving(text: str) -> Iterator[World]:
+    """A world with this configuration, whose listeners are closed at the end; the loop is this test's."""
+    d.Socket.reset()
+    world = configured(text)
+    try:
+        yield world
+    finally:
+        world.stopping = True
+        for service in world.services.values():
+            if service.enabled:
+                service.enabled = False
+                if service.listener is not None:
+                    service.listener.close()
+                service.role.closed()
+        d.Socket.reset()
+
+
+def address(world: World, name: str) -> tuple[str, int]:
+    return world.services[name].listener.address
+
+
+def exchange(world: World, name: str, *pieces: bytes | str, seconds: float = 10) -> bytes:
+    """What a client of a service hears for these bytes, until the service ends the connection."""
+    with d.connect(address(world, name)) as sock, d.timeout(seconds):
+        for piece in pieces:
+            sock.write_all(piece if isinstance(piece, bytes) else piece.encode("latin-1"))
+            sock.drain()
+        return sock.read_to_end(1 << 22)
+
+
+def get(world: World, name: str, path: str = "/", *lines: str) -> tuple[int, dict[str, str], bytes]:
+    """The status, the fields and the body of an answer."""
+    request = "\r\n".join([f"GET {path} HTTP/1.0", *lines, "", ""])
+    head, _, body = exchange(world, name, request).partition(b"\r\n\r\n")
+    status, *fields = head.decode("latin-1").split("\r\n")
+    return int(status.split(" ")[1]), dict(field.split(": ", 1) for field in fields), body

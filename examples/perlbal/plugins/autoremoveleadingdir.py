@@ -1,0 +1,24 @@
+"""AutoRemoveLeadingDir: a URI may begin with the last name of the document root, which is dropped."""
+
+from __future__ import annotations
+
+import os.path
+from functools import partial
+
+from perlbal.clients import Client
+from perlbal.services import Plugin, Service
+
+
+class AutoRemoveLeadingDir(Plugin):
+    name = "AutoRemoveLeadingDir"
+
+    def register(self, service: Service) -> None:
+        service.register_hook(self.name, "start_serve_request", partial(self.edit, service))
+
+    def edit(self, service: Service, client: Client) -> None:
+        name = f"/{os.path.basename(service.docroot or '')}/"
+        if client.head is not None and client.head.uri.startswith(name):
+            client.head.uri = client.head.uri[len(name) - 1 :]
+
+
+PLUGIN = AutoRemoveLeadingDir

@@ -1,0 +1,32 @@
+"""MaxContentLength: larger requests are refused."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from perlbal.clients import Client
+from perlbal.kinds import integer
+from perlbal.services import Plugin, Service, World
+
+
+class MaxContentLength(Plugin):
+    name = "MaxContentLength"
+
+    def load(self, world: World) -> None:
+        world.add_tunable("max_content_length", integer("*", "0", "The largest Content-Length; 0 is no limit."))
+
+    def unload(self, world: World) -> None:
+        world.tunables.pop("max_content_length", None)
+
+    def register(self, service: Service) -> None:
+        service.register_hook(self.name, "start_http_request", partial(self.check, service))
+
+    def check(self, service: Service, client: Client) -> bool:
+        limit = service.tuned("max_content_length")
+        if not limit or client.head is None or (client.head.content_length or 0) <= limit:
+            return False
+        client.error(413, "Content too long.\n")
+        return True
+
+
+PLUGIN = MaxContentLength
