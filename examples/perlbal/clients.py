@@ -222,8 +222,11 @@ class Client(Socket):
                 self.exchange = Sending()
             self.write(self.response_done)
             return None
-        self.target.meter.answered(self.code, self.loop.clock() - self.began, self.sent)
+        target = self.target
+        target.meter.answered(self.code, self.loop.clock() - self.began, self.sent)
         self.exchange = None
+        if target.hooks:
+            target.run_all_hooks("end_proxy_request", self)
         if self.last:
             return self.finish()
         self.head = None
@@ -241,6 +244,8 @@ class Client(Socket):
         super().close(reason)
         if exchange is not None:
             exchange.gone(self)
+            if self.target.hooks:
+                self.target.run_all_hooks("end_proxy_request", self)
 
     def event_write(self) -> None:
         self.active = self.loop.now

@@ -162,7 +162,6 @@ def _summary(found: dict[int, Any], names: dict[int, str]) -> list[str]:
     files = sum(bool(getattr(sock, "open_file", False)) for sock in found.values())
     return [
         *(f"{count[name]:5} {name}" for name in sorted(count)),
-        "",
         f"Aggregate write buffer: {unsent / 1024:.1f}k",
         f"            Open files: {files}",
     ]

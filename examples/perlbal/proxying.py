@@ -75,7 +75,7 @@ class ProxyExchange(Exchange):
         """The head of the request is here; the client is in callback style."""
         client, service = self.client, self.role.service
         if service.hooks or service.high_priority_cookie:
-            if service.run_hooks("start_proxy_request", client):
+            if service.run_hooks("start_proxy_request", client) or service.run_hooks("start_http_request", client):
                 return None
             self.priority = priority(service, client)
         if not client.body_left:

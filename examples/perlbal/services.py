@@ -207,7 +207,7 @@ class Service(ServiceParameters):
             elif found is not None and found.name not in self.registered:
                 found.register(self)
                 self.registered[found.name] = found
-        self.plugins = list(self.registered)
+                self.plugins = list(self.registered)
         if missing:
             raise CommandError("\n".join(missing))
 
