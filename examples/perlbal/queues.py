@@ -138,7 +138,7 @@ class Queues:
         idle = 0 if self.waiting else len(self.bored)  # who waits beside an idle one needs a fresh one
         wanted = self.waiting + ahead - idle - begun
         for _ in range(min(wanted, AT_ONCE)):
-            node = pool.choose(now, self.pending.__contains__)
+            node = pool.choose(now, lambda node: node in self.pending)
             if node is None:
                 break
             self._connect(node, pool)

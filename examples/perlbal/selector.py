@@ -6,7 +6,8 @@ the client is back here. What does not belong here: the plugins, and how clients
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from perlbal.clients import Client, HttpRole
@@ -62,3 +63,15 @@ def selector_of(service: Service, plugin: str) -> Selector:
     if not isinstance(service.role, Selector):
         raise CommandError(f"You can't load the {plugin} plugin on a service not of role selector.")
     return service.role
+
+
+def host_patterns(host: str) -> Iterator[str]:
+    """What may stand for a host in a map, the closest first. The host is as the Host header has it."""
+    host = re.sub(r":\d+\Z", "", host.lower()).removesuffix(".")
+    if host:
+        yield host
+        yield f"*.{host}"
+    while "." in host:
+        host = host.partition(".")[2]
+        yield f"*.{host}"
+    yield "*"

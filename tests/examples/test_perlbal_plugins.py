@@ -8,8 +8,8 @@ import pytest
 
 import dangagreen as d
 from perlbal.commands import Context
-from perlbal.plugins.vhosts import host_patterns
 from perlbal.program import make_world
+from perlbal.selector import host_patterns
 from perlbal_worlds import ask, configured, exchange, get, serving
 
 LOADABLE = [

@@ -8,7 +8,7 @@ from perlbal.clients import Client
 from perlbal.commands import Call
 from perlbal.heads import ResponseHead
 from perlbal.pages import REASONS, SERVER
-from perlbal.plugins.vhosts import host_patterns
+from perlbal.selector import host_patterns
 from perlbal.services import Plugin, Service, World
 
 

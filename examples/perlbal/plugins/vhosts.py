@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from perlbal.commands import Call
 from perlbal.heads import RequestHead
 from perlbal.language import CommandError
-from perlbal.selector import NotFound, selector_of
+from perlbal.selector import NotFound, host_patterns, selector_of
 from perlbal.services import Plugin, Service, World
 
 _PATTERN = re.compile(r"[\w\-.*;:]+", re.ASCII)
 _USING = re.compile(r"/__using/([\w.]+)/\w+(?:\?.*)?", re.ASCII)
-
-
-def host_patterns(host: str) -> Iterator[str]:
-    """What may stand for a host in a map, the closest first. The host is as the Host header has it."""
-    host = re.sub(r":\d+\Z", "", host.lower()).removesuffix(".")
-    if host:
-        yield host
-        yield f"*.{host}"
-    while "." in host:
-        host = host.partition(".")[2]
-        yield f"*.{host}"
-    yield "*"
 
 
 class Vhosts(Plugin):
