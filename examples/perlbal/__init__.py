@@ -24,6 +24,7 @@ The modules, each of which imports only from those above it:
     pools           nodes and pools: where backends are, and which one is next
     pages           what responses of our own say
     meters          what is counted of requests, for the metrics
+    hooks           where plugins have a say
     services        the world: services, their roles, plugins, settings
     tls             TLS to clients
     clients         the client side: connections that ask, and the exchange for each request
@@ -46,6 +47,7 @@ The modules, each of which imports only from those above it:
     console         commands that list
     dumping         dumpconfig
     loading         configuration files
+    reloading       live reconfiguration
     ending          the graceful shutdown
     management      the management port
     selector        the role selector

@@ -17,9 +17,9 @@ def drain_all(world: World, grace: float | None) -> None:
         if listener is not None and service.role_name == "management":
             listener.close("the program ends")
         elif listener is not None:
-            world.drains.append(spawn(listener.drain, grace))
+            world.drains[listener] = spawn(listener.drain, grace)
         service.enabled = False
         if service.role is not None:
             service.role.closed()
-    for drain in world.drains:
+    for drain in world.drains.values():
         drain.join()

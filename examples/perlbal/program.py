@@ -20,6 +20,7 @@ from perlbal.ending import drain_all
 from perlbal.loading import load_file
 from perlbal.management import Management
 from perlbal.proxy_role import ProxyRole
+from perlbal.reloading import reload
 from perlbal.selector import Selector
 from perlbal.services import World
 from perlbal.web_role import WebRole
@@ -94,6 +95,7 @@ def serve(path: str, daemon: Callable[[], None] | None) -> int:
         return 1
     ended = Event()
     world.stop = lambda grace: spawn(end, world, ended, grace)
+    world.reload = lambda: reload(world, make_world(), path)
     with signals(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP) as came, pidfile(world):
         if daemon is None:
             tell("Running.")
@@ -127,8 +129,7 @@ def obey(world: World, came: signals) -> None:
             report(world)
         elif signum == signal.SIGHUP:
             if world.reload is not None:
-                for line in world.reload():
-                    world.log("info", line)
+                execute(world, Context(), "reload config", lambda line: world.log("info", line))
         else:
             terms += 1
             world.stop(GRACE if signum == signal.SIGTERM and terms == 1 else 0.0)

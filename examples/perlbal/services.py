@@ -11,17 +11,17 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from socket import socket
-from typing import Any
+from typing import Any, cast
 
 from dangagreen import Address, Listener, Task, spawn
 from perlbal.heads import Head, RequestHead
+from perlbal.hooks import Hooked
 from perlbal.kinds import Parameter
 from perlbal.language import CommandError
 from perlbal.meters import Meter
 from perlbal.parameters import ANY, POOL_TABLE, SERVICE_TABLE, ServiceParameters
 from perlbal.pools import Nodes, Pool
 
-Hook = Callable[..., object]
 KEPT = ("role", "listen", "plugins", "pool")  # are not set to a default when the role is
 PRIORITIES = {"debug": 10, "info": 20, "warning": 30, "err": 40, "crit": 50}
 
@@ -72,17 +72,16 @@ class Role:
         return {}
 
 
-class Service(ServiceParameters):
+class Service(ServiceParameters, Hooked):
     """One service. Each parameter of the table is an attribute; those of plugins are in `extra`."""
 
     def __init__(self, world: World, name: str) -> None:
+        Hooked.__init__(self)
         self.world, self.name = world, name
         self.enabled = False
         self.listener: Listener | None = None
         self.meter = Meter()
         self.extra: dict[str, Any] = {}
-        self.hooks: dict[str, list[tuple[str, Hook]]] = {}
-        self.setters: dict[str, Callable[[str], object]] = {}
         self.registered: dict[str, Plugin] = {}
         self.removed_headers: list[str] = []
         self.inserted_headers: list[tuple[str, str]] = []
@@ -144,7 +143,7 @@ class Service(ServiceParameters):
             self.extra[row.name] = value
             return
         before = getattr(self, row.name)
-        if row.name == "listen" and self.listener is not None and value != before:
+        if row.name == "listen" and self.enabled and value != before:
             self._reopen(value)
         if row.name == "persist_client_timeout" and value is not None:
             self.idle_timeout = self.persist_client_idle_timeout = value
@@ -153,7 +152,7 @@ class Service(ServiceParameters):
                 if pool is not None:
                     pool.services += step
         setattr(self, row.name, value)
-        if self.role is not None:
+        if self.role is not None and not self.world.dry:
             self.role.changed(row.name)
 
     def _set_role(self, role: Role) -> None:
@@ -163,6 +162,8 @@ class Service(ServiceParameters):
         self._set_plugins([])
         if self.role is not None:
             self.role.closed()
+        if self.pool is not None and SERVICE_TABLE["pool"].role != role.name:
+            self._put(SERVICE_TABLE["pool"], None)
         self.role = role
         for row, value in values:
             self._put(row, value)
@@ -172,6 +173,10 @@ class Service(ServiceParameters):
         if self.enabled:
             role.opened()
         self._set_plugins(names)
+
+    def rows(self) -> list[Parameter[Any]]:
+        """The parameters that this service has, those of plugins last."""
+        return self._rows_of(self.role_name)
 
     def _rows_of(self, role: str) -> list[Parameter[Any]]:
         rows = (*SERVICE_TABLE.values(), *self.world.tunables.values())
@@ -190,9 +195,9 @@ class Service(ServiceParameters):
         """Give a parameter its default again."""
         row = self.row(key)
         self.settings.pop(key, None)
-        if key == "plugins":
-            self._set_plugins([])
-        elif row is not None:
+        if row is None:
+            self.extra.pop(key.removeprefix("extra."), None)
+        else:
             self._put(row, self._default(row))
 
     def _set_plugins(self, names: Iterable[str]) -> None:
@@ -215,30 +220,8 @@ class Service(ServiceParameters):
         """Take a plugin away, with all of its hooks and setters."""
         if self.registered.pop(plugin.name, None) is not None:
             plugin.unregister(self)
-            for hooks in self.hooks.values():
-                hooks[:] = [hook for hook in hooks if hook[0] != plugin.name]
-            prefix = f"{plugin.name.lower()}."
-            self.setters = {key: setter for key, setter in self.setters.items() if not key.startswith(prefix)}
+            self.forget(plugin.name)
             self.plugins = list(self.registered)
-
-    # -- hooks
-
-    def register_hook(self, plugin: str, name: str, hook: Hook) -> None:
-        self.hooks.setdefault(name, []).append((plugin, hook))
-
-    def register_setter(self, plugin: str, key: str, setter: Callable[[str], object]) -> None:
-        """Have `SET service.plugin.key = text` call this."""
-        self.setters[f"{plugin}.{key}".lower()] = setter
-
-    def run_hooks(self, name: str, *args: Any) -> bool:
-        """Whether a plugin has taken over. The first that answers something true is the last that is asked."""
-        hooks = self.hooks.get(name)
-        return hooks is not None and any(hook(*args) for _, hook in tuple(hooks))
-
-    def run_all_hooks(self, name: str, *args: Any) -> None:
-        """Tell all of the plugins, whatever they answer."""
-        for _, hook in tuple(self.hooks.get(name, ())):
-            hook(*args)
 
     def edit_head(self, head: Head) -> None:
         """Apply what HEADER commands have asked for: removals, then insertions."""
@@ -266,15 +249,15 @@ class Service(ServiceParameters):
             raise CommandError(f"service {self.name} has no role")
         address = parse_listen(text)
         try:
-            listener: Listener = self.role.listen(self.world.inherited.pop(address, address))
+            listener: Listener = self.role.listen(self.world.socket_for(address))
         except OSError as error:
             reason = error.strerror or str(error)
             raise CommandError(f"Can't start service '{self.name}' on {text}: {reason}") from None
         return listener
 
-    def _reopen(self, text: str) -> None:
+    def _reopen(self, text: str | None) -> None:
         """Listen elsewhere. The new address is opened first, so that a failure leaves everything as it was."""
-        listener = self._open(text)
+        listener = None if text is None else self._open(text)
         if self.listener is not None:
             self.world.end_listener(self.listener)
         self.listener = listener
@@ -331,7 +314,7 @@ class World:
         self.reproxy_state: Callable[[], list[str]] = list  # the connections to reproxied urls
         self.pages: dict[str, Callable[[], tuple[str, str]]] = {}  # of the management port: path to type and text
         self.pools_by_hand = False
-        self.drains: list[Task[Any]] = []  # of listeners that were given up
+        self.drains: dict[Listener, Task[Any]] = {}  # listeners that were given up, and the tasks that end them
         self.reload: Callable[[], Iterable[str]] | None = None  # RELOAD CONFIG
         self.stop: Callable[[float | None], object] = lambda grace: None  # SHUTDOWN; 0 is at once
         self.dry = False  # a configuration is only checked: nothing listens, nothing of the process is changed
@@ -382,8 +365,18 @@ class World:
 
     def end_listener(self, listener: Listener) -> None:
         """Accept nobody else; connections end after their present request."""
-        self.drains = [drain for drain in self.drains if not drain.done]
-        self.drains.append(spawn(listener.drain, None))
+        self.drains = {one: drain for one, drain in self.drains.items() if not drain.done}
+        self.drains[listener] = spawn(listener.drain, None)
+
+    def socket_for(self, address: Address) -> Address | socket:
+        """What a service is to listen on at an address: a socket that was passed to the process, or one that another
+        listener has still, or else the address."""
+        if address in self.inherited:
+            return self.inherited.pop(address)
+        for listener in self.drains:
+            if listener.address == address and not listener.closed and not isinstance(address, str):
+                return cast(socket, listener.sock.dup())
+        return address
 
     def log(self, priority: str, text: str) -> None:
         """A line for the log; `program` says where that is. Priorities are those of syslog."""
