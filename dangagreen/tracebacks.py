@@ -8,6 +8,7 @@ traceback, without the locals of this package's frames. What does not belong her
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import weakref
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 from dangagreen.frames import is_ours
 
 _IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class whose __new__ and __init__ may be Python code
+
+_OS_ERRORS = {kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, OSError)}
 
 Error = TypeVar("Error", bound=BaseException)
 
@@ -25,6 +28,10 @@ def without_traceback(error: Error, owner: object = None) -> Error:
     A reference to `owner`, the object that keeps it, becomes a weak proxy. Returns the exception itself if its type
     cannot be copied.
     """
+    if type(error) in _OS_ERRORS and not error.__dict__ and error.filename is None:  # type: ignore[attr-defined]
+        args = error.args
+        if len(args) == 2 and type(args[0]) is int and type(args[1]) is str:  # the usual case: of a system call
+            return type(error)(*args)
     known: dict[int, Any] = {} if owner is None else {id(owner): weakref.proxy(owner)}
     return _copy(error, known)  # type: ignore[no-any-return]
 

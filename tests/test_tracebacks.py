@@ -48,11 +48,21 @@ def slotted():
     return error
 
 
+def noted(error):
+    error.more = 5
+    return error
+
+
 ERRORS = [
     KeyError("a"),
     ConnectionResetError(104, "Connection reset by peer"),
     FileNotFoundError(2, "No such file", "name"),
     OSError(18, "Invalid link", "name", None, "other"),
+    OSError(),
+    OSError("some words"),
+    BlockingIOError(11, "again", 7),
+    TimeoutError(None, "no number"),
+    noted(ConnectionResetError(104, "Connection reset by peer")),
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
     SystemExit(3),
     Strict(7, text="seven"),
@@ -182,3 +192,10 @@ def test_locals_go_also_where_somebody_has_looked_at_them():
 
 def test_copies_can_be_copied():
     assert repr(copy.copy(without_traceback(KeyError(1)))) == repr(KeyError(1))
+
+
+def test_what_an_os_error_refers_to_is_copied_too():
+    owner = Owner()
+    error = ConnectionResetError(104, owner)
+    assert "the owner" in str(without_traceback(error, owner))
+    assert type(without_traceback(error, owner).args[1]) is weakref.ProxyType
