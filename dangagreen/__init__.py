@@ -1,5 +1,6 @@
 """Network servers in callback style and in sequential style, on one loop and on one and the same socket object."""
 
+from dangagreen.builds import is_compiled
 from dangagreen.errors import (
     BusyError,
     Cancelled,
@@ -31,6 +32,7 @@ from dangagreen.green.signals import SignalHandle, on_signal, signals
 from dangagreen.green.sleep import sleep, sleep_until
 from dangagreen.green.task_table import task_table
 from dangagreen.green.tasks import Task, current_task, spawn
+from dangagreen.loop import turn
 from dangagreen.loop.instruments import Instrument
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.timers import Timer
@@ -128,7 +130,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+compiled: bool = is_compiled(turn)  # which build runs: the compiled one, or the pure one
 
 publish(__name__, __all__)
 name_methods(Socket, (base for base in Socket.__mro__[1:-1] if base not in Descriptor.__mro__))
-del Descriptor, forking, name_methods, publish
+del Descriptor, forking, is_compiled, name_methods, publish, turn

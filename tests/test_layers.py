@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 # (folder, its modules), leftmost and uppermost the lowest
 SHAPE = [
-    ("", "public errors frames places parks tracebacks checks system_calls"),
+    ("", "builds public errors frames places parks tracebacks checks system_calls"),
     (
         "loop",
         "error_log pollers timers signal_chain sigint collecting"

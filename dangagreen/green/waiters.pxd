@@ -1,0 +1,21 @@
+cdef class WaitKind:
+    cdef public bint by_thread
+    cdef public bint due
+    cdef public object name
+    cdef public object undo
+    cdef public object words
+
+cdef class Waiter:
+    cdef public object cancelled
+    cdef public object context
+    cdef public object deadline_timer
+    cdef public object interrupt
+    cdef public object loop
+    cdef public object resume
+    cdef public object scope
+    cdef public object subject
+    cdef public object to_hub
+    cdef public object unflushed_socket
+    cdef public object worker
+    cdef public bint done
+    cdef public WaitKind wait

@@ -1,0 +1,14 @@
+cdef class Handler:
+    cdef object __weakref__
+    cdef public object _context
+    cdef public object _queue
+    cdef public object _reader
+    cdef public object _timer
+    cdef public object loop
+    cdef public int _registered_mask
+    cdef public int fd
+    cdef public bint _watch_read
+    cdef public bint closed
+
+cdef class FdHandler(Handler):
+    cdef public object callback

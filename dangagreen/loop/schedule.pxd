@@ -1,0 +1,11 @@
+from dangagreen.loop.timers cimport Timers
+
+cdef class Schedule:
+    cdef public object clock
+    cdef public object poller
+    cdef public object ready
+    cdef public object runnable
+    cdef public object wakeup_pair
+    cdef public bint closed
+    cdef public unsigned long thread
+    cdef public Timers timers

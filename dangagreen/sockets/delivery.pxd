@@ -1,0 +1,4 @@
+from dangagreen.sockets.receiving cimport Receiving
+
+cdef class Delivery(Receiving):
+    pass

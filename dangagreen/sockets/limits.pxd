@@ -1,0 +1,4 @@
+from dangagreen.sockets.write_queue cimport WriteQueue
+
+cdef class TimeLimits(WriteQueue):
+    pass

@@ -1,0 +1,4 @@
+from dangagreen.sockets.limits cimport TimeLimits
+
+cdef class Lingering(TimeLimits):
+    pass

@@ -1,0 +1,4 @@
+from dangagreen.sockets.lingering cimport Lingering
+
+cdef class CallbackSocket(Lingering):
+    cdef public int _hangup_state

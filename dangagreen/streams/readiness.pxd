@@ -1,0 +1,7 @@
+from dangagreen.sockets.sock cimport CallbackSocket
+
+cdef class ReadyWaiter:
+    cdef public object task
+
+cdef class SelectableSocket(CallbackSocket):
+    pass

@@ -1,0 +1,4 @@
+from dangagreen.streams.readiness cimport SelectableSocket
+
+cdef class ReadingSocket(SelectableSocket):
+    pass

@@ -1,0 +1,4 @@
+from dangagreen.streams.reading cimport ReadingSocket
+
+cdef class StreamSocket(ReadingSocket):
+    pass
