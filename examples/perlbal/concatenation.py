@@ -30,11 +30,13 @@ def begin_concatenation(client: Client, service: Service, head: RequestHead, uri
         raise Refused(403, "Too many files requested")
     if any(".." in name.split("/") for name in names):
         raise Refused(403, "Bogus filenames")
+    if not names:
+        raise Refused(404, "One or more file does not exist")
     after_disk(client, partial(open_all, root + base, names), partial(_answer, client, service, head), close_all)
 
 
 def open_all(base: str, names: list[str]) -> list[File] | None:
-    """All the files, or None if there is one that is none. Raises Refused without the directory, OSError."""
+    """All the files; None if one of them is none; an empty list if there is no directory."""
     if not os.path.isdir(base):
         return []
     files: list[File] = []

@@ -198,6 +198,7 @@ def answer(client: Client, service: Service, head: RequestHead, found: File | Li
         body = listing(head.uri.partition("?")[0], found.entries)
         fields = fields_of(service, http_date(found.mtime))
         fields["content-type"] = "Content-Type: text/html"
+        fields["content-length"] = f"Content-Length: {len(body)}"
         send(client, ResponseHead(200, REASONS[200], 10, fields), body, len(body))
     return None
 

@@ -1,0 +1,254 @@
+"""GET and HEAD of the web server: files, ranges, what is unchanged, directories, paths."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from perlbal.files import SMALL
+from perlbal.pages import http_date
+from perlbal_talk import Talker, body, fields, get, served
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "a.html").write_bytes(b"0123456789")
+    (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 512)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "index.html").write_bytes(b"index")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "<b>&'.css").write_bytes(b"x")
+    (tmp_path / "list" / "sub").mkdir()
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "\u00e9 x.txt").write_bytes(b"name")
+    os.symlink("a.html", tmp_path / "link.pdf")
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path
+
+
+@pytest.fixture
+def service(loop, advance, root):
+    with served(advance, persist_client="on", docroot=root) as service:
+        yield service
+
+
+@pytest.fixture
+def ask(loop, wires, run_turns, service):
+    """`ask(path, *lines, method="GET")`: the response, on a connection of its own that is kept."""
+
+    def ask(path, *lines, **options):
+        talker = Talker(service, wires, run_turns, 1 << 20)
+        answer = talker.ask(get(path, *lines, **options))
+        assert not talker.ended
+        return answer
+
+    return ask
+
+
+def test_a_file_is_sent_as_by_the_original(ask, root):
+    modified = http_date(int((root / "a.html").stat().st_mtime))
+    answer = ask("/a.html")
+    date = fields(answer)["date"]
+    assert date in {http_date(int(time.time()) - ago) for ago in (0, 1)}
+    assert answer.decode() == (
+        f"HTTP/1.0 200 OK\r\nDate: {date}\r\nServer: Perlbal\r\nLast-Modified: {modified}\r\nAccept-Ranges: bytes\r\n"
+        "Content-Type: text/html\r\nContent-Length: 10\r\nConnection: keep-alive\r\nKeep-Alive: timeout=30, max=100\r\n"
+        "\r\n0123456789"
+    )
+
+
+def test_head_is_get_without_the_body(ask):
+    for path in ("/a.html", "/large.bin", "/none", "/list", "/d"):
+        whole, head = ask(path), ask(path, method="HEAD")
+        assert whole.partition(b"\r\n\r\n")[0] == head.partition(b"\r\n\r\n")[0]
+        assert body(head) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "content"),
+    [
+        ("/a.html?x=/../y", "text/html", b"0123456789"),
+        ("/%61.html", "text/html", b"0123456789"),
+        ("/a%2Ehtml%3Fx", "text/html", b"0123456789"),
+        ("/link.pdf", "application/pdf", b"0123456789"),
+        ("/empty.txt", "text/plain", b""),
+        ("/%C3%A9%20x.txt", "text/plain", b"name"),
+        ("/\xc3\xa9%20x.txt", "text/plain", b"name"),
+        ("/d", "text/html", b"index"),
+        ("/d/", "text/html", b"index"),
+        ("//a.html", "text/html", b"0123456789"),
+        ("/./a.html", "text/html", b"0123456789"),
+    ],
+)
+def test_paths(ask, path, kind, content):
+    answer = ask(path)
+    assert (fields(answer)["code"], fields(answer)["content-type"], body(answer)) == ("200", kind, content)
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "text"),
+    [
+        ("/../secret", "403", b"Bogus URL"),
+        ("/d/%2e%2e/a.html", "403", b"Bogus URL"),
+        ("/d/..", "403", b"Bogus URL"),
+        ("/a.html%00", "403", b"Bogus URL"),
+        ("*", "403", b"Bogus URL"),
+        ("/none", "404", b""),
+        ("/a.html/x", "404", b""),
+        ("/" + "x" * 5000, "404", b""),
+        ("/fifo", "404", b""),
+        ("/+a.html", "404", b""),
+        ("/list", "200", b"Directory listing disabled"),
+    ],
+)
+def test_what_is_no_file(ask, path, code, text):
+    answer = ask(path)
+    assert fields(answer)["code"] == code
+    assert body(answer).endswith(b"</h1>\n" + text)
+
+
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "MKCOL", "get", "FOO"])
+def test_other_methods_are_refused(ask, method):
+    assert ask("/a.html", method=method).partition(b"\r\n\r\n")[2] == b"<h1>400 - Bad request</h1>\n"
+
+
+def test_a_service_without_docroot(loop, advance, wires, run_turns):
+    with served(advance) as service:
+        answer = Talker(service, wires, run_turns, 1 << 20).say(get())
+        assert (fields(answer)["code"], body(answer)[-19:]) == ("500", b"Docroot unconfigured"[-19:])
+
+
+# -- ranges
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "part"),
+    [
+        ("bytes=0-0", "206", "0-0"),
+        ("bytes=2-4", "206", "2-4"),
+        ("bytes=4-", "206", "4-9"),
+        ("bytes=4-100", "206", "4-9"),
+        ("bytes=-3", "206", "7-9"),
+        ("bytes=-100", "206", "0-9"),
+        ("bytes=0-9", "206", "0-9"),
+        ("bytes=4-3", "416", "*"),
+        ("bytes=10-", "416", "*"),
+        ("bytes=-0", "416", "*"),
+        ("bytes=", "200", ""),
+        ("bytes=-", "200", ""),
+        ("bytes=1-2,4-5", "200", ""),
+        ("bytes = 1-2", "200", ""),
+        ("lines=1-2", "200", ""),
+        ("bytes=1-2 ", "206", "1-2"),
+        ("bytes=a-b", "200", ""),
+        ("bytes=99999999999999999999999-", "416", "*"),
+    ],
+)
+def test_ranges(ask, asked, code, part):
+    answer = ask("/a.html", f"Range: {asked}")
+    assert fields(answer)["code"] == code
+    assert fields(answer).get("content-range", "") == (f"bytes {part}/10" if part else "")
+    first, _, last = part.partition("-")
+    content = b"" if code == "416" else b"0123456789"[int(first or 0) : int(last or 9) + 1]
+    assert body(answer) == content
+    assert fields(answer)["content-length"] == str(len(content))
+
+
+def test_a_range_of_an_empty_file(ask):
+    assert fields(ask("/empty.txt", "Range: bytes=0-"))["code"] == "416"
+
+
+def test_a_range_of_a_large_file(ask, root):
+    content = (root / "large.bin").read_bytes()
+    assert len(content) > SMALL
+    assert body(ask("/large.bin", "Range: bytes=100-70000")) == content[100:70001]
+    assert body(ask("/large.bin")) == content
+
+
+# -- unchanged
+
+
+def test_if_modified_since_is_compared_as_a_string(ask, root):
+    modified = http_date(int((root / "a.html").stat().st_mtime))
+    for since, code in [
+        (modified, "304"),
+        (f"{modified}; length=10", "304"),
+        (f"{modified}; length=11", "200"),
+        (http_date(2_000_000_000), "200"),
+        (modified.lower(), "200"),
+    ]:
+        answer = ask("/a.html", f"If-Modified-Since: {since}", "Range: bytes=1-2" if code == "304" else "X: y")
+        assert fields(answer)["code"] == code
+        if code == "304":
+            assert not {"content-length", "content-type"} & set(fields(answer))
+            assert body(answer) == b""
+
+
+# -- directories
+
+
+def test_a_listing_has_all_entries_sorted_and_escaped(ask, service):
+    service.set("dirindexing", "on")
+    for path in ("/list", "/list/"):
+        answer = ask(path)
+        assert fields(answer)["content-type"] == "text/html"
+        assert body(answer).decode() == (
+            "<html><body><b><a href='/list/./'>.</a></b><br />\n<b><a href='/list/../'>..</a></b><br />\n"
+            "<a href='/list/%3Cb%3E%26%27.css'>&lt;b&gt;&amp;&#x27;.css</a><br />\n"
+            "<b><a href='/list/sub/'>sub</a></b><br />\n</body></html>"
+        )
+
+
+def test_index_files_are_tried_in_order(ask, service, root):
+    service.set("index_files", "none.html, index.txt index.html")
+    assert body(ask("/d")) == b"index"
+    (root / "d" / "index.txt").write_bytes(b"text")
+    assert (body(ask("/d")), fields(ask("/d"))["content-type"]) == (b"text", "text/plain")
+
+
+# -- files that change, and clients that leave or do not read
+
+
+def test_a_large_file_leaves_as_its_client_reads(service, wires, run_turns, root):
+    talker = Talker(service, wires, run_turns, 10_000)
+    talker.far.send(get("/large.bin"))
+    run_turns(5)
+    assert talker.client.state == "xfer_disk"
+    talker.far.send(get("/a.html"))
+    for _ in range(2000):
+        if b"0123456789" in talker.got[-10:]:
+            break
+        talker.say(b"", turns=1)
+    assert talker.got.count(b"HTTP/1.0 200 OK") == 2
+    assert body(talker.got)[: 256 * 512] == (root / "large.bin").read_bytes()
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_no_descriptor(service, wires, run_turns):
+    before = len(os.listdir("/dev/fd"))
+    talker = Talker(service, wires, run_turns, 10_000)
+    talker.far.send(get("/large.bin"))
+    run_turns(3)
+    talker.far.close()
+    for _ in range(200):
+        run_turns(1)
+        if len(os.listdir("/dev/fd")) == before:
+            break
+    assert len(os.listdir("/dev/fd")) == before
+    assert talker.client.closed
+
+
+def test_a_file_that_may_not_be_read(ask, monkeypatch):
+    def refuses(*_args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuses)
+    assert fields(ask("/a.html"))["code"] == "403"
+
+
+def test_server_tokens(ask, service):
+    service.set("server_tokens", "off")
+    assert "server" not in fields(ask("/a.html"))
+    assert "server" not in fields(ask("/none"))
+    assert "server" not in fields(ask("/a.html", "Range: bytes=99-"))
