@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from dangagreen import in_thread, spawn
+from dangagreen import ThreadLimiter, in_thread, spawn
 from perlbal.clients import Client, Exchange
 from perlbal.services import World
 
@@ -26,9 +26,16 @@ class OnDisk(Exchange):
         """The client has no part in the wait for a disk."""
 
 
+def threads_of(world: World) -> ThreadLimiter:
+    """So many threads may work at once as `SERVER aio_threads` says; many would only wait for each other."""
+    if world.disk_threads is None or world.disk_threads.limit != world.aio_threads:
+        world.disk_threads = ThreadLimiter(world.aio_threads)
+    return world.disk_threads
+
+
 def on_disk(world: World, function: Callable[..., Outcome], *args: object) -> Outcome:
     """In a task: call a function, and park until it has returned. Raises what it raises."""
-    return function(*args) if world.aio_mode == "none" else in_thread(function, *args)
+    return function(*args) if world.aio_mode == "none" else in_thread(function, *args, limiter=threads_of(world))
 
 
 def after_disk(
@@ -53,7 +60,7 @@ def _work(
     then: Callable[[Outcome], object],
     dropped: Callable[[Outcome], object] | None,
 ) -> None:
-    outcome = in_thread(_attempt, work)
+    outcome = in_thread(_attempt, work, limiter=threads_of(client.service.world))
     if client.exchange is exchange:
         client.exchange = None
         try:

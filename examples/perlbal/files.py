@@ -23,24 +23,6 @@ from perlbal.pages import REASONS, SERVER, http_date
 from perlbal.services import Service
 
 SMALL = 32_768  # bytes of a file that is read, and leaves with its head in one send(2), which is cheaper than sendfile
-MIME = {
-    "css": "text/css",
-    "doc": "application/msword",
-    "gif": "image/gif",
-    "htm": "text/html",
-    "html": "text/html",
-    "jpg": "image/jpeg",
-    "js": "application/x-javascript",
-    "mp3": "audio/mpeg",
-    "mpg": "video/mpeg",
-    "pdf": "application/pdf",
-    "png": "image/png",
-    "tif": "image/tiff",
-    "tiff": "image/tiff",
-    "torrent": "application/x-bittorrent",
-    "txt": "text/plain",
-    "zip": "application/zip",
-}
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO without a writer must not hold up anybody
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)

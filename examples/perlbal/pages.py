@@ -1,4 +1,4 @@
-"""What responses of our own say: reasons of status codes, the page that tells of an error, dates.
+"""What responses of our own say: reasons of status codes, the page that tells of an error, dates, types of files.
 
 The reasons are those of the original where it has one, otherwise those of the RFCs. What does not belong here: who is
 told what, and whether the connection stays.
@@ -19,6 +19,25 @@ REASONS = {status.value: status.phrase for status in HTTPStatus} | {
     413: "Content Too Large",
     414: "URI Too Long",
     416: "Request range not satisfiable",
+}
+
+MIME = {
+    "css": "text/css",
+    "doc": "application/msword",
+    "gif": "image/gif",
+    "htm": "text/html",
+    "html": "text/html",
+    "jpg": "image/jpeg",
+    "js": "application/x-javascript",
+    "mp3": "audio/mpeg",
+    "mpg": "video/mpeg",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+    "torrent": "application/x-bittorrent",
+    "txt": "text/plain",
+    "zip": "application/zip",
 }
 
 _DAYS = "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"

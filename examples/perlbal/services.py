@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 from socket import socket
 from typing import Any, cast
 
-from dangagreen import Address, Listener, Task, spawn
+from dangagreen import Address, Listener, Task, ThreadLimiter, spawn
 from perlbal.heads import Head, RequestHead
 from perlbal.hooks import Hooked
 from perlbal.kinds import Parameter
 from perlbal.language import CommandError
 from perlbal.meters import Meter
+from perlbal.pages import MIME
 from perlbal.parameters import ANY, POOL_TABLE, SERVICE_TABLE, ServiceParameters
 from perlbal.pools import Nodes, Pool
 
@@ -309,7 +310,7 @@ class World:
         self.commands: dict[str, Callable[..., Iterable[str] | None]] = {}  # words that plugins have added
         self.tunables: dict[str, Parameter[Any]] = {}  # parameters that plugins have added
         self.defaults: dict[str, str] = {}
-        self.mime: dict[str, str] = {}
+        self.mime = dict(MIME)
         self.inherited: dict[Address, socket] = {}  # listening sockets that were passed to the process
         self.reproxy_state: Callable[[], list[str]] = list  # the connections to reproxied urls
         self.pages: dict[str, Callable[[], tuple[str, str]]] = {}  # of the management port: path to type and text
@@ -325,6 +326,7 @@ class World:
         self.stopping = False  # a graceful shutdown has begun: no connection stays after its request
         self.aio_mode = "ioaio"
         self.aio_threads = 3
+        self.disk_threads: ThreadLimiter | None = None  # `disk` makes it
         self.max_reproxy_connections = 0
         self.max_reproxy_connections_of: dict[str, int] = {}
         self.pidfile: str | None = None

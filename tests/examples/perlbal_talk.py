@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from perlbal.clients import SWEEP_SECONDS, Client, clients_of
-from perlbal.files import MIME
 from perlbal.services import Service, World
 from perlbal.web_role import WebRole
 
@@ -16,7 +15,6 @@ def make_service(role: str = "web_server", **parameters: object) -> Service:
     """A service of a world of its own, enabled, without a listener; disk work is done in place."""
     world = World()
     world.roles["web_server"] = WebRole
-    world.mime = dict(MIME)
     world.aio_mode = "none"
     service = world.create_service("test")
     service.set("role", role)

@@ -1,0 +1,159 @@
+"""The web server of perlbal as a program, with real clients: curl, requests, httpx, wrk, ab; over TLS as well."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import ssl
+import urllib.request
+
+import pytest
+
+from perlbal_programs import free_port, output_of, perlbal
+from tests.certificates import AUTHORITY, certificate
+
+CONFIGURATION = """
+SERVER aio_mode = {aio}
+CREATE SERVICE web
+  SET role           = web_server
+  SET listen         = 127.0.0.1:{port}
+  SET docroot        = {root}
+  SET persist_client = on
+  SET enable_put     = on
+  SET enable_delete  = on
+  {more}
+ENABLE web
+"""
+LARGE = 3_000_000
+
+
+@pytest.fixture(params=["none", "ioaio"])
+def aio(request):
+    return request.param
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.txt").write_bytes(b"0123456789")
+    (root / "large.bin").write_bytes(os.urandom(LARGE))
+    return root
+
+
+@pytest.fixture
+def url(tmp_path, root, aio):
+    port = free_port()
+    with perlbal(tmp_path, CONFIGURATION.format(aio=aio, port=port, root=root, more=""), port):
+        yield f"http://127.0.0.1:{port}"
+
+
+# -- curl
+
+
+def curl(*arguments, stdin=b""):
+    return output_of("curl", "-sS", "--max-time", "30", *arguments, stdin=stdin)
+
+
+def test_curl_uses_one_connection_for_several_requests(url, root):
+    """It speaks HTTP/1.0 from the second request on, as it was answered; and that asks for no keep-alive by itself."""
+    urls = f"{url}/a.txt", f"{url}/a.txt", f"{url}/none"
+    answers = curl("-H", "Connection: keep-alive", "-w", " %{num_connects} %{http_code}\n", *urls)
+    assert answers.count(b"0123456789") == 2
+    assert re.findall(rb" (\d) (\d{3})\n", answers) == [(b"1", b"200"), (b"0", b"200"), (b"0", b"404")]
+    answers = curl("-w", " %{num_connects} %{http_code}\n", *urls)
+    assert re.findall(rb" (\d) (\d{3})\n", answers) == [(b"1", b"200"), (b"0", b"200"), (b"1", b"404")]
+
+
+def test_curl_gets_ranges_and_heads(url, root):
+    assert curl("-r", "2-4", f"{url}/a.txt") == b"234"
+    assert curl("-r", "-3", f"{url}/a.txt") == b"789"
+    assert curl("-r", "1000000-", f"{url}/large.bin") == (root / "large.bin").read_bytes()[1_000_000:]
+    assert b"Content-Length: 3000000" in curl("-I", f"{url}/large.bin")
+    assert b"Connection: close" in curl("--http1.0", "-i", f"{url}/a.txt")
+    assert curl("--http1.0", f"{url}/large.bin") == (root / "large.bin").read_bytes()
+
+
+def test_curl_uploads(url, root, tmp_path):
+    content = os.urandom(2_000_000)
+    (tmp_path / "upload").write_bytes(content)
+    assert b"200 - OK" in curl("-T", str(tmp_path / "upload"), f"{url}/d/x")
+    assert (root / "d/x").read_bytes() == content
+    assert b"200 - OK" in curl("-T", "-", f"{url}/chunked", stdin=content)
+    assert (root / "chunked").read_bytes() == content
+    md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+    assert b"201 - Created" in curl("-T", str(tmp_path / "upload"), "-H", f"Content-MD5: {md5}", f"{url}/checked")
+    assert b"204 No Content" in curl("-i", "-X", "DELETE", f"{url}/checked")
+    assert sorted(os.listdir(root)) == ["a.txt", "chunked", "d", "large.bin"]
+
+
+@pytest.mark.parametrize("path", ["x", "..x"])
+def test_curl_expects_100_continue(url, tmp_path, path):
+    """It would wait a second for that."""
+    (tmp_path / "upload").write_bytes(b"x" * 5000)
+    words = curl("-T", str(tmp_path / "upload"), "-H", "Expect: 100-continue", "-D", "-", f"{url}/{path}")
+    assert (b"100 Continue" in words) == (path == "x")
+    assert (b"200 OK" in words) == (path == "x")
+
+
+# -- libraries
+
+
+@pytest.mark.parametrize("library", ["requests", "httpx"])
+def test_libraries_get_and_put(url, root, library):
+    module = pytest.importorskip(library)
+    with module.Session() if library == "requests" else module.Client() as client:
+        for _ in range(3):
+            assert client.get(f"{url}/a.txt").content == b"0123456789"
+        assert client.get(f"{url}/large.bin").content == (root / "large.bin").read_bytes()
+        assert client.put(f"{url}/new", **{"data" if library == "requests" else "content": b"new"}).status_code == 200
+        assert client.get(f"{url}/new").content == b"new"
+        assert client.get(f"{url}/none").status_code == 404
+
+
+# -- load
+
+
+def test_wrk_meets_no_error(url):
+    for path in ("a.txt", "large.bin"):
+        words = output_of("wrk", "-t1", "-c20", "-d1s", f"{url}/{path}")
+        assert b"Non-2xx" not in words
+        assert b"Socket errors" not in words
+        assert int(re.search(rb"(\d+) requests in", words)[1]) > 20
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ab_meets_no_error(url, kept):
+    words = output_of("ab", "-q", "-n", "500", "-c", "10", *(["-k"] if kept else []), f"{url}/a.txt")
+    assert b"Complete requests:      500\n" in words
+    assert b"Failed requests:        0\n" in words
+    assert (b"Keep-Alive requests:    500\n" in words) == kept
+
+
+# -- TLS
+
+
+@pytest.fixture
+def secured(tmp_path, root, aio):
+    key, chain = tmp_path / "key.pem", tmp_path / "cert.pem"
+    issued = certificate("localhost", "127.0.0.1")
+    issued.private_key_pem.write_to_path(key)
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    port = free_port()
+    more = f"SET enable_ssl = on\n SET ssl_key_file = {key}\n SET ssl_cert_file = {chain}"
+    with perlbal(tmp_path, CONFIGURATION.format(aio=aio, port=port, root=root, more=more), port):
+        yield f"https://127.0.0.1:{port}"
+
+
+def test_files_over_tls(secured, root):
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    for name in ("a.txt", "large.bin"):
+        with urllib.request.urlopen(f"{secured}/{name}", timeout=20, context=context) as answer:
+            assert answer.read() == (root / name).read_bytes()
+    request = urllib.request.Request(f"{secured}/new", data=b"x" * 100_000, method="PUT")
+    with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+        assert answer.status == 200
+    assert (root / "new").read_bytes() == b"x" * 100_000
