@@ -27,6 +27,7 @@ The modules, each of which imports only from those above it:
     hooks           where plugins have a say
     services        the world: services, their roles, plugins, settings
     tls             TLS to clients
+    access_log      a line for each request
     clients         the client side: connections that ask, and the exchange for each request
     disk            disk work, in threads or in place
     files           files that are sent: GET and HEAD of the web server
@@ -42,6 +43,7 @@ The modules, each of which imports only from those above it:
     reproxying      answers that backends have others give
     proxying        one proxied request
     proxy_role      the role reverse_proxy
+    metrics         metrics in the Prometheus text format
     delaying        requests that wait for a while
     commands        how commands are found and answered; those of configurations
     console         commands that list

@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any
 
 from dangagreen import Listener, Socket, current_loop, serve
+from perlbal.access_log import open_log
 from perlbal.heads import BadHead, RequestHead, ResponseHead, head_end, parse_request
+from perlbal.language import CommandError
 from perlbal.pages import page
 from perlbal.services import Role, Service, World
 from perlbal.tls import server_context
@@ -60,8 +62,8 @@ class Client(Socket):
     `service` is the one that it came in by, and `target` the one that answers the present request: another one behind
     a selector. `active` is when it last sent or read something, `began` when the first bytes of the request came, both
     on the loop's clock. `body_left` is how much of the request's body was not read: bytes, or -1 for a chunked one
-    whose end has not come. `code` is that of the response, 0 before its head was sent; `sent` counts its bytes. `last`:
-    the connection is closed after it, which whoever sets it before the head is sent has decided.
+    whose end has not come. `code` is that of the response, 0 before its head was sent; `sent` counts the bytes of its
+    body. `last`: the connection is closed after it, which whoever sets it before the head is sent has decided.
     """
 
     __slots__ = (
@@ -194,7 +196,7 @@ class Client(Socket):
         else:
             fields.pop("keep-alive", None)
         data = head.to_bytes() + body
-        self.sent += len(data)
+        self.sent += len(body)
         return self.write(data)
 
     def error(self, code: int, text: str = "", *, fields: Iterable[tuple[str, str]] = ()) -> None:
@@ -224,6 +226,8 @@ class Client(Socket):
             return None
         target = self.target
         target.meter.answered(self.code, self.loop.clock() - self.began, self.sent)
+        if target.log is not None:
+            target.log.note(self)
         self.exchange = None
         if target.hooks:
             target.run_all_hooks("end_proxy_request", self)
@@ -270,7 +274,9 @@ class Client(Socket):
     def look_at_clock(self, now: float) -> None:
         """End what has taken too long: a head, the pause between two requests, an exchange without progress."""
         service = self.service
-        if self.exchange is not None:
+        if self.unsent and 0 < service.client_stall_timeout < now - self.active:
+            self.close("the client does not read")
+        elif self.exchange is not None:
             if service.idle_timeout and now - self.active > service.idle_timeout:
                 self.exchange.overdue(self)
         elif self.partial:
@@ -308,6 +314,25 @@ class HttpRole(Role):
 
     def opened(self) -> None:
         begin_sweeping(self.service.world)
+
+    def closed(self) -> None:
+        if self.service.log is not None:
+            self.service.log.flush()
+
+    def changed(self, key: str) -> None:
+        if key in ("access_log", "access_log_times") and not self.service.world.dry:
+            self._open_log()
+
+    def _open_log(self) -> None:
+        """Have the access log that the parameters ask for. Raises CommandError, and then the log is the former one."""
+        service, before = self.service, self.service.log
+        try:
+            service.log = open_log(service.access_log, service.access_log_times)
+        except OSError as error:
+            path, service.access_log = service.access_log, "none" if before is None else before.path
+            raise CommandError(f"{path}: {error.strerror}") from None
+        if before is not None:
+            before.close()
 
 
 def clients_of(world: World) -> list[Client]:

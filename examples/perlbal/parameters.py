@@ -45,6 +45,8 @@ class ServiceParameters:
     head_timeout = seconds(ANY, "30", "In how many seconds the head of a request has to be complete; 0 is no limit.")
     client_stall_timeout = seconds(ANY, "30", "A client that reads nothing for so long is closed; 0 is never.")
     access_log = text(ANY, "none", "A file that gets a line for each request, in combined format.", ours=True)
+    access_log_times = boolean(ANY, "off", "Its lines end with the node, and the seconds in the queue, to connect,"
+                               " until the answer, and in all.", ours=True)
 
     # -- of reverse_proxy
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import perlbal.console
 import perlbal.dumping  # they register their commands
@@ -19,6 +20,7 @@ from perlbal.commands import Context, execute
 from perlbal.ending import drain_all
 from perlbal.loading import load_file
 from perlbal.management import Management
+from perlbal.metrics import exposition
 from perlbal.proxy_role import ProxyRole
 from perlbal.reloading import reload
 from perlbal.selector import Selector
@@ -42,6 +44,7 @@ REPORT = ("states", "queues")
 def make_world() -> World:
     """A world with all the roles, and nothing in it."""
     world = World()
+    world.pages["/metrics"] = partial(exposition, world)
     world.roles |= {role.name: role for role in (Management, ProxyRole, Selector, WebRole)}
     return world
 

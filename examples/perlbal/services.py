@@ -82,6 +82,7 @@ class Service(ServiceParameters, Hooked):
         self.enabled = False
         self.listener: Listener | None = None
         self.meter = Meter()
+        self.log: Any = None  # the access log, if there is one
         self.extra: dict[str, Any] = {}
         self.registered: dict[str, Plugin] = {}
         self.removed_headers: list[str] = []

@@ -32,6 +32,8 @@ def served(advance: Callable[[float], None], role: str = "web_server", **paramet
     for one in service.world.services.values():
         if one.enabled:
             one.disable()
+        if one.log is not None:
+            one.set("access_log", "none")
     for client in clients_of(service.world):
         client.close()
     advance(SWEEP_SECONDS + 1)

@@ -262,6 +262,19 @@ def test_a_client_that_does_not_read_gets_no_further_answers(connect, service):
     assert talker.got.count(b"HTTP/1.0 200 OK") == 3
 
 
+def test_a_client_that_does_not_read_is_closed(connect, service, advance):
+    service.set("client_stall_timeout", "8")
+    service.set("idle_timeout", "1000")
+    talker = connect(300)
+    talker.far.send(get("/" + "x" * 200))
+    talker.run_turns(5)
+    assert talker.client.unsent
+    advance(SWEEP_SECONDS)
+    assert not talker.client.closed
+    advance(SWEEP_SECONDS)
+    assert talker.client.closed
+
+
 def test_states(connect, service):
     service.role.waits = True
     talker = connect()
@@ -279,5 +292,5 @@ def test_what_is_counted(connect, service):
     talker.say(get(), get(), b"nonsense\r\n\r\n")
     assert service.meter.codes == {200: 2, 400: 1}
     assert sum(service.meter.durations) == 3
-    assert service.meter.sent == len(talker.got)
+    assert service.meter.sent == sum(len(b"<h1>200 - OK</h1>\n/") for _ in range(2)) + len(body(talker.got[-200:]))
     assert service.world.requests == 2
