@@ -5,7 +5,9 @@ Sockets and servers are in tests/connections.py, programs in tests/programs.py, 
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import gc
 import os
 import threading
@@ -228,6 +230,15 @@ async def async_generator(*_args):
 def first_quick(values, count):
     """Parameters of a test, of which the first ones are quick, and all others slow."""
     return [pytest.param(value, marks=[pytest.mark.slow] * (number >= count)) for number, value in enumerate(values)]
+
+
+# -- sources
+
+
+@functools.cache
+def nodes(source):
+    """All nodes of the tree of a source, from its module on: parsed once for all tests that read it."""
+    return tuple(ast.walk(ast.parse(source)))
 
 
 # -- garbage

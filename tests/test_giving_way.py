@@ -16,7 +16,7 @@ from dangagreen.parks import PARKING
 from dangagreen.testing import virtual_loop, wire
 
 TICK = 0.01
-TICKS = 20
+TICKS = 10
 WORK = 10e-6  # seconds that each round of a loop takes, where the clock tells
 
 

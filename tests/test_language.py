@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import nodes
+
 PACKAGE = Path(__file__).parent.parent / "dangagreen"
 SOURCES = {path.relative_to(PACKAGE.parent).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -30,7 +32,7 @@ OBSCURE = re.compile(
 
 def docstrings(source):
     """(line, name, text) of the docstrings of a module, its classes and its functions."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), getattr(node, "name", "module"), text
 
@@ -59,7 +61,7 @@ def test_comments_and_messages_say_who(name):
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if not name.endswith(("__init__.py", "__main__.py"))])
 def test_a_module_says_what_it_is_for_its_rules_and_what_does_not_belong(name):
-    opening = " ".join((ast.get_docstring(ast.parse(SOURCES[name])) or "").split())
+    opening = " ".join((ast.get_docstring(nodes(SOURCES[name])[0]) or "").split())
     assert opening
     assert "Rules:" in opening
     assert "does not belong here" in opening or "Not modelled" in opening
@@ -70,7 +72,7 @@ def written_slots():
     stands beside its assignment in `__init__`; "" where there is none."""
     for path, source in SOURCES.items():
         lines = source.splitlines()
-        for cls in ast.walk(ast.parse(source)):
+        for cls in nodes(source):
             if not isinstance(cls, ast.ClassDef):
                 continue
             for slot, sentence in slots_of(cls):

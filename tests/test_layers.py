@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import nodes
+
 PACKAGE = Path(__file__).parent.parent / "dangagreen"
 
 # (folder, its modules), leftmost and uppermost the lowest
@@ -83,9 +85,9 @@ def module_name(path):
 SOURCES = {module_name(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(tree):
+def imports(source):
     """(line, module) of each import, wherever it stands. `from package import module` counts as that module."""
-    for node in ast.walk(tree):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -98,14 +100,13 @@ def imports(tree):
 
 def faults(name, source):
     """What is wrong with a module of this name and this source, in words."""
-    tree = ast.parse(source)
     if name in BARE:
-        return [] if len(tree.body) <= 1 else [f"{name} is to hold a docstring and nothing else"]
+        return [] if len(nodes(source)[0].body) <= 1 else [f"{name} is to hold a docstring and nothing else"]
     if name not in ORDER:
         return [f"{name} has no place in SHAPE"]
     found = []
     place = ORDER.index(name)
-    for line, target in imports(tree):
+    for line, target in imports(source):
         top = target.split(".")[0]
         full = target if target in ORDER else f"{target}.__init__"
         if not top:
@@ -122,7 +123,7 @@ def faults(name, source):
         elif (folder := name.rpartition(".")[0]) in STRANGERS and target.startswith(STRANGERS[folder]):
             found.append(f"{name}:{line} imports {target}: sync and streams know nothing of each other")
     if "greenlet" not in THIRD_PARTY.get(name, ()):
-        for node in ast.walk(tree):
+        for node in nodes(source):
             if isinstance(node, ast.Attribute) and node.attr in SWITCHING:
                 found.append(f"{name}:{node.lineno} uses .{node.attr}, which only green.sched does")
     if name.startswith(("dangagreen.loop.", "dangagreen.sockets.")) and "asyncio" in source:

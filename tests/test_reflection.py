@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import nodes
+
 PACKAGE = Path(__file__).parent.parent / "dangagreen"
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -36,9 +38,9 @@ FRAMES = {
 }
 
 
-def looks_inside(node):
+def looks_inside(source):
     """The names of parts of a callable that are read in it, as attributes or by getattr."""
-    for one in ast.walk(node):
+    for one in nodes(source):
         if isinstance(one, ast.Attribute) and one.attr in INSIDE and isinstance(one.ctx, ast.Load):
             yield one.attr
         elif isinstance(one, ast.Call) and isinstance(one.func, ast.Name) and one.func.id == "getattr":
@@ -46,9 +48,9 @@ def looks_inside(node):
                 yield one.args[1].value
 
 
-def compares_names(node):
+def compares_names(source):
     """Whether the name of a module of ours is compared with something, or is looked for in something."""
-    for one in ast.walk(node):
+    for one in nodes(source):
         if isinstance(one, ast.Compare):
             parts = [one.left, *one.comparators]
         elif isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "startswith":
@@ -62,12 +64,12 @@ def compares_names(node):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_no_callable_is_looked_into(name):
-    assert set(looks_inside(ast.parse(SOURCES[name]))) == PARTS.get(name, set())
+    assert set(looks_inside(SOURCES[name])) == PARTS.get(name, set())
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_no_name_of_a_module_is_compared(name):
-    assert list(compares_names(ast.parse(SOURCES[name]))) == []
+    assert list(compares_names(SOURCES[name])) == []
 
 
 def test_frames_are_asked_for_in_few_places():
@@ -79,7 +81,7 @@ def test_frames_are_asked_for_in_few_places():
     ["resume.__self__.task", "getattr(call, 'func', None)", "getattr(before, '__self__', None)"],
 )
 def test_a_look_into_a_callable_is_found(source):
-    assert len(list(looks_inside(ast.parse(source)))) == 1
+    assert len(list(looks_inside(source))) == 1
 
 
 @pytest.mark.parametrize(
@@ -91,4 +93,4 @@ def test_a_look_into_a_callable_is_found(source):
     ],
 )
 def test_a_comparison_of_names_is_found(source):
-    assert len(list(compares_names(ast.parse(source)))) == 1
+    assert len(list(compares_names(source))) == 1

@@ -6,12 +6,11 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from programs import SECONDS, connected
+from programs import connected
 from tests.programs import free_port, missing
 
 LONGEST_BULK = 32 * 1024 * 1024
@@ -26,17 +25,12 @@ def real_redis(directory: Path) -> Iterator[int]:
     port = free_port()
     options = f"--port {port} --bind 127.0.0.1 --databases 1 --appendonly no --proto-max-bulk-len {LONGEST_BULK}"
     command = [program, *options.split(), "--save", "", "--dir", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
-            give_up = time.monotonic() + SECONDS
-            while True:
-                with contextlib.suppress(OSError), connected(port) as (sock, replies):
-                    sock.sendall(b"PING\r\n")
-                    if replies.readline() == b"+PONG\r\n":
-                        break
-                assert process.poll() is None
-                assert time.monotonic() < give_up
-                time.sleep(0.01)
+            log = []
+            while not (log and b"Ready to accept connections" in log[-1]):
+                log.append(process.stdout.readline())
+                assert log[-1], log
             yield port
         finally:
             process.kill()

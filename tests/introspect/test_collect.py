@@ -323,18 +323,18 @@ d.run(main)
 
 def test_threads_by_name_and_a_loop_of_another_thread_is_refused():
     answers("""
-loops, over = [], threading.Event()
+loops, begun, over = [], threading.Event(), threading.Event()
 def body():
     loops.append(d.current_loop())
     loops[0].call_soon_threadsafe(lambda: None)
+    begun.set()
     over.wait(20)
 thread = threading.Thread(target=body, name="the other")
 thread.start()
-while not loops:
-    time.sleep(0.001)
+begun.wait(20)
 (other,) = introspect.snapshot().threads
 assert (other.name, other.runs, other.task, other.limit) == ("the other", None, None, None), other
-assert other.stack[0] == line_of(body, 3) + " body", other
+assert other.stack[0] == line_of(body, 4) + " body", other
 try:
     introspect.snapshot(loops[0])
 except d.ForeignThreadError as error:

@@ -96,21 +96,20 @@ def test_a_loop_that_runs_in_another_thread_is_watched_from_there():
         "dev",
         "-c",
         """
-import sys, threading, time
+import sys, threading
 import dangagreen as d
 sys.setswitchinterval(1e-5)
-loops, spawned, seen = [], [], []
+loops, spawned, seen = [], threading.Event(), []
 def body():
     loop = d.current_loop()
     loops.append(loop)
     while not (seen and loop.green.tasks.ended):
         d.spawn(int).join()
-        spawned.append(None)
+        spawned.set()
     seen.append(introspect.snapshot())
 thread = threading.Thread(target=d.run, args=(body,))
 thread.start()
-while not spawned:
-    time.sleep(0.001)
+spawned.wait(20)
 from dangagreen import introspect
 assert loops[0].running
 loops[0].call_soon_threadsafe(seen.append, 0)

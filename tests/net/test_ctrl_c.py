@@ -99,7 +99,7 @@ def started(started):
     return lambda program, *arguments: started(FUNCTIONS + program, *arguments)
 
 
-@pytest.mark.parametrize("program", first_quick(COMPUTES.values(), 3), ids=COMPUTES)
+@pytest.mark.parametrize("program", first_quick(COMPUTES.values(), 1), ids=COMPUTES)
 def test_one_ctrl_c_ends_a_program_that_computes(started, program):
     process = started(program)
     process.send_signal(signal.SIGINT)
@@ -116,7 +116,7 @@ def test_one_ctrl_c_ends_a_program_that_computes(started, program):
     assert code == -signal.SIGINT
 
 
-@pytest.mark.parametrize("call", first_quick(TIGHT.values(), 2), ids=TIGHT)
+@pytest.mark.parametrize("call", first_quick(TIGHT.values(), 1), ids=TIGHT)
 @pytest.mark.parametrize("where", ["main", "callback"])
 def test_one_ctrl_c_ends_a_loop_of_the_librarys_calls(started, call, where):
     """Wherever it strikes, it is raised when that call has returned, at the latest."""
@@ -143,7 +143,10 @@ d.run(main)
     assert code == -signal.SIGINT
 
 
-@pytest.mark.parametrize("program", ["d.Socket.add_other_fds({near.fileno(): computes})", "sock.watch_read(True)"])
+AT_INPUT = ["d.Socket.add_other_fds({near.fileno(): computes})", "sock.watch_read(True)"]
+
+
+@pytest.mark.parametrize("program", first_quick(AT_INPUT, 1))
 def test_a_callback_that_computes_before_it_has_read_is_not_called_again_while_the_program_ends(started, program):
     process = started(f"""
 def computes(_event=None):
@@ -303,7 +306,7 @@ else:
 
 
 @pytest.mark.parametrize("where", ["run", "top level"])
-@pytest.mark.parametrize("seed", first_quick(range(6), 2))
+@pytest.mark.parametrize("seed", first_quick(range(6), 1))
 def test_ctrl_c_at_any_moment_ends_the_program_and_runs_every_finally(started, where, seed):
     chance = random.Random(seed)
     process = started(RANDOM, where)
