@@ -67,8 +67,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     And raise the limit of open files, of which shells give few, as far as it goes without being root; have no slow
     code reported, for what holds up a loop here may be another process; and have Ctrl-C strike, here and in what is
-    started from here, also where a shell has begun the run in its background, which ignores it.
+    started from here, also where a shell has begun the run in its background, which ignores it. Processes of `-n` take
+    tests over from each other at the end, or one would wait for long while another has some left.
     """
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "worksteal"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     slowness.SLOW_SECONDS = math.inf

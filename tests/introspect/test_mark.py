@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
-from dangagreen.introspect.mark import Mark, ask_for, marks_of
+from tests.inside import notes_that_end
+
+with notes_that_end():
+    from dangagreen.introspect.mark import Mark, ask_for, marks_of
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self") or not hasattr(os, "memfd_create"), reason="needs /proc, and files in memory"

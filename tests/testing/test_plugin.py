@@ -354,7 +354,7 @@ import sys
 def test_it():
     assert ("dangagreen.introspect" in sys.modules) is {there}
 """)
-    pytester.runpytest_subprocess(*OPTIONS, *options).assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*OPTIONS, *ASYNCIO, *options).assert_outcomes(passed=1)
 
 
 def test_nothing_of_a_test_is_kept_until_the_end_of_the_run(tried):
