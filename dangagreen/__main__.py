@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         " the one of its dump_on_signal)",
     )
     command.add_argument(
-        "--most", type=_most, default=MOST, metavar="N", help="at most so many sockets, tasks and timers (%(default)s)"
+        "--most", type=_how_many, default=MOST, metavar="N", help="at most so many sockets, tasks and timers (%(default)s)"
     )
     return parser
 
@@ -99,7 +99,7 @@ def _signal(text: str) -> int:
     return int(number)
 
 
-def _most(text: str) -> int:
+def _how_many(text: str) -> int:
     if not text.isdecimal() or not (number := int(text)):
         raise argparse.ArgumentTypeError(f"it is a number from 1 on, not {text!r}")
     return number

@@ -402,7 +402,7 @@ class PoolThreads:
 
     def end(self):
         """Have each end, after the call that it makes."""
-        self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.01)
+        self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.001)
         for thread in set(threading.enumerate()) - self.before:
             if hasattr(thread, "calls"):  # a test may have threads of its own too
                 with suppress(ValueError):

@@ -33,7 +33,7 @@ class World:
     def __init__(self, loop, keep, tmp_path, piece):
         self.loop, self.keep, self.tmp_path = loop, keep, tmp_path
         self.piece, self.worked = piece, 0
-        self.attempts = 1 if piece else 3  # the kernel charges a thread with interrupts that are for others
+        self.attempts = 1 if piece else 5  # the kernel charges a thread with interrupts that are for others
 
     def work(self, pieces=1):
         """Pieces of work, each of which takes its time where the clock does not see to that."""
