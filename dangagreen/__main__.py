@@ -85,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         " the one of its dump_on_signal)",
     )
     command.add_argument(
-        "--most", type=_how_many, default=MOST, metavar="N", help="at most so many sockets, tasks and timers (%(default)s)"
+        "--most",
+        type=_how_many,
+        default=MOST,
+        metavar="N",
+        help="at most so many sockets, tasks and timers (%(default)s)",
     )
     return parser
 

@@ -98,6 +98,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of examples nothing is quick, as `pytest_collection_modifyitems` has it: then their tests are not even read."""
+    is_example = (str(collection_path) + os.sep).startswith(EXAMPLES)
+    return True if is_example and config.option.markexpr == "not slow" else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Without garbage collection, which looks at all that was found so far, again and again: half of the time."""
