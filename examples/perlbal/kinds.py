@@ -63,7 +63,7 @@ class Parameter(Generic[T]):
         help: str,
         parse: Callable[[Any, str], T],
         *,
-        kind: str = "",
+        kind: str = "text",
         show: Callable[[T], str] = str,
         ours: bool = False,
         dumped: bool = True,
@@ -119,9 +119,9 @@ def text(role: str, default: str, help: str, ours: bool = False) -> Parameter[st
     return Parameter(role, default, help, _text, kind="text", ours=ours)
 
 
-def optional(role: str, default: None, help: str) -> Parameter[str | None]:
+def optional(role: str, default: None, help: str, ours: bool = False) -> Parameter[str | None]:
     """A text, or None unless it is set."""
-    return Parameter[str | None](role, default, help, _text, show=str)
+    return Parameter[str | None](role, default, help, _text, show=str, ours=ours)
 
 
 def choice(role: str, values: str, help: str, problem: str = "", ours: bool = False) -> Parameter[str]:

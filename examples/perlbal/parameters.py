@@ -108,8 +108,8 @@ class PoolParameters:
     eject_seconds = seconds(POOL, "30", "For how long a node is put aside.")
     tls = boolean(POOL, "off", "The nodes speak TLS.", ours=True)
     tls_verify = boolean(POOL, "on", "Their certificates are verified.", ours=True)
-    tls_ca_file = kinds.optional(POOL, None, "A file of certificates by which they are; the system's without it.")
-    tls_name = kinds.optional(POOL, None, "What their certificates have to say; without it the host of the node.")
+    tls_ca_file = kinds.optional(POOL, None, "Certificates by which they are; the system's without it.", ours=True)
+    tls_name = kinds.optional(POOL, None, "What their certificates name; without it the host of the node.", ours=True)
 # fmt: on
 
 

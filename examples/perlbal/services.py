@@ -8,6 +8,7 @@ does not belong here: what any role does, and the commands by which all of this 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from socket import socket
@@ -253,7 +254,7 @@ class Service(ServiceParameters, Hooked):
         try:
             listener: Listener = self.role.listen(self.world.socket_for(address))
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise CommandError(f"Can't start service '{self.name}' on {text}: {reason}") from None
         return listener
 
