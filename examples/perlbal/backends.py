@@ -61,6 +61,7 @@ class Backend(Socket):
     __slots__ = {
         "active": "Whether a request is under way, which its node counts.",
         "attention": "Whether a verification has shown that somebody listens.",
+        "connect_seconds": "How long it took to connect.",
         "created": "When it was made, on the loop's clock.",
         "consumer": "Whose request it serves; None while it is idle.",
         "decoder": "Decodes the body, where that is chunked and asked for as HTTP/1.1.",
@@ -95,6 +96,7 @@ class Backend(Socket):
         self.active = self.attention = self.heard = self.keeps = self.modern = self.no_body = False
         self.state = "connecting"
         self.since = self.created = self.loop.now
+        self.connect_seconds = 0.0
 
     def belongs_to(self, node: Node, keeper: Keeper) -> None:
         """Where it leads to, and whose it is: told at once, as `connect_to` makes it of a socket alone."""
@@ -123,6 +125,7 @@ class Backend(Socket):
         node.connects += 1
         node.last_connect = int(time.time())
         self.since = self.loop.now
+        self.connect_seconds = self.since - self.created
         self.keeper.connected(self)
 
     def verify(self, path: str) -> None:

@@ -51,6 +51,7 @@ class ProxyExchange(Exchange):
         "role": "The role of the service.",
         "state": "The word for it in `states`.",
         "task": "The task that does a part of it in sequential style; or None.",
+        "used_at": "When it got its backend, on the loop's clock.",
         "upload": "The file that has the body; or None.",
     }
 
@@ -65,7 +66,7 @@ class ProxyExchange(Exchange):
         self.limit = role.service.buffer_size
         self.only_once = bool(client.body_left) or head.method not in REPEATABLE
         self.priority = NORMAL
-        self.queued_at = client.began
+        self.queued_at = self.used_at = client.began
         self.response: ResponseHead | None = None
         self.state = "wait_backend"
         self.task: Task[Any] | None = None
@@ -227,7 +228,11 @@ class ProxyExchange(Exchange):
         self.backend = backend
         client, service = self.client, self.role.service
         head = backend_head(service, client, self.head, backend.node.name)
-        if service.hooks and service.run_hooks("backend_client_assigned", backend, client, head):
+        now = client.loop.now
+        self.node, self.used_at, self.queue_seconds = backend.node.name, now, now - self.queued_at
+        if not backend.uses:
+            self.connect_seconds = backend.connect_seconds
+        if service.hooks and self._taken_over("backend_client_assigned", backend, client, head):
             return
         self.needs_fresh = False
         self.state = "wait_res"
@@ -241,6 +246,13 @@ class ProxyExchange(Exchange):
             backend.begin(self, head)
         if client.paused and client.body_left:
             client.resume()
+
+    def _taken_over(self, hook: str, *told: object) -> bool:
+        """Whether a plugin has taken over. If it has answered, nothing is left to be done here."""
+        taken = self.role.service.run_hooks(hook, *told)
+        if taken and self.client.exchange is not self:
+            self._let_go()
+        return taken
 
     def waited_in_vain(self) -> None:
         """No backend has come within `queue_timeout`."""
@@ -284,7 +296,8 @@ class ProxyExchange(Exchange):
         if head.code == 500 and service.enable_error_retries and not self.only_once:
             if self.retries < len(service.error_retry_schedule):
                 return self._retry(backend, service.error_retry_schedule[self.retries])
-        if service.hooks and service.run_hooks("backend_response_received", backend, head):
+        self.response_seconds = self.client.loop.now - self.used_at
+        if service.hooks and self._taken_over("backend_response_received", backend, head):
             return None
         if service.enable_reproxy and reproxying.is_asked_for(head):
             self.backend = None
@@ -296,19 +309,18 @@ class ProxyExchange(Exchange):
     def send_head(self, backend: Backend, head: ResponseHead, data: bytes) -> None:
         """Send the head to the client, and the beginning of the body."""
         client, service = self.client, self.role.service
-        if service.hooks and service.run_hooks("modify_response_headers", self, head):
+        if service.hooks and self._taken_over("modify_response_headers", self, head):
             return
         if not head.reason:
             head.reason = REASONS.get(head.code, "")
         if head.chunked:
             head.remove("content-length")
-            if backend.decoder is not None:
-                if self.head.version >= 11:
-                    self.chunked = True
-                    head.sent_version = 11
-                    data = chunk(data)
-                else:
-                    head.remove("transfer-encoding")
+            if backend.decoder is not None and self.head.version >= 11:
+                self.chunked = True
+                head.sent_version = 11
+                data = chunk(data)
+            elif backend.modern:
+                head.remove("transfer-encoding")
         self.response = head
         self.state = "xfer_res"
         if not client.send_head(head, data) and client.unsent > self.limit:

@@ -164,8 +164,11 @@ class Queues:
             del self.pending[node]
         service = self.service
         uses = backend.uses
+        pool = self.pool()
         if uses and (not service.persist_backend or 0 < service.max_backend_uses <= uses or self.closing):
             return backend.close("it was used as often as it may be")
+        if pool is None or node not in pool.uses:
+            return backend.close("its node is not in the pool any more")
         if self.waiting and (request := self._next(fresh=not uses)) is not None:
             request.use(backend)
             if self.waiting:

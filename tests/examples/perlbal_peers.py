@@ -26,14 +26,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def program(command: list[str], port: int) -> Iterator[subprocess.Popen[str]]:
+def program(
+    command: list[str], port: int, cwd: Path | None = None, host: str = "127.0.0.1"
+) -> Iterator[subprocess.Popen[str]]:
     """A program that listens on a port."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
     try:
         until = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection((host, port), 1).close()
                 break
             except OSError:
                 assert process.poll() is None, process.communicate()[0]

@@ -44,13 +44,13 @@ def test_services_of_a_world_share_the_connections_of_urls(proxy: Proxy) -> None
     other.role.closed()
 
 
-@pytest.mark.parametrize("hook", ["start_proxy_request", "backend_client_assigned", "modify_response_headers"])
+@pytest.mark.parametrize(
+    "hook", ["start_proxy_request", "backend_client_assigned", "backend_response_received", "modify_response_headers"]
+)
 def test_a_plugin_may_take_over(proxy: Proxy, hook: str) -> None:
     def take(*told: object) -> bool:
         client = proxy.clients[-1].near
-        exchange = client.exchange
         client.error(418, hook)
-        exchange.gone(client)
         return True
 
     proxy.service.register_hook("test", hook, take)

@@ -172,6 +172,15 @@ def test_chunks_that_lie_end_the_connection_without_a_last_chunk(proxy: Proxy) -
     proxy.check()
 
 
+def test_the_answer_to_head_says_nothing_of_chunks_that_do_not_come(proxy: Proxy) -> None:
+    proxy.set(backend_http_version="1.1")
+    client = proxy.client(GET.replace(b"GET", b"HEAD"))
+    proxy.answer(CHUNKED.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    assert client.received() == b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=30, max=100\r\n\r\n"
+    assert len(proxy.queues.bored) == 1
+    proxy.check()
+
+
 # -- request bodies
 
 
@@ -517,6 +526,19 @@ def test_what_has_begun_to_answer_is_not_asked_again(proxy: Proxy) -> None:
     assert code(client.received()) == 502
     assert len(proxy.nodes) == 1
     proxy.check()
+
+
+def test_what_the_log_is_told(proxy: Proxy, advance: Callable[[float], None]) -> None:
+    proxy.connects = lambda name: None
+    client = proxy.client(GET)
+    exchange = client.near.exchange
+    advance(0.25)
+    proxy.connect(proxy.node())
+    proxy.turns()
+    advance(0.5)
+    proxy.answer()
+    assert (exchange.node, exchange.queue_seconds, exchange.connect_seconds) == (NODE, 0.25, 0.25)
+    assert exchange.response_seconds == 0.5
 
 
 # -- time

@@ -260,6 +260,15 @@ def test_those_of_a_node_that_was_removed_are_closed(proxy: Proxy) -> None:
     proxy.check()
 
 
+def test_one_that_is_used_is_closed_after_its_answer_if_its_node_was_removed(proxy: Proxy) -> None:
+    client = proxy.client(GET)
+    proxy.pool.remove(NODE)
+    proxy.answer()
+    assert client.received() == ANSWERED
+    assert proxy.node().near.closed
+    proxy.check()
+
+
 def test_another_pool_with_the_same_node_keeps_its_connections(proxy: Proxy) -> None:
     proxy.client(GET)
     proxy.answer()
