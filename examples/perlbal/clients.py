@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 from dangagreen import Listener, Socket, current_loop, serve
@@ -84,6 +85,8 @@ class Client(Socket):
 
     def __init__(self, sock: Any, service: Service) -> None:
         super().__init__(sock)
+        if service.client_sndbuf_size:
+            sock.setsockopt(SOL_SOCKET, SO_SNDBUF, service.client_sndbuf_size)
         self.service = self.target = service
         self.active = self.began = self.loop.now
         self.head: RequestHead | None = None

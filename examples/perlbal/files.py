@@ -23,10 +23,11 @@ from perlbal.pages import REASONS, SERVER, http_date
 from perlbal.services import Service
 
 SMALL = 32_768  # bytes of a file that is read, and leaves with its head in one send(2), which is cheaper than sendfile
+DIGITS = 18  # of a number in a request that are looked at: no file has as many bytes
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO without a writer must not hold up anybody
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
-_LENGTH = re.compile(r"; length=(\d+)", re.ASCII)
+_LENGTH = re.compile(r"; length=(\d{1,18})", re.ASCII)
 _EXTENSION = re.compile(r"\.(\w+)\Z", re.ASCII)
 _UP = re.compile(r"/\.\.(/|\Z)")
 
@@ -142,15 +143,20 @@ def wanted_range(text: str, size: int) -> tuple[int, int] | None:
         return None
     first, last = match[1], match[2]
     if not first:
-        count = min(int(last), size)
+        count = min(_number(last), size)
         if not count:
             raise Refused(416)
         return size - count, count
-    begin = int(first)
-    end = min(int(last) if last else size, size - 1)
-    if begin >= size or (last and int(last) < begin):
+    begin = _number(first)
+    end = _number(last) if last else size
+    if begin >= size or end < begin:
         raise Refused(416)
-    return begin, end - begin + 1
+    return begin, min(end, size - 1) - begin + 1
+
+
+def _number(text: str) -> int:
+    """The number, or one that is larger than any file."""
+    return int(text.lstrip("0")[:DIGITS] or 0)
 
 
 def mime_type(mime: dict[str, str], name: str) -> str | None:

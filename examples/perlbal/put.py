@@ -133,6 +133,9 @@ def _put(
         client.close(error)
     except OSError:
         code, text = 500, "Internal error"
+    except Exception as error:
+        client.close(error)
+        raise
     finally:
         upload.abandon()
     if client.exchange is exchange:

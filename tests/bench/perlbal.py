@@ -103,7 +103,11 @@ CONTESTANTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """`load` returns how many requests it has made of a port, with the seconds to spend and the processor to use."""
+    """`load` returns how many requests it has made of a port, with the seconds to spend and the processor to use.
+
+    What is measured is the processor time for each of them; with `memory` bytes for each idle client; with `latency`
+    the 99th percentile of what they take, in microseconds, at half the rate at which the original saturates.
+    """
 
     key: str
     label: str
@@ -111,6 +115,7 @@ class Row:
     proxies: bool = False
     aio: str = "none"
     memory: bool = False
+    latency: bool = False
 
 
 def pinned(cpu: int | None) -> Callable[[], None]:
@@ -152,6 +157,25 @@ def wrk(size: str, headers: dict[str, str] | None = None) -> Callable[[int, floa
     return load
 
 
+DELAY = """
+local most = tonumber(os.getenv("DELAY_MS"))
+function delay() return math.random(0, most) end
+"""
+MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def p99(port: int, seconds: float, cpu: int | None, directory: Path, per_second: float) -> float:
+    """The 99th percentile of latency, in microseconds, at about this rate: each of 50 connections pauses at random."""
+    script = directory / "delay.lua"
+    script.write_text(DELAY)
+    os.environ["DELAY_MS"] = f"{2 * 50 / per_second * 1000:.0f}"
+    url = f"http://127.0.0.1:{port}/1k.txt"
+    command = ["wrk", "-t1", "-c50", f"-d{seconds:.0f}s", "--latency", "-s", str(script), url]
+    match = re.fullmatch(r"([\d.]+)(\w+)", found(r"99% *(\S+)", output_of(command, cpu, seconds)))
+    assert match is not None
+    return float(match[1]) * MICROSECONDS[match[2]]
+
+
 def ab(size: str) -> Callable[[int, float, int | None], tuple[int, str]]:
     """A new connection for each request, 20 at a time."""
 
@@ -175,8 +199,10 @@ ROWS = (
     Row("web-100k", "web, 100 KB, aio_mode none", wrk("100k")),
     Row("web-100k-aio", "web, 100 KB, aio_mode ioaio", wrk("100k"), aio="ioaio"),
     Row("web-idle", f"web, {IDLE} idle clients, bytes each", idle, memory=True),
+    Row("web-p99", "web, 1 KB, ioaio, p99 at half load", wrk("1k"), aio="ioaio", latency=True),
     Row("proxy-1k", "proxy, 1 KB", wrk("1k"), proxies=True),
     Row("proxy-1k-nine", "proxy, 1 KB, nine browser headers", wrk("1k", NINE), proxies=True),
+    Row("proxy-p99", "proxy, 1 KB, p99 at half load", wrk("1k"), proxies=True, latency=True),
     Row("proxy-100k", "proxy, 100 KB", wrk("100k"), proxies=True),
     Row("proxy-new", "proxy, new connection each", ab("1k"), proxies=True),
 )
@@ -236,8 +262,10 @@ def idle_bytes(pid: int, port: int) -> float:
     return added
 
 
-def measure(contestant: Contestant, row: Row, directory: Path, backend: int, seconds: float) -> tuple[float, str]:
-    """Microseconds of processor time of the server for each request, or bytes for each idle client; and a remark."""
+def measure(
+    contestant: Contestant, row: Row, directory: Path, backend: int, seconds: float, rate: float
+) -> tuple[float, str]:
+    """What the row asks for, at this rate if it is latency; and a remark."""
     processors = sorted(os.sched_getaffinity(0))
     port = free_port()
     file = directory / f"{contestant.key}.conf"
@@ -246,6 +274,8 @@ def measure(contestant: Contestant, row: Row, directory: Path, backend: int, sec
         if row.memory:
             return idle_bytes(pid, port), ""
         row.load(port, 1, processors[-1])
+        if rate:
+            return p99(port, seconds, processors[-1], directory, rate), ""
         before = processor_time(pid)
         requests, remark = row.load(port, seconds, processors[-1])
         return (processor_time(pid) - before) / requests * 1e6, remark
@@ -268,6 +298,15 @@ def prepared() -> Iterator[tuple[Path, int]]:
             yield directory, port
 
 
+def half_load(row: Row, directory: Path, backend: int, seconds: float) -> float:
+    """Half the requests per second at which the original saturates; ours, where that is not installed."""
+    if not row.latency:
+        return 0.0
+    one = next(one for one in (CONTESTANTS[1], CONTESTANTS[-1]) if one.missing() is None)
+    _, remark = measure(one, row, directory, backend, seconds, 0.0)
+    return float(found(r"(\d+)/s", remark)) / 2
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -287,9 +326,10 @@ def main() -> None:
         for row in rows:
             figures: dict[str, list[float]] = {one.key: [] for one in contestants}
             remarks: dict[str, str] = {}
+            rate = half_load(row, directory, backend, options.seconds)
             for _ in range(options.rounds):
                 for one in contestants:
-                    figure, remarks[one.label] = measure(one, row, directory, backend, options.seconds)
+                    figure, remarks[one.label] = measure(one, row, directory, backend, options.seconds, rate)
                     figures[one.key].append(figure)
             medians = [statistics.median(found) for found in figures.values()]
             print(f"{row.label:36}" + "".join(f"{median:20.1f}" for median in medians), flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from perlbal.clients import SWEEP_SECONDS, Exchange, HttpRole
@@ -123,6 +125,11 @@ def test_an_empty_line_before_the_next_request_is_taken(connect):
     talker.say(get("/", "Content-Length: 0", method="POST"))
     assert talker.say(b"\r\n") == b""
     assert fields(talker.say(b"\r\n", get("/again")))["code"] == "200"
+
+
+def test_the_send_buffer_is_what_is_set(connect, service):
+    service.set("client_sndbuf_size", "20k")
+    assert connect().client.sock.options[socket.SOL_SOCKET, socket.SO_SNDBUF] == 20480
 
 
 # -- bad input: each gets a short answer that says what was wrong, then a close

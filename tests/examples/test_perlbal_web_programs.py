@@ -6,13 +6,17 @@ import base64
 import hashlib
 import os
 import re
+import signal
+import socket
 import ssl
 import urllib.request
 
 import pytest
 
 from perlbal_programs import free_port, output_of, perlbal
+from programs import expect
 from tests.certificates import AUTHORITY, certificate
+from tests.helpers import attempt
 
 CONFIGURATION = """
 SERVER aio_mode = {aio}
@@ -157,3 +161,31 @@ def test_files_over_tls(secured, root):
     with urllib.request.urlopen(request, timeout=20, context=context) as answer:
         assert answer.status == 200
     assert (root / "new").read_bytes() == b"x" * 100_000
+
+
+# -- the end
+
+
+def test_requests_under_way_are_finished_after_sigterm(tmp_path, root, aio):
+    """An upload, a download of which little was read, and a connection between two requests."""
+    port = free_port()
+    with perlbal(tmp_path, CONFIGURATION.format(aio=aio, port=port, root=root, more=""), port) as process:
+        upload, download, idle = (socket.create_connection(("127.0.0.1", port), 20) for _ in range(3))
+        download.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        idle.sendall(b"GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(1000).startswith(b"HTTP/1.0 200 OK")
+        download.sendall(b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert download.recv(5, socket.MSG_PEEK) == b"HTTP/"
+        upload.sendall(b"PUT /new HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+        assert upload.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        process.send_signal(signal.SIGTERM)
+        assert idle.recv(1000) == b""
+        expect(lambda: isinstance(attempt(socket.create_connection, ("127.0.0.1", port), 1), ConnectionRefusedError))
+        upload.sendall(b"0123456789")
+        assert upload.recv(1000).startswith(b"HTTP/1.0 200 OK\r\n")
+        with download.makefile("rb") as file:
+            assert file.read().partition(b"\r\n\r\n")[2] == (root / "large.bin").read_bytes()
+        for client in (upload, download, idle):
+            client.close()
+        assert process.wait(20) == 0
+        assert (root / "new").read_bytes() == b"0123456789"
