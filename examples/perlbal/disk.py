@@ -47,7 +47,7 @@ def after_disk(
     """In callback style: call `work`, then `then` with what it has returned; or `dropped`, if the client has left
     meanwhile. An OSError is answered by a page."""
     if client.service.world.aio_mode == "none":
-        return _conclude(client, _attempt(work), then)
+        return _conclude(client, attempt(work), then)
     client.exchange = exchange = OnDisk()
     spawn(_work, client, exchange, work, then, dropped)
     return None
@@ -60,7 +60,7 @@ def _work(
     then: Callable[[Outcome], object],
     dropped: Callable[[Outcome], object] | None,
 ) -> None:
-    outcome = in_thread(_attempt, work, limiter=threads_of(client.service.world))
+    outcome = in_thread(attempt, work, limiter=threads_of(client.service.world))
     if client.exchange is exchange:
         client.exchange = None
         try:
@@ -72,7 +72,7 @@ def _work(
         dropped(outcome)
 
 
-def _attempt(work: Callable[[], Outcome]) -> Outcome | OSError:
+def attempt(work: Callable[[], Outcome]) -> Outcome | OSError:
     try:
         return work()
     except OSError as error:

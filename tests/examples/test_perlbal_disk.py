@@ -57,14 +57,14 @@ def test_everything_works_in_threads_too(connect, run_until, request_, content):
 @pytest.fixture
 def held(monkeypatch):
     """Disk work begins when this event is set; `seen` has the names of its threads."""
-    event, seen, inner = threading.Event(), [], perlbal.disk._attempt
+    event, seen, inner = threading.Event(), [], perlbal.disk.attempt
 
-    def attempt(work):
+    def held_up(work):
         seen.append(threading.current_thread().name)
         event.wait(10)
         return inner(work)
 
-    monkeypatch.setattr(perlbal.disk, "_attempt", attempt)
+    monkeypatch.setattr(perlbal.disk, "attempt", held_up)
     event.seen = seen
     yield event
     event.set()
