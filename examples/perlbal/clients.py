@@ -344,14 +344,13 @@ def clients_of(world: World) -> list[Client]:
 
 def begin_sweeping(world: World) -> None:
     """Look at the clocks of all clients from time to time, for as long as there may be some."""
-    if not world.sweeping:
-        world.sweeping = True
-        current_loop().add_timer(SWEEP_SECONDS, partial(_sweep, world))
+    if world.sweeping is None:
+        world.sweeping = current_loop().add_timer(SWEEP_SECONDS, partial(_sweep, world))
 
 
 def _sweep(world: World) -> None:
     now = current_loop().clock()
-    world.sweeping = False
+    world.sweeping = None
     clients = clients_of(world)
     if clients or any(service.enabled for service in world.services.values()):
         begin_sweeping(world)

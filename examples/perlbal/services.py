@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from socket import socket
 from typing import Any, cast
 
-from dangagreen import Address, Listener, Task, ThreadLimiter, spawn
+from dangagreen import Address, Listener, Task, ThreadLimiter, Timer, spawn
 from perlbal.heads import Head, RequestHead
 from perlbal.hooks import Hooked
 from perlbal.kinds import Parameter
@@ -323,7 +323,7 @@ class World:
         self.dry = False  # a configuration is only checked: nothing listens, nothing of the process is changed
         self.started = time.time()
         self.requests = 0
-        self.sweeping = False  # whether the clocks of the clients are looked at
+        self.sweeping: Timer | None = None  # by which the clocks of the clients are looked at
         self.last_proc = (0.0, 0.0, 0)  # processor times, and requests, at the last `proc`
         self.stopping = False  # a graceful shutdown has begun: no connection stays after its request
         self.aio_mode = "ioaio"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from perlbal.clients import SWEEP_SECONDS, Client, clients_of
+from perlbal.clients import Client, clients_of
 from perlbal.services import Service, World
 from perlbal.web_role import WebRole
 
@@ -25,9 +26,13 @@ def make_service(role: str = "web_server", **parameters: object) -> Service:
 
 
 @contextmanager
-def served(advance: Callable[[float], None], role: str = "web_server", **parameters: object) -> Iterator[Service]:
-    """`make_service`, and its end: neither a client nor a timer is left."""
-    service = make_service(role, **parameters)
+def served(role: str = "web_server", **parameters: object) -> Iterator[Service]:
+    """`make_service`, and its end: neither a client nor a timer is left.
+
+    Clients may be idle for ever: a virtual clock jumps ahead while a thread works.
+    """
+    limits = dict.fromkeys(("idle_timeout", "head_timeout", "client_stall_timeout"), 0)
+    service = make_service(role, **limits | parameters)
     yield service
     for one in service.world.services.values():
         if one.enabled:
@@ -36,7 +41,8 @@ def served(advance: Callable[[float], None], role: str = "web_server", **paramet
             one.set("access_log", "none")
     for client in clients_of(service.world):
         client.close()
-    advance(SWEEP_SECONDS + 1)
+    if service.world.sweeping is not None:
+        service.world.sweeping.cancel()
 
 
 class Talker:
@@ -52,6 +58,8 @@ class Talker:
         self.ended = False
 
     def take(self) -> None:
+        if self.far.fileno() < 0:
+            return
         try:
             while data := self.far.recv(65536):
                 self.got += data
@@ -77,13 +85,16 @@ class Talker:
         before = len(self.got)
         answer = self.say(request)
         size = int(fields(answer).get("content-length", 0)) if request[:4] != b"HEAD" else 0
-        for _ in range(20_000):  # a large file comes in pieces, which a thread reads
-            if len(body(answer)) >= size or self.ended:
-                break
+        self.until(lambda: len(body(self.got[before:])) >= size)
+        return self.got[before:]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Read, and run the loop, until it is true, or the end has come: threads may work for it."""
+        give_up = time.monotonic() + 10
+        while not (condition() or self.ended):
+            assert time.monotonic() < give_up
             self.run_turns(1)
             self.take()
-            answer = self.got[before:]
-        return answer
 
 
 def fields(response: bytes) -> dict[str, str]:

@@ -20,9 +20,9 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def service(loop, advance, tmp_path, path):
+def service(loop, tmp_path, path):
     (tmp_path / "a.txt").write_bytes(b"content")
-    with served(advance, persist_client="on", docroot=tmp_path, access_log=path) as service:
+    with served(persist_client="on", docroot=tmp_path, access_log=path) as service:
         yield service
 
 
@@ -32,12 +32,12 @@ def talker(service, wires, run_turns):
 
 
 @pytest.fixture
-def written(path, advance, run_until, service):
+def written(path, advance, talker):
     """`written(n)` waits for n lines in all, and returns them."""
 
     def written(count):
         advance(FLUSH_SECONDS)
-        run_until(lambda: path.exists() and path.read_text().count("\n") >= count)
+        talker.until(lambda: path.exists() and path.read_text().count("\n") >= count)
         return path.read_text().splitlines()
 
     return written
@@ -60,8 +60,8 @@ def test_times_may_be_added(service, talker, written):
     assert re.search(r' "-" node=- queue=0\.0{6} connect=0\.0{6} answer=0\.0{6} total=\d\.\d{6}$', written(1)[0])
 
 
-def test_it_is_off_by_default(loop, advance, tmp_path, wires, run_turns):
-    with served(advance, docroot=tmp_path) as service:
+def test_it_is_off_by_default(loop, tmp_path, wires, run_turns):
+    with served(docroot=tmp_path) as service:
         Talker(service, wires, run_turns, 1 << 20).say(get("/x"))
         assert service.log is None
 
@@ -99,11 +99,11 @@ def test_a_file_that_cannot_be_opened_is_refused(service, path):
     assert service.access_log == str(path)
 
 
-def test_trouble_on_disk_is_logged_and_disturbs_nobody(talker, advance, run_until, monkeypatch, caplog):
+def test_trouble_on_disk_is_logged_and_disturbs_nobody(talker, advance, monkeypatch, caplog):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
     assert talker.say(get("/a.txt")).endswith(b"content")
     advance(FLUSH_SECONDS)
-    run_until(lambda: "cannot be written: No space left on device" in caplog.text)
+    talker.until(lambda: "cannot be written: No space left on device" in caplog.text)

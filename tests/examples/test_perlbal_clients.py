@@ -39,8 +39,8 @@ class Waiting(Exchange):
 
 
 @pytest.fixture
-def service(loop, advance):
-    with served(advance, persist_client="on") as service:
+def service(loop):
+    with served(persist_client="on") as service:
         service.role = Echo(service)
         yield service
 
@@ -220,7 +220,7 @@ def test_no_timer_is_left_when_there_is_nobody_to_look_after(connect, service, a
     service.disable()
     talker.client.close()
     advance(SWEEP_SECONDS)
-    assert not service.world.sweeping
+    assert service.world.sweeping is None
     assert len(loop.timers) == 0
 
 

@@ -47,12 +47,11 @@ def mutated(draw):
 
 
 @pytest.fixture
-def service(loop, advance, tmp_path):
+def service(loop, tmp_path):
     (tmp_path / "d").mkdir()
     for name in ("a.txt", "d/a.txt", "d/b.txt"):
         (tmp_path / name).write_bytes(b"content")
     with served(
-        advance,
         persist_client="on",
         docroot=tmp_path,
         enable_put="on",

@@ -23,8 +23,8 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def service(loop, advance, root):
-    with served(advance, persist_client="on", docroot=root, enable_concatenate_get="on") as service:
+def service(loop, root):
+    with served(persist_client="on", docroot=root, enable_concatenate_get="on") as service:
         yield service
 
 

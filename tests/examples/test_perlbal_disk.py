@@ -12,27 +12,20 @@ from perlbal_talk import Talker, body, fields, get, served
 
 
 @pytest.fixture
-def service(loop, advance, tmp_path):
+def service(real_loop, tmp_path):
+    real_loop.loop_timeout = 0.001  # the clients go on in each turn, and wake nobody
     (tmp_path / "a.txt").write_bytes(b"content")
     (tmp_path / "large.bin").write_bytes(b"x" * 100_000)
     with served(
-        advance, persist_client="on", docroot=tmp_path, enable_put="on", enable_concatenate_get="on", enable_delete="on"
+        persist_client="on", docroot=tmp_path, enable_put="on", enable_concatenate_get="on", enable_delete="on"
     ) as service:
         service.world.aio_mode = "ioaio"
         yield service
 
 
 @pytest.fixture
-def connect(service, wires, run_turns):
-    return lambda: Talker(service, wires, run_turns, 1 << 20)
-
-
-def until(talker, run_until, condition):
-    def seen():
-        talker.take()
-        return condition()
-
-    run_until(seen)
+def connect(service, tcp_pair, run_turns):
+    return lambda: Talker(service, lambda _capacity: tcp_pair(), run_turns, 0)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +40,10 @@ def until(talker, run_until, condition):
         (get("/none", method="DELETE"), b"<h1>404 - Not Found</h1>\n"),
     ],
 )
-def test_everything_works_in_threads_too(connect, run_until, request_, content):
+def test_everything_works_in_threads_too(connect, request_, content):
     talker = connect()
     talker.far.send(request_ + get("/a.txt"))
-    until(talker, run_until, lambda: talker.got.endswith(b"\r\n\r\ncontent") and content in talker.got)
+    talker.until(lambda: talker.got.endswith(b"\r\n\r\ncontent") and content in talker.got)
     assert body(talker.got).startswith(content)
 
 
@@ -70,49 +63,49 @@ def held(monkeypatch):
     event.set()
 
 
-def test_a_client_that_leaves_meanwhile_leaves_no_descriptor(connect, run_until, run_turns, held):
+def test_a_client_that_leaves_meanwhile_leaves_no_descriptor(connect, held):
     talker = connect()
     descriptors = len(os.listdir("/dev/fd"))
-    for path in ("/large.bin", "/??large.bin,large.bin"):
+    for number, path in enumerate(("/large.bin", "/??large.bin,large.bin"), 1):
         leaving = connect()
         leaving.far.send(get(path))
-        run_until(lambda: held.seen)
+        leaving.until(lambda number=number: len(held.seen) == number)
         assert leaving.client.state == "wait_stat"
         leaving.client.close()
         leaving.far.close()
     held.set()
-    run_until(lambda: len(held.seen) == 2 and len(os.listdir("/dev/fd")) == descriptors)
+    talker.until(lambda: len(held.seen) == 2 and len(os.listdir("/dev/fd")) == descriptors)
     talker.far.send(get("/a.txt"))
-    until(talker, run_until, lambda: talker.got.endswith(b"content"))
+    talker.until(lambda: talker.got.endswith(b"content"))
 
 
-def test_so_many_threads_as_there_may_be(connect, service, run_until, run_turns, held):
+def test_so_many_threads_as_there_may_be(connect, service, run_turns, held):
     service.world.aio_threads = 2
     talkers = [connect() for _ in range(5)]
     for talker in talkers:
         talker.far.send(get("/a.txt"))
-    run_until(lambda: len(held.seen) == 2)
+    talkers[0].until(lambda: len(held.seen) == 2)
     run_turns(5)
     assert len(held.seen) == 2
     held.set()
     for talker in talkers:
-        until(talker, run_until, lambda talker=talker: talker.got.endswith(b"content"))
+        talker.until(lambda talker=talker: talker.got.endswith(b"content"))
 
 
-def test_an_error_of_the_disk_is_answered(connect, run_until, monkeypatch):
+def test_an_error_of_the_disk_is_answered(connect, monkeypatch):
     def fails(*_args):
         raise OSError(5, "Input/output error")
 
     talker = connect()
     monkeypatch.setattr(os, "open", fails)
     talker.far.send(get("/a.txt"))
-    until(talker, run_until, lambda: talker.got)
+    talker.until(lambda: talker.got)
     assert (fields(talker.got)["code"], body(talker.got)[-18:]) == ("500", b"Input/output error")
 
 
-def test_an_error_of_the_program_costs_the_connection(connect, run_until, monkeypatch, take_errors):
+def test_an_error_of_the_program_costs_the_connection(connect, monkeypatch, take_errors):
     talker = connect()
     monkeypatch.setattr("perlbal.web_role.answer", None)
     talker.far.send(get("/a.txt"))
-    run_until(lambda: talker.client.closed)
+    talker.until(lambda: talker.client.closed)
     assert [type(one.exception) for one in take_errors()] == [TypeError]

@@ -29,8 +29,8 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def service(loop, advance, root):
-    with served(advance, persist_client="on", docroot=root) as service:
+def service(loop, root):
+    with served(persist_client="on", docroot=root) as service:
         yield service
 
 
@@ -114,8 +114,8 @@ def test_other_methods_are_refused(ask, method):
     assert ask("/a.html", method=method).partition(b"\r\n\r\n")[2] == b"<h1>400 - Bad request</h1>\n"
 
 
-def test_a_service_without_docroot(loop, advance, wires, run_turns):
-    with served(advance) as service:
+def test_a_service_without_docroot(loop, wires, run_turns):
+    with served() as service:
         answer = Talker(service, wires, run_turns, 1 << 20).say(get())
         assert (fields(answer)["code"], body(answer)[-19:]) == ("500", b"Docroot unconfigured"[-19:])
 
@@ -221,10 +221,7 @@ def test_a_large_file_leaves_as_its_client_reads(service, wires, run_turns, root
     run_turns(5)
     assert talker.client.state == "xfer_disk"
     talker.far.send(get("/a.html"))
-    for _ in range(2000):
-        if b"0123456789" in talker.got[-10:]:
-            break
-        talker.say(b"", turns=1)
+    talker.until(lambda: b"0123456789" in talker.got[-10:])
     assert talker.got.count(b"HTTP/1.0 200 OK") == 2
     assert body(talker.got)[: 256 * 512] == (root / "large.bin").read_bytes()
 
@@ -235,10 +232,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_descriptor(service, wires,
     talker.far.send(get("/large.bin"))
     run_turns(3)
     talker.far.close()
-    for _ in range(200):
-        run_turns(1)
-        if len(os.listdir("/dev/fd")) == before:
-            break
+    talker.until(lambda: len(os.listdir("/dev/fd")) == before)
     assert len(os.listdir("/dev/fd")) == before
     assert talker.client.closed
 

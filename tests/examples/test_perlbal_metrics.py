@@ -9,9 +9,9 @@ from perlbal_talk import Talker, get, served
 
 
 @pytest.fixture
-def service(loop, advance, tmp_path):
+def service(loop, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"content")
-    with served(advance, persist_client="on", docroot=tmp_path) as service:
+    with served(persist_client="on", docroot=tmp_path) as service:
         yield service
 
 

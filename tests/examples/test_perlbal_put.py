@@ -13,8 +13,8 @@ from perlbal_talk import Talker, body, fields, get, served
 
 
 @pytest.fixture
-def service(loop, advance, tmp_path):
-    with served(advance, persist_client="on", docroot=tmp_path, enable_put="on", enable_delete="on") as service:
+def service(loop, tmp_path):
+    with served(persist_client="on", docroot=tmp_path, enable_put="on", enable_delete="on") as service:
         yield service
 
 

@@ -8,17 +8,15 @@ import pytest
 
 from perlbal.clients import HttpRole
 from perlbal.tls import server_context
-from perlbal_talk import make_service
+from perlbal_talk import served
 from tests.certificates import AUTHORITY, certificate
 
 
 @pytest.fixture
-def service(loop, tmp_path, advance):
+def service(loop, tmp_path):
     write(tmp_path, "localhost")
-    service = make_service(ssl_key_file=tmp_path / "key.pem", ssl_cert_file=tmp_path / "cert.pem")
-    yield service
-    service.disable()
-    advance(6)
+    with served(ssl_key_file=tmp_path / "key.pem", ssl_cert_file=tmp_path / "cert.pem") as service:
+        yield service
 
 
 def write(directory, *names):
