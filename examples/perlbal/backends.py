@@ -131,6 +131,9 @@ class Backend(Socket):
     def verify(self, path: str) -> None:
         """Ask whether somebody listens, before a request depends on it; then the keeper gets it, or it closes."""
         self.state = "verifying_backend"
+        service = self.service
+        if service is not None and service.run_hooks("backend_write_verify", self):
+            return
         self.node.verifies += 1
         spawn(self._verify, path)
 
@@ -140,6 +143,8 @@ class Backend(Socket):
             with timeout(15):
                 self.write(b"OPTIONS %b HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" % path.encode("latin-1"))
                 head = self.read_head()
+                if self.service is not None and self.service.run_hooks("backend_readable_verify", self):
+                    return
                 self.attention = self._begin_body(head) and self.left <= SWALLOWED
                 if self.attention and self.left:
                     self.read_exactly(self.left)

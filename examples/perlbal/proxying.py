@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from perlbal.proxy_role import ProxyRole
 
 REPEATABLE = ("GET", "HEAD")
+FIRST_HOOKS = ("start_proxy_request", "start_http_request", "proxy_read_request")
 WHILE_WAITING = 32768  # bytes of a body that are read while a backend is waited for
 RETRY_AFTER = (("Retry-After", "10"),)
 
@@ -76,7 +77,7 @@ class ProxyExchange(Exchange):
         """The head of the request is here; the client is in callback style."""
         client, service = self.client, self.role.service
         if service.hooks or service.high_priority_cookie:
-            if service.run_hooks("start_proxy_request", client) or service.run_hooks("start_http_request", client):
+            if any(service.run_hooks(hook, client) for hook in FIRST_HOOKS):
                 return None
             self.priority = priority(service, client)
         if not client.body_left:
@@ -232,7 +233,7 @@ class ProxyExchange(Exchange):
         self.node, self.used_at, self.queue_seconds = backend.node.name, now, now - self.queued_at
         if not backend.uses:
             self.connect_seconds = backend.connect_seconds
-        if service.hooks and self._taken_over("backend_client_assigned", backend, client, head):
+        if service.hooks and self.taken_over("backend_client_assigned", backend, client, head):
             return
         self.needs_fresh = False
         self.state = "wait_res"
@@ -247,7 +248,7 @@ class ProxyExchange(Exchange):
         if client.paused and client.body_left:
             client.resume()
 
-    def _taken_over(self, hook: str, *told: object) -> bool:
+    def taken_over(self, hook: str, *told: object) -> bool:
         """Whether a plugin has taken over. If it has answered, nothing is left to be done here."""
         taken = self.role.service.run_hooks(hook, *told)
         if taken and self.client.exchange is not self:
@@ -297,7 +298,7 @@ class ProxyExchange(Exchange):
             if self.retries < len(service.error_retry_schedule):
                 return self._retry(backend, service.error_retry_schedule[self.retries])
         self.response_seconds = self.client.loop.now - self.used_at
-        if service.hooks and self._taken_over("backend_response_received", backend, head):
+        if service.hooks and self.taken_over("backend_response_received", backend, head):
             return None
         if service.enable_reproxy and reproxying.is_asked_for(head):
             self.backend = None
@@ -309,7 +310,7 @@ class ProxyExchange(Exchange):
     def send_head(self, backend: Backend, head: ResponseHead, data: bytes) -> None:
         """Send the head to the client, and the beginning of the body."""
         client, service = self.client, self.role.service
-        if service.hooks and self._taken_over("modify_response_headers", self, head):
+        if service.hooks and self.taken_over("modify_response_headers", client, head):
             return
         if not head.reason:
             head.reason = REASONS.get(head.code, "")

@@ -65,6 +65,8 @@ def hand_on(exchange: ProxyExchange, name: str) -> None:
 def send_file(exchange: ProxyExchange, head: ResponseHead, path: str, expected: str) -> None:
     """Parks until a thread has opened the file, then has it sent."""
     client = exchange.client
+    if exchange.taken_over("start_file_reproxy", client, path):
+        return None
     try:
         with shield():  # a file that is opened is to be closed
             file = in_thread(open_file, path)
@@ -144,6 +146,8 @@ def fetch(exchange: ProxyExchange, head: ResponseHead, urls: list[str], expected
         exchange.backend = backend
         exchange.limit = exchange.role.service.buffer_size_reproxy_url
         merge(head, answer)
+        if exchange.taken_over("reproxy_response_received", exchange.client, head):
+            return
         exchange.send_head(backend, head, b"")
         if exchange.backend is backend:
             backend.go_on()

@@ -45,7 +45,14 @@ def test_services_of_a_world_share_the_connections_of_urls(proxy: Proxy) -> None
 
 
 @pytest.mark.parametrize(
-    "hook", ["start_proxy_request", "backend_client_assigned", "backend_response_received", "modify_response_headers"]
+    "hook",
+    [
+        "start_proxy_request",
+        "proxy_read_request",
+        "backend_client_assigned",
+        "backend_response_received",
+        "modify_response_headers",
+    ],
 )
 def test_a_plugin_may_take_over(proxy: Proxy, hook: str) -> None:
     def take(*told: object) -> bool:
@@ -81,3 +88,15 @@ def test_what_the_console_shows(proxy: Proxy, advance: Callable[[float], None]) 
     proxy.answer()
     shown = proxy.node().near.as_string()
     assert shown == "Perlbal::BackendHTTP(R): open to 10.0.0.9:80: localport=1; uses=1; bored"
+
+
+def test_plugins_are_asked_at_a_verification(proxy: Proxy) -> None:
+    told: list[str] = []
+    for hook in ("backend_write_verify", "backend_readable_verify"):
+        proxy.service.register_hook("test", hook, lambda backend, hook=hook: told.append(f"{hook} {backend.state}"))
+    proxy.set(verify_backend="on")
+    proxy.client(GET)
+    proxy.answer()
+    assert told == ["backend_write_verify verifying_backend", "backend_readable_verify verifying_backend"]
+    proxy.answer()
+    proxy.check()

@@ -362,3 +362,18 @@ def test_a_body_that_ends_too_early_ends_the_client(proxy: Proxy, urls: Urls) ->
     assert (client.received() or b"").endswith(b"\r\n\r\no")
     assert client.ended()
     proxy.check()
+
+
+def test_plugins_are_asked(proxy: Proxy, urls: Urls, file: Path) -> None:
+    told: list[object] = []
+    proxy.service.register_hook("test", "start_file_reproxy", lambda client, path: told.append(path))
+    proxy.service.register_hook("test", "reproxy_response_received", lambda client, head: told.append(head.code))
+    fetched(proxy, asks(file))
+    urls.ask("http://1.1.1.1/")
+    urls.answer(OK)
+    assert told == [str(file), 200]
+    proxy.service.register_hook("other", "reproxy_response_received", lambda client, head: client.error(418) or True)
+    client = urls.ask("http://1.1.1.1/")
+    urls.answer(OK)
+    assert (client.received() or b"").startswith(b"HTTP/1.0 418 ")
+    proxy.check()
