@@ -329,6 +329,39 @@ while True:
 """
 
 
+@contextlib.contextmanager
+def echoes(nodes: list[int]) -> Iterator[None]:
+    """Backends that answer with the path."""
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.enter_context(program([sys.executable, "-c", ECHO, str(node)], node))
+        yield
+
+
+@pytest.mark.timeout(120)
+def test_under_load_a_live_reconfiguration_and_a_graceful_shutdown_fail_no_request(tmp_path: Path) -> None:
+    nodes = [free_port() for _ in range(4)]
+    with echoes(nodes), proxy(tmp_path, nodes, "  SET backend_persist_cache = 20") as running:
+        clients = Counting(running.port, 100)
+        file = tmp_path / "perlbal.conf"
+        before = file.read_text()
+        for number in range(4):
+            time.sleep(0.4)
+            running.ask(f"POOL a REMOVE 127.0.0.1:{nodes[number]}")
+            time.sleep(0.2)
+            changed = before.replace("cache = 20", f"cache = {number + 1}\n  SET rp.connect_ahead = {number}")
+            file.write_text(changed.replace(f"  POOL a ADD 127.0.0.1:{nodes[-number]}\n", ""))
+            assert running.ask("reload config")
+            file.write_text(before)
+            assert running.ask("reload config")
+        assert running.ask("shutdown graceful 10") == []
+        assert running.process.wait(15) == 0
+        clients.end()
+        codes = clients.codes
+    assert set(codes) == {"200"}, codes
+    assert codes["200"] > 500
+
+
 def ask_while_killing(port: int, nodes: list[int], seconds: float) -> tuple[int, Counter[str]]:
     """For so long, ask, while one backend at a time is killed and started again: how often, and what clients heard."""
 
