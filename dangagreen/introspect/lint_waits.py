@@ -16,12 +16,10 @@ from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.circles import without_limit
 from dangagreen.introspect.linting import Findings, LintReport, Since, place_of_wait, waiting_tasks
-from dangagreen.introspect.reach import lost
+from dangagreen.introspect.reach import PARKED_FOR, lost
 from dangagreen.loop.loop import Loop
-from dangagreen.sync.channels import Future
 from dangagreen.sync.handoff import Handoff
 from dangagreen.sync.locks import Mutex
-from dangagreen.sync.wait_queue import WaitQueue
 
 LOST_SECONDS = 30.0  # for which a task has waited when it is looked at; then after twice as long, and so on
 LOST_TASKS = 50  # tasks that are looked at at a time
@@ -78,4 +76,4 @@ def _waits_for_others(task: Waiter) -> bool:
     subject = task.subject
     if task.wait is None or task.worker is None or task.wait.by_thread or isinstance(subject, Mutex):
         return False
-    return isinstance(subject, (WaitQueue, Handoff, Future, Task, TaskGroup))
+    return isinstance(subject, (*PARKED_FOR, Task, TaskGroup))

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from inspect import CO_OPTIMIZED
+from itertools import repeat
 from types import (
     AsyncGeneratorType,
     CodeType,
@@ -26,22 +27,39 @@ from types import (
 )
 from typing import Any
 
+from dangagreen.builds import is_compiled
 from dangagreen.frames import is_ours
+from dangagreen.green import parking
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.stacks import frames
 from dangagreen.green.tasks import Task
-from dangagreen.green.waiters import Waiter
-from dangagreen.loop.loop import Loop
+from dangagreen.green.waiters import Waiter, WaitKind
+from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.places import unwrapped
+from dangagreen.sync.channels import Future
 from dangagreen.sync.handoff import Handoff
+from dangagreen.sync.wait_queue import WaitQueue
 
 _OBJECTS = 2000  # that are looked at, at most
 _LARGE = 1000  # entries of a dict that is not looked into
 _OURS = 2  # references to an object while its references are counted: that of the list, and that of the call
 # What a generator refers to is in its frame, which is among those of the task while it runs there.
 _NOT_FOLLOWED = (Waiter, Loop, type, ModuleType, CodeType, FrameType, GeneratorType, CoroutineType, AsyncGeneratorType)
+PARKED_FOR = WaitQueue, Handoff, Future  # all waits for these are made by `park_for`
 # Elsewhere the interpreter counts otherwise: since Python 3.14 it leaves out references that others are known to hold.
 COUNTS = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 14)
+
+
+def _held_in_c() -> int:
+    """How many references to what a task waits for `park_for` holds, where it is compiled to C and has no frame."""
+    if not is_compiled(parking):
+        return 0
+    subject: list[object] = []
+    counts: list[int] = []
+    waiter = Waiter(current_loop())
+    waiter.set_hub(lambda: counts.append(sys.getrefcount(subject)))
+    parking.park_for(waiter, WaitKind("nothing", lambda _subject, _waiter: None), subject, None)
+    return counts[0] - 3  # that of the cell, of the waiter, and of the call that counts
 
 
 def lost(tasks: Iterable[Waiter], observed: Container[Handoff[Any]] = ()) -> list[Waiter]:
@@ -76,13 +94,14 @@ class _References:
     """The objects that some tasks refer to, and how many references to each are found there."""
 
     def __init__(self, tasks: list[Waiter], observed: Container[Handoff[Any]]) -> None:
+        in_c = _held_in_c()
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}  # id of an object to its number
         self._found: list[int] = []  # by number: references that were found
         self._to: list[list[int]] = []  # by number: the numbers of what it refers to
         self._nameless: set[int] = set()  # ids of what is found in none of the program's variables, nor in its objects
         for task in tasks:
-            for held in _held_by(task):
+            for held in _held_by(task, in_c):
                 self._add(held)
             self._nameless.add(id(task.subject))
         held = None
@@ -153,9 +172,11 @@ def _is_followed(held: Any) -> bool:
     return not (type(held) is dict and (len(held) > _LARGE or "__builtins__" in held))
 
 
-def _held_by(task: Waiter) -> Iterator[Any]:
+def _held_by(task: Waiter, in_c: int) -> Iterator[Any]:
     """What a parked task refers to, once for each reference: by its subject, its function and its frames."""
     yield task.subject
+    if isinstance(task.subject, PARKED_FOR):
+        yield from repeat(task.subject, in_c)
     call = task.function()
     if call is None:
         return

@@ -19,7 +19,7 @@ from typing import Any
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError, ShutDown
 from dangagreen.green.from_thread import in_loop
-from dangagreen.green.parking import checkpoint, park
+from dangagreen.green.parking import checkpoint, park_for
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
@@ -200,7 +200,7 @@ class Queue(Handoff[Item]):
             return in_loop(self.loop, self.join)
         if self.unfinished_tasks:
             self._joiners[task] = None
-            park(task, _JOIN, self)
+            park_for(task, _JOIN, self, None)
         return None
 
     def _wake_joiners(self) -> None:

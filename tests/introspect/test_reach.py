@@ -70,6 +70,7 @@ LOST = {
     "several tasks": "event = d.Event(); d.spawn(wait, event); d.spawn(wait, event)",
     "tasks in turn": "one, two = d.Event(), d.Event(); d.spawn(in_turn, one, two); d.spawn(in_turn, two, one)",
     "a group": "d.spawn(lambda event: in_group(event), d.Event())",
+    "the end of work on a queue": "queue = d.Queue(); queue.put(1); d.spawn(lambda queue: queue.join(), queue)",
     "a chain of joins": "event = d.Event(); d.spawn(join, d.spawn(wait, event), event)",
 }
 KEPT = {
