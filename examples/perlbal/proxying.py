@@ -108,6 +108,8 @@ class ProxyExchange(Exchange):
     # -- from the client
 
     def input(self, client: Client) -> None:
+        if client.code and self.backend is None:
+            return client.pause()  # all is done but the sending
         if not client.body_left:
             return self._more_than_asked(client)
         data = client.read(PIECE if client.body_left < 0 else min(client.body_left, PIECE))
@@ -116,11 +118,11 @@ class ProxyExchange(Exchange):
         client.active = client.loop.now
         if self.decoder is None:
             client.body_left -= len(data)
-        else:
+        elif not client.code:
             data = self._decoded(client, self.decoder, data)
         backend = self.backend
-        if self.response is not None:
-            return None  # the backend has answered early: the rest is dropped
+        if client.code:
+            return None  # the backend has answered early, or the request was refused: the rest is dropped
         if backend is None:
             self._collect(client, data)
         elif data:
@@ -149,8 +151,6 @@ class ProxyExchange(Exchange):
 
     def _collect(self, client: Client, data: bytes) -> None:
         """Keep a piece for the backend that is asked for once there is enough."""
-        if client.exchange is not self:
-            return None
         self.pieces.append(data)
         self.collected += len(data)
         enough = self.role.service.buffer_backend_connect
@@ -164,9 +164,7 @@ class ProxyExchange(Exchange):
 
     def _more_than_asked(self, client: Client) -> None:
         """Input, or EOF, after the whole request."""
-        if self.response is not None and self.backend is None:
-            client.pause()  # all is done but the sending
-        elif self.head.content_length or self.decoder is not None or self.upload is not None:
+        if self.head.content_length or self.decoder is not None or self.upload is not None:
             data = client.read(PIECE)
             if data is None:
                 client.close("the client has left")
@@ -175,7 +173,7 @@ class ProxyExchange(Exchange):
                 client.pause()
         else:
             client.refuse_pipelining()
-            if client.exchange is not self:
+            if self._is_answered():
                 self._let_go()
 
     def room(self, backend: Backend) -> None:
@@ -251,9 +249,14 @@ class ProxyExchange(Exchange):
     def taken_over(self, hook: str, *told: object) -> bool:
         """Whether a plugin has taken over. If it has answered, nothing is left to be done here."""
         taken = self.role.service.run_hooks(hook, *told)
-        if taken and self.client.exchange is not self:
+        if taken and self._is_answered():
             self._let_go()
         return taken
+
+    def _is_answered(self) -> bool:
+        """Whether somebody else has answered the request, or has taken it."""
+        client = self.client
+        return client.exchange is not self or (client.code != 0 and self.response is None)
 
     def waited_in_vain(self) -> None:
         """No backend has come within `queue_timeout`."""
@@ -324,6 +327,7 @@ class ProxyExchange(Exchange):
                 head.remove("transfer-encoding")
         self.response = head
         self.state = "xfer_res"
+        client.active = client.loop.now
         if not client.send_head(head, data) and client.unsent > self.limit:
             self._hold(backend)
         return
@@ -334,7 +338,9 @@ class ProxyExchange(Exchange):
         if self.chunked:
             data = chunk(data)
         client.sent += len(data)
-        if not client.write(data) and client.unsent > self.limit:
+        if client.write(data):
+            client.active = client.loop.now
+        elif client.unsent > self.limit:
             self._hold(backend)
 
     def _retry(self, backend: Backend, delay: float) -> None:
@@ -353,6 +359,7 @@ class ProxyExchange(Exchange):
     def _hold(self, backend: Backend) -> None:
         """Read no more of the response until the client has caught up."""
         self.held = True
+        self.client.active = self.client.loop.now  # from now on it is to be seen reading
         backend.watch_read(False)
         self.client.write(self._go_on)
 

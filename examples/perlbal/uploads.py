@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from perlbal.proxying import ProxyExchange
 
 PIECE = 262_144  # bytes that are read, and written to disk, at once
+SENT_AT_ONCE = 1024 * 1024  # bytes: a backend that takes so many in `backend_timeout` is not silent
 DEBUG = "PERLBAL_DEBUG_BUFFERED_UPLOADS"  # a variable of the environment: backends are told the reason
 
 
@@ -88,7 +89,9 @@ class Upload:
     def _send(self, exchange: ProxyExchange, backend: Backend) -> None:
         assert self._file is not None
         try:
-            backend.send_file(self._file, 0, self.size)
+            for at in range(0, self.size, SENT_AT_ONCE):
+                backend.send_file(self._file, at, min(SENT_AT_ONCE, self.size - at))
+                backend.since = backend.loop.now
         except (OSError, EOFError) as error:
             exchange.task = None
             if exchange.backend is backend and not isinstance(error, ConnectionError):

@@ -205,6 +205,7 @@ ROWS = (
     Row("proxy-p99", "proxy, 1 KB, p99 at half load", wrk("1k"), proxies=True, latency=True),
     Row("proxy-100k", "proxy, 100 KB", wrk("100k"), proxies=True),
     Row("proxy-new", "proxy, new connection each", ab("1k"), proxies=True),
+    Row("proxy-idle", f"proxy, {IDLE} idle clients, bytes each", idle, proxies=True, memory=True),
 )
 
 

@@ -273,6 +273,24 @@ def test_requests_behind_a_body_have_to_wait_and_are_answered(proxy: Proxy) -> N
     proxy.check()
 
 
+def test_what_comes_behind_a_refusal_that_is_not_sent_yet_is_left_alone(proxy: Proxy) -> None:
+    proxy.set(backend_http_version="1.1")
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client = proxy.client(capacity=10)
+    client.sock.peer.capacity = 100_000  # of the proxy's end: it may be sent more
+    client.send(chunked + b"no\r\n")
+    proxy.turns()
+    client.send(b"more\r\n" * 10)
+    got = b""
+    for _ in range(100):
+        got += client.received() or b""
+        proxy.turns(2)
+    assert code(got) == 400
+    assert got.endswith(b"invalid chunk size")
+    assert client.ended()
+    proxy.check()
+
+
 def test_a_request_behind_one_without_a_body_is_refused(proxy: Proxy) -> None:
     client = proxy.client(GET + GET)
     assert b"Can't pipeline to HTTP/1.0" in (client.received() or b"")
@@ -340,6 +358,20 @@ def test_a_client_that_stops_reading_is_closed_and_its_backend_freed(
     assert not client.near.closed
     advance(3)
     assert client.near.closed
+    proxy.check()
+
+
+def test_a_client_may_read_slowly_after_a_long_wait(proxy: Proxy, advance: Callable[[float], None]) -> None:
+    proxy.set(buffer_size="10k", client_stall_timeout="5", idle_timeout="100", backend_timeout="100")
+    proxy.capacity = 1_000_000
+    client = proxy.client(GET, capacity=1000)
+    advance(20)
+    proxy.answer(b"HTTP/1.0 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000)
+    total = 0
+    for _ in range(100):
+        total += len(client.received() or b"")
+        advance(1)
+    assert total > 50_000
     proxy.check()
 
 

@@ -377,3 +377,21 @@ def test_plugins_are_asked(proxy: Proxy, urls: Urls, file: Path) -> None:
     urls.answer(OK)
     assert (client.received() or b"").startswith(b"HTTP/1.0 418 ")
     proxy.check()
+
+
+def test_who_pipelines_meanwhile_gets_one_answer(proxy: Proxy, urls: Urls) -> None:
+    client = proxy.client(capacity=10)
+    client.sock.peer.capacity = 100_000
+    client.send(GET)
+    urls.answer_backend("http://1.1.1.1/")
+    client.send(GET)  # the refusal is not sent at once
+    proxy.turns()
+    assert urls.made[0].near.closed
+    got = b""
+    for _ in range(100):
+        got += client.received() or b""
+        proxy.turns(2)
+    assert got.count(b"HTTP/1.0 ") == 1
+    assert got.startswith(b"HTTP/1.0 400 ")
+    assert got.endswith(b"Can't pipeline to HTTP/1.0")
+    proxy.check()

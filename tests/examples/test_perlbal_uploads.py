@@ -235,6 +235,29 @@ def test_a_backend_answers_while_the_file_is_sent(proxy: Proxy, advance: Callabl
     proxy.check()
 
 
+def test_a_backend_that_takes_it_slowly_is_not_silent(proxy: Proxy, advance: Callable[[float], None]) -> None:
+    proxy.set(backend_timeout="20", idle_timeout="1000", persist_client="on")
+    proxy.capacity = 400_000
+    size = 8_000_000
+    client = proxy.client(HEAD % size, capacity=9_000_000)
+    client.send(b"x" * size)
+    got = received(proxy, 1)
+
+    def takes_some() -> bool:
+        nonlocal got
+        piece = proxy.node().received() or b""
+        got += piece
+        return bool(piece)
+
+    began = proxy.loop.clock()
+    while len(got.partition(b"\r\n\r\n")[2]) < size:
+        advance(2)
+        settle(proxy, takes_some)
+    assert proxy.loop.clock() - began > 25
+    assert answer(proxy, client) == ANSWERED
+    proxy.check()
+
+
 def test_the_wait_for_a_backend_is_bounded(proxy: Proxy, advance: Callable[[float], None]) -> None:
     proxy.connects = lambda name: False
     client = proxy.client(HEAD % 20 + b"x" * 20)
