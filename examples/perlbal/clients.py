@@ -123,6 +123,7 @@ class Client(Socket):
         except BadHead as bad:
             return self.refuse(bad.code, bad.text)
         self.body_left = -1 if head.chunked else head.content_length or 0
+        self.service.world.requests += 1
         return self.hand_to(self.service)
 
     def client_ended(self) -> None:
@@ -136,7 +137,6 @@ class Client(Socket):
         """Have a service answer the request."""
         assert self.head is not None
         self.target = service
-        service.world.requests += 1
         service.role.begin(self, self.head)
 
     def pause(self) -> None:

@@ -124,7 +124,8 @@ def _put(
             raise Refused(404, "Base directory does not exist")
         on_disk(world, upload.open)
         for data in read_body(client, head, service.max_chunked_request_size):
-            on_disk(world, upload.write, data)
+            if not service.run_hooks("put_writeout", client, data):
+                on_disk(world, upload.write, data)
         client.body_left = 0
         code = on_disk(world, upload.conclude)
     except Refused as refused:

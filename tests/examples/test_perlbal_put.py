@@ -132,6 +132,18 @@ def test_directories_that_must_be_there(put, service, tmp_path):
     assert fields(put("/a/b/c/d/x"))["code"] == "200"
 
 
+def test_plugins_may_take_the_upload_or_its_pieces(put, service, tmp_path):
+    seen = []
+    service.register_hook("test", "put_writeout", lambda client, data: seen.append(data))
+    put("/x", b"seen")
+    service.register_hook("test", "put_writeout", lambda client, data: True)
+    put("/y", b"taken")
+    assert ((tmp_path / "x").read_bytes(), (tmp_path / "y").read_bytes(), seen) == (b"seen", b"", [b"seen", b"taken"])
+    service.register_hook("test", "handle_put", lambda client: client.error(403, "by a plugin") or True)
+    assert put("/z").endswith(b"by a plugin")
+    assert not (tmp_path / "z").exists()
+
+
 def test_trouble_on_disk(put, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "directory").mkdir()
