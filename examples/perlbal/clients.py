@@ -227,8 +227,10 @@ class Client(Socket):
                 self.exchange = Sending()
             self.write(self.response_done)
             return None
-        target = self.target
+        target, exchange = self.target, self.exchange
         target.meter.answered(self.code, self.loop.clock() - self.began, self.sent)
+        if exchange is not None and exchange.node:
+            target.world.node_meters[exchange.node].answered(self.code, exchange.response_seconds, self.sent)
         if target.log is not None:
             target.log.note(self)
         self.exchange = None

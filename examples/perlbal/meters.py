@@ -1,4 +1,4 @@
-"""What is counted of the requests of one service, for the metrics. What does not belong here: how they are written."""
+"""What is counted of the requests of a service, or a node, for the metrics. What does not belong here: the metrics."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class Meter:
         self.durations = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.sent = 0
+
+    def by_code(self) -> list[tuple[int, int]]:
+        return sorted(self.codes.items())
 
     def answered(self, code: int, seconds: float, sent: int) -> None:
         """A response of so many bytes was sent, so long after the request had come."""

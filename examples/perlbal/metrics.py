@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from dangagreen import Socket
 from perlbal.clients import Client
-from perlbal.meters import BOUNDS
+from perlbal.meters import BOUNDS, Meter
 from perlbal.services import World
 
 KIND = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,35 +39,35 @@ def _escaped(text: str) -> str:
 
 def _families(world: World) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
     yield "start_time_seconds", "gauge", "When the process was started, since 1970.", [("", {}, world.started)]
-    yield "requests_total", "counter", "Requests that were answered.", _requests(world)
-    yield "response_bytes_total", "counter", "Bytes of the bodies of responses.", _bytes(world)
-    words = "Seconds from the first bytes of a request to the last of its response."
-    yield "request_duration_seconds", "histogram", words, _durations(world)
+    services = {name: service.meter for name, service in world.services.items()}
+    words = "from the first bytes of a request to the last of its response"
+    yield from _metered("", "service", services, "request_duration_seconds", words)
+    yield from _metered("node_", "node", world.node_meters, "node_answer_seconds", "until the head of the answer came")
     yield "connections", "gauge", "Open connections, by what they do.", _connections(world)
     yield "queue_length", "gauge", "Clients that wait for a backend.", _queues(world, 1)
     yield "queue_age_seconds", "gauge", "For how long the first of them has waited.", _queues(world, 0)
     yield from _nodes(world)
 
 
-def _requests(world: World) -> Iterator[Sample]:
-    for service in world.services.values():
-        for code, count in sorted(service.meter.codes.items()):
-            yield "", {"service": service.name, "code": code}, count
+def _metered(
+    prefix: str, label: str, meters: dict[str, Meter], histogram: str, words: str
+) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
+    """What meters have counted, of which each belongs to what its name says."""
+    codes = [("", {label: name, "code": code}, count) for name, one in meters.items() for code, count in one.by_code()]
+    sent: list[Sample] = [("", {label: name}, one.sent) for name, one in meters.items()]
+    durations = [sample for name, one in meters.items() for sample in _durations(label, name, one)]
+    yield f"{prefix}requests_total", "counter", f"Requests that were answered, by {label}.", codes
+    yield f"{prefix}response_bytes_total", "counter", f"Bytes of the bodies of responses, by {label}.", sent
+    yield histogram, "histogram", f"Seconds {words}.", durations
 
 
-def _bytes(world: World) -> Iterator[Sample]:
-    for service in world.services.values():
-        yield "", {"service": service.name}, service.meter.sent
-
-
-def _durations(world: World) -> Iterator[Sample]:
-    for service in world.services.values():
-        meter, total = service.meter, 0
-        for bound, count in zip((*BOUNDS, "+Inf"), meter.durations, strict=True):
-            total += count
-            yield "_bucket", {"service": service.name, "le": bound}, total
-        yield "_sum", {"service": service.name}, meter.seconds
-        yield "_count", {"service": service.name}, total
+def _durations(label: str, name: str, meter: Meter) -> Iterator[Sample]:
+    total = 0
+    for bound, count in zip((*BOUNDS, "+Inf"), meter.durations, strict=True):
+        total += count
+        yield "_bucket", {label: name, "le": bound}, total
+    yield "_sum", {label: name}, meter.seconds
+    yield "_count", {label: name}, total
 
 
 def _connections(world: World) -> Iterator[Sample]:
@@ -92,14 +92,8 @@ def _nodes(world: World) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
     for name, kind, words, attribute in (
         ("node_attempts_total", "counter", "Connections to a node that were begun.", "attempts"),
         ("node_connects_total", "counter", "Connections to a node that were made.", "connects"),
-        ("node_requests_total", "counter", "Requests that a node was given.", "requests"),
+        ("node_given_total", "counter", "Requests that a node was given.", "requests"),
         ("node_active", "gauge", "Requests that a node works on.", "active"),
         ("node_failures", "gauge", "Failures of a node, one after the other.", "failures"),
     ):
         yield name, kind, words, [("", {"node": node.name}, getattr(node, attribute)) for node in nodes]
-    codes = (
-        ("", {"node": node.name, "code": code}, count)
-        for node in nodes
-        for code, count in sorted(Counter(node.codes).items())
-    )
-    yield "node_recent_responses", "gauge", "The last 500 responses of a node, by code.", codes

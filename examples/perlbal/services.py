@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from socket import socket
 from typing import Any, cast
@@ -323,6 +324,7 @@ class World:
         self.dry = False  # a configuration is only checked: nothing listens, nothing of the process is changed
         self.started = time.time()
         self.requests = 0
+        self.node_meters: defaultdict[str, Meter] = defaultdict(Meter)  # what nodes have answered, by their names
         self.sweeping: Timer | None = None  # by which the clocks of the clients are looked at
         self.last_proc = (0.0, 0.0, 0)  # processor times, and requests, at the last `proc`
         self.stopping = False  # a graceful shutdown has begun: no connection stays after its request

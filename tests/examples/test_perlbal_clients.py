@@ -294,6 +294,17 @@ def test_states(connect, service):
     assert talker.client.state == "reading_headers"
 
 
+def test_what_is_counted_of_a_node(connect, service):
+    service.role.waits = True
+    talker = connect()
+    talker.say(get())
+    exchange = talker.client.exchange
+    exchange.node, exchange.response_seconds = "127.0.0.1:9000", 0.5
+    talker.client.error(502)
+    meter = service.world.node_meters["127.0.0.1:9000"]
+    assert (meter.codes, meter.seconds) == ({502: 1}, 0.5)
+
+
 def test_what_is_counted(connect, service):
     talker = connect()
     talker.say(get(), get(), b"nonsense\r\n\r\n")

@@ -41,12 +41,14 @@ def test_queues_and_nodes_are_told(service):
     service.role.queue_lengths = lambda: {"normal": (3, 2)}
     node = world.nodes.named("127.0.0.1:9000")
     node.attempts = 5
-    node.codes.extend([200, 200, 500])
+    world.node_meters[node.name].answered(500, 0.2, 10)
     found = samples(exposition(world)[1])
     assert found['perlbal_queue_length{service="test",queue="normal"}'] == "2"
     assert found['perlbal_queue_age_seconds{service="test",queue="normal"}'] == "3"
     assert found['perlbal_node_attempts_total{node="127.0.0.1:9000"}'] == "5"
-    assert found['perlbal_node_recent_responses{node="127.0.0.1:9000",code="200"}'] == "2"
+    assert found['perlbal_node_requests_total{node="127.0.0.1:9000",code="500"}'] == "1"
+    assert found['perlbal_node_answer_seconds_bucket{node="127.0.0.1:9000",le="0.1"}'] == "0"
+    assert found['perlbal_node_answer_seconds_bucket{node="127.0.0.1:9000",le="0.25"}'] == "1"
 
 
 def test_prometheus_reads_it(service, wires, run_turns):
