@@ -15,6 +15,8 @@ from typing import Self
 
 HEAD_LIMIT = 102_400  # bytes; a head that has no end by then is refused
 VERSIONS = {"HTTP/1.0": 10, "HTTP/1.1": 11, "HTTP/2.0": 11} | {f"HTTP/1.{minor}": 11 for minor in range(2, 10)}
+CODES = {str(code): code for code in range(100, 1000)}
+BLANKS = " \t"
 SHOWN = {10: "HTTP/1.0", 11: "HTTP/1.1"}
 
 REFUSALS = {
@@ -101,7 +103,7 @@ class RequestHead(Head):
     __slots__ = ("chunked", "content_length", "method", "uri", "version")
 
     def __init__(self, method: str, uri: str, version: int, fields: dict[str, str] | None = None) -> None:
-        super().__init__({} if fields is None else fields)
+        self.fields = {} if fields is None else fields
         self.method, self.uri, self.version = method, uri, version
         self.content_length: int | None = None
         self.chunked = False
@@ -134,7 +136,7 @@ class ResponseHead(Head):
     __slots__ = ("chunked", "code", "content_length", "reason", "sent_version", "version")
 
     def __init__(self, code: int, reason: str, version: int = 10, fields: dict[str, str] | None = None) -> None:
-        super().__init__({} if fields is None else fields)
+        self.fields = {} if fields is None else fields
         self.code, self.reason, self.version = code, reason, version
         self.content_length: int | None = None
         self.chunked = False
@@ -158,12 +160,14 @@ def head_end(buffer: bytes | bytearray) -> int:
 
     Raises BadHead for one that is longer than HEAD_LIMIT, also before its end.
     """
-    end = buffer.find(b"\r\n\r\n", 0, HEAD_LIMIT)
-    short = buffer.find(b"\n\n", 0, HEAD_LIMIT if end < 0 else end + 2)  # a body may have a CR LF CR LF in it
-    if short >= 0:
-        return short + 2
-    if end >= 0:
-        return end + 4
+    end = buffer.find(b"\r\n\r\n")
+    short = buffer.find(b"\n\n")
+    if short >= 0 and (short < end or end < 0):  # a body may have a CR LF CR LF in it
+        end = short + 2
+    elif end >= 0:
+        end += 4
+    if 0 <= end <= HEAD_LIMIT:
+        return end
     if len(buffer) >= HEAD_LIMIT:
         raise BadHead("long head" if b"\n" in buffer[:HEAD_LIMIT] else "long line")
     return -1
@@ -175,7 +179,8 @@ def parse_request(data: bytes) -> RequestHead:
     method, _, rest = lines[0].partition(" ")
     uri, _, spoken = rest.partition(" ")
     version = VERSIONS.get(spoken)
-    if version is None or not _METHOD.fullmatch(method) or not _URI.fullmatch(uri):
+    plain = method.isalnum() and uri and method.isascii() and uri.isascii() and uri.isprintable()
+    if version is None or not (plain or (_METHOD.fullmatch(method) and _URI.fullmatch(uri))):
         right = _METHOD.fullmatch(method) and _URI.fullmatch(uri) and _VERSION.fullmatch(spoken)
         raise BadHead("version" if right else "first line")
     head = RequestHead(method, uri, version, _fields(lines))
@@ -197,11 +202,12 @@ def parse_request(data: bytes) -> RequestHead:
 def parse_response(data: bytes) -> ResponseHead:
     """The head of a response, with its empty line. Raises BadHead, whose code is of no meaning to a client."""
     lines = _lines(data)
-    status = _STATUS.fullmatch(lines[0])
-    if status is None:
-        raise BadHead("status line")
-    version = 11 if (int(status[1]), int(status[2])) >= (1, 1) else 10
-    head = ResponseHead(int(status[3]), status[4].rstrip(" \t"), version, _fields(lines))
+    spoken, _, rest = lines[0].partition(" ")
+    code, space, reason = rest.partition(" ")
+    if spoken in VERSIONS and code in CODES and space and reason.strip() == reason:
+        head = ResponseHead(CODES[code], reason, VERSIONS[spoken], _fields(lines))
+    else:
+        head = _unusual_response(lines)
     fields = head.fields
     if (coding := fields.get("transfer-encoding")) is not None and coding[19:].lower() != "identity":
         head.chunked = coding[19:].lower().endswith("chunked")
@@ -210,18 +216,24 @@ def parse_response(data: bytes) -> ResponseHead:
     return head
 
 
+def _unusual_response(lines: list[str]) -> ResponseHead:
+    """A response whose first line has more blanks than one, or another version."""
+    status = _STATUS.fullmatch(lines[0])
+    if status is None:
+        raise BadHead("status line")
+    version = 11 if (int(status[1]), int(status[2])) >= (1, 1) else 10
+    return ResponseHead(int(status[3]), status[4].rstrip(" \t"), version, _fields(lines))
+
+
 def _lines(data: bytes) -> list[str]:
     """The lines of a head, without those that end it. An LF alone ends a line too."""
     text = data.decode("latin-1")
     lines = text.split("\r\n")
-    if text.count("\n") != len(lines) - 1:
-        lines = text.replace("\r\n", "\n").split("\n")
-        text = "\n".join(lines)
-        returns = 0
-    else:
-        returns = len(lines) - 1
-    if text.count("\r") != returns or "\0" in text:
-        raise BadHead("control")
+    if len(data) - len(data.translate(None, b"\r\n\0")) != 2 * len(lines) - 2:  # there are others than CR LF
+        text = text.replace("\r\n", "\n")
+        if "\r" in text or "\0" in text:
+            raise BadHead("control")
+        lines = text.split("\n")
     del lines[-2:]
     return lines
 
@@ -229,25 +241,30 @@ def _lines(data: bytes) -> list[str]:
 def _fields(lines: list[str]) -> dict[str, str]:
     """The lines after the first one, by name in lower case."""
     fields: dict[str, str] = {}
-    key = ""
     for line in lines[1:]:
         name, _, value = line.partition(": ")
-        if not value or value[0] <= " " or value[-1] <= " " or not (known := _key(name)):
-            if line[:1] in (" ", "\t", "\f", "\v"):
-                if key:
-                    fields[key] += line.rstrip(" \t")
-                continue
-            name, colon, value = line.partition(":")
-            known = _key(name)
-            if not colon or not known:
-                raise BadHead("header line")
-            value = value.strip(" \t")
-            line = f"{name}: {value}"
-        key = known
-        if key in fields:
-            _add(fields, key, line)
-        else:
-            fields[key] = line
+        if not value or value.strip() != value:
+            return _unusual_fields(lines)
+        fields[_key(name)] = line
+    if "" in fields or len(fields) != len(lines) - 1:
+        return _unusual_fields(lines)
+    return fields
+
+
+def _unusual_fields(lines: list[str]) -> dict[str, str]:
+    """Lines of which some are repeated, continued, wrong, or have other blanks than one after the colon."""
+    fields: dict[str, str] = {}
+    key = ""
+    for line in lines[1:]:
+        if line[:1] in (" ", "\t", "\f", "\v"):
+            if key:
+                fields[key] += line.rstrip(" \t")
+            continue
+        name, colon, value = line.partition(":")
+        key = _key(name)
+        if not colon or not key:
+            raise BadHead("header line")
+        _add(fields, key, f"{name}: {value.strip(BLANKS)}")
     return fields
 
 
