@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False
+# cython: language_level=3, binding=False, auto_pickle=False
 """What is called for each event, in C: the twin of `system_calls.py`, with its names and its outcomes.
 
 Rules: a short way is for small amounts, of a socket that does not block: it keeps the interpreter lock, asks the kernel
@@ -9,7 +9,6 @@ not to wait (MSG_DONTWAIT), and leaves everything else, such as timeouts, signal
 import socket
 import _socket
 
-from cython cimport auto_pickle
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.object cimport PyObject
@@ -30,16 +29,31 @@ cdef extern from *:
     } Fields;
 
     static char received[65536];
+
+    #ifdef SOCK_NONBLOCK
+    #define accept_quietly(fd) accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+    #else  /* macOS, whose accepted sockets have the flags of the listener, but for close-on-exec */
+    #include <fcntl.h>
+    #define MSG_NOSIGNAL 0  /* the interpreter ignores SIGPIPE */
+    static int accept_quietly(int fd) {
+        int made = accept(fd, NULL, NULL);
+        if (made >= 0) {
+            fcntl(made, F_SETFD, FD_CLOEXEC);
+            fcntl(made, F_SETFL, fcntl(made, F_GETFL) | O_NONBLOCK);
+        }
+        return made;
+    }
+    #endif
     """
     ctypedef struct Fields:
         int fd, family, type, proto
         int64_t timeout
 
     char* received
-    int MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK
+    int MSG_DONTWAIT, MSG_NOSIGNAL
     ssize_t recv(int, void*, size_t, int) nogil
     ssize_t send(int, const void*, size_t, int) nogil
-    int accept4(int, void*, void*, int) nogil
+    int accept_quietly(int) nogil  # non-blocking, close-on-exec; nobody asks for the address
     int close(int) nogil
 
 cdef extern from "Python.h":
@@ -60,7 +74,6 @@ cdef object _setblocking = _socket.socket.setblocking
 cdef tuple _NOTHING = ()
 
 
-@auto_pickle(False)
 cdef class _ShortWays:
     """Methods that come before those of `socket.socket`, in `OSSocket`."""
 
@@ -132,7 +145,7 @@ cdef _accept(listener):
     cdef int fd, at = fields.fd
     while True:
         with nogil:  # other processes may have the listener too, and make it blocking
-            fd = accept4(at, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+            fd = accept_quietly(at)
         if fd >= 0:
             break
         if errno == EAGAIN:
