@@ -51,12 +51,15 @@ class Receive(Socket):
         self.count = 0
 
     def event_read(self):
-        size = self.read_into(self.scratch)
-        if size is not None:
+        for _ in range(8):
+            size = self.read_into(self.scratch)
+            if size is None:
+                self.write(b"%d\n" % self.count)
+                return self.finish()
             self.count += size
-        else:
-            self.write(b"%d\n" % self.count)
-            self.finish()
+            if size < LARGE:
+                break
+        return None
 
 
 class Send(Lines):
