@@ -29,6 +29,7 @@ import dangagreen as d
 from dangagreen.testing import virtual_loop, wire
 
 PACKAGE = Path(d.__file__).parent
+KERNEL = PACKAGE / "system_calls.py"  # stands for calls of C, which it is in a compiled build: the way ends there
 INLINED = ("<listcomp>", "<dictcomp>", "<setcomp>")  # which are no functions since Python 3.12
 MB = 1 << 20
 
@@ -99,7 +100,12 @@ class Recorder:
     def _place(code: CodeType) -> str | None:
         """The module that the code stands in, if it is one of those that are counted."""
         path = Path(code.co_filename)
-        if PACKAGE not in path.parents or path.parent.name in ("testing", "bridge") or code.co_name in INLINED:
+        if (
+            PACKAGE not in path.parents
+            or path == KERNEL
+            or path.parent.name in ("testing", "bridge")
+            or code.co_name in INLINED
+        ):
             return None
         return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
