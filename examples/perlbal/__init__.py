@@ -40,6 +40,7 @@ The modules, each of which imports only from those above it:
     queues          who waits for a backend, and the connections that they wait for
     url_connections connections to the servers of reproxied urls
     uploads         uploads that are collected in files
+    reproxy_cache   what backends have answered by urls, remembered
     reproxying      answers that backends have others give
     proxying        one proxied request
     proxy_role      the role reverse_proxy

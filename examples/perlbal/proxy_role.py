@@ -12,6 +12,7 @@ from perlbal.heads import RequestHead
 from perlbal.pools import Node, Pool
 from perlbal.proxying import ProxyExchange
 from perlbal.queues import Queues
+from perlbal.reproxy_cache import ReproxyCache
 from perlbal.services import Service
 from perlbal.url_connections import UrlConnections
 
@@ -27,6 +28,7 @@ class ProxyRole(HttpRole):
         super().__init__(service)
         self.loop: Loop = current_loop()
         self.queues = Queues(service, self.loop)
+        self.cache = ReproxyCache()
         self._timer: Timer | None = None
 
     @property
@@ -61,6 +63,8 @@ class ProxyRole(HttpRole):
         pool: Pool | None = service.pool
         lines = [f"  pend clients: {queues.waiting}", f"  pend backend: {len(queues.pending)}"]
         lines += [f"   {node.name} - {backend.state} - {self._age(backend)}s" for node, backend in self._pending()]
+        if service.reproxy_cache_maxsize:
+            lines += self.cache.describe(service.reproxy_cache_maxsize)
         lines += [f" connect-ahead: {len(queues.bored)}/{service.connect_ahead}"]
         lines += [f"          pool: {pool.name if pool is not None else '(none)'}"]
         if pool is not None:

@@ -81,6 +81,9 @@ class ProxyExchange(Exchange):
                 return None
             self.priority = priority(service, client)
         if not client.body_left:
+            if service.reproxy_cache_maxsize and service.enable_reproxy and not self.only_once:
+                if (entry := self.role.cache.find(self.head, client.loop.now)) is not None:
+                    return reproxying.begin_remembered(self, entry)
             return self.ask()
         self.state = "buffering_request"
         if client.body_left < 0:

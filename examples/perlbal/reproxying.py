@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from dangagreen import in_thread, shield, spawn, timeout
 from perlbal.heads import BadHead, RequestHead, ResponseHead
-from perlbal.pages import REASONS
+from perlbal.pages import REASONS, http_date, response_head
+from perlbal.reproxy_cache import Entry
 
 if TYPE_CHECKING:
     from perlbal.backends import Backend
@@ -36,7 +38,9 @@ def begin(exchange: ProxyExchange, head: ResponseHead) -> None:
     """Do what the backend has asked for. Its connection is free already."""
     exchange.state = "wait_res"
     name, path, urls = (head.get(asks) for asks in ("x-reproxy-service", "x-reproxy-file", "x-reproxy-url"))
-    expected = head.get("x-reproxy-expected-size")
+    expected, most = head.get("x-reproxy-expected-size"), exchange.role.service.reproxy_cache_maxsize
+    if urls and most and not exchange.only_once and (rule := head.get("x-reproxy-cache-for")):
+        exchange.role.cache.add(exchange.head, head, rule, urls.split(), most, exchange.client.loop.now)
     for field in [field for field in head.fields if field.startswith("x-reproxy-")]:
         head.remove(field)
     if head.code == 204:
@@ -47,6 +51,29 @@ def begin(exchange: ProxyExchange, head: ResponseHead) -> None:
         exchange.task = spawn(fetch, exchange, head, urls.split(), expected)
     else:
         exchange.task = spawn(send_file, exchange, head, path, expected)
+
+
+def begin_remembered(exchange: ProxyExchange, entry: Entry) -> None:
+    """Do what a backend has asked for before."""
+    exchange.state = "wait_res"
+    head = response_head(200, {"Date": http_date(int(time.time())), **entry.fields})
+    modified = head.get("last-modified")
+    if modified and exchange.head.get("if-modified-since") == modified:
+        head.code, head.reason = 304, REASONS[304]
+        head.set("Content-Length", "0")
+        exchange.response = head
+        exchange.client.send_head(head)
+        exchange.client.response_done()
+    else:
+        exchange.task = spawn(fetch_remembered, exchange, head, entry)
+
+
+def fetch_remembered(exchange: ProxyExchange, head: ResponseHead, entry: Entry) -> None:
+    """Parks like `fetch`. If none of the urls is of use any more, a backend is asked."""
+    if not fetch_one(exchange, head, entry.urls, entry.expected):
+        exchange.task = None
+        exchange.role.cache.forget(exchange.head)
+        exchange.ask()
 
 
 def hand_on(exchange: ProxyExchange, name: str) -> None:
@@ -132,7 +159,14 @@ def ranged(head: ResponseHead, asked: str, size: int) -> tuple[int, int] | None:
 
 
 def fetch(exchange: ProxyExchange, head: ResponseHead, urls: list[str], expected: str) -> None:
-    """Parks until one of the urls has a good answer, which then goes to the client in callback style."""
+    """Parks until one of the urls has a good answer, which then goes to the client in callback style; or sends 503."""
+    if not fetch_one(exchange, head, urls, expected):
+        exchange.task = None
+        exchange.client.error(503)
+
+
+def fetch_one(exchange: ProxyExchange, head: ResponseHead, urls: list[str], expected: str) -> bool:
+    """Parks like `fetch`. Returns whether one of them was good."""
     for url in urls:
         if (parts := _URL.match(url)) is None:
             continue
@@ -147,13 +181,12 @@ def fetch(exchange: ProxyExchange, head: ResponseHead, urls: list[str], expected
         exchange.limit = exchange.role.service.buffer_size_reproxy_url
         merge(head, answer)
         if exchange.taken_over("reproxy_response_received", exchange.client, head):
-            return
+            return True
         exchange.send_head(backend, head, b"")
         if exchange.backend is backend:
             backend.go_on()
-        return
-    exchange.task = None
-    exchange.client.error(503)
+        return True
+    return False
 
 
 def ask(exchange: ProxyExchange, name: str, path: str) -> tuple[Backend | None, ResponseHead | None]:

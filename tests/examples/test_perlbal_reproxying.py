@@ -395,3 +395,49 @@ def test_who_pipelines_meanwhile_gets_one_answer(proxy: Proxy, urls: Urls) -> No
     assert got.startswith(b"HTTP/1.0 400 ")
     assert got.endswith(b"Can't pipeline to HTTP/1.0")
     proxy.check()
+
+
+# -- remembered urls
+
+ONCE = "Last-Modified: Thu, 01 Jan 1970 00:00:01 GMT\r\nX-Reproxy-Cache-For: 9; Last-Modified\r\n"
+
+
+def test_urls_are_remembered_and_backends_not_asked(proxy: Proxy, urls: Urls, advance: Callable[[float], None]) -> None:
+    proxy.set(reproxy_cache_maxsize="2")
+    client = urls.ask("http://1.1.1.1/", ONCE)
+    urls.answer(OK)
+    client.received()
+    client.send(GET)
+    proxy.turns()
+    urls.answer(OK)
+    got = client.received() or b""
+    assert got.startswith(b"HTTP/1.0 200 OK\r\nDate: ")
+    assert b"\r\nLast-Modified: Thu, 01 Jan 1970 00:00:01 GMT\r\n" in got
+    assert got.endswith(b"\r\n\r\nok")
+    assert proxy.world.nodes["10.0.0.9:80"].requests == 1
+    since = b"\r\nIf-Modified-Since: Thu, 01 Jan 1970 00:00:01 GMT\r\n\r\n"
+    client.send(GET.replace(b"\r\n\r\n", since))
+    proxy.turns()
+    got = client.received() or b""
+    assert got.startswith(b"HTTP/1.0 304 Not Modified\r\n")
+    assert b"\r\nContent-Length: 0\r\n" in got
+    assert "    cache hits: 2" in proxy.service.role.describe()
+    advance(10)
+    client.send(GET)
+    proxy.turns()
+    assert proxy.world.nodes["10.0.0.9:80"].requests == 2
+    proxy.answer()
+    proxy.check()
+
+
+def test_where_remembered_urls_are_of_no_use_a_backend_is_asked(proxy: Proxy, urls: Urls) -> None:
+    proxy.set(reproxy_cache_maxsize="2")
+    client = urls.ask("http://1.1.1.1/", ONCE)
+    urls.answer(OK.replace(b"keep-alive", b"close"))
+    client.received()
+    urls.refuse.add("1.1.1.1:80")
+    client.send(GET)
+    proxy.answer()
+    assert client.received() == ANSWERED
+    assert proxy.service.role.cache.entries == {}
+    proxy.check()
