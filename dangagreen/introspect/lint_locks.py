@@ -15,7 +15,7 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.sched import Switch, running_task, scheduler
 from dangagreen.green.stacks import frames
 from dangagreen.green.tasks import Task
-from dangagreen.green.waiters import TopLevel, Waiter
+from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.circles import circle, circles, without_limit
 from dangagreen.introspect.lint_tasks import call_of
 from dangagreen.introspect.linting import (
@@ -54,8 +54,8 @@ class LockLints:
         self._findings = findings
         self._since = since
         self._for_locks: dict[Waiter, float] = {}  # tasks that are parked for a lock, and since when
-        self._acquired: WeakKeyDictionary[Waiter, _Places] = WeakKeyDictionary()  # where tasks have acquired locks
-        self._by_top_level: _Places = {}  # where top-level code has, of which there are no weak references
+        self._acquired: WeakKeyDictionary[Task[Any], _Places] = WeakKeyDictionary()  # where tasks have acquired locks
+        self._by_others: _Places = {}  # where top-level code has, or a garbage collection: no weak references to these
         for name in ("acquire", "__enter__"):
             patches.put(Mutex, name, self._watch_acquisitions)
 
@@ -63,7 +63,7 @@ class LockLints:
         """Forget all tasks."""
         self._for_locks.clear()
         self._acquired.clear()
-        self._by_top_level.clear()
+        self._by_others.clear()
 
     # -- what is noted
 
@@ -78,7 +78,7 @@ class LockLints:
         return acquire
 
     def _note_place(self, holder: Waiter, lock: Mutex, place: tuple[Step, ...]) -> None:
-        places = self._by_top_level if isinstance(holder, TopLevel) else self._acquired.setdefault(holder, {})
+        places = self._acquired.setdefault(holder, {}) if isinstance(holder, Task) else self._by_others
         if len(places) >= _HELD:
             del places[next(iter(places))]
         places[id(lock)] = place
@@ -196,7 +196,7 @@ class LockLints:
 
     def _place_of(self, holder: Waiter, lock: Mutex) -> str:
         """Where a lock was acquired."""
-        places = self._by_top_level if isinstance(holder, TopLevel) else self._acquired.get(holder, {})
+        places = self._acquired.get(holder, {}) if isinstance(holder, Task) else self._by_others
         place = places.get(id(lock))
         return "acquired before lints were switched on" if place is None else f"acquired at {chain(place)}"
 

@@ -178,6 +178,25 @@ def main():
     )
 
 
+def test_a_lock_that_is_acquired_in_a_garbage_collection():
+    finds_nothing("""
+lock = d.Lock()
+done = []
+class Dying:
+    def __init__(self):
+        self.circle = self
+    def __del__(self):
+        with lock:
+            done.append(1)
+def work():
+    Dying()
+    gc.collect()
+def main():
+    d.spawn(work).join()
+    assert done == [1]
+""")
+
+
 def test_a_lock_that_another_task_releases():
     finds_nothing("""
 lock = d.Lock()
