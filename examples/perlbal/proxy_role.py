@@ -43,7 +43,8 @@ class ProxyRole(HttpRole):
     def opened(self) -> None:
         super().opened()
         self.queues.closing = False
-        self._look_at_clock()
+        if self._timer is None:
+            self._look_at_clock()
 
     def closed(self) -> None:
         """No connection is kept any more; requests under way are answered."""

@@ -228,7 +228,8 @@ class Queues:
 
     def is_idle(self) -> bool:
         """Whether there is nothing to look at the clock for."""
-        return not (self.waiting or self.pending or len(self.open) > len(self.bored) or self.service.connect_ahead)
+        ahead = self.service.connect_ahead and not self.closing
+        return not (self.waiting or self.pending or len(self.open) > len(self.bored) or ahead)
 
     def close_idle(self) -> None:
         """Close idle connections."""

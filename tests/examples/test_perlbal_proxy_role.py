@@ -100,3 +100,21 @@ def test_plugins_are_asked_at_a_verification(proxy: Proxy) -> None:
     assert told == ["backend_write_verify verifying_backend", "backend_readable_verify verifying_backend"]
     proxy.answer()
     proxy.check()
+
+
+def test_a_service_that_is_disabled_has_no_clock_and_no_spare_connections(
+    proxy: Proxy, advance: Callable[[float], None]
+) -> None:
+    proxy.set(connect_ahead="2")
+    proxy.service.role.opened()
+    advance(3)
+    assert len(proxy.queues.bored) == 2
+    before = proxy.loop.poller.waits  # type: ignore[attr-defined]
+    advance(10)
+    assert proxy.loop.poller.waits - before < 40  # type: ignore[attr-defined]
+    proxy.service.disable()
+    advance(1)
+    before = proxy.loop.poller.waits  # type: ignore[attr-defined]
+    advance(100)
+    assert (len(proxy.queues.open), proxy.loop.poller.waits - before < 30) == (0, True)  # type: ignore[attr-defined]
+    proxy.check()
