@@ -205,6 +205,12 @@ def listed(package):
     return re.findall(r"^    (\w+) +\S", text, re.MULTILINE)
 
 
+def for_type_checkers(tree):
+    """The lines of imports that are made for type checkers alone, which make no circle."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {line for block in blocks for one in block.body for line, _, _ in imported(one)}
+
+
 def faults_of_order(package, order, sources):
     """Which modules have no place in the order, and which import what is not below them."""
     for name, source in sources.items():
@@ -213,7 +219,11 @@ def faults_of_order(package, order, sources):
             if part not in ("__init__", "__main__"):
                 yield f"{name} has no place in the list"
             continue
-        for line, module, _ in imported(ast.parse(source)):
+        tree = ast.parse(source)
+        skipped = for_type_checkers(tree)
+        for line, module, _ in imported(tree):
+            if line in skipped:
+                continue
             top, _, target = f"{module}.".partition(".")
             target = target.split(".")[0]
             if top == package and target not in order[: order.index(part)]:
@@ -251,7 +261,8 @@ def test_a_module_out_of_order_is_found(name, source, complaint):
 
 
 def test_a_module_in_order_is_not():
-    sources = {"p.__init__": "", "p.__main__": "import p.high", "p.low": "import os", "p.high": "from p.low import x"}
+    low = "import os\nif TYPE_CHECKING:\n    from p.high import x"
+    sources = {"p.__init__": "", "p.__main__": "import p.high", "p.low": low, "p.high": "from p.low import x"}
     assert list(faults_of_order("p", ["low", "high"], sources)) == []
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import perlbal.reproxying as reproxying
+import perlbal.uploads as uploads
 from dangagreen import Task, sleep, spawn
-from perlbal import reproxying, uploads
 from perlbal.backends import PIECE, Backend
 from perlbal.chunks import LAST, BadChunk, ChunkDecoder, chunk
 from perlbal.clients import Client, Exchange
