@@ -239,6 +239,8 @@ class Client(Socket):
         if self.last:
             return self.finish()
         self.head = None
+        if target is not self.service and self.service.hooks:
+            self.service.run_all_hooks("return_to_base", self)
         self.target = self.service
         self.code = self.sent = 0
         self.served += 1
