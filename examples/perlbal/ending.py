@@ -5,7 +5,7 @@ What does not belong here: signals and the exit of the process (program), and ho
 
 from __future__ import annotations
 
-from dangagreen import spawn
+from dangagreen import TaskGroup
 from perlbal.services import World
 
 
@@ -17,9 +17,10 @@ def drain_all(world: World, grace: float | None) -> None:
         if listener is not None and service.role_name == "management":
             listener.close("the program ends")
         elif listener is not None:
-            world.drains[listener] = spawn(listener.drain, grace)
+            world.end_listener(listener)
         service.enabled = False
         if service.role is not None:
             service.role.closed()
-    for drain in world.drains.values():
-        drain.join()
+    with TaskGroup() as group:
+        for listener in world.drains:  # those of services that were disabled before, too
+            group.spawn(listener.drain, grace)

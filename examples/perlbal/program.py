@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from socket import socket
 
 import perlbal.console
 import perlbal.dumping  # they register their commands
-from dangagreen import Event, listen_fds, run, signals, spawn
+from dangagreen import Address, Event, listen_fds, run, signals, spawn
 from output import complain, tell
 from perlbal.commands import Context, execute
 from perlbal.ending import drain_all
@@ -89,16 +90,21 @@ def check(path: str) -> int:
 def serve(path: str, daemon: Callable[[], None] | None) -> int:
     """Parks until the program is to end. Returns its exit status."""
     world = make_world()
-    world.inherited = {sock.getsockname()[:2]: sock for socks in listen_fds().values() for sock in socks}
+    world.inherited = {place(sock): sock for socks in listen_fds().values() for sock in socks}
     if not load(world, path):
         complain("Error starting up.")
         return 1
+    for address, sock in world.inherited.items():
+        complain(f"WARNING: no service listens on {address!r}, whose socket was passed to this process")
+        sock.close()
+    world.inherited.clear()
     if not any(service.listener for service in world.services.values()):
         complain("No services or management port configured.  Nothing to do.  Stopping.")
         return 1
     ended = Event()
     world.stop = lambda grace: spawn(end, world, ended, grace)
-    world.reload = lambda: reload(world, make_world(), path)
+    absolute = os.path.abspath(path)  # a daemon is elsewhere later
+    world.reload = lambda: reload(world, make_world(), absolute)
     with signals(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP) as came, pidfile(world):
         if daemon is None:
             tell("Running.")
@@ -112,6 +118,12 @@ def serve(path: str, daemon: Callable[[], None] | None) -> int:
         listening.cancel()
     world.log("info", "ending run")
     return 0
+
+
+def place(sock: socket) -> Address:
+    """Where a socket listens, as a service would say it."""
+    name = sock.getsockname()
+    return name[:2] if isinstance(name, tuple) else str(name)
 
 
 def load(world: World, path: str) -> bool:
@@ -157,7 +169,7 @@ def end(world: World, ended: Event, grace: float | None) -> None:
 @contextmanager
 def pidfile(world: World) -> Iterator[None]:
     """The file of `SERVER pidfile` is there meanwhile."""
-    path = world.pidfile
+    path = None if world.pidfile is None else os.path.abspath(world.pidfile)
     if path is not None:
         try:
             with open(path, "w") as file:

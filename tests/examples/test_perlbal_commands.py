@@ -6,12 +6,13 @@ import resource
 
 import pytest
 
+import dangagreen as d
 from perlbal.commands import Context
 from perlbal.language import CommandError
 from perlbal.parameters import SERVICE_TABLE
 from perlbal.program import make_world
 from perlbal.services import Role, Service, World
-from perlbal_worlds import ask, configured
+from perlbal_worlds import ask, configured, free_port, get, serving
 
 CONFIGURATION = """
 # a comment
@@ -325,3 +326,35 @@ def test_a_setter_of_a_plugin(world):
     assert got == ["Value"]
     assert ask(world, "SET rp.plug.no = x") == ["ERROR: not that"]
     assert ask(world, "SET rp.plug.else = x") == ["ERROR: Unknown service parameter 'plug.else'"]
+
+
+def test_where_a_service_may_listen(tmp_path):
+    """An IPv6 address and the path of a Unix socket are ours."""
+    (tmp_path / "index.html").write_text("hello")
+    text = f"CREATE SERVICE s\nSET role = web_server\nSET docroot = {tmp_path}\nSET listen = 127.0.0.1:0\nENABLE s"
+    with serving(text) as world:
+        service = world.services["s"]
+        for listen in ("[::1]:0", f"unix:{tmp_path}/Sock", "0", "127.0.0.1:0"):
+            configured(f"SET s.listen = {listen}", world)
+            assert get(world, "s")[2] == b"hello"
+        assert ask(world, "SET s.listen = 192.0.2.1:80") == [
+            "ERROR: Can't start service 's' on 192.0.2.1:80: Cannot assign requested address"
+        ]
+        assert service.listen == "127.0.0.1:0"
+        assert get(world, "s")[2] == b"hello"
+
+
+def test_a_service_is_disabled_and_enabled_at_once(tmp_path):
+    """A connection between two requests is ended, and nobody is refused meanwhile."""
+    (tmp_path / "index.html").write_text("hello")
+    port = free_port()
+    text = f"CREATE SERVICE s\nSET role = web_server\nSET docroot = {tmp_path}\nSET listen = 127.0.0.1:{port}\n"
+    with serving(text + "SET persist_client = on\nENABLE s") as world:
+        with d.connect(("127.0.0.1", port)) as sock:
+            sock.write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert sock.read_until(b"hello")
+            configured("DISABLE s\nENABLE s\nDISABLE s\nENABLE s", world)
+            with d.timeout(10):
+                assert sock.read_to_end(1) == b""
+        for _ in range(3):
+            assert get(world, "s")[2] == b"hello"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from perlbal.program import abbreviated
+from perlbal_worlds import free_port
 from programs import SECONDS, command, expect, without_slowness
 
 pytestmark = pytest.mark.slow_but_first
@@ -23,11 +24,6 @@ pytestmark = pytest.mark.slow_but_first
 def test_options_as_the_original_takes_them():
     words = ["-c", "F", "--c=F", "-d", "--daemon", "--check", "-x=-y"]
     assert abbreviated(words) == ["--config", "F", "--config=F", "--d", "--daemon", "--check", "--x=-y"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class Running:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,7 @@ import dangagreen as d
 from perlbal.program import make_world
 from perlbal.reloading import reload
 from perlbal.services import World
-from perlbal_worlds import address, ask, exchange, get, serving
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+from perlbal_worlds import address, ask, exchange, free_port, get, serving
 
 
 class Configured:
