@@ -103,7 +103,8 @@ cdef class _ShortWays:
         return _send(self, data, flags)
 
     def setblocking(self, flag, /):
-        if flag or (<Fields*> <PyObject*> self).timeout != 0:
+        cdef Fields* fields = <Fields*> <PyObject*> self
+        if flag or fields.timeout != 0 or fields.fd < 0:  # otherwise it does not block already
             _setblocking(self, flag)
 
 
@@ -186,6 +187,8 @@ def hand_over(sock):
 def _check_layout():
     """Raise ImportError if the interpreter's socket object has another layout than `Fields`."""
     cdef Fields* fields
+    if not issubclass(_plain, _socket.socket):
+        raise ImportError("dangagreen needs the sockets of the standard library, and they were replaced: import it before")
     try:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError:  # this process may have none

@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import weakref
@@ -576,6 +577,36 @@ def test_setblocking(connection):
     ours.settimeout(5)
     ours.setblocking(False)
     assert ours.gettimeout() == 0.0
+
+
+def test_setblocking_of_a_closed_socket(connection):
+    ours, _peer = connection
+    ours.close()
+    for on in (True, False):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            ours.setblocking(on)
+
+
+REPLACED = """
+import socket
+
+class Other:
+    pass
+
+socket.socket = Other
+import dangagreen.system_calls
+"""
+
+
+@pytest.mark.slow
+def test_the_sockets_of_the_standard_library_are_needed():
+    """Of others, as some libraries put them in their place, the one in C would not know where their fields are."""
+    if "c" not in TWINS:
+        pytest.skip("not compiled")
+    environment = {name: value for name, value in os.environ.items() if name != "DANGAGREEN_PURE"}
+    environment["PYTHONPATH"] = str(FOLDER.parent)
+    done = subprocess.run([sys.executable, "-c", REPLACED], env=environment, capture_output=True, text=True, timeout=60)
+    assert "they were replaced" in done.stderr
 
 
 def test_take_over_and_hand_over(calls):
