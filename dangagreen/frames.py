@@ -44,6 +44,15 @@ def program_frames(stack: Iterable[FrameType]) -> Iterator[FrameType]:
     return (frame for frame in stack if not is_ours(frame) and not is_library(frame))
 
 
+def program_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame that is the program's, from this one on outward, up to that of the loop; None without one."""
+    while frame is not None and frame not in LOOPS:
+        if not frame.f_code.co_filename.startswith(_FOLDER) and not is_library(frame):  # `is_ours`, without a call
+            return frame
+        frame = frame.f_back
+    return None
+
+
 def line_of(frame: FrameType) -> str:
     """ "file:line" of what it runs now."""
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -20,8 +20,8 @@ SHAPE = [
     ("", "builds public errors frames places parks tracebacks checks system_calls"),
     (
         "loop",
-        "error_log pollers timers signal_chain sigint collecting"
-        " | handlers wakeup schedule thread_pool registry deadlock slowness instruments | profiling turn forking loop",
+        "error_log pollers timers signal_chain sigint collecting | handlers births"
+        " wakeup schedule thread_pool registry deadlock slowness instruments | profiling turn forking loop",
     ),
     (
         "sockets",
@@ -50,7 +50,10 @@ SHAPE = [
         " | linting reach lint_tasks lint_locks lint_turns lint_calls lint_queues lint_waits lint __init__",
     ),
     ("", "__main__"),
-    ("testing", "wire_end wire order clock idle leaks trial | time_limit servers cases | __init__ | fixtures plugin"),
+    (
+        "testing",
+        "wire_end wire order clock idle ends leaks trial | time_limit servers cases | __init__ | fixtures plugin",
+    ),
 ]
 # a docstring, no more
 PUBLIC = "", "bridge", "metrics", "introspect", "testing"

@@ -18,17 +18,19 @@ Resume = Callable[..., Any]
 class ToldTasks(dict[Waiter, None]):
     """The tasks of a loop that have not ended. Instruments are told when one comes, and when it goes."""
 
+    __slots__ = {"loop": "The loop."}
+
     def __init__(self, loop: Loop) -> None:
         super().__init__()
         self.loop = loop
 
     def __setitem__(self, task: Waiter, nothing: None) -> None:
-        super().__setitem__(task, nothing)
+        dict.__setitem__(self, task, nothing)
         if (instruments := self.loop.instruments) is not None:
             instruments.tell("task", "task_spawned", task)
 
     def __delitem__(self, task: Waiter) -> None:
-        super().__delitem__(task)
+        dict.__delitem__(self, task)
         if (instruments := self.loop.instruments) is not None:
             instruments.tell("task", "task_ended", task)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from dangagreen.errors import Cancelled
@@ -18,16 +18,17 @@ from dangagreen.green.sched import guard_parking, keep_tasks_in, running_task
 from dangagreen.green.told_tasks import ToldTasks
 from dangagreen.green.waiters import Waiter, watch_cancellations
 from dangagreen.introspect.stacks import place_of, running
-from dangagreen.loop.handlers import Handler
+from dangagreen.loop.births import BirthTable
 from dangagreen.loop.loop import Loop, watch_loops
 from dangagreen.loop.slowness import SlowReport
-from dangagreen.places import owner_of
-from dangagreen.sockets.kernel import traffic
+from dangagreen.sockets.kernel import counted
 
 _ENDED = 100  # tasks that have ended: so many of them are remembered
 _TURNS = 1000  # the lag is that of so many turns
 
 _numbers = itertools.count(1)
+
+Cancellation = tuple[Cancelled | None, str | None, str | None]  # that, the task whose code it was, and the place
 
 
 class TaskRecord:
@@ -36,7 +37,7 @@ class TaskRecord:
     __slots__ = {
         "began": "When it was made, on the loop's clock; None if that was before the import.",
         "busy": "How many seconds it has run, up to its last wait.",
-        "cancelled": "Of its last cancellation: that, the name of the task whose code it was, and the place; or None.",
+        "cancelled": "Its last cancellation, or None.",
         "given_name": "The name of the task when it was made.",
         "number": "What makes it unique.",
         "parked_at": "Since when it waits; None while it runs, or if that is not known.",
@@ -56,7 +57,7 @@ class TaskRecord:
         self.resumed_at: float | None = None
         self.woken_at: float | None = None
         self.waited = self.scheduled = 0.0
-        self.cancelled: tuple[Cancelled | None, str | None, str | None] | None = None
+        self.cancelled: Cancellation | None = None
 
     @property
     def name(self) -> str:
@@ -68,35 +69,42 @@ class TaskRecord:
         if self.cancelled is None or self.cancelled[0] is not pending:
             self.cancelled = pending, by, None if at == "?" else at
 
-    def ended(self, seen: Cancelled | None) -> None:
-        """Note that it has ended; `seen` is the cancellation that it saw then."""
-        if self.cancelled is not None:  # it may have survived the last one that was noted
-            self.cancelled = (None, *self.cancelled[1:]) if self.cancelled[0] is seen else None
+    def ended(self, noted: Cancellation, seen: Cancelled | None) -> None:
+        """Note that it has ended; `seen` is the cancellation that it saw then: it may have survived the one `noted`."""
+        self.cancelled = (None, *noted[1:]) if noted[0] is seen else None
 
 
 class TaskTable(ToldTasks):
     """The tasks of a loop that have not ended, with a record of each, and the records of the last that have."""
 
+    __slots__ = {
+        "_ran_at": "When a task last stopped running.",
+        "busy": "How many seconds all tasks have run.",
+        "ended": "The records of tasks that have ended, the last one first, each with the outcome, and when.",
+        "records": "Task to its record.",
+    }
+
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
         self.records: dict[Waiter, TaskRecord] = {}
-        self.ended: deque[tuple[TaskRecord, str, float]] = deque(maxlen=_ENDED)  # with the outcome, and when
-        self.busy = 0.0  # of all tasks
-        self._ran_at = 0.0  # when a task last stopped running
+        self.ended: deque[tuple[TaskRecord, str, float]] = deque(maxlen=_ENDED)
+        self.busy = self._ran_at = 0.0
 
     def __setitem__(self, task: Waiter, nothing: None) -> None:
-        super().__setitem__(task, nothing)
         loop = self.loop
         parent = self.records.get(loop.current)
         self.records[task] = TaskRecord(task.name, loop.clock(), None if parent is None else parent.name)
+        ToldTasks.__setitem__(self, task, nothing)
 
     def __delitem__(self, task: Waiter) -> None:
-        super().__delitem__(task)
+        ToldTasks.__delitem__(self, task)
         if (record := self.records.pop(task, None)) is not None:
             now = self.loop.clock()
             self.ran(record, now)
-            record.ended(task.cancel_seen)
-            self.ended.appendleft((record, _outcome(task.ended_by()), now))
+            if record.cancelled is not None:
+                record.ended(record.cancelled, task.cancel_seen)
+            error = task.ended_by()
+            self.ended.appendleft((record, "returned" if error is None else _outcome(error), now))
 
     def adopt(self, task: Waiter) -> TaskRecord:
         """The record of a task; made here if it is older than the import."""
@@ -115,8 +123,9 @@ class TaskTable(ToldTasks):
             if record.woken_at is not None:
                 record.scheduled += max(0.0, began - record.woken_at)
                 record.woken_at = None
-        record.busy += now - began
-        self.busy += now - began
+        spent = now - began
+        record.busy += spent
+        self.busy += spent
         self._ran_at = now
 
     def name_of(self, task: Waiter | None) -> str | None:
@@ -130,30 +139,31 @@ class TaskTable(ToldTasks):
 class TaskQueue(deque[Callable[[], object]]):
     """The tasks of a loop that are to run, with a note in the record of each of when it came here."""
 
+    __slots__ = {"_loop": "The loop."}
+
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop.runnable)
         loop.runnable.clear()  # the turn in progress may go on with it
         self._loop = loop
 
     def append(self, call: Callable[[], object]) -> None:
-        super().append(call)
-        owner: Any = owner_of(call)
-        if (table := _table(self._loop)) is not None:
+        deque.append(self, call)
+        loop = self._loop
+        if (table := _table(loop)) is not None:
+            owner: Any = getattr(call, "__self__", call)
             record = table.records.get(owner)  # the task, of its start
-            if record is None:  # its greenlet
-                record = table.records.get(getattr(call if owner is None else owner, "task", None))  # type: ignore[arg-type]
+            if record is None and (task := getattr(owner, "task", None)) is not None:  # its greenlet
+                record = table.records.get(task)
             if record is not None:
-                record.woken_at = self._loop.clock()
+                record.woken_at = loop.clock()
 
 
 def _table(loop: Loop) -> TaskTable | None:
-    tasks = getattr(loop.green, "tasks", None)
-    return tasks if isinstance(tasks, TaskTable) else None
+    green: Any = loop.green
+    return green.tasks if green is not None and type(green.tasks) is TaskTable else None
 
 
-def _outcome(error: BaseException | None) -> str:
-    if error is None:
-        return "returned"
+def _outcome(error: BaseException) -> str:
     if isinstance(error, Cancelled):
         return "was cancelled" if error.reason is None else f"was cancelled: {error.reason}"
     try:
@@ -162,47 +172,42 @@ def _outcome(error: BaseException | None) -> str:
         return f"raised {type(error).__name__}"
 
 
-class Birth(NamedTuple):
-    """When and by whom a handler was made."""
-
-    time: float  # on the loop's clock
-    place: str | None  # "file:line" in the program; None if the loop has made it, as a server's
-    task: str | None  # the unique name of the task
-
-
-class HandlerTable(dict[int, Handler]):
+class HandlerTable(BirthTable):
     """The descriptors of a loop, with when and by whom they came, and the bytes of those that have gone."""
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__()
-        self._loop = loop
-        self._born: dict[int, tuple[int, Birth]] = {}  # fd to the id of its handler
-        self.bytes_in = self.bytes_out = 0
+    __slots__ = {
+        "bytes_in": "Bytes that connections have received that have gone since.",
+        "bytes_out": "Bytes that these have sent.",
+    }
 
-    def __setitem__(self, fd: int, handler: Handler) -> None:
-        if self.get(fd) is handler:  # it is put there again when it is registered with the poller
-            return
-        super().__setitem__(fd, handler)
-        loop, place = self._loop, place_of(running())
-        table = _table(loop)
-        name = None if table is None else table.name_of(loop.current)
-        self._born[fd] = id(handler), Birth(loop.clock(), None if place == "?" else place, name)
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self.bytes_in = self.bytes_out = 0
 
     def __delitem__(self, fd: int) -> None:
         """Called before the OS socket is closed: count what has passed through it."""
-        if (passed := traffic(self[fd])) is not None:
-            self.bytes_in += passed.received
-            self.bytes_out += passed.sent
-        super().__delitem__(fd)
+        if (passed := counted(self[fd])) is not None:
+            self.bytes_in += passed[0]
+            self.bytes_out += passed[1]
+        dict.__delitem__(self, fd)
 
-    def birth(self, handler: Handler) -> Birth | None:
-        """When and by whom the handler was made; None if that was before the import."""
-        identity, birth = self._born.get(handler.fd, (0, None))
-        return birth if identity == id(handler) else None
+    def name_of(self, task: Waiter) -> str | None:
+        table = _table(self._loop)
+        return None if table is None else table.name_of(task)
 
 
 class LoopRecord:
     """What is noted of the turns of a loop."""
+
+    __slots__ = {
+        "_worked_until": "When the last turn was over.",
+        "in_poll": "How many seconds the loop has waited for events, up to the last turn.",
+        "in_turns": "How many seconds all turns took.",
+        "lags": "How long each of the last turns took.",
+        "longest": "How long the longest turn of all took.",
+        "longest_by": "What was reported as slow in that, or None.",
+        "since": "When the loop was first looked at.",
+    }
 
     def __init__(self, loop: Loop) -> None:
         self.since = self._worked_until = loop.clock()
@@ -235,8 +240,7 @@ loop_records: WeakKeyDictionary[Loop, LoopRecord] = WeakKeyDictionary()
 
 
 def _watch(loop: Loop) -> None:
-    handlers, loop.handlers = loop.handlers, HandlerTable(loop)
-    dict.update(loop.handlers, handlers)
+    loop.handlers = HandlerTable(loop)
     loop.runnable = TaskQueue(loop)
     record = loop_records[loop] = LoopRecord(loop)
     loop.after_turn = record.turned

@@ -27,6 +27,7 @@ class Registry(Schedule):
     """The descriptors of one loop: base class of `Loop`."""
 
     __slots__ = {
+        "accepting": "What registers next is an accepted connection, which no code of the program has made.",
         "error_count": "How many exceptions that reached no caller were reported.",
         "error_log": "The default of `on_error`.",
         "_maps": "What post-loop callbacks of this turn are given; None until the first of them needs it.",
@@ -46,7 +47,7 @@ class Registry(Schedule):
 
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         super().__init__(clock, poller)
-        self.running = False
+        self.running = self.accepting = False
         self.handlers: dict[int, Handler] = {}
         self.instruments: Any = None
         self.pending_reads: dict[Handler, bool] = {}

@@ -61,6 +61,8 @@ class Admitting:
 
     def set_up(self, sock: Any, connected: Callable[[Any, Any], object] | None = None) -> None:
         """Have an object made of an accepted OS socket, by `connected` if given, and count it until it closes."""
+        loop = self.loop
+        loop.accepting = True
         try:
             connection = self._connected(sock, self) if connected is None else connected(sock, self)
             if isinstance(connection, Descriptor):
@@ -69,14 +71,16 @@ class Admitting:
                     self.connections += 1
                 if self._on_connection is not None:
                     self._on_connection(connection)
-                instruments = self.loop.instruments
+                instruments = loop.instruments
                 if instruments is not None and hasattr(connection, "peer_addr_string"):  # its opening has not
                     instruments.tell("connection", "connection_accepted", connection, self)
         except BaseException as error:
-            self.loop.abandon(sock, error)
+            loop.abandon(sock, error)
             if not isinstance(error, Exception):
                 raise
-            self.loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
+            loop.report(ErrorContext(f"a connection accepted by {self!r} could not be set up", error, self))
+        finally:
+            loop.accepting = False
 
     def acceptor_failed(self, error: OSError) -> None:
         """accept(2) fails for good."""

@@ -23,6 +23,8 @@ from dangagreen.system_calls import OS_SOCKETS
 # of these tcpi_bytes_retrans, in Linux from 4.19 on.
 _INFO = struct.Struct("=B23xI16xI4xI72xQ8xI52xQQ")
 _INT = struct.Struct("i")
+_TCP = int(socket.IPPROTO_TCP)
+_TCP_INFO: int | None = socket.TCP_INFO if sys.platform == "linux" else None
 _CLOSED, _LISTENING = 7, 10
 _AFTER_FIN = {8, 9, 11}  # CLOSE_WAIT, LAST_ACK, CLOSING: the peer's FIN has come, and is counted as a byte
 _OWN_FIN = {4, 9, 11}  # FIN_WAIT1, LAST_ACK, CLOSING: ours is queued behind what is not sent yet, and counted there
@@ -38,13 +40,19 @@ class Traffic(NamedTuple):
 
 def traffic(handler: Handler) -> Traffic | None:
     """What has passed through the connection of a handler; None where nobody counts."""
+    passed = counted(handler)
+    return None if passed is None else Traffic(*passed)
+
+
+def counted(handler: Handler) -> tuple[int, int, float | None] | None:
+    """The fields of `traffic`: the same for less, for who asks about each connection."""
     sock: Any = getattr(handler, "sock", None)
     if type(sock) not in OS_SOCKETS:
         sock = getattr(sock, "beneath", sock)  # of TLS
         if callable(transferred := getattr(sock, "transferred", None)):  # one in memory, which counts itself
             try:
                 received, sent = transferred()
-                return Traffic(received, sent, None)
+                return received, sent, None
             except Exception:  # another one's method of this name
                 return None
     if (info := _tcp_info(sock)) is None or info[0] == _LISTENING:
@@ -54,7 +62,7 @@ def traffic(handler: Handler) -> Traffic | None:
         received -= 1
     if not_sent and state in _OWN_FIN:
         not_sent -= 1
-    return Traffic(received, sent - sent_again + not_sent, min(since_sent, since_received) / 1000)
+    return received, sent - sent_again + not_sent, min(since_sent, since_received) / 1000
 
 
 def passed_through(handler: Any) -> tuple[int, int] | None:
@@ -100,10 +108,9 @@ def _ended_in_order(handler: Handler) -> bool:
 
 
 def _tcp_info(sock: Any) -> tuple[int, ...] | None:
-    if sys.platform != "linux" or not isinstance(sock, socket.socket):
+    if not isinstance(sock, socket.socket) or _TCP_INFO is None:
         return None
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-    except OSError:  # no TCP, or closed
+        return _INFO.unpack(sock.getsockopt(_TCP, _TCP_INFO, _INFO.size))
+    except (OSError, struct.error):  # no TCP, or closed; an older kernel knows less
         return None
-    return _INFO.unpack(info) if len(info) == _INFO.size else None

@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, starmap
 from typing import Any
 
 from dangagreen.errors import ErrorContext
 from dangagreen.green.sched import scheduler
 from dangagreen.green.sleep import sleep
 from dangagreen.green.waiters import Waiter
+from dangagreen.loop.births import BirthTable
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, all_loops, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.loop.wakeup import WakeupPair
 from dangagreen.places import named, place_of
 from dangagreen.sockets.descriptor import Descriptor
+from dangagreen.testing.ends import End, end_of_fd, end_of_handler, in_pairs
 from dangagreen.testing.idle import is_idle
 
 _SETTLE_TURNS = range(3, 100)  # turns that it is given to close what is to close: at least, at most
@@ -41,6 +44,8 @@ class LeakCheck:
         self._old_on_error = loop.on_error
         if loop.wakeup_pair is None:
             loop.wakeup_pair = WakeupPair(loop)
+        if type(loop.handlers) is dict:  # nobody else notes where they are opened
+            loop.handlers = BirthTable(loop)
         self._timers = set(loop.timers.by_number.values())
         self._handlers = dict(loop.handlers)
         self._tasks = dict(scheduler(loop).tasks)
@@ -59,15 +64,22 @@ class LeakCheck:
         elif self.loop.current is not None:
             self._let_settle()
         fds = {} if self._new_closers() else self._new_fds()  # which are theirs nobody can tell
-        return [*self.leaks_of_loop(), *(f"fd {fd}: {what}" for fd, what in fds.items())]
+        return self._named(end_of_fd(fd, what) for fd, what in fds.items())
 
     def leaks_of_loop(self) -> list[str]:
         """What was left behind on the loop, as it is now; not the descriptors that are the process's."""
+        return self._named(())
+
+    def _named(self, others: Iterable[End]) -> list[str]:
+        """What was left behind on the loop, and these descriptors beside it."""
         loop = self.loop
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
-        others = [task for task in scheduler(loop).tasks if task not in self._tasks and task is not loop.current]
-        found += [f"task: {task!r}{_spawned(task)}" for task in others]
-        found += [f"socket: {sock!r}" for sock in self._new_handlers()]
+        tasks = [task for task in scheduler(loop).tasks if task not in self._tasks and task is not loop.current]
+        found += [f"task: {task!r}{_spawned(task)}" for task in tasks]
+        births: Any = loop.handlers
+        sockets = [(handler, births.birth(handler)) for handler in self._new_handlers()]
+        sockets.sort(key=lambda pair: pair[1] is None or pair[1].place is None)  # who has connected stands first
+        found += in_pairs(chain(starmap(end_of_handler, sockets), others))
         found += [f"timer: {_of_timer(timer, loop.clock())}" for timer in self._new_timers()]
         return found
 
