@@ -47,7 +47,7 @@ def program_frames(stack: Iterable[FrameType]) -> Iterator[FrameType]:
 def program_frame(frame: FrameType | None) -> FrameType | None:
     """The innermost frame that is the program's, from this one on outward, up to that of the loop; None without one."""
     while frame is not None and frame not in LOOPS:
-        if not frame.f_code.co_filename.startswith(_FOLDER) and not is_library(frame):  # `is_ours`, without a call
+        if not frame.f_code.co_filename.startswith(_FOLDERS) and not is_library(frame):  # `is_ours`, without a call
             return frame
         frame = frame.f_back
     return None

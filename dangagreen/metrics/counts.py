@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise, product
+from math import inf
 from threading import current_thread
 from typing import Any, NamedTuple
 
+from dangagreen import checks
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import scheduler
 from dangagreen.loop.instruments import Instrument
@@ -21,7 +24,11 @@ from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.kernel import traffic
 from dangagreen.sockets.sock import CallbackSocket
 
-BOUNDS = 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5  # seconds, of turns
+# Seconds, of turns: most take some 100 us, one that takes 100 ms is reported as slow.
+BUCKETS = 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
+_OUTCOMES = "returned", "raised", "cancelled"
+_TASK_STATES = "new", "ready", "parked"
+_SOCKET_STATES = "open", "finishing", "closed"
 
 Labels = tuple[str, ...]
 
@@ -40,15 +47,16 @@ class Family(NamedTuple):
 class LoopMetrics(Instrument):
     """Counts what a loop, by default this thread's, does from now on, until `cancel()`. For exporters.
 
-    `name` tells it from other loops; by default it is that of its thread. Raises ForeignThreadError in another thread
-    than the loop's.
+    `name` tells it from other loops; by default it is that of its thread. `buckets` are upper bounds, in seconds, for
+    the histogram of turns. Raises ForeignThreadError in another thread than the loop's, ValueError unless they grow.
     """
 
     __slots__ = {
         "_began": "When the turn in progress has begun; None while there is none.",
         "_bytes": "Bytes by class that were told for (received, sent): they never go down.",
         "accepted": "Connections that were accepted, by class.",
-        "buckets": "How many turns took at most as long as each of BOUNDS, and longer, not cumulated.",
+        "bounds": "The upper bounds of the histogram of turns, in seconds.",
+        "buckets": "How many turns took at most as long as each of these, and longer, not cumulated.",
         "closed": "Connections that have closed, by class.",
         "gone": "Bytes, by class, that have passed through those: (received, sent).",
         "ended": "Tasks that have ended, by outcome.",
@@ -59,16 +67,21 @@ class LoopMetrics(Instrument):
         "worked": "How many seconds all turns took, without that.",
     }
 
-    def __init__(self, loop: Loop | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, loop: Loop | None = None, name: str | None = None, *, buckets: Iterable[float] = BUCKETS
+    ) -> None:
+        self.bounds = tuple(checks.seconds("buckets", bound) for bound in buckets)
+        if not self.bounds or any(here >= after for here, after in pairwise((*self.bounds, inf))):
+            raise ValueError(f"buckets are upper bounds that grow, and end before infinity, not {self.bounds}")
         self.loop = loop_or_current(loop)
         self.name = current_thread().name if name is None else name
         self._began: float | None = None
-        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.buckets = [0] * (len(self.bounds) + 1)
         self.waited = self.worked = 0.0
         self.spawned = 0
         self.accepted: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
         self.gone: tuple[Counter[str], Counter[str]] = Counter(), Counter()
         self._bytes: tuple[Counter[str], Counter[str]] = Counter(), Counter()
         self.loop.add_instrument(self)
@@ -91,7 +104,7 @@ class LoopMetrics(Instrument):
     def add_turn(self, seconds: float) -> None:
         """Count a turn that took so long."""
         self.worked += seconds
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.buckets[bisect_left(self.bounds, seconds)] += 1
 
     def task_spawned(self, task: Any) -> None:
         self.spawned += 1
@@ -103,6 +116,7 @@ class LoopMetrics(Instrument):
 
     def connection_accepted(self, sock: Any, listener: Any) -> None:
         self.accepted[type(sock).__name__] += 1
+        self.closed[type(sock).__name__] += 0  # shown before the first has closed
 
     def connection_closed(self, sock: Any) -> None:
         self.closed[type(sock).__name__] += 1
@@ -126,18 +140,21 @@ class LoopMetrics(Instrument):
 
 
 def _states_of_connections(metrics: LoopMetrics) -> dict[Labels, float]:
-    states: Counter[Labels] = Counter()
-    for sock in metrics.connections():
-        states[type(sock).__name__, "closed" if sock.closed else "finishing" if sock._is_over() else "open"] += 1
-    return dict(states)
+    seen = [
+        (type(sock).__name__, "closed" if sock.closed else "finishing" if sock._is_over() else "open")
+        for sock in metrics.connections()
+    ]
+    classes = {*metrics.closed, *(name for name, _ in seen)}
+    none: dict[Labels, float] = dict.fromkeys(product(classes, _SOCKET_STATES), 0)
+    return none | Counter(seen)
 
 
 def _states_of_tasks(metrics: LoopMetrics) -> dict[Labels, float]:
-    states: Counter[Labels] = Counter()
+    states: dict[Labels, float] = dict.fromkeys(product(_TASK_STATES), 0)
     loop = metrics.loop
     for task in list(scheduler(loop).tasks) if loop.green is not None else ():
         states[("parked" if task.wait is not None else "new" if task.worker is None else "ready",)] += 1
-    return dict(states)
+    return states
 
 
 def _alone(value: Callable[[LoopMetrics], float]) -> Callable[[LoopMetrics], dict[Labels, float]]:

@@ -7,7 +7,7 @@ What does not belong here: what is counted (counts), and exporters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,7 +17,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from dangagreen import checks
 from dangagreen.green.tasks import name_of
 from dangagreen.loop.loop import Loop
-from dangagreen.metrics.counts import BOUNDS, FAMILIES, Family, LoopMetrics
+from dangagreen.metrics.counts import BUCKETS, FAMILIES, Family, LoopMetrics
 from dangagreen.net.handler_task import is_own_end
 from dangagreen.streams.writing import StreamSocket
 
@@ -35,14 +35,21 @@ class MeteredLoop(LoopMetrics):
 
     __slots__ = {"_histogram": "The histogram of how long turns take."}
 
-    def __init__(self, loop: Loop | None = None, name: str | None = None, *, meter: Meter | None = None) -> None:
-        super().__init__(loop, name)
+    def __init__(
+        self,
+        loop: Loop | None = None,
+        name: str | None = None,
+        *,
+        buckets: Iterable[float] = BUCKETS,
+        meter: Meter | None = None,
+    ) -> None:
+        super().__init__(loop, name, buckets=buckets)
         meter = metrics.get_meter("dangagreen") if meter is None else meter
         self._histogram = meter.create_histogram(
             "dangagreen.turn.duration",
             "s",
             "How long the loop was at work, from one wait to the next.",
-            explicit_bucket_boundaries_advisory=BOUNDS,
+            explicit_bucket_boundaries_advisory=self.bounds,
         )
         for family in FAMILIES:
             name = "dangagreen." + family.name

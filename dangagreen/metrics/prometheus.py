@@ -11,11 +11,11 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from dangagreen.metrics.counts import BOUNDS, FAMILIES, LoopMetrics
+from dangagreen.metrics.counts import FAMILIES, LoopMetrics
 
 _PREFIX = "dangagreen_"
-_LE = [*map(str, BOUNDS), "+Inf"]
 
 
 class LoopCollector(Collector):  # type: ignore[misc, unused-ignore]  # the package may not be installed
@@ -43,6 +43,7 @@ class LoopCollector(Collector):  # type: ignore[misc, unused-ignore]  # the pack
             labels=["loop"],
         )
         for metrics in self._metrics:
+            upper = [*map(floatToGoString, metrics.bounds), "+Inf"]
             cumulated = accumulate(list(metrics.buckets))
-            turns.add_metric([metrics.name], list(zip(_LE, map(float, cumulated), strict=True)), metrics.worked)
+            turns.add_metric([metrics.name], list(zip(upper, map(float, cumulated), strict=True)), metrics.worked)
         yield turns

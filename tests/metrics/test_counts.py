@@ -6,7 +6,7 @@ import pytest
 
 import dangagreen as d
 from dangagreen.metrics import LoopMetrics
-from dangagreen.metrics.counts import BOUNDS, FAMILIES
+from dangagreen.metrics.counts import BUCKETS, FAMILIES
 from tests.certificates import server_context
 from tests.connections import Echo, for_ever
 
@@ -32,7 +32,7 @@ def test_turns_and_waits(loop, metrics, advance):
     assert value(metrics, "wait") == pytest.approx(2.98)
     assert metrics.worked == pytest.approx(0.02)
     assert sum(metrics.buckets) == 2
-    assert metrics.buckets[BOUNDS.index(0.025)] == 1
+    assert metrics.buckets[BUCKETS.index(0.025)] == 1
 
 
 def test_tasks(loop, metrics, run_turns):
@@ -157,7 +157,7 @@ def test_it_is_read_in_another_thread(real_loop, metrics, in_thread):
             return d.in_thread(lambda: {family.name: family.read(metrics) for family in FAMILIES})
 
     values = d.run(main)
-    assert values["connections"] == {("Socket", "open"): 2}
+    assert values["connections"]["Socket", "open"] == 2
 
 
 def test_after_cancel_nothing_is_counted(loop, metrics, advance):
@@ -180,3 +180,49 @@ def test_names_are_those_of_prometheus_without_prefix_and_suffix():
         assert family.words.endswith(".")
         assert family.kind in ("counter", "gauge")
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def values(metrics, name):
+    (family,) = (one for one in FAMILIES if one.name == name)
+    return family.read(metrics)
+
+
+def test_what_has_not_happened_yet_is_there_and_0(loop, metrics):
+    assert values(metrics, "tasks_ended") == {("returned",): 0, ("raised",): 0, ("cancelled",): 0}
+    assert values(metrics, "tasks") == {("new",): 0, ("ready",): 0, ("parked",): 0}
+
+
+def test_a_class_of_connections_is_there_in_all_states_from_its_first_to_the_end(real_loop, metrics):
+    nothing = {("Echo", "open"): 0, ("Echo", "finishing"): 0, ("Echo", "closed"): 0}
+
+    def of_echo():
+        return {labels: number for labels, number in values(metrics, "connections").items() if labels[0] == "Echo"}
+
+    def main():
+        server = d.serve(("127.0.0.1", 0), Echo)
+        with d.connect(server.address) as sock:
+            sock.write_all(b"x\n")
+            sock.read_line()
+            assert of_echo() == nothing | {("Echo", "open"): 1}
+            assert value(metrics, "connections_closed", "Echo") == 0
+            assert ("Echo",) in values(metrics, "connections_closed")
+
+    d.run(main)
+    assert of_echo() == nothing
+
+
+def test_the_histogram_has_room_for_short_turns_and_for_what_one_asks_for(active_loop):
+    metrics = LoopMetrics(active_loop, buckets=[1e-6, 2, 3.5])
+    assert metrics.bounds == (1e-6, 2.0, 3.5)
+    for seconds in (1e-6, 0.5, 2, 4, 5):
+        metrics.add_turn(seconds)
+    assert metrics.buckets == [1, 2, 0, 2]
+    assert LoopMetrics(active_loop).bounds == BUCKETS
+    assert min(BUCKETS) == 50e-6
+
+
+@pytest.mark.parametrize("buckets", [[], [1, 1], [2, 1], [1, float("inf")]])
+def test_bounds_that_do_not_grow_are_refused(active_loop, buckets):
+    with pytest.raises(ValueError, match="upper bounds that grow"):
+        LoopMetrics(active_loop, buckets=buckets)
+    assert active_loop.instruments is None

@@ -64,6 +64,26 @@ def test_the_histogram_is_cumulated(loop, registry, advance):
     assert values["dangagreen_turn_duration_seconds_sum", (main,)] == pytest.approx(20.222)
 
 
+def test_bounds_are_written_as_prometheus_writes_them_and_may_be_others(loop):
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(LoopCollector(LoopMetrics(), LoopMetrics(name="other", buckets=[1, 2.5])))
+    found = {}
+    for name, labels in scraped(registry):
+        if name.endswith("_bucket"):
+            found.setdefault(dict(labels)["loop"], []).append(dict(labels)["le"])
+    assert found["other"] == ["1.0", "2.5", "+Inf"]
+    assert found["MainThread"][:5] == ["5e-05", "0.0001", "0.00025", "0.0005", "0.001"]
+
+
+def test_what_has_not_happened_yet_is_scraped_as_0(loop, registry):
+    values = scraped(registry)
+    main = ("loop", "MainThread")
+    for outcome in ("returned", "raised", "cancelled"):
+        assert values["dangagreen_tasks_ended_total", (main, ("outcome", outcome))] == 0
+    for state in ("new", "ready", "parked"):
+        assert values["dangagreen_tasks", (main, ("state", state))] == 0
+
+
 def test_several_loops_are_told_apart_by_their_names(loop):
     registry = CollectorRegistry(auto_describe=True)
     with d.start_in_thread() as other:
