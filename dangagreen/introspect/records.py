@@ -192,7 +192,7 @@ class HandlerTable(BirthTable):
         dict.__delitem__(self, fd)
 
     def name_of(self, task: Waiter) -> str | None:
-        table = _table(self._loop)
+        table = _table(self.loop)
         return None if table is None else table.name_of(task)
 
 

@@ -27,19 +27,19 @@ class BirthTable(dict[int, Handler]):
 
     __slots__ = {
         "_births": "fd to the id of its handler, and the fields of its birth.",
-        "_loop": "The loop.",
+        "loop": "The loop.",
     }
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop.handlers)
-        self._loop = loop
+        self.loop = loop
         self._births: dict[int, tuple[int, float, str | None, str | None]] = {}
 
     def __setitem__(self, fd: int, handler: Handler) -> None:
         if self.get(fd) is handler:  # it is put there again when it is registered with the poller
             return
         dict.__setitem__(self, fd, handler)
-        loop = self._loop
+        loop = self.loop
         place = None
         if loop.accepting:
             loop.accepting = False  # what its constructor opens is the program's
