@@ -24,7 +24,8 @@ PARTS = {
 }
 INSIDE = {"__self__", "__func__", "__wrapped__", "func", "fget"}
 
-# who asks for a frame: where something went wrong, once a run, or (spawn, to_task) for the table of tasks, at a price
+# who asks for a frame: where something went wrong, once a run, for the table of tasks (spawn, to_task), at a price, and
+# who looks on
 FRAMES = {
     "bridge/crossing.py",
     "frames.py",
@@ -33,6 +34,7 @@ FRAMES = {
     "green/run.py",
     "green/tasks.py",
     "introspect/stacks.py",
+    "loop/births.py",
     "loop/loop.py",
     "loop/schedule.py",
 }

@@ -21,6 +21,7 @@ from dangagreen.introspect.stacks import place_of, running
 from dangagreen.loop.births import BirthTable
 from dangagreen.loop.loop import Loop, watch_loops
 from dangagreen.loop.slowness import SlowReport
+from dangagreen.places import owner_of
 from dangagreen.sockets.kernel import counted
 
 _ENDED = 100  # tasks that have ended: so many of them are remembered
@@ -150,10 +151,10 @@ class TaskQueue(deque[Callable[[], object]]):
         deque.append(self, call)
         loop = self._loop
         if (table := _table(loop)) is not None:
-            owner: Any = getattr(call, "__self__", call)
+            owner: Any = owner_of(call)
             record = table.records.get(owner)  # the task, of its start
-            if record is None and (task := getattr(owner, "task", None)) is not None:  # its greenlet
-                record = table.records.get(task)
+            if record is None:  # its greenlet
+                record = table.records.get(getattr(call if owner is None else owner, "task", None))  # type: ignore[arg-type]
             if record is not None:
                 record.woken_at = loop.clock()
 
