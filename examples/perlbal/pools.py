@@ -165,7 +165,7 @@ class Pool(PoolParameters):
         if self._context is None:
             return {}
         host = node.address[0] if isinstance(node.address, tuple) else None
-        return {"tls": self._context, "server_hostname": self.tls_name or host}
+        return {"tls": self._context, "server_hostname": self.tls_name or host or "localhost"}
 
     def _has_changed(self) -> None:
         for tell in self.on_change:

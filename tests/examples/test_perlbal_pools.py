@@ -153,6 +153,7 @@ def test_tls_to_nodes() -> None:
     pool.set("tls_verify", "off")
     options = pool.tls_options(one)
     assert (options["tls"].verify_mode, options["server_hostname"]) == (ssl.CERT_NONE, "1.1.1.1")
+    assert pool.tls_options(other)["server_hostname"] == "localhost"
     pool.set("tls_name", "inner.example")
     assert pool.tls_options(other)["server_hostname"] == "inner.example"
 
