@@ -26,7 +26,7 @@ Handler = Callable[..., Answer]
 Out = Callable[[str], object]
 
 COMMANDS: dict[str, Handler] = {}
-END = "."
+END, LF = ".", "\n"
 
 
 @dataclass
@@ -101,11 +101,12 @@ def execute(world: World, context: Context, text: str, out: Out) -> bool:
         for answered in [] if answer is None else answer:
             out(answered)
     except CommandError as error:
-        out(f"ERROR: {error}")
+        for part in f"ERROR: {error}".split("\n"):
+            out(part)
         return False
     except Exception as error:
         world.log("crit", traceback.format_exc())
-        out(f"ERROR: {error or type(error).__name__}")
+        out(f"ERROR: {str(error).partition(LF)[0] or type(error).__name__}")
         return False
     for service in call.touched:
         service.lines.append(line.original)

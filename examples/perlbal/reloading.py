@@ -181,7 +181,10 @@ class Difference:
             else:
                 service.disable()
         elif isinstance(service.role, HttpRole):
-            service.role.reread_certificates()
+            try:
+                service.role.reread_certificates()
+            except OSError as error:  # those that it has stay
+                tell(f"the certificate was not read again: {error}")
 
     def _say_of_plugins(self, service: Service, wanted: Service) -> None:
         """Set plugins, and what commands and settings of theirs have said, as it is wanted. Headers, too."""

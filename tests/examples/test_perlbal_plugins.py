@@ -86,7 +86,8 @@ def test_a_plugin_is_read_again_and_stays_with_its_services():
 def test_plugins_that_are_not_loaded_are_told_and_the_others_registered():
     world = configured("LOAD stats\nCREATE SERVICE s\nSET role = web_server")
     assert ask(world, "SET s.plugins = Foo, stats bar,stats") == [
-        "ERROR: Plugin foo not loaded; not registered for s.\nPlugin bar not loaded; not registered for s."
+        "ERROR: Plugin foo not loaded; not registered for s.",
+        "Plugin bar not loaded; not registered for s.",
     ]
     assert world.services["s"].plugins == ["Stats"]
     configured("SET s.plugins = none", world)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import dangagreen as d
+from perlbal.clients import HttpRole
 from perlbal.program import make_world
 from perlbal.reloading import reload
 from perlbal.services import World
@@ -118,7 +119,7 @@ def test_what_was_set_by_commands_gives_way_to_the_file(configured_world, text):
 def test_an_error_changes_nothing(configured_world, text, more, errors):
     before = configured_world.dump()
     changed = text.replace("persist_client = on", "persist_client = off") + more
-    (answer,) = configured_world.change(changed)
+    answer = "\n".join(configured_world.change(changed))
     assert answer.startswith("ERROR: ")
     first = text.count("\n") + 1
     for error in errors:
@@ -228,3 +229,20 @@ def test_a_nodefile_begins_and_ends(configured_world, text, tmp_path):
     assert [node.name for node in world.pools["a"].uses] == ["127.0.0.1:7"]
     configured_world.change(text)
     assert [node.name for node in world.pools["a"].uses] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+def test_certificates_are_read_again(configured_world, text, monkeypatch):
+    """Those that cannot be read are told, and the others stay."""
+    read = []
+    monkeypatch.setattr(HttpRole, "reread_certificates", lambda role: read.append(role.service.name))
+    assert configured_world.change(text) == ["nothing has changed", "."]
+    assert read == ["ws", "sel"]
+
+    def refuse(role):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(HttpRole, "reread_certificates", refuse)
+    assert configured_world.change(text)[0] == (
+        "service ws: the certificate was not read again: [Errno 13] Permission denied"
+    )
+    assert get(configured_world.world, "ws")[2] == b"hello"
