@@ -174,7 +174,7 @@ class Service(ServiceParameters, Hooked):
         if self.listener is not None and self.listen is not None:
             self.listener.close("the role was changed")
             self.listener = self._open(self.listen)
-        if self.enabled:
+        if self.enabled and not self.world.dry:
             role.opened()
         self._set_plugins(names)
 
@@ -279,7 +279,7 @@ class Service(ServiceParameters, Hooked):
 
 
 class Plugin:
-    """The base of plugins. `name` is what they are called; a module of `plugins` has one in its attribute `plugin`."""
+    """The base of plugins. `name` is what they are called; a module of `plugins` has its class in `PLUGIN`."""
 
     name = ""
 
