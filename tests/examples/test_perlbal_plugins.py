@@ -599,3 +599,92 @@ def test_services_with_one_instance_name_share_what_they_know(throttled):
     assert ask_once(world.services["t"], client)
     leave(client)
     assert not ask_once(world.services["u"], Asker(loop))
+
+
+# -- beside a backend
+
+
+@pytest.fixture
+def proxied():
+    """A reverse proxy, and the requests that its backend has got."""
+    requests = []
+
+    def answer(sock):
+        while True:
+            requests.append(sock.read_until(b"\r\n\r\n").decode("latin-1"))
+            sock.write_all(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")
+
+    d.Socket.reset()
+    backend = d.serve(("127.0.0.1", 0), answer)
+    world = configured(
+        f"""
+        LOAD stats
+        LOAD xffextras
+        LOAD queues
+        LOAD throttle
+        LOAD highpri
+        LOAD accesscontrol
+        CREATE POOL a
+        POOL a ADD 127.0.0.1:{backend.address[1]}
+        CREATE SERVICE rp
+        SET role = reverse_proxy
+        SET listen = 127.0.0.1:0
+        SET pool = a
+        SET persist_backend = on
+        ENABLE rp
+        """
+    )
+    yield world, requests
+    world.services["rp"].listener.close()
+    configured("DISABLE rp", world)
+    backend.close()
+    d.Socket.reset()
+
+
+def test_statistics_of_a_proxy(proxied):
+    world, _ = proxied
+    configured("SET rp.plugins = stats, highpri\nSET rp.highpri.uri_pattern = ^/fast", world)
+    for path in "/", "/fast", "/":
+        assert get(world, "rp", path, "Host: h")[2] == b"hi"
+    lines = ask(world, "stats")
+    assert lines[2:4] == [
+        "rp              proxy_requests                       2",
+        "rp              proxy_requests_highpri               1",
+    ]
+    recent = ask(world, "recent")
+    assert [line.split(" ")[0::2] for line in recent[:-1]] == [
+        ["rp", f"http://h{path}"] for path in ("/", "/fast", "/")
+    ]
+    assert all(0 <= float(line.split(" ")[1]) < 60 for line in recent[:-1])
+
+
+def test_headers_for_backends(proxied):
+    world, requests = proxied
+    configured(
+        "SET rp.plugins = xffextras queues\nSET rp.send_backend_port = on\nSET rp.send_backend_proto = on", world
+    )
+    get(world, "rp")
+    port = world.services["rp"].listener.address[1]
+    assert f"X-Forwarded-Port: {port}\r\nX-Forwarded-Proto: http\r\n" in requests[0]
+    assert "X-Queue-Count: 0\r\nX-Queue-Age: 0\r\nX-HP-Queue-Count: 0\r\nX-HP-Queue-Age: 0\r\n" in requests[0]
+    configured("SET rp.blind_proxy = on\nSET rp.always_trusted = on", world)
+    get(world, "rp")
+    assert "X-Forwarded-Port" not in requests[1]
+
+
+def test_throttling_of_a_proxy(proxied):
+    """Requests that are over are not counted, however they ended; one that waits is served when its time has come."""
+    world, requests = proxied
+    configured("SET rp.plugins = throttle\nSET rp.default_action = allow\nSET rp.max_concurrent = 1", world)
+    for _ in range(3):
+        assert get(world, "rp")[2] == b"hi"
+    configured("USE rp\nSET rp.plugins = accesscontrol throttle\nACCESS policy deny", world)
+    for _ in range(3):
+        assert get(world, "rp")[0] == 403
+        assert "Access denied." in get(world, "rp")[2].decode()
+    configured("SET rp.plugins = throttle\nSET rp.default_action = throttle\nSET rp.initial_delay = 1", world)
+    begun = d.current_loop().clock()
+    assert [get(world, "rp")[2] for _ in range(2)] == [b"hi", b"hi"]
+    assert d.current_loop().clock() - begun >= 1
+    assert world.plugins["throttle"].settings[world.services["rp"]].counted == {}
+    assert len(requests) == 5
