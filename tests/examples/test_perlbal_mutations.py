@@ -3,6 +3,8 @@ request has an end, and others are served."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +35,7 @@ ANSWERS = [
 SETTINGS = [
     {},
     {"backend_http_version": "1.1", "buffer_backend_connect": "0"},
+    {"buffer_uploads": "on", "buffer_upload_threshold_size": "1"},
     {"buffer_backend_connect": "2", "enable_error_retries": "on", "error_retry_schedule": "0,1"},
 ]
 
@@ -85,10 +88,12 @@ def fresh(parameters: dict[str, str]) -> Iterator[tuple[Proxy, Callable[[float],
         loop.run(lambda: not timer.active)
 
     errors: list[Any] = []
-    with virtual_loop() as loop, pytest.MonkeyPatch.context() as patch:
+    with virtual_loop() as loop, pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as uploads:
         loop.on_error = errors.append
-        patch.setattr("perlbal.reproxying.in_thread", lambda function, *arguments: function(*arguments))
+        for module in "reproxying", "uploads":  # virtual time does not wait for threads
+            patch.setattr(f"perlbal.{module}.in_thread", lambda function, *arguments: function(*arguments))
         proxy = Proxy(loop, run_turns, patch).set(persist_client="on", enable_reproxy="on", **parameters)
+        proxy.set(buffer_uploads_path=uploads)
         yield proxy, advance
         for end in proxy.clients:
             end.close()
@@ -101,6 +106,7 @@ def fresh(parameters: dict[str, str]) -> Iterator[tuple[Proxy, Callable[[float],
         proxy.check()
         proxy.end()
         advance(10)
+        assert os.listdir(uploads) == []
     assert errors == []
 
 
