@@ -8,7 +8,7 @@ more than the other is behind by a bounded amount; a backend is free as soon as 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import perlbal.reproxying as reproxying
 import perlbal.uploads as uploads
@@ -21,9 +21,7 @@ from perlbal.heads import RequestHead, ResponseHead
 from perlbal.pages import REASONS
 from perlbal.priorities import NORMAL, priority
 
-if TYPE_CHECKING:
-    from perlbal.proxy_role import ProxyRole
-
+ProxyRole: TypeAlias = Any  # of `proxy_role`, which is above this module
 REPEATABLE = ("GET", "HEAD")
 FIRST_HOOKS = ("start_proxy_request", "start_http_request", "proxy_read_request")
 WHILE_WAITING = 32768  # bytes of a body that are read while a backend is waited for
@@ -252,7 +250,7 @@ class ProxyExchange(Exchange):
 
     def taken_over(self, hook: str, *told: object) -> bool:
         """Whether a plugin has taken over. If it has answered, nothing is left to be done here."""
-        taken = self.role.service.run_hooks(hook, *told)
+        taken: bool = self.role.service.run_hooks(hook, *told)
         if taken and self._is_answered():
             self._let_go()
         return taken

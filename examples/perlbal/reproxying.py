@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from dangagreen import in_thread, shield, spawn, timeout
 from perlbal.heads import BadHead, RequestHead, ResponseHead
@@ -20,8 +20,8 @@ from perlbal.reproxy_cache import Entry
 
 if TYPE_CHECKING:
     from perlbal.backends import Backend
-    from perlbal.proxying import ProxyExchange
 
+ProxyExchange: TypeAlias = Any  # of `proxying`, which is above this module
 _ASKS = ("x-reproxy-url", "x-reproxy-file", "x-reproxy-service")
 _URL = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?(/\S*)?\Z", re.ASCII)
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z", re.ASCII)
@@ -101,7 +101,9 @@ def send_file(exchange: ProxyExchange, head: ResponseHead, path: str, expected: 
         file = None
     except OSError:
         exchange.task = None
-        return client.error(500, "") if client.exchange is exchange else None
+        if client.exchange is exchange:
+            client.error(500, "")
+        return None
     exchange.task = None
     size = os.fstat(file.fileno()).st_size if file is not None else 0
     if file is None or not size or (expected and expected != str(size)) or client.exchange is not exchange:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from dangagreen import Socket, Task, in_thread, spawn
 from perlbal.chunks import BadChunk, ChunkDecoder
@@ -19,8 +19,8 @@ from perlbal.services import Service
 if TYPE_CHECKING:
     from perlbal.backends import Backend
     from perlbal.clients import Client
-    from perlbal.proxying import ProxyExchange
 
+ProxyExchange: TypeAlias = Any  # of `proxying`, which is above this module
 PIECE = 262_144  # bytes that are read, and written to disk, at once
 SENT_AT_ONCE = 1024 * 1024  # bytes: a backend that takes so many in `backend_timeout` is not silent
 DEBUG = "PERLBAL_DEBUG_BUFFERED_UPLOADS"  # a variable of the environment: backends are told the reason
