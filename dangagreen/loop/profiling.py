@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from dangagreen.loop.instruments import Instrument
-from dangagreen.places import named
+from dangagreen.places import named, owner_of
 
 _WHOSE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # the loop's thread, where the system can tell
 _FUNCTIONS = {"timer", "call_soon", "fd", "post_loop"}  # events whose subject is a function
@@ -37,7 +37,7 @@ class ProfileRow:
         "bytes_out": "Bytes that were sent to it.",
         "calls": "How often it was called, or has run.",
         "seconds": "Wall-clock time.",
-        "system": "Seconds of the processor in the kernel.",
+        "system": "Seconds of the processor in the kernel. The sum is exact, its parts are by ticks.",
         "user": "Seconds of the processor in user mode.",
     }
 
@@ -53,7 +53,7 @@ class Profile(Instrument):
         "_marks": "Processor times and wall-clock time when the innermost row was last added to.",
         "_open": "The rows of what runs now, the innermost at the end, each with its connection.",
         "_passed": "What had passed through that of the innermost one when it was last added to; None: not counted.",
-        "rows": '"Class-event", "function-event" or "name-task", to its row.',
+        "rows": '"Class-event", "function-event", "handler-read" or "name-task", to its row.',
     }
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Profile(Instrument):
         if event in _FUNCTIONS:
             self._begin(f"{named(subject)}-{event}", None)
         else:
-            self._begin(f"{type(subject).__name__}-{event}", subject)
+            self._begin(f"{_whose(subject, event)}-{event}", subject)
 
     def callback_ended(self, subject: Any, event: str) -> None:
         self._end()
@@ -107,3 +107,10 @@ class Profile(Instrument):
     def data(self) -> dict[str, list[float]]:
         """In the form of Danga::Socket: name to [user seconds, system seconds, calls]."""
         return {name: [row.user, row.system, row.calls] for name, row in self.rows.items()}
+
+
+def _whose(subject: Any, event: str) -> str:
+    """The name of the class; of a connection without one of its own, of `serve_requests`, that of the handler."""
+    code_behind = getattr(subject, "_code_behind", None)
+    code = subject if code_behind is None else code_behind(f"event_{event}")
+    return type(subject).__name__ if code is subject or owner_of(code) is subject else named(code)

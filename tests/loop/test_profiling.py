@@ -209,8 +209,26 @@ def test_what_runs_within_a_callback_is_not_counted_twice(real_loop, profiling, 
     d.run(main)
     seconds = {name: row.seconds for name, row in rows().items()}
     assert seconds.pop(f"{request.__qualname__}-task") == 5
-    assert seconds["Socket-read"] == 0
+    assert seconds[f"{request.__qualname__}-read"] == 0
     assert set(seconds.values()) == {0}
+
+
+def test_requests_of_servers_without_a_class_have_a_row_for_each_handler(real_loop, profiling):
+    def first(sock):
+        sock.write_all(sock.read_line())
+
+    def second(sock):
+        sock.write_all(sock.read_line())
+
+    def main():
+        for handler in first, second:
+            with d.connect(d.serve_requests(("127.0.0.1", 0), handler).address) as sock:
+                sock.write_all(b"go\n")
+                sock.read_line()
+
+    d.run(main)
+    assert {f"{first.__qualname__}-read", f"{second.__qualname__}-read"} < rows().keys()
+    assert "Socket-read" not in rows()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not tell")
