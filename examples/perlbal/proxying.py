@@ -228,7 +228,8 @@ class ProxyExchange(Exchange):
         """The queues have a backend for it."""
         self.backend = backend
         client, service = self.client, self.role.service
-        head = backend_head(service, client, self.head, backend.node.name)
+        asked = self.head if self.upload is None else self.upload.edited(self.head)
+        head = backend_head(service, client, asked, backend.node.name)
         now = client.loop.now
         self.node, self.used_at, self.queue_seconds = backend.node.name, now, now - self.queued_at
         if not backend.uses:

@@ -73,15 +73,20 @@ class Upload:
             writer.join()
         in_thread(self.delete)
 
+    def edited(self, head: RequestHead) -> RequestHead:
+        """The head of the request, now that its body is here."""
+        edited = head.copy()
+        if edited.chunked:
+            edited.chunked = False
+            for name in ("transfer-encoding", "expect"):
+                edited.remove(name)
+            edited.set("Content-Length", str(self.size))
+        elif os.environ.get(DEBUG):
+            edited.set("X-PERLBAL-BUFFERED-UPLOAD-REASON", self.reason)
+        return edited
+
     def send(self, exchange: ProxyExchange, backend: Backend, head: RequestHead) -> None:
         """Send the request, the body from the file, and listen for the answer meanwhile."""
-        head.remove("transfer-encoding")
-        if head.chunked:
-            head.remove("expect")
-            head.chunked = False
-        head.set("Content-Length", str(self.size))
-        if os.environ.get(DEBUG):
-            head.set("X-PERLBAL-BUFFERED-UPLOAD-REASON", self.reason)
         backend.begin(exchange, head)
         if self.size and not backend.closed:
             exchange.task = spawn(self._send, exchange, backend)

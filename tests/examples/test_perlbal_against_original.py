@@ -36,6 +36,8 @@ ENABLE rp
 SERVICES = {
     "usual": "",
     "trusted": "SET always_trusted = on\n  HEADER rp INSERT X-Inserted: yes\n  HEADER rp REMOVE X-Odd",
+    "uploads": "SET buffer_uploads = on\n  SET buffer_uploads_path = {directory}\n"
+    "  SET buffer_upload_threshold_size = 1",
     "verified": "SET verify_backend = on\n  SET persist_client = off\n  SET buffer_backend_connect = 0",
 }
 
@@ -231,7 +233,12 @@ def outcomes(which: str, service: str, directory: Path, exchanges: list[Case]) -
         backend.answers[name] = answer.replace(b"{file}", str(file).encode()).replace(b"{url}", str(urls.port).encode())
     configuration = directory / f"{which}-{service}.conf"
     first = "xs enable headers" if which == "xs" else ""
-    values = {"first": first, "backend": backend.port, "port": port, "more": SERVICES[service]}
+    values = {
+        "first": first,
+        "backend": backend.port,
+        "port": port,
+        "more": SERVICES[service].format(directory=directory),
+    }
     configuration.write_text(CONFIGURATION.format(**values))
     got: dict[str, tuple[bytes, bool]] = {}
     start = ours if which == "ours" else original
@@ -278,9 +285,19 @@ def compare(which: str, service: str, directory: Path) -> tuple[int, dict[str, D
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("which", "service"), [("original", "usual"), ("original", "trusted"), ("original", "verified"), ("xs", "usual")]
+    ("which", "service"),
+    [
+        ("original", "usual"),
+        ("original", "trusted"),
+        ("original", "uploads"),
+        ("original", "verified"),
+        ("xs", "usual"),
+    ],
 )
-def test_only_what_is_in_the_table_differs(which: str, service: str, tmp_path: Path) -> None:
+def test_only_what_is_in_the_table_differs(
+    which: str, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERLBAL_DEBUG_BUFFERED_UPLOADS", "1")  # backends are told why
     alike, allowed, strange = compare(which, service, tmp_path)
     assert strange == {}
     assert alike + len(allowed) == len(list(cases()))
