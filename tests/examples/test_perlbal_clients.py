@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+import dangagreen as d
 from perlbal.clients import SWEEP_SECONDS, Exchange, HttpRole
 from perlbal.heads import HEAD_LIMIT
 from perlbal_talk import Talker, body, fields, get, served
@@ -213,6 +214,16 @@ def test_an_exchange_in_which_nothing_happens_is_ended(connect, service, advance
     advance(SWEEP_SECONDS)
     assert talker.client.closed
     assert exchange.ends == 1
+
+
+def test_between_requests_there_is_neither_a_task_nor_a_timer_for_a_client(connect, service, loop):
+    talkers = [connect() for _ in range(20)]
+    for talker in talkers:
+        talker.say(get())
+    assert {talker.client.state for talker in talkers} == {"persist_wait"}
+    assert not hasattr(talkers[0].client, "__dict__")
+    assert len(loop.timers) == 1  # the sweep
+    assert d.task_table(loop).count("task") == 0
 
 
 def test_no_timer_is_left_when_there_is_nobody_to_look_after(connect, service, advance, loop):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from perlbal.files import SMALL
+from perlbal.files import SMALL, SendingFile
 from perlbal.pages import http_date
 from perlbal_talk import Talker, body, fields, get, served
 
@@ -235,6 +236,18 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_descriptor(service, wires,
     talker.until(lambda: len(os.listdir("/dev/fd")) == before)
     assert len(os.listdir("/dev/fd")) == before
     assert talker.client.closed
+
+
+def test_a_client_is_overdue_where_it_has_taken_nothing_since_the_last_look():
+    client = SimpleNamespace(sent_of_file=100, ends=[])
+    client.close = client.ends.append
+    exchange = SendingFile()
+    exchange.overdue(client)
+    client.sent_of_file = 200
+    exchange.overdue(client)
+    assert client.ends == []
+    exchange.overdue(client)
+    assert len(client.ends) == 1
 
 
 def test_a_file_that_may_not_be_read(ask, monkeypatch):

@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from perlbal.clients import SWEEP_SECONDS
 from perlbal.put import PIECE
 from perlbal_talk import Talker, body, fields, get, served
 
@@ -172,6 +173,20 @@ def test_a_client_that_leaves_in_the_middle(connect, tmp_path, digest, run_turns
     assert talker.client.closed
     assert os.listdir(tmp_path) == ([] if digest else ["x"])
     assert len(os.listdir("/dev/fd")) == descriptors
+
+
+def test_a_client_that_stalls_in_the_middle_is_closed(connect, service, tmp_path, advance):
+    service.set("idle_timeout", "8")
+    talker = connect()
+    talker.say(get("/x", "Content-Length: 7", f"Content-MD5: {md5(b'content')}", method="PUT") + b"cont")
+    advance(8)
+    talker.say(b"e")
+    advance(8)
+    assert not talker.client.closed
+    advance(SWEEP_SECONDS)
+    talker.say(b"")
+    assert talker.client.closed
+    assert os.listdir(tmp_path) == []
 
 
 def test_expect(connect):
