@@ -172,8 +172,8 @@ class Service(ServiceParameters, Hooked):
         for row, value in values:
             self._put(row, value)
         if self.listener is not None and self.listen is not None:
-            self.listener.close("the role was changed")
-            self.listener = self._open(self.listen)
+            self.world.end_listener(self.listener)
+            self.listener = self._open(self.listen)  # by the same socket, so that nobody is refused
         if self.enabled and not self.world.dry:
             role.opened()
         self._set_plugins(names)

@@ -358,3 +358,18 @@ def test_a_service_is_disabled_and_enabled_at_once(tmp_path):
                 assert sock.read_to_end(1) == b""
         for _ in range(3):
             assert get(world, "s")[2] == b"hello"
+
+
+def test_a_service_that_listens_gets_another_role(tmp_path):
+    """Nobody is refused meanwhile."""
+    (tmp_path / "index.html").write_text("hello")
+    port = free_port()
+    text = f"CREATE SERVICE s\nSET role = web_server\nSET docroot = {tmp_path}\nSET listen = 127.0.0.1:{port}\nENABLE s"
+    with serving(text) as world:
+        assert get(world, "s")[2] == b"hello"
+        configured("SET s.role = selector", world)
+        with d.connect(("127.0.0.1", port)) as sock:
+            sock.write_all(b"GET / HTTP/1.0\r\n\r\n")
+            assert b"No service selector configured." in sock.read_to_end(1000)
+        configured(f"SET s.role = web_server\nSET s.docroot = {tmp_path}", world)
+        assert get(world, "s")[2] == b"hello"
