@@ -13,6 +13,7 @@ import re
 import stat
 import time
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from io import FileIO
 from urllib.parse import quote, unquote_to_bytes
@@ -242,8 +243,12 @@ def answer_file(client: Client, service: Service, head: RequestHead, file: File)
 def send(client: Client, response: ResponseHead, body: bytes, count: int) -> None:
     """Send a response whose body is in memory, of so many bytes."""
     head = client.head
-    client.send_head(response, body if count and head is not None and head.method != "HEAD" else b"")
-    client.response_done()
+    has_body = bool(count) and head is not None and head.method != "HEAD"
+    client.send_head(response, body if has_body else b"")
+    if has_body and client.target.hooks:
+        _were_sent(client)
+    else:
+        client.response_done()
 
 
 class SendingFile(Exchange):
@@ -288,4 +293,10 @@ def send_files(client: Client, parts: list[tuple[File, int, int]]) -> None:
                 client.write_file(opened, start, count)
             except EOFError as error:
                 client.close(error)
-    client.write(client.response_done)
+    client.write(partial(_were_sent, client) if client.target.hooks else client.response_done)
+
+
+def _were_sent(client: Client) -> None:
+    """The files were sent; a plugin may go on with the response, and end it."""
+    if not client.target.run_hooks("reproxy_fh_finished", client):
+        client.response_done()

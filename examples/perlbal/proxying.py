@@ -331,9 +331,15 @@ class ProxyExchange(Exchange):
         self.response = head
         self.state = "xfer_res"
         client.active = client.loop.now
-        if not client.send_head(head, data) and client.unsent > self.limit:
+        if service.hooks:
+            client.send_head(head)
+            service.run_all_hooks("prepend_body", backend, client)
+            client.sent += len(data)
+            client.write(data)
+        else:
+            client.send_head(head, data)
+        if client.unsent > self.limit:
             self._hold(backend)
-        return
 
     def more(self, backend: Backend, data: bytes) -> None:
         """A piece of the body."""

@@ -601,6 +601,23 @@ def test_services_with_one_instance_name_share_what_they_know(throttled):
     assert not ask_once(world.services["u"], Asker(loop))
 
 
+def test_a_plugin_goes_on_with_a_response(tmp_path):
+    """After the file was sent; what it answers is the end, where it has not taken over."""
+    with serving(web(tmp_path)) as world:
+        service = world.services["ws"]
+        service.register_hook("T", "reproxy_fh_finished", lambda client: client.write(b"and more"))
+        assert get(world, "ws")[2] == b"hello\nand more"
+
+        def take_over(client):
+            client.write(b"!")
+            client.response_done()
+            return True
+
+        service.forget("T")
+        service.register_hook("T", "reproxy_fh_finished", take_over)
+        assert get(world, "ws")[2] == b"hello\n!"
+
+
 # -- beside a backend
 
 
@@ -670,6 +687,12 @@ def test_headers_for_backends(proxied):
     configured("SET rp.blind_proxy = on\nSET rp.always_trusted = on", world)
     get(world, "rp")
     assert "X-Forwarded-Port" not in requests[1]
+
+
+def test_a_plugin_writes_before_the_body(proxied):
+    world, _ = proxied
+    world.services["rp"].register_hook("T", "prepend_body", lambda backend, client: client.write(b"oh "))
+    assert get(world, "rp")[2] == b"oh hi"
 
 
 def test_throttling_of_a_proxy(proxied):
