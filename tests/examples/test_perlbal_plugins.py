@@ -605,7 +605,11 @@ def test_a_plugin_goes_on_with_a_response(tmp_path):
     """After the file was sent; what it answers is the end, where it has not taken over."""
     with serving(web(tmp_path)) as world:
         service = world.services["ws"]
-        service.register_hook("T", "reproxy_fh_finished", lambda client: client.write(b"and more"))
+
+        def add(client):
+            client.write(b"and more")
+
+        service.register_hook("T", "reproxy_fh_finished", add)
         assert get(world, "ws")[2] == b"hello\nand more"
 
         def take_over(client):
