@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from types import SimpleNamespace
 
@@ -63,7 +64,8 @@ def test_a_file_is_sent_as_by_the_original(ask, root):
 def test_head_is_get_without_the_body(ask):
     for path in ("/a.html", "/large.bin", "/none", "/list", "/d"):
         whole, head = ask(path), ask(path, method="HEAD")
-        assert whole.partition(b"\r\n\r\n")[0] == head.partition(b"\r\n\r\n")[0]
+        heads = (re.sub(rb"Date: .*", b"", one.partition(b"\r\n\r\n")[0]) for one in (whole, head))
+        assert len(set(heads)) == 1  # but for the second in which it was made
         assert body(head) == b""
 
 
