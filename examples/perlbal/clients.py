@@ -248,6 +248,11 @@ class Client(Socket):
             self.resume()
         return None
 
+    def file_sent(self) -> None:
+        """The last byte of a file was sent, which is the end of the response, unless a plugin takes over."""
+        if not (self.target.hooks and self.target.run_hooks("reproxy_fh_finished", self)):
+            self.response_done()
+
     # -- the end
 
     def close(self, reason: object = None) -> None:

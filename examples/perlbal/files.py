@@ -13,7 +13,6 @@ import re
 import stat
 import time
 from collections.abc import Sequence
-from functools import partial
 from html import escape
 from io import FileIO
 from urllib.parse import quote, unquote_to_bytes
@@ -237,18 +236,17 @@ def answer_file(client: Client, service: Service, head: RequestHead, file: File)
         return file.close()
     if file.data is None:
         return send_file(client, response, file, start, count)
-    return send(client, response, file.data[start : start + count] if code == 206 else file.data, count)
+    if not count or head.method == "HEAD":
+        return send(client, response, b"", 0)
+    client.send_head(response, file.data[start : start + count] if code == 206 else file.data)
+    return client.file_sent()
 
 
 def send(client: Client, response: ResponseHead, body: bytes, count: int) -> None:
     """Send a response whose body is in memory, of so many bytes."""
     head = client.head
-    has_body = bool(count) and head is not None and head.method != "HEAD"
-    client.send_head(response, body if has_body else b"")
-    if has_body and client.target.hooks:
-        _were_sent(client)
-    else:
-        client.response_done()
+    client.send_head(response, body if count and head is not None and head.method != "HEAD" else b"")
+    client.response_done()
 
 
 class SendingFile(Exchange):
@@ -293,10 +291,4 @@ def send_files(client: Client, parts: list[tuple[File, int, int]]) -> None:
                 client.write_file(opened, start, count)
             except EOFError as error:
                 client.close(error)
-    client.write(partial(_were_sent, client) if client.target.hooks else client.response_done)
-
-
-def _were_sent(client: Client) -> None:
-    """The files were sent; a plugin may go on with the response, and end it."""
-    if not client.target.run_hooks("reproxy_fh_finished", client):
-        client.response_done()
+    client.write(client.file_sent)

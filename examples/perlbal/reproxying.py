@@ -118,10 +118,12 @@ def send_file(exchange: ProxyExchange, head: ResponseHead, path: str, expected: 
     client.send_head(head)
     if span is not None and exchange.head.method != "HEAD":
         client.sent += span[1]
-        client.write_file(file, *span)
+        try:
+            client.write_file(file, *span)
+        except EOFError as error:  # it has become shorter, and its length was told
+            client.close(error)
     file.close()
-    if client.exchange is exchange:
-        client.response_done()
+    client.write(client.file_sent)  # not before: a client that does not read would have any number of files opened
     return None
 
 

@@ -260,6 +260,19 @@ def test_a_file_that_may_not_be_read(ask, monkeypatch):
     assert fields(ask("/a.html"))["code"] == "403"
 
 
+@pytest.mark.parametrize("path", ["/a.html", "/large.bin"])
+def test_plugins_hear_that_a_file_was_sent_and_may_go_on(ask, service, path):
+    heard = []
+    service.register_hook("test", "reproxy_fh_finished", lambda client: heard.append(client.code))
+    ask(path)
+    ask(path, method="HEAD")
+    assert heard == [200]
+    service.register_hook(
+        "test", "reproxy_fh_finished", lambda client: client.write(b"more") or client.response_done() or 1
+    )
+    assert ask(path).count(b"HTTP/1.0") == 1
+
+
 def test_server_tokens(ask, service):
     service.set("server_tokens", "off")
     assert "server" not in fields(ask("/a.html"))

@@ -79,6 +79,33 @@ def test_a_file(proxy: Proxy, file: Path) -> None:
     proxy.check()
 
 
+def test_a_large_file_is_sent_before_the_next_request_is_read(proxy: Proxy, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "large").write_bytes(content)
+    client = proxy.client(capacity=1000)
+    client.sock.peer.capacity = 100_000
+    client.send(GET)
+    proxy.answer(asks(tmp_path / "large"))
+    client.send(GET)
+    deadline = time.monotonic() + 10
+    while client.near.state != "xfer_disk":
+        proxy.turns(2)
+        assert time.monotonic() < deadline
+    proxy.turns(50)
+    assert (client.near.state, client.near.served) == ("xfer_disk", 0)
+    got = b""
+    while not got.endswith(content):
+        proxy.turns(2)
+        got += client.received() or b""
+        assert time.monotonic() < deadline
+    proxy.turns()
+    assert client.near.served == 1
+    proxy.answer()
+    proxy.turns()
+    assert client.received() == ANSWERED
+    proxy.check()
+
+
 def test_204_becomes_200(proxy: Proxy, file: Path) -> None:
     assert fetched(proxy, asks(file, code=204)[:-4])[0].startswith(b"HTTP/1.0 200 OK\r\n")
     proxy.check()
@@ -368,10 +395,11 @@ def test_plugins_are_asked(proxy: Proxy, urls: Urls, file: Path) -> None:
     told: list[object] = []
     proxy.service.register_hook("test", "start_file_reproxy", lambda client, path: told.append(path))
     proxy.service.register_hook("test", "reproxy_response_received", lambda client, head: told.append(head.code))
+    proxy.service.register_hook("test", "reproxy_fh_finished", lambda client: told.append("sent"))
     fetched(proxy, asks(file))
     urls.ask("http://1.1.1.1/")
     urls.answer(OK)
-    assert told == [str(file), 200]
+    assert told == [str(file), "sent", 200]
     proxy.service.register_hook("other", "reproxy_response_received", lambda client, head: client.error(418) or True)
     client = urls.ask("http://1.1.1.1/")
     urls.answer(OK)
