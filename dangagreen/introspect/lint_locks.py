@@ -25,11 +25,10 @@ from dangagreen.introspect.linting import (
     Since,
     place_here,
     place_of_wait,
-    steps_here,
     waiting_tasks,
 )
 from dangagreen.introspect.records import TaskTable
-from dangagreen.introspect.stacks import Step, chain, steps
+from dangagreen.introspect.stacks import Step, chain, steps, steps_here
 from dangagreen.loop.loop import Loop
 from dangagreen.sync.locks import Mutex
 

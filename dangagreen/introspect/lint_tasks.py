@@ -15,9 +15,9 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import GIVING_WAY
 from dangagreen.green.sched import running_task, scheduler
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.linting import Findings, LintReport, Patches, Since, place_here, steps_here
+from dangagreen.introspect.linting import Findings, LintReport, Patches, Since, place_here
 from dangagreen.introspect.records import TaskRecord, TaskTable
-from dangagreen.introspect.stacks import Step, chain
+from dangagreen.introspect.stacks import Step, chain, steps_here
 from dangagreen.loop.pollers import READ
 from dangagreen.sockets.kernel import bytes_read
 

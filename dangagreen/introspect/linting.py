@@ -15,7 +15,7 @@ from dangagreen.errors import ErrorContext
 from dangagreen.green.stacks import frames
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.records import TaskTable
-from dangagreen.introspect.stacks import Step, chain, running, steps
+from dangagreen.introspect.stacks import chain, steps, steps_here
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.registry import log
 
@@ -82,11 +82,6 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, original)
-
-
-def steps_here() -> tuple[Step, ...]:
-    """The frames of the program's own code that has made the call under way, for `chain`, perhaps."""
-    return steps(running())
 
 
 def place_here() -> str:

@@ -12,7 +12,7 @@ from itertools import islice
 from types import CodeType, FrameType
 from typing import NamedTuple
 
-from dangagreen.frames import LOOPS, is_installed, line_of, program_frames
+from dangagreen.frames import LOOPS, is_installed, is_library, is_ours, line_of, program_frames
 from dangagreen.places import place_of_instruction
 
 _KEPT = 8  # steps of a stack
@@ -29,6 +29,17 @@ class Step(NamedTuple):
 def steps(stack: Iterable[FrameType]) -> tuple[Step, ...]:
     """The innermost of the program's frames of a stack, as something that can be kept."""
     return tuple(Step(frame.f_code, frame.f_lasti) for frame in islice(program_frames(stack), _KEPT))
+
+
+def steps_here() -> tuple[Step, ...]:
+    """As `steps` of what runs now, without the generators: it is asked for very often, and then hardly ever told."""
+    kept: list[Step] = []
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame not in LOOPS and len(kept) < _KEPT:
+        if not is_ours(frame) and not is_library(frame):
+            kept.append(Step(frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(kept)
 
 
 def chain(stack: Sequence[Step]) -> str:
