@@ -161,8 +161,8 @@ def head_end(buffer: bytes | bytearray) -> int:
     Raises BadHead for one that is longer than HEAD_LIMIT, also before its end.
     """
     end = buffer.find(b"\r\n\r\n")
-    short = buffer.find(b"\n\n")
-    if short >= 0 and (short < end or end < 0):  # a body may have a CR LF CR LF in it
+    short = buffer.find(b"\n\n") if end < 0 else buffer.find(b"\n\n", 0, end)  # not all of a body that came with it
+    if short >= 0:
         end = short + 2
     elif end >= 0:
         end += 4
