@@ -61,13 +61,23 @@ def marks_of(pid: int) -> dict[int, str]:
     for fd in os.listdir(folder):
         path = f"{folder}/{fd}"
         with contextlib.suppress(OSError):  # it was closed meanwhile
-            link = os.readlink(path)
-            if link.startswith(_LINK):
-                found[int(link.removeprefix(_LINK).partition(" ")[0])] = path
+            if (number := _number(os.readlink(path))) is not None:
+                found[number] = path
     return found
 
 
 def ask_for(path: str, most: int) -> None:
     """Have the dump after the next signal show so many things of each kind. Raises OSError if it cannot be asked."""
-    with open(path, "r+b", buffering=0) as file:
-        file.write(b"%d" % most)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if _number(os.readlink(f"/proc/self/fd/{fd}")) is None:  # the process may be another user's, who tricks root
+            raise OSError(f"{path} is no mark any more")
+        os.write(fd, b"%d" % most)
+    finally:
+        os.close(fd)
+
+
+def _number(link: str) -> int | None:
+    """The signal of the mark that a link in /proc refers to; None if it is no mark."""
+    number = link.removeprefix(_LINK).removesuffix(" (deleted)")
+    return int(number) if link.startswith(_LINK) and number.isdecimal() else None

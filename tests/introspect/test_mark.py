@@ -75,6 +75,20 @@ def test_a_program_that_has_closed_its_descriptor_loses_none_of_those_that_took_
     os.close(writer)
 
 
+def test_a_number_is_written_into_no_other_file(tmp_path):
+    """As of another user who exchanges the descriptor after it was looked at."""
+    (tmp_path / "passwd").write_text("root")
+    with open(tmp_path / "passwd") as file, pytest.raises(OSError, match="is no mark any more"):
+        ask_for(f"/proc/self/fd/{file.fileno()}", 5)
+    assert (tmp_path / "passwd").read_text() == "root"
+
+
+def test_a_name_that_only_begins_like_that_of_a_mark_is_none():
+    fd = os.memfd_create("dangagreen-dump-often")
+    assert marks_of(HERE) == {}
+    os.close(fd)
+
+
 def test_where_there_are_no_such_files_there_is_no_mark(monkeypatch):
     def refuses(_name):
         raise OSError(38, "not here")
