@@ -85,13 +85,13 @@ class Talker:
         before = len(self.got)
         answer = self.say(request)
         size = int(fields(answer).get("content-length", 0)) if request[:4] != b"HEAD" else 0
-        self.until(lambda: len(body(self.got[before:])) >= size)
+        self.until(lambda: self.ended or len(body(self.got[before:])) >= size)
         return self.got[before:]
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Read, and run the loop, until it is true, or the end has come: threads may work for it."""
+        """Read, and run the loop, until it is true: threads may work for it."""
         give_up = time.monotonic() + 10
-        while not (condition() or self.ended):
+        while not condition():
             assert time.monotonic() < give_up
             self.run_turns(1)
             self.take()
