@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,14 +17,24 @@ import pytest
 
 from perlbal.program import abbreviated
 from perlbal_worlds import free_port
-from programs import SECONDS, command, expect, without_slowness
+from programs import command, without_slowness
 
-pytestmark = pytest.mark.slow_but_first
+pytestmark = [pytest.mark.slow_but_first, pytest.mark.timeout(120)]
+
+SECONDS = 50.0  # for a program to start, to answer, and to end, on a machine that is busy with others
 
 
 def test_options_as_the_original_takes_them():
     words = ["-c", "F", "--c=F", "-d", "--daemon", "--check", "-x=-y"]
     assert abbreviated(words) == ["--config", "F", "--config=F", "--d", "--daemon", "--check", "--x=-y"]
+
+
+def expect(condition: Callable[[], object]) -> None:
+    """Ask again and again until it is true."""
+    give_up = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 class Running:

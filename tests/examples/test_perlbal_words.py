@@ -15,7 +15,7 @@ from perlbal_worlds import free_port
 from programs import SECONDS, command, expect
 from tests.programs import missing
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 CONFIGURATION = """
 LOAD vhosts
