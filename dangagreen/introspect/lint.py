@@ -7,9 +7,11 @@ that it can hardly be anything else; the reference has the numbers. What does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from contextlib import suppress
+from weakref import WeakKeyDictionary, ref
 
 from dangagreen import checks
+from dangagreen.errors import ForeignThreadError
 from dangagreen.green.sched import drop_guard, guard_parking
 from dangagreen.introspect.lint_calls import CallLints
 from dangagreen.introspect.lint_locks import HELD_SECONDS, LockLints
@@ -36,7 +38,7 @@ class Lints:
         self._calls = CallLints(findings, patches)
         self._waits = WaitLints(findings, self._queues, self._since)
         self._turns: WeakKeyDictionary[Loop, TurnLints] = WeakKeyDictionary()
-        self._timers: WeakKeyDictionary[Loop, Timer] = WeakKeyDictionary()
+        self._timers: WeakKeyDictionary[Loop, ref[Timer]] = WeakKeyDictionary()  # a timer refers to its loop
         self._is_over = False
         guard_parking(self._locks.guard)
         for_each_loop(self.watch)
@@ -57,12 +59,13 @@ class Lints:
         """Have a look at what waits, also if nothing happens in this loop meanwhile, in so many seconds, and again."""
 
         def sweep() -> None:
-            del self._timers[loop]
-            self._sweep(loop, loop.clock())
-            if more:
-                self._sweep_later(loop, *more)
+            self._timers.pop(loop, None)
+            if not self._is_over:
+                self._sweep(loop, loop.clock())
+                if more:
+                    self._sweep_later(loop, *more)
 
-        self._timers[loop] = loop.timers.add(loop.clock() + seconds, sweep)
+        self._timers[loop] = ref(loop.timers.add(loop.clock() + seconds, sweep))
 
     def _sweep(self, loop: Loop, now: float) -> None:
         self._locks.sweep(loop, now)
@@ -70,8 +73,9 @@ class Lints:
         self._waits.sweep(loop, now)
 
     def _cancel_timer(self, loop: Loop) -> None:
-        if (timer := self._timers.pop(loop, None)) is not None:
-            timer.cancel()
+        if (known := self._timers.pop(loop, None)) is not None and (timer := known()) is not None:
+            with suppress(ForeignThreadError):  # of a loop that does not run: its `sweep` does nothing then
+                timer.cancel()
 
     def close(self) -> None:
         """Put everything back."""

@@ -52,7 +52,7 @@ class LockLints:
     def __init__(self, findings: Findings, patches: Patches, since: Since) -> None:
         self._findings = findings
         self._since = since
-        self._for_locks: dict[Waiter, float] = {}  # tasks that are parked for a lock, and since when
+        self._for_locks = since.for_locks
         self._acquired: WeakKeyDictionary[Task[Any], _Places] = WeakKeyDictionary()  # where tasks have acquired locks
         self._by_others: _Places = {}  # where top-level code has, or a garbage collection: no weak references to these
         for name in ("acquire", "__enter__"):
@@ -60,7 +60,6 @@ class LockLints:
 
     def close(self) -> None:
         """Forget all tasks."""
-        self._for_locks.clear()
         self._acquired.clear()
         self._by_others.clear()
 
@@ -156,9 +155,7 @@ class LockLints:
         holders: dict[Waiter, None] = {}
         for task, since in list(self._for_locks.items()):
             lock = task.subject if task.wait is not None else None
-            if task.done:
-                del self._for_locks[task]
-            elif task.loop is loop and isinstance(lock, Mutex) and now - since >= HELD_SECONDS:
+            if task.loop is loop and isinstance(lock, Mutex) and now - since >= HELD_SECONDS:
                 if (holder := lock.holder) is task:
                     self._tell_of_circle([task])
                 elif holder is not None and not holder.done:

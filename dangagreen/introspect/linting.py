@@ -14,7 +14,7 @@ from dangagreen import checks
 from dangagreen.errors import ErrorContext
 from dangagreen.green.stacks import frames
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.records import TaskTable
+from dangagreen.introspect.records import table_of
 from dangagreen.introspect.stacks import chain, steps, steps_here
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.registry import log
@@ -100,15 +100,22 @@ class Since:
 
     def __init__(self) -> None:
         self._adopted: dict[Waiter, float] = {}
+        self.for_locks: dict[Waiter, float] = {}  # of tasks that are parked for a lock; their lint fills it
 
     def adopt(self, loop: Loop, now: float) -> None:
         """Take note of the tasks of a loop that wait already, and since when is not known."""
-        self._adopted.update((task, now) for task in waiting_tasks(loop) if _parked_at(task) is None)
+        for task in waiting_tasks(loop):
+            if _parked_at(task) is None:
+                self._adopted[task] = now
+                if (table := table_of(loop)) is not None:
+                    table.adopt(task)  # so that its end is told
 
     def forget(self, task: Waiter) -> None:
-        """This task has run since then."""
+        """This task has run since then, and waits again, or has ended."""
         if self._adopted:
             self._adopted.pop(task, None)
+        if task.done and self.for_locks:
+            self.for_locks.pop(task, None)
 
     def of(self, task: Waiter) -> float | None:
         """Since when, at the latest, a parked task waits; None if that is not known."""
@@ -124,11 +131,12 @@ class Since:
     def close(self) -> None:
         """Forget all tasks."""
         self._adopted.clear()
+        self.for_locks.clear()
 
 
 def _parked_at(task: Waiter) -> float | None:
-    table: Any = getattr(task.loop.green, "tasks", None)
-    record = table.records.get(task) if isinstance(table, TaskTable) else None
+    table = table_of(task.loop)
+    record = None if table is None else table.records.get(task)
     return None if record is None else record.parked_at
 
 

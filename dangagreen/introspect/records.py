@@ -150,7 +150,7 @@ class TaskQueue(deque[Callable[[], object]]):
     def append(self, call: Callable[[], object]) -> None:
         deque.append(self, call)
         loop = self._loop
-        if (table := _table(loop)) is not None:
+        if (table := table_of(loop)) is not None:
             owner: Any = owner_of(call)
             record = table.records.get(owner)  # the task, of its start
             if record is None:  # its greenlet
@@ -159,7 +159,8 @@ class TaskQueue(deque[Callable[[], object]]):
                 record.woken_at = loop.clock()
 
 
-def _table(loop: Loop) -> TaskTable | None:
+def table_of(loop: Loop) -> TaskTable | None:
+    """The records of a loop's tasks; None if it has had no task yet."""
     green: Any = loop.green
     return green.tasks if green is not None and type(green.tasks) is TaskTable else None
 
@@ -193,7 +194,7 @@ class HandlerTable(BirthTable):
         dict.__delitem__(self, fd)
 
     def name_of(self, task: Waiter) -> str | None:
-        table = _table(self.loop)
+        table = table_of(self.loop)
         return None if table is None else table.name_of(task)
 
 
@@ -255,7 +256,7 @@ def _timed(switch: Callable[[], Any]) -> Callable[[], Any]:
     def park() -> Any:
         nonlocal table
         task = running_task()
-        if task is None or (table is None and (table := _table(task.loop)) is None):
+        if task is None or (table is None and (table := table_of(task.loop)) is None):
             return switch()
         loop = task.loop
         record, clock = table.records.get(task) or table.adopt(task), loop.clock
@@ -275,7 +276,7 @@ def _timed(switch: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _note_cancellation(task: Waiter, pending: Cancelled) -> None:
-    if (table := _table(task.loop)) is not None and task in table:
+    if (table := table_of(task.loop)) is not None and task in table:
         table.adopt(task).was_cancelled(pending, table.name_of(running_task()), place_of(running()))
 
 

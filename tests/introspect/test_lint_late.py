@@ -417,6 +417,28 @@ assert found == [], found
 """)
 
 
+def test_a_loop_that_was_there_and_is_closed_is_not_kept():
+    late("""
+import weakref
+def work(lock):
+    with lock:
+        d.sleep(100)
+def gone():
+    with virtual_loop() as loop:
+        lock = d.Lock()
+        tasks = [d.spawn(work, lock) for _ in range(3)]
+        d.sleep(1)
+        lint()
+        assert len(loop.timers) == 2, "one that sleeps, and that of the lints"
+        del tasks
+        return weakref.ref(loop)
+loop_is_gone = gone()
+gc.collect()
+assert loop_is_gone() is None
+lint(False)
+""")
+
+
 # -- from where it is switched on
 
 FROM = """
