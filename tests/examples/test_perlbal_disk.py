@@ -8,11 +8,12 @@ import threading
 import pytest
 
 import perlbal.disk
+from dangagreen.green.sched import scheduler
 from perlbal_talk import Talker, body, fields, get, served
 
 
 @pytest.fixture
-def service(real_loop, tmp_path):
+def service(real_loop, tmp_path, run_until):
     real_loop.loop_timeout = 0.001  # the clients go on in each turn, and wake nobody
     (tmp_path / "a.txt").write_bytes(b"content")
     (tmp_path / "large.bin").write_bytes(b"x" * 100_000)
@@ -21,6 +22,7 @@ def service(real_loop, tmp_path):
     ) as service:
         service.world.aio_mode = "ioaio"
         yield service
+    run_until(lambda: not scheduler(real_loop).tasks, turns=10**9)  # which wait for threads: files are closed by them
 
 
 @pytest.fixture
