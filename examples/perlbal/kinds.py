@@ -226,10 +226,7 @@ def _executable(of: Any, value: str) -> str:
 
 
 def _schedule(of: Any, value: str) -> list[float]:
-    try:
-        return [max(0.0, float(part)) for part in value.split(",")]
-    except ValueError:
-        raise ValueError("Expecting seconds at commas for parameter '{key}'") from None
+    return [_seconds(of, part.strip()) for part in value.split(",")]
 
 
 # -- kinds of which there is one
