@@ -156,6 +156,10 @@ def test_from_another_thread_the_very_call_to_use_is_named(connected, loop):
     thread = threading.Thread(target=other, name="the other one")
     thread.start()
     thread.join()
+    if d.compiled:  # no frame of a method tells whose it is, and what it is given
+        assert told.keys() == calls.keys()
+        assert all("use loop.call_soon_threadsafe(" in words for words in told.values())
+        return
     assert {name: told[name].endswith(f"use loop.call_soon_threadsafe({name})") for name in calls} == dict.fromkeys(
         calls, True
     ), told

@@ -1,3 +1,5 @@
+from dangagreen.loop.turn cimport Turning
+
 cdef class WaitKind:
     cdef public bint by_thread
     cdef public bint due
@@ -9,13 +11,13 @@ cdef class Waiter:
     cdef public object cancelled
     cdef public object context
     cdef public object deadline_timer
+    cdef public bint done
     cdef public object interrupt
-    cdef public object loop
+    cdef public Turning loop
     cdef public object resume
     cdef public object scope
     cdef public object subject
     cdef public object to_hub
     cdef public object unflushed_socket
-    cdef public object worker
-    cdef public bint done
     cdef public WaitKind wait
+    cdef public object worker

@@ -80,7 +80,6 @@ class Handler:
         "_watch_read": "Whether `event_read` is called when there is input.",
         "closed": "Whether `close` was called, here or by the library.",
         "fd": "The number of the OS socket's file descriptor.",
-        "loop": "The loop that it belongs to.",
     }
 
     _context: Context
@@ -91,7 +90,6 @@ class Handler:
     _watch_read: bool
     closed: bool
     fd: int
-    loop: Any
 
     def _is_watched(self) -> bool:
         """Whether `event_read` is to be called when there is input."""
@@ -180,7 +178,10 @@ class Handler:
 class FdHandler(Handler):
     """An fd without an object, as one of `other_fds` is."""
 
-    __slots__ = {"callback": "A function of the event bits, called when the fd is ready."}
+    __slots__ = {
+        "callback": "A function of the event bits, called when the fd is ready.",
+        "loop": "The loop that it belongs to.",
+    }
 
     loop: Registrar
 

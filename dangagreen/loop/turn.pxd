@@ -1,3 +1,5 @@
+cimport cython
+from dangagreen.loop.handlers cimport Handler
 from dangagreen.loop.instruments cimport Instrumented
 
 cdef class Turning(Instrumented):
@@ -9,3 +11,20 @@ cdef class Turning(Instrumented):
     cdef public object to_flush
     cdef public object loop_timeout
     cdef public object now
+    cpdef bint _turn(self) except -1
+    @cython.locals(handler=Handler)
+    cdef _patience(self)
+    cdef _dispatch_many(self)
+    @cython.locals(handler=Handler, mask=int, direct=int, last=double, suspect=double, now=double)
+    cdef _dispatch(self, events)
+    @cython.locals(began=double, last=double, suspect=double, now=double)
+    cdef _run_timers(self)
+    @cython.locals(began=double, last=double, suspect=double, now=double)
+    cdef _run_calls(self, looks)
+    @cython.locals(began=double, last=double, suspect=double, now=double)
+    cpdef _run_tasks(self)
+    @cython.locals(began=double, last=double, suspect=double, now=double)
+    cdef _run_pending_reads(self)
+    @cython.locals(suspect=double, last=double, now=double)
+    cdef _flush_all(self)
+    cdef _update_registrations(self)

@@ -1,7 +1,7 @@
 from dangagreen.sockets.delivery cimport Delivery
 
 cdef class BackPressure(Delivery):
-    cdef public object _high_water
+    cdef public Py_ssize_t _high_water
     cdef public object _water
-    cdef public object _write_error
     cdef public int _write_closed
+    cdef public object _write_error

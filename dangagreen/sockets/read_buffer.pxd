@@ -1,3 +1,4 @@
+cimport cython
 from dangagreen.sockets.idle cimport IdleClock
 
 cdef class ReadBuffer(IdleClock):
@@ -5,3 +6,16 @@ cdef class ReadBuffer(IdleClock):
     cdef public Py_ssize_t _line_limit
     cdef public Py_ssize_t _pos
     cdef public Py_ssize_t _scan_from
+    cdef _append(self, data)
+    @cython.locals(start=Py_ssize_t)
+    cdef bytes _consume(self, n)
+    @cython.locals(start=Py_ssize_t)
+    cdef _consume_exactly(self, n)
+    @cython.locals(start=Py_ssize_t, most=Py_ssize_t)
+    cdef bytes _consume_line(self, Py_ssize_t end)
+    cdef bytes _consume_all(self)
+    cdef _drop_input(self)
+    @cython.locals(start=Py_ssize_t, end=Py_ssize_t)
+    cdef Py_ssize_t _search(self, separator) except -1
+    @cython.locals(at=Py_ssize_t)
+    cdef _lines_ahead(self, size)

@@ -3,6 +3,11 @@ from dangagreen.sockets.read_buffer cimport ReadBuffer
 cdef class Receiving(ReadBuffer):
     cdef public Py_ssize_t _bulk_credit
     cdef public int _eof
-    cdef public int _sequential
     cdef public bint _finishing
     cdef public object _read_error
+    cdef public int _sequential
+    cpdef bint _await_input(self, reader) except -1
+    cdef bint _may_go_on(self, Py_ssize_t size) except -1
+    cdef _was_less(self)
+    cdef bint _ends_input(self, error) except -1
+    cdef bint _meet_eof(self, int eof=*) except -1

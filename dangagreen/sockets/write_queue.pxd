@@ -2,8 +2,15 @@ from dangagreen.sockets.backpressure cimport BackPressure
 
 cdef class WriteQueue(BackPressure):
     cdef public object _drain_waiters
-    cdef public object _writer
     cdef public bint _over_high_water
     cdef public Py_ssize_t _queued_callables
-    cdef public Py_ssize_t unsent
     cdef public int _sending
+    cdef public object _writer
+    cdef public Py_ssize_t unsent
+    cdef _write_later(self, data)
+    cdef _flush_in_order(self, queue, bint refused=*)
+    cdef bint _send_some(self, queue) except -1
+    cdef _was_sent(self, queue, Py_ssize_t count, data, Py_ssize_t sent)
+    cdef _wait_for_kernel(self)
+    cdef _was_flushed(self, int state)
+    cdef _wake_writers(self)
