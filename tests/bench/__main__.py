@@ -103,6 +103,7 @@ def run(given: argparse.Namespace) -> Results:
         "scale": given.scale,
         "when": time.strftime("%Y-%m-%d"),
     }
+    print(report.banner(results), flush=True)
     with prepared(given.server_cpu, given.load_cpu) as bench:
         for name in names:
             rounds(bench, WORKLOADS[name], keys, given, results)

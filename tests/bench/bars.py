@@ -7,7 +7,7 @@ the first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.bench.contestants import BY_KEY as CONTESTANTS
 from tests.bench.results import Results
@@ -72,11 +72,51 @@ BARS = [
     *_bars("timer_fire", "sequential", (0.80, "asyncio")),
 ]
 
+# Of the compiled build, in whose runs those above are the bars of the pure one.
+COMPILED = [
+    *_bars("request", "callback", (0.97, "uvloop")),
+    *_bars("request", "sequential", (1.12, "uvloop"), (0.65, "uvloop-readline"), (0.45, "gevent-readline")),
+    *_bars("pipelined", "callback", (0.95, "uvloop")),
+    *_bars("pipelined", "sequential", (1.6, "uvloop"), (0.10, "gevent-readline")),
+    *_bars("pipelined", "iteration", (1.2, "uvloop")),
+    *_bars("churn", "callback", (1.00, "uvloop")),
+    *_bars("churn", "sequential", (1.25, "uvloop"), (0.25, "gevent")),
+    *(
+        bar
+        for way in ("receive", "send")
+        for style in ("callback", "sequential")
+        for bar in _bars(way, style, (1.05, BEST))
+    ),
+    *_bars("active", "callback", (0.90, "uvloop")),
+    *_bars("active", "sequential", (1.15, "uvloop"), (0.50, "gevent-readline")),
+    *_bars("spawn", "sequential", (0.45, "asyncio"), (0.15, "gevent")),
+    *_bars("spawn_many", "sequential", (0.70, "asyncio"), (0.15, "gevent")),
+    *_bars("timer_cancel", "sequential", (0.35, "asyncio"), (1.00, "uvloop")),
+    *_bars("timer_fire", "sequential", (0.35, "asyncio"), (1.00, "uvloop")),
+    *_bars("request", "timeouts", (1.08, "sequential")),
+    *_bars("pipelined", "timeouts", (1.35, "sequential")),
+    *_bars("memory", "callback", (480, BYTES)),
+    *_bars("memory", "requests", (480, BYTES)),
+    *_bars("memory", "sequential", (0.70, "gevent")),
+    *_bars("locks50", "ddlockd", (1.00, "ddlockd-perl")),
+]
+
+
+def bars(results: Results) -> list[Bar]:
+    """Those that a run is held to."""
+    if results.about.get("machine", {}).get("dangagreen") != "compiled":
+        return BARS
+    return COMPILED + [replace(bar, contestant=_pure(bar.contestant), other=_pure(bar.other)) for bar in BARS]
+
+
+def _pure(key: str) -> str:
+    return f"pure-{key}" if f"pure-{key}" in CONTESTANTS else key
+
 
 def judged(results: Results) -> list[tuple[str, str, str, str, str]]:
     """(workload, contestant, bar, figure, verdict) of each bar that the run says anything about."""
     rows = []
-    for bar in BARS:
+    for bar in bars(results):
         if bar.workload not in results.rounds:
             continue
         kind = WORKLOADS[bar.workload].kind

@@ -11,10 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+
+import dangagreen
 
 HERE = Path(__file__).parent
 ALL_MODES = ("lines", "http", "receive", "send", "broadcast")
@@ -39,18 +41,19 @@ class Contestant:
     imports: str = ""  # what the start-up workload imports
     slowness: int = 1  # timers: do this many times less
     program: tuple[str, ...] = ()  # in place of `server`: what the interpreter is to run
+    pure: bool = False  # the pure modules, where there are compiled ones as well
 
     def server_command(self, mode: str, built: Path) -> list[str] | None:
         """How to start its server, or None if it has none for this mode."""
         if mode not in self.modes or not (self.server or self.program):
             return None
         if self.program:
-            return [sys.executable, *self.program]
+            return [*self._interpreter(), *self.program]
         if self.needs == "cc":
             return [str(built / self.server), mode]
         if self.needs == "perl":
             return ["perl", str(HERE / "servers" / self.server), mode]
-        return [sys.executable, "-m", f"tests.bench.servers.{self.server}", mode, *self.arguments]
+        return [*self._interpreter(), "-m", f"tests.bench.servers.{self.server}", mode, *self.arguments]
 
     def micro_command(self, mode: str, count: int) -> list[str] | None:
         """How to measure a workload within one process."""
@@ -59,14 +62,18 @@ class Contestant:
         count = str(max(100, count // self.slowness) if mode == "timer_cancel" else count)
         if self.needs == "perl":
             return ["perl", str(HERE / "micro" / self.micro), mode, count]
-        return [sys.executable, "-m", f"tests.bench.micro.{self.micro}", mode, count, *self.arguments[:1]]
+        return [*self._interpreter(), "-m", f"tests.bench.micro.{self.micro}", mode, count, *self.arguments[:1]]
 
     def startup_command(self) -> list[str] | None:
         if not self.imports:
             return None
         if self.needs == "perl":
             return ["perl", f"-M{self.imports}", "-e1"]
-        return [sys.executable, "-c", f"import {self.imports}"]
+        return [*self._interpreter(), "-c", f"import {self.imports}"]
+
+    def _interpreter(self) -> list[str]:
+        """What runs a Python program; env(1) gives its process to it."""
+        return ["env", "DANGAGREEN_PURE=1", sys.executable] if self.pure else [sys.executable]
 
     def name(self, kind: str) -> str:
         """Its label; where the style plays no part, that of the library."""
@@ -77,6 +84,8 @@ class Contestant:
 
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
+        if self.pure and not dangagreen.compiled:
+            return "what is installed is the pure build"
         return _missing(self.needs)
 
     def version(self) -> str:
@@ -114,9 +123,7 @@ def _first_line(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.split("\n")[0]
 
 
-CONTESTANTS = (
-    Contestant("c", "C, epoll", "cc", "server"),
-    Contestant("bare", "Python, bare epoll", "", "bare", imports="socket, select"),
+OURS = (
     Contestant("callback", "dangagreen, callback", "greenlet", "callback"),
     Contestant(
         "sequential", "dangagreen, sequential", "greenlet", "sequential", arguments=("task",),
@@ -129,6 +136,15 @@ CONTESTANTS = (
     Contestant("idle", "dangagreen, sequential, idle_timeout", "greenlet", "sequential", LINES, ("idle",)),
     Contestant("group", "dangagreen, TaskGroup", "greenlet", arguments=("group",), micro="on_dangagreen",
                micro_modes=("spawn", "spawn_many")),
+)  # fmt: skip
+# The same by the pure modules, where the compiled build is installed.
+PURE = tuple(replace(one, key=f"pure-{one.key}", label=f"{one.label}, pure", pure=True) for one in OURS)
+
+CONTESTANTS = (
+    Contestant("c", "C, epoll", "cc", "server"),
+    Contestant("bare", "Python, bare epoll", "", "bare", imports="socket, select"),
+    *OURS,
+    *PURE,
     Contestant(
         "asyncio", "asyncio Protocol", "", "protocols", arguments=("asyncio",),
         micro="on_asyncio", imports="asyncio",

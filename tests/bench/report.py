@@ -111,6 +111,12 @@ def markdown(results: Results) -> str:
     return "\n".join(lines)
 
 
+def banner(results: Results) -> str:
+    """What is measured, on what, in a line."""
+    machine = results.about["machine"]
+    return f"dangagreen {machine['dangagreen']}, {machine['python']}, {machine['system']}, {machine['processor']}"
+
+
 def insert(page: Path, tables: str) -> None:
     """Put the tables into a page, between its two marks."""
     text = page.read_text()

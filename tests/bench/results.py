@@ -13,10 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import dangagreen
+from tests.bench import contestants
 from tests.bench.contestants import BY_KEY, Contestant
 from tests.bench.workloads import WORKLOADS, Workload
 
-OURS = ("callback", "sequential", "iteration", "requests", "split", "timeouts", "idle", "group", "ddlockd")
+OURS = (*(contestant.key for contestant in (*contestants.OURS, *contestants.PURE)), "ddlockd")
 LIMITS = ("c", "bare")  # what is no library
 
 
@@ -97,4 +99,5 @@ def machine() -> dict[str, str]:
         "memory": memory,
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "dangagreen": "compiled" if dangagreen.compiled else "pure",
     }
