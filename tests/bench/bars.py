@@ -81,12 +81,7 @@ COMPILED = [
     *_bars("pipelined", "iteration", (1.2, "uvloop")),
     *_bars("churn", "callback", (1.00, "uvloop")),
     *_bars("churn", "sequential", (1.25, "uvloop"), (0.25, "gevent")),
-    *(
-        bar
-        for way in ("receive", "send")
-        for style in ("callback", "sequential")
-        for bar in _bars(way, style, (1.05, BEST))
-    ),
+    *(Bar(way, style, 1.05, BEST) for way in ("receive", "send") for style in ("callback", "sequential")),
     *_bars("active", "callback", (0.90, "uvloop")),
     *_bars("active", "sequential", (1.15, "uvloop"), (0.50, "gevent-readline")),
     *_bars("spawn", "sequential", (0.45, "asyncio"), (0.15, "gevent")),
