@@ -13,6 +13,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any, TextIO
 
+import dangagreen
 from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.data import (
     AsyncioTaskInfo,
@@ -77,7 +78,11 @@ def _lines(seen: Snapshot, most: int | None) -> Iterator[str]:
 
 def _loop(loop: LoopInfo) -> Iterator[str]:
     state = "running" if loop.running else "not running"
-    yield f"loop of thread {loop.thread!r}: {state}, {loop.turns} turns, {loop.poller}, {loop.descriptors} descriptors"
+    build = ", compiled" if dangagreen.compiled else ""
+    yield (
+        f"loop of thread {loop.thread!r}: {state}, {loop.turns} turns, {loop.poller}, {loop.descriptors} descriptors"
+        f"{build}"
+    )
     whole = loop.in_poll + loop.in_turns or 1.0
     yield (
         f"  of {_seconds(loop.seconds)}: {loop.in_poll / whole:.0%} waiting, {loop.in_turns / whole:.0%} at work,"
