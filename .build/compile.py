@@ -73,7 +73,9 @@ def compile_modules(root: Path, folder: Path) -> dict[str, Path]:
     from setuptools import Distribution, Extension
 
     package = root / "dangagreen"
-    sources = [path.with_suffix(".py") for path in package.rglob("*.pxd")] + list(package.rglob("*.pyx"))
+    sources = [path.with_suffix(".py") for path in package.rglob("*.pxd")]
+    if sys.platform == "linux":  # whose system calls they make; elsewhere their twins in Python do
+        sources += package.rglob("*.pyx")
     extensions = []
     for source in sorted(path.relative_to(root) for path in sources):
         name = ".".join(source.with_suffix("").parts)
