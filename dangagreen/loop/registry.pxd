@@ -16,4 +16,5 @@ cdef class Registry(Schedule):
     cdef public object to_close
     cdef public dict own_settings
     cdef public list batch
+    cdef public bint accepting
     cdef public bint running
