@@ -40,6 +40,8 @@ def parse(text):
         elif match := CLASS.fullmatch(line):
             classes.append(Declared(match[1], match[2]))
         elif match := SLOT.fullmatch(line):
+            if match[1] in classes[-1].slots:
+                raise ValueError(f"{match[1]} is declared twice")
             classes[-1].slots.add(match[1])
         elif match := LOCALS.fullmatch(line):
             variables = {part.partition("=")[0].strip() for part in match[1].split(",")}
@@ -148,6 +150,11 @@ def test_right_declarations_are_found_right():
 def test_a_difference_is_found(before, after, complaint):
     assert before in RIGHT
     assert complaint in faults("x", RIGHT.replace(before, after), SOURCE)
+
+
+def test_a_slot_is_declared_once():
+    with pytest.raises(ValueError, match="b is declared twice"):
+        parse("cdef class One:\n    cdef public int b\n    cdef object b\n")
 
 
 def test_code_is_no_declaration():

@@ -1,7 +1,6 @@
 from dangagreen.loop.schedule cimport Schedule
 
 cdef class Registry(Schedule):
-    cdef public object accepting
     cdef public Py_ssize_t error_count
     cdef public object error_log
     cdef public object _maps
