@@ -6,11 +6,23 @@ What does not belong here: single files (files).
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 from functools import partial
 
 from perlbal.clients import Client
 from perlbal.disk import after_disk
-from perlbal.files import File, Refused, SendingFile, fields_of, is_unchanged, mime_type, open_file, send, send_files
+from perlbal.files import (
+    ABSENT,
+    File,
+    Refused,
+    SendingFile,
+    fields_of,
+    is_unchanged,
+    mime_type,
+    open_file,
+    send,
+    send_files,
+)
 from perlbal.heads import RequestHead, ResponseHead
 from perlbal.pages import REASONS, http_date
 from perlbal.services import Service
@@ -36,17 +48,20 @@ def begin_concatenation(client: Client, service: Service, head: RequestHead, uri
 
 
 def open_all(base: str, names: list[str]) -> list[File] | None:
-    """All the files; None if one of them is none; an empty list if there is no directory."""
+    """All the files; None if one of them is none; an empty list if there is no directory. Raises OSError for
+    those that are there and cannot be opened."""
     if not os.path.isdir(base):
         return []
     files: list[File] = []
     try:
         for name in names:
             if (file := open_file(base + name, name)) is None:
-                raise FileNotFoundError(name)
+                raise FileNotFoundError(ENOENT, "no file", name)
             files.append(file)
-    except OSError:
+    except OSError as error:
         close_all(files)
+        if error.errno not in ABSENT:
+            raise
         return None
     return files
 

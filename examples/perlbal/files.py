@@ -25,7 +25,7 @@ from perlbal.services import Service
 SMALL = 32_768  # bytes of a file that is read, and leaves with its head in one send(2), which is cheaper than sendfile
 DIGITS = 18  # of a number in a request that are looked at: no file has as many bytes
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO without a writer must not hold up anybody
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _LENGTH = re.compile(r"; length=(\d{1,18})", re.ASCII)
 _EXTENSION = re.compile(r"\.(\w+)\Z", re.ASCII)
@@ -72,7 +72,7 @@ def look(root: str, path: str, index_files: Sequence[str], listed: bool) -> File
     try:
         return open_file(root + path, path) or _look_into(root + path, index_files, listed)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in ABSENT:
             return None
         raise
 
@@ -105,7 +105,7 @@ def _look_into(path: str, index_files: Sequence[str], listed: bool) -> File | Li
             if (file := open_file(f"{path}/{name}", name)) is not None:
                 return file
         except OSError as error:
-            if error.errno not in _ABSENT:
+            if error.errno not in ABSENT:
                 raise
     if not listed:
         return Listing(None, int(found.st_mtime))

@@ -211,6 +211,7 @@ def parse_response(data: bytes) -> ResponseHead:
     fields = head.fields
     if (coding := fields.get("transfer-encoding")) is not None and coding[19:].lower() != "identity":
         head.chunked = coding[19:].lower().endswith("chunked")
+        fields.pop("content-length", None)  # whatever the coding is, it does not tell where the body ends
     elif (line := fields.get("content-length")) is not None:
         head.content_length = _length(line[16:])
     return head

@@ -41,6 +41,8 @@ def parse_node(text: str) -> tuple[str, SocketAddress]:
         raise ValueError(f"{text!r} is no ip:port")
     if match.re is _IPV4 and any(int(part) > 255 for part in match[1].split(".")):
         raise ValueError(f"{text!r} is no ip:port")
+    if match.re is _HOST and match[1].rstrip(".").rpartition(".")[2].isdigit():  # the resolver takes 10.1 as 10.0.0.1
+        raise ValueError(f"{text!r} is no ip:port")
     name = f"[{match[1]}]:{port}" if match.re is _IPV6 else f"{match[1]}:{port}"
     return name, (match[1], port)
 

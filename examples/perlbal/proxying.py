@@ -321,7 +321,6 @@ class ProxyExchange(Exchange):
         if not head.reason:
             head.reason = REASONS.get(head.code, "")
         if head.chunked:
-            head.remove("content-length")
             if backend.decoder is not None and self.head.version >= 11:
                 self.chunked = True
                 head.sent_version = 11

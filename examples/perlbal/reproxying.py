@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from dangagreen import in_thread, shield, spawn, timeout
+from perlbal.clients import HttpRole
 from perlbal.heads import BadHead, RequestHead, ResponseHead
 from perlbal.pages import REASONS, http_date, response_head
 from perlbal.reproxy_cache import Entry
@@ -43,6 +44,8 @@ def begin(exchange: ProxyExchange, head: ResponseHead) -> None:
         exchange.role.cache.add(exchange.head, head, rule, urls.split(), most, exchange.client.loop.now)
     for field in [field for field in head.fields if field.startswith("x-reproxy-")]:
         head.remove(field)
+    head.remove("transfer-encoding")  # the body that was coded is discarded
+    head.chunked = False
     if head.code == 204:
         head.code, head.reason = 200, "OK"
     if name:
@@ -77,13 +80,18 @@ def fetch_remembered(exchange: ProxyExchange, head: ResponseHead, entry: Entry) 
 
 
 def hand_on(exchange: ProxyExchange, name: str) -> None:
-    """Hand the request to another service."""
-    client, services = exchange.client, exchange.role.service.world.services
-    if name in services and services[name].role is not None:
-        client.exchange = None
-        client.hand_to(services[name])
-    else:
+    """Hand the request to another service, whose role has to be one for HTTP. It cannot have a body, which is gone."""
+    client, asked = exchange.client, exchange.head
+    service = exchange.role.service.world.services.get(name)
+    if service is None or service.role is None:
         client.error(404, "Vhost twiddling not configured for requested pair.")
+    elif not isinstance(service.role, HttpRole):
+        client.error(500, f"Can't map to service type {service.role_name}")
+    elif asked.content_length or asked.chunked:
+        client.error(500, "The body of the request was sent to the backend already")
+    else:
+        client.exchange = None
+        client.hand_to(service)
 
 
 # -- a file
@@ -239,9 +247,7 @@ def merge(head: ResponseHead, answer: ResponseHead) -> None:
     """Make the first backend's head that of what the second one sends."""
     if answer.code in (206, 416):
         head.code, head.reason = answer.code, REASONS[answer.code]
-    head.remove("transfer-encoding")
-    head.chunked = False
-    for name in ("Content-Length", "Content-Range", "Accept-Ranges"):
+    for name in ("Content-Length", "Transfer-Encoding", "Content-Range", "Accept-Ranges"):
         head.remove(name.lower())
         if name.lower() in answer:
             head.set(name, answer.get(name.lower()))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
+from perlbal import concatenation
 from perlbal.files import SMALL
 from perlbal.pages import http_date
 from perlbal_talk import Talker, body, fields, get, served
@@ -80,6 +82,15 @@ def test_what_is_refused(ask, path, code, text):
     answer = ask(path)
     assert (fields(answer)["code"], body(answer).partition(b"\n")[2]) == (code, text)
     assert len(os.listdir("/dev/fd")) == descriptors
+
+
+def test_what_cannot_be_opened_is_not_missing(ask, monkeypatch):
+    def too_many(path, name):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(concatenation, "open_file", too_many)
+    answer = ask("/d/??a.css")
+    assert (fields(answer)["code"], body(answer).partition(b"\n")[2]) == ("500", b"Too many open files")
 
 
 def test_it_may_be_off(ask, service):

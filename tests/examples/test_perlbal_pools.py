@@ -32,7 +32,23 @@ def test_what_a_node_is(text: str, name: str, address: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1.2.3.256", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:65536", "::1", "a b", "-a", "a-", "a..b", "unix:x", "a:b"],
+    [
+        "",
+        "1.2.3.256",
+        "1.2.3.4:",
+        "1.2.3.4:0",
+        "1.2.3.4:65536",
+        "::1",
+        "a b",
+        "-a",
+        "a-",
+        "a..b",
+        "unix:x",
+        "a:b",
+        "1",
+        "10.0.1",
+        "7:80",
+    ],
 )
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="no ip:port"):

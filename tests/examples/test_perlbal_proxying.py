@@ -133,6 +133,16 @@ def test_a_chunked_answer_to_http_1_0_is_passed_through(proxy: Proxy) -> None:
     proxy.check()
 
 
+def test_a_length_beside_another_coding_is_not_believed(proxy: Proxy) -> None:
+    client = proxy.client(GET)
+    proxy.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nzipped")
+    assert client.received() == b"HTTP/1.0 200 OK\r\nTransfer-Encoding: gzip\r\nConnection: close\r\n\r\nzipped"
+    proxy.node().close()
+    proxy.turns()
+    assert client.ended()
+    proxy.check()
+
+
 # -- HTTP/1.1 to backends
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n3\r\nyes\r\n0\r\nT: 1\r\n\r\n"

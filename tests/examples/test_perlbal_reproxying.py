@@ -14,6 +14,8 @@ import dangagreen as d
 from dangagreen.loop.loop import Loop
 from dangagreen.testing.wire import wire
 from perlbal import url_connections
+from perlbal.management import Management
+from perlbal.web_role import WebRole
 from proxy_wires import ANSWERED, GET, OK, End, Proxy
 
 
@@ -111,6 +113,15 @@ def test_204_becomes_200(proxy: Proxy, file: Path) -> None:
     proxy.check()
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_coding_of_the_answer_that_is_replaced_is_not_told(proxy: Proxy, file: Path, version: str) -> None:
+    proxy.set(backend_http_version=version)
+    coded = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Reproxy-File: {file}\r\n\r\n4\r\nlost\r\n0\r\n\r\n"
+    head, content, _ = fetched(proxy, coded.encode(), GET)
+    assert b"ransfer" not in head
+    assert content == b"0123456789"
+
+
 def test_head_has_no_body(proxy: Proxy, file: Path) -> None:
     head, body, _ = fetched(proxy, asks(file)[:-4], GET.replace(b"GET", b"HEAD"))
     assert b"Content-Length: 10\r\n" in head
@@ -201,6 +212,27 @@ def test_a_service_is_handed_the_request(proxy: Proxy, file: Path) -> None:
     proxy.check()
 
 
+@pytest.mark.parametrize(
+    ("name", "request_", "code", "text"),
+    [
+        ("manager", GET, 500, b"Can't map to service type management"),
+        ("other", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", 500, b"The body of the request"),
+    ],
+)
+def test_what_cannot_be_handed_to_a_service(proxy: Proxy, name: str, request_: bytes, code: int, text: bytes) -> None:
+    proxy.world.roles |= {"management": Management, "web_server": WebRole}
+    proxy.world.create_service("manager").set("role", "management")
+    proxy.world.create_service("other").set("role", "web_server")
+    client = proxy.client(request_)
+    proxy.answer(
+        f"HTTP/1.0 200 OK\r\nConnection: close\r\nX-Reproxy-Service: {name}\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    got = client.received() or b""
+    assert got.startswith(f"HTTP/1.0 {code} ".encode())
+    assert text in got
+    proxy.check()
+
+
 # -- urls
 
 
@@ -269,6 +301,19 @@ def test_a_url(proxy: Proxy, urls: Urls) -> None:
     urls.answer(OK)
     assert (client.received() or b"").endswith(b"\r\n\r\nok")
     assert len(urls.made) == 1
+    proxy.check()
+
+
+def test_a_coded_answer_of_a_url_is_passed_through(proxy: Proxy, urls: Urls) -> None:
+    client = urls.ask("http://1.1.1.1/")
+    urls.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    assert client.received() == (
+        b"HTTP/1.0 200 Fine\r\nConnection: close\r\nX-A: 1\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"2\r\nok\r\n0\r\n\r\n"
+    )
+    urls.made[0].close()
+    proxy.turns()
+    assert client.ended()
     proxy.check()
 
 
