@@ -319,6 +319,10 @@ class HttpRole(Role):
         self.tls = server_context(service) if service.enable_ssl else None
         return serve(address, partial(Client, service=service), tls=self.tls, handshake_timeout=HANDSHAKE_SECONDS)
 
+    def check_listening(self) -> None:
+        if self.service.enable_ssl:
+            server_context(self.service)
+
     def reread_certificates(self) -> None:
         """Have connections that come from now on see the certificate, and the key, that are in the files now."""
         if self.tls is not None:

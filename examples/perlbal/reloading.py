@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET, socket
 from typing import Any, cast
 
-from dangagreen import Address
+from dangagreen import Address, serve
 from perlbal.clients import HttpRole
 from perlbal.commands import Context, execute, find_plugin
 from perlbal.language import CommandError
@@ -78,13 +78,15 @@ class Difference:
         opened: dict[Address, socket] = {}
         for service in self.wanted.services.values():
             text = service.listen
-            if not service.enabled or text is None or text.startswith("unix:"):
+            if not service.enabled or text is None:
                 continue
             holder = listening.get(text)
-            if holder is not None and holder.name == service.name:
+            if holder is not None and (holder.name == service.name or text.startswith("unix:")):
                 continue
             try:
-                if holder is not None and holder.listener is not None:
+                if text.startswith("unix:"):  # whose file goes with its listener: this one is to show that it can be
+                    serve(parse_listen(text), lambda sock: None).close()
+                elif holder is not None and holder.listener is not None:
                     opened[parse_listen(text)] = holder.listener.sock.dup()
                 else:
                     found = self.world.socket_for(parse_listen(text))

@@ -53,6 +53,9 @@ class Role:
         """Accept connections. `address` is what `serve` takes. Raises OSError."""
         raise NotImplementedError(f"the role {self.name!r} does not listen")
 
+    def check_listening(self) -> None:
+        """Raise the OSError that `listen` would raise whatever the address is: the configuration is only checked."""
+
     def opened(self) -> None:
         """The service was enabled."""
 
@@ -247,12 +250,13 @@ class Service(ServiceParameters, Hooked):
             self.role.opened()
 
     def _open(self, text: str) -> Listener | None:
-        if self.world.dry:
-            return None
         if self.role is None:
             raise CommandError(f"service {self.name} has no role")
         address = parse_listen(text)
         try:
+            if self.world.dry:
+                self.role.check_listening()
+                return None
             listener: Listener = self.role.listen(self.world.socket_for(address))
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)

@@ -114,6 +114,13 @@ def test_what_was_set_by_commands_gives_way_to_the_file(configured_world, text):
     [
         ("NONSENSE\nSET nope.x = 1", ["{path}:{first}: ERROR: unknown command: nonsense", "{path}:{second}: ERROR: "]),
         ("CREATE SERVICE n\nSET role = web_server\nSET listen = 192.0.2.1:80\nENABLE n", ["Can't start service 'n'"]),
+        ("CREATE SERVICE n\nSET role = web_server\nSET listen = unix:/no/such\nENABLE n", ["Can't start service 'n'"]),
+        (
+            "CREATE SERVICE n\nSET role = web_server\nSET listen = 127.0.0.1:80\nSET enable_ssl = on\n"
+            f"SET ssl_cert_file = {__file__}\nSET ssl_key_file = {__file__}\nENABLE n",
+            ["Can't start service 'n'"],
+        ),
+        ("CREATE SERVICE n\nSET listen = 127.0.0.1:80\nENABLE n", ["service n has no role"]),
     ],
 )
 def test_an_error_changes_nothing(configured_world, text, more, errors):
