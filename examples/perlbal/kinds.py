@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from dangagreen import Address
 from perlbal.language import CommandError
 
 T = TypeVar("T")
@@ -312,3 +313,11 @@ def _names(of: Any, value: str) -> list[str]:
 
 def existing_file(role: str, default: None, help: str) -> Parameter[str | None]:
     return Parameter[str | None](role, default, help, _file_or_default, kind="file", show=str)
+
+
+def parse_listen(text: str) -> Address:
+    """The address of a `listen` parameter, which was checked."""
+    if text.startswith("unix:"):
+        return text[5:]
+    host, _, port = text.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)

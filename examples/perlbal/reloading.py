@@ -16,10 +16,11 @@ from typing import Any, cast
 from dangagreen import Address, serve
 from perlbal.clients import HttpRole
 from perlbal.commands import Context, execute, find_plugin
+from perlbal.kinds import parse_listen
 from perlbal.language import CommandError
 from perlbal.loading import load_file
 from perlbal.parameters import POOL_TABLE
-from perlbal.services import Service, World, parse_listen
+from perlbal.services import Service, World
 
 OF_ALL = ("aio_mode", "aio_threads", "max_reproxy_connections", "max_reproxy_connections_of", "defaults", "mime")
 
@@ -167,7 +168,8 @@ class Difference:
         plugins = _said_of_plugins(service) != _said_of_plugins(wanted)
         if plugins:
             service.set("plugins", "none")
-        for key, text in _differences(service, wanted):
+        differences = dict(_differences(service, wanted))
+        for key, text in differences.items():
             if text is None:
                 service.reset(key)
             else:
@@ -182,6 +184,8 @@ class Difference:
                 service.enable()
             else:
                 service.disable()
+        elif any(key == "enable_ssl" or key.startswith("ssl_") for key in differences):
+            service.reopen()
         elif isinstance(service.role, HttpRole):
             try:
                 service.role.reread_certificates()

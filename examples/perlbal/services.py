@@ -18,7 +18,7 @@ from typing import Any, cast
 from dangagreen import Address, Listener, Task, ThreadLimiter, Timer, spawn
 from perlbal.heads import Head, RequestHead
 from perlbal.hooks import Hooked
-from perlbal.kinds import Parameter
+from perlbal.kinds import Parameter, parse_listen
 from perlbal.language import CommandError
 from perlbal.meters import Meter
 from perlbal.pages import MIME
@@ -27,14 +27,6 @@ from perlbal.pools import Nodes, Pool
 
 KEPT = ("role", "listen", "plugins", "pool")  # are not set to a default when the role is
 PRIORITIES = {"debug": 10, "info": 20, "warning": 30, "err": 40, "crit": 50}
-
-
-def parse_listen(text: str) -> Address:
-    """The address of a `listen` parameter, which was checked."""
-    if text.startswith("unix:"):
-        return text[5:]
-    host, _, port = text.rpartition(":")
-    return host.strip("[]") or "0.0.0.0", int(port)
 
 
 class Role:
@@ -54,7 +46,7 @@ class Role:
         raise NotImplementedError(f"the role {self.name!r} does not listen")
 
     def check_listening(self) -> None:
-        """Raise the OSError that `listen` would raise whatever the address is: the configuration is only checked."""
+        """Raise the OSError that `listen` would raise at any address."""
 
     def opened(self) -> None:
         """The service was enabled."""
@@ -174,9 +166,7 @@ class Service(ServiceParameters, Hooked):
         self.role = role
         for row, value in values:
             self._put(row, value)
-        if self.listener is not None and self.listen is not None:
-            self.world.end_listener(self.listener)
-            self.listener = self._open(self.listen)  # by the same socket, so that nobody is refused
+        self.reopen()
         if self.enabled and not self.world.dry:
             role.opened()
         self._set_plugins(names)
@@ -252,12 +242,12 @@ class Service(ServiceParameters, Hooked):
     def _open(self, text: str) -> Listener | None:
         if self.role is None:
             raise CommandError(f"service {self.name} has no role")
-        address = parse_listen(text)
+        listener: Listener | None = None
         try:
             if self.world.dry:
                 self.role.check_listening()
-                return None
-            listener: Listener = self.role.listen(self.world.socket_for(address))
+            else:
+                listener = self.role.listen(self.world.socket_for(parse_listen(text)))
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise CommandError(f"Can't start service '{self.name}' on {text}: {reason}") from None
@@ -269,6 +259,12 @@ class Service(ServiceParameters, Hooked):
         if self.listener is not None:
             self.world.end_listener(self.listener)
         self.listener = listener
+
+    def reopen(self) -> None:
+        """Listen anew by the same socket, as role and parameters say now: nobody is refused. Raises CommandError."""
+        if self.listener is not None and self.listen is not None:
+            self.world.end_listener(self.listener)
+            self.listener = self._open(self.listen)
 
     def disable(self) -> None:
         """Stop listening. Connections that were accepted end after their present request. Raises CommandError."""

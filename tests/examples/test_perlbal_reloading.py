@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from perlbal.program import make_world
 from perlbal.reloading import reload
 from perlbal.services import World
 from perlbal_worlds import address, ask, exchange, free_port, get, serving
+from tests.certificates import AUTHORITY, certificate
 
 
 class Configured:
@@ -236,6 +238,25 @@ def test_a_nodefile_begins_and_ends(configured_world, text, tmp_path):
     assert [node.name for node in world.pools["a"].uses] == ["127.0.0.1:7"]
     configured_world.change(text)
     assert [node.name for node in world.pools["a"].uses] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+def test_tls_begins_and_ends(configured_world, text, tmp_path):
+    issued = certificate("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    files = f"SET ssl_key_file = {tmp_path}/both.pem\nSET ssl_cert_file = {tmp_path}/both.pem\n"
+    world = configured_world.world
+    with d.connect(address(world, "ws")) as kept:
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.read_until(b"hello").startswith(b"HTTP/1.0 200 OK\r\n")
+        configured_world.change(text.replace("ENABLE ws", f"{files}SET enable_ssl = on\nENABLE ws"))
+        assert kept.read_to_end(1) == b""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    AUTHORITY.configure_trust(trusting)
+    with d.connect(address(world, "ws"), tls=trusting, server_hostname="localhost") as sock, d.timeout(10):
+        sock.write_all(b"GET / HTTP/1.0\r\n\r\n")
+        assert sock.read_to_end(1000).endswith(b"hello")
+    configured_world.change(text)
+    assert get(world, "ws")[2] == b"hello"
 
 
 def test_certificates_are_read_again(configured_world, text, monkeypatch):
