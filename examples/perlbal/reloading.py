@@ -82,10 +82,12 @@ class Difference:
             if not service.enabled or text is None:
                 continue
             holder = listening.get(text)
-            if holder is not None and (holder.name == service.name or text.startswith("unix:")):
+            if holder is not None and holder.name == service.name:
                 continue
             try:
                 if text.startswith("unix:"):  # whose file goes with its listener: this one is to show that it can be
+                    if holder is not None and holder.name not in self.wanted.services:
+                        continue
                     serve(parse_listen(text), lambda sock: None).close()
                 elif holder is not None and holder.listener is not None:
                     opened[parse_listen(text)] = holder.listener.sock.dup()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from socket import socket
 from typing import Any, cast
 
-from dangagreen import Address, Listener, Task, ThreadLimiter, Timer, spawn
+from dangagreen import Address, Listener, Task, ThreadLimiter, Timer, sleep, spawn
 from perlbal.heads import Head, RequestHead
 from perlbal.hooks import Hooked
 from perlbal.kinds import Parameter, parse_listen
@@ -370,9 +370,12 @@ class World:
         return pool
 
     def end_listener(self, listener: Listener) -> None:
-        """Accept nobody else; connections end after their present request."""
+        """Accept nobody else; connections end after their present request. Parks until the file of a Unix socket, which
+        another listener may be about to make, is gone."""
         self.drains = {one: drain for one, drain in self.drains.items() if not drain.done}
-        self.drains[listener] = spawn(listener.drain, None)
+        drain = self.drains[listener] = spawn(listener.drain, None)
+        while isinstance(listener.address, str) and not (listener.closed or drain.done):
+            sleep(0)  # who is in its queue is accepted first
 
     def socket_for(self, address: Address) -> Address | socket:
         """What a service is to listen on at an address: a socket that was passed to the process, or one that another

@@ -193,6 +193,28 @@ def test_an_address_goes_to_another_service_and_refuses_nobody(configured_world,
     assert exchange(world, "sel", "GET / HTTP/1.0\r\nHost: a.com\r\n\r\n").endswith(b"hello")
 
 
+UNIX = """
+CREATE SERVICE {name}
+SET role = web_server
+SET listen = unix:{folder}/s
+SET docroot = {folder}
+ENABLE {name}
+"""
+
+
+def test_a_service_on_a_unix_socket_gets_another_name(configured_world, text, tmp_path):
+    configured_world.change(text + UNIX.format(name="one", folder=tmp_path))
+    assert configured_world.change(text + UNIX.format(name="two", folder=tmp_path))[-1] == "."
+    assert get(configured_world.world, "two")[2] == b"hello"
+    assert ask(configured_world.world, "SET two.role = selector") == ["OK"]  # another role, too
+    assert get(configured_world.world, "two")[0] == 500
+    configured_world.change(text + UNIX.format(name="two", folder=tmp_path))
+    before = configured_world.dump()
+    taken = UNIX.format(name="three", folder=tmp_path) + UNIX.format(name="two", folder=tmp_path).replace("/s", "/t")
+    assert configured_world.change(text + taken)[0].endswith("Address already in use")
+    assert configured_world.dump() == before
+
+
 def test_addresses_are_exchanged(configured_world, text):
     world = configured_world.world
     one, two = (str(address(world, name)[1]) for name in ("ws", "sel"))
