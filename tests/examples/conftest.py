@@ -20,6 +20,8 @@ from miniredis.clients import everybody, monitors, topics
 from miniredis.commands import keys as key_commands
 from miniredis.commands import strings
 from miniredis.portions import in_portions
+from perlbal.services import World
+from perlbal_worlds import configured, serving, web
 from programs import SECONDS, Program
 from sites import Quiet
 
@@ -126,3 +128,72 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+# -- perlbal
+
+SELECTOR = """
+LOAD vhosts
+CREATE SERVICE mgmt
+SET role = management
+CREATE SERVICE sel
+SET role = selector
+SET listen = 127.0.0.1:0
+SET plugins = vhosts
+VHOST a.com = one
+VHOST *.b.com = TWO
+VHOST m.com = mgmt
+VHOST gone.com = gone
+VHOST x.com;using:Y.com = one
+VHOST sel s.com = sel
+ENABLE sel
+"""
+
+
+@pytest.fixture
+def selector(tmp_path: Path) -> Iterator[World]:
+    """A selector with Vhosts before two web servers, each of which serves its name."""
+    for name in "one", "two":
+        (tmp_path / name).mkdir()
+    text = web(tmp_path / "one", "one") + "\n" + web(tmp_path / "two", "two")
+    with serving(SELECTOR + text) as world:
+        (tmp_path / "one" / "index.html").write_text("one")
+        (tmp_path / "two" / "index.html").write_text("two")
+        yield world
+
+
+@pytest.fixture
+def proxied() -> Iterator[tuple[World, list[str]]]:
+    """A reverse proxy, and the requests that its backend has got."""
+    requests: list[str] = []
+
+    def answer(sock: d.Socket) -> None:
+        while True:
+            requests.append(sock.read_until(b"\r\n\r\n").decode("latin-1"))
+            sock.write_all(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")
+
+    d.Socket.reset()
+    backend = d.serve(("127.0.0.1", 0), answer)
+    world = configured(
+        f"""
+        LOAD stats
+        LOAD xffextras
+        LOAD queues
+        LOAD throttle
+        LOAD highpri
+        LOAD accesscontrol
+        CREATE POOL a
+        POOL a ADD 127.0.0.1:{backend.address[1]}
+        CREATE SERVICE rp
+        SET role = reverse_proxy
+        SET listen = 127.0.0.1:0
+        SET pool = a
+        SET persist_backend = on
+        ENABLE rp
+        """
+    )
+    yield world, requests
+    world.services["rp"].listener.close()
+    configured("DISABLE rp", world)
+    backend.close()
+    d.Socket.reset()

@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import dangagreen as d
 from perlbal.commands import Context, execute
@@ -74,3 +75,32 @@ def free_port() -> int:
         place = ("127.0.0.1", random.randrange(20000, 30000))
         with contextlib.suppress(OSError), socket.create_server(place) as sock:
             return int(sock.getsockname()[1])
+
+
+def web(tmp_path: Path, name: str = "ws", plugins: str = "none", *lines: str) -> str:
+    """The configuration of a web server with one file."""
+    (tmp_path / "index.html").write_text("hello\n")
+    return "\n".join(
+        [
+            f"CREATE SERVICE {name}",
+            "SET role = web_server",
+            "SET listen = 127.0.0.1:0",
+            f"SET docroot = {tmp_path}",
+            f"SET plugins = {plugins}",
+            *lines,
+            f"ENABLE {name}",
+        ]
+    )
+
+
+def context(name: str) -> Context:
+    """Of a connection that has used this service."""
+    return Context(name, True)
+
+
+class Asking:
+    """As much of a client as these hooks look at."""
+
+    def __init__(self, uri: str, host: str = "") -> None:
+        self.head = self
+        self.uri, self.host = uri, host

@@ -1,0 +1,62 @@
+"""The role selector of perlbal: how requests get to other services, whoever chooses."""
+
+from __future__ import annotations
+
+import dangagreen as d
+from perlbal.selector import host_patterns
+from perlbal_worlds import ask, configured, exchange, get
+
+
+def test_what_may_stand_for_a_host():
+    assert list(host_patterns("A.b.Com.:80")) == ["a.b.com", "*.a.b.com", "*.b.com", "*.com", "*"]
+    assert list(host_patterns("")) == ["*"]
+    assert list(host_patterns("x")) == ["x", "*.x", "*"]
+
+
+def test_a_selecting_plugin_is_for_selectors():
+    world = configured("LOAD vhosts\nLOAD vpaths\nCREATE SERVICE s\nSET role = web_server")
+    for name in "vhost", "vpath":
+        assert ask(world, f"SET s.plugins = {name}s") == [
+            f"ERROR: You can't load the {name} plugin on a service not of role selector."
+        ]
+    assert world.services["s"].plugins == []
+
+
+def test_a_default_service_gets_what_is_not_mapped_and_answers_once(selector):
+    configured("SET sel.default_service = two", selector)
+    assert exchange(selector, "sel", "GET / HTTP/1.0\r\nHost: else\r\n\r\n").count(b"HTTP/1.0") == 1
+    assert get(selector, "sel", "/", "Host: else")[2] == b"two"
+    assert get(selector, "sel", "/", "Host: a.com")[2] == b"one"
+
+
+def test_a_kept_connection_is_back_at_the_selector_after_each_response(selector):
+    configured("SET sel.persist_client = on\nSET one.persist_client = on", selector)
+    requests = [f"GET / HTTP/1.0\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n" for host in ("a.com", "b.com")]
+    answer = exchange(selector, "sel", *requests, "GET / HTTP/1.0\r\nHost: a.com\r\n\r\n")
+    assert [body[-3:] for body in answer.split(b"HTTP/1.0 200 OK")[1:]] == [b"one", b"two", b"one"]
+
+
+def test_latency(selector):
+    configured("SET sel.latency = 30", selector)
+    begun = d.current_loop().clock()
+    assert get(selector, "sel", "/", "Host: a.com")[2] == b"one"
+    assert d.current_loop().clock() - begun >= 0.03
+    with d.connect(selector.services["sel"].listener.address) as sock:  # leaves before
+        sock.write_all(b"GET / HTTP/1.0\r\nHost: a.com\r\n\r\n")
+    assert get(selector, "sel", "/", "Host: a.com")[2] == b"one"
+
+
+def test_no_selecting_plugin(selector):
+    configured("UNLOAD vhosts", selector)
+    assert get(selector, "sel")[::2] == (
+        500,
+        b"<h1>500 - Internal Server Error</h1>\nNo service selector configured.",
+    )
+
+
+def test_header_edits_of_a_selector(selector):
+    seen = []
+    selector.services["one"].register_hook("T", "start_web_request", lambda client: seen.append(client.head.get("x-a")))
+    configured("HEADER sel INSERT X-A: b", selector)
+    get(selector, "sel", "/", "Host: a.com")
+    assert seen == ["b"]
