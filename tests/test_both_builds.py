@@ -201,6 +201,8 @@ def main():
     with d.serve(("127.0.0.1", 0), Echo) as server, d.connect(server.address) as client:
         client.write_all(b"x\\n")
         print(client.read_line())
+        client.write_eof()
+        client.read_to_end()
 
 d.run(main)
 """

@@ -79,6 +79,8 @@ def blocks(page, text):
 
 def run_page(page, text, log):
     namespace = {"__name__": "documentation"}
+    loop = dangagreen.current_loop()
+    on_slow = loop.on_slow
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for block in blocks(page, text):
@@ -87,6 +89,7 @@ def run_page(page, text, log):
             assert loud == [], f"{page}, line {block.line}"
         namespace.clear()
         gc.collect()
+    loop.on_slow = on_slow  # a page may show its own
 
 
 @pytest.mark.timeout(SECONDS_PER_PAGE)
