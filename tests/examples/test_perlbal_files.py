@@ -273,6 +273,31 @@ def test_plugins_hear_that_a_file_was_sent_and_may_go_on(ask, service, path):
     assert ask(path).count(b"HTTP/1.0") == 1
 
 
+@pytest.mark.parametrize(
+    ("hook", "path"),
+    [
+        ("start_web_request", "/a.html"),
+        ("start_http_request", "/a.html"),
+        ("start_serve_request", "/a.html"),
+        ("static_get_poststat_pre_send", "/a.html"),
+        ("static_get_poststat_pre_send", "/large.bin"),
+        ("static_get_poststat_file_missing", "/none"),
+        ("modify_response_headers", "/large.bin"),
+        ("start_send_file", "/large.bin"),
+        ("concat_get_poststat_pre_send", "/d/??index.html"),
+        ("concat_get_poststat_file_missing", "/d/??none"),
+    ],
+)
+def test_a_plugin_may_answer_in_place_of_the_file(ask, service, hook, path):
+    service.set("enable_concatenate_get", "on")
+    ask("/a.html")
+    descriptors = len(os.listdir("/dev/fd"))
+    service.register_hook("test", hook, lambda client, *more: client.error(403, "Mine.") or True)
+    answer = ask(path)
+    assert (fields(answer)["code"], body(answer)) == ("403", b"<h1>403 - Forbidden</h1>\nMine.")
+    assert len(os.listdir("/dev/fd")) == descriptors
+
+
 def test_server_tokens(ask, service):
     service.set("server_tokens", "off")
     assert "server" not in fields(ask("/a.html"))

@@ -32,7 +32,10 @@ def test_a_default_service_gets_what_is_not_mapped_and_answers_once(selector):
 def test_a_kept_connection_is_back_at_the_selector_after_each_response(selector):
     configured("SET sel.persist_client = on\nSET one.persist_client = on", selector)
     requests = [f"GET / HTTP/1.0\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n" for host in ("a.com", "b.com")]
+    back = []
+    selector.services["sel"].register_hook("T", "return_to_base", lambda client: back.append(client.target.name))
     answer = exchange(selector, "sel", *requests, "GET / HTTP/1.0\r\nHost: a.com\r\n\r\n")
+    assert back == ["one", "two"]
     assert [body[-3:] for body in answer.split(b"HTTP/1.0 200 OK")[1:]] == [b"one", b"two", b"one"]
 
 
