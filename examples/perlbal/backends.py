@@ -268,7 +268,7 @@ class Backend(Socket):
                     raise BadHead("status line")
                 end = head_end(data)
         except BadHead as error:
-            return self.close(f"its answer is no HTTP: {error.text}")
+            return self.close(error)
         self.held = data
         return None
 

@@ -17,7 +17,7 @@ from perlbal.backends import PIECE, Backend
 from perlbal.chunks import LAST, BadChunk, ChunkDecoder, chunk
 from perlbal.clients import Client, Exchange
 from perlbal.forwarding import backend_head
-from perlbal.heads import RequestHead, ResponseHead
+from perlbal.heads import BadHead, RequestHead, ResponseHead
 from perlbal.pages import REASONS
 from perlbal.priorities import NORMAL, priority
 
@@ -293,6 +293,8 @@ class ProxyExchange(Exchange):
                 self.needs_fresh = True  # it was closed while the request was on its way: once more
                 return self.ask()
             backend.node.has_failed(self.client.loop.now, self.role.service.pool)
+        if isinstance(reason, BadHead):
+            return self._fail(502, f"The backend's answer is no HTTP: {reason.text}")
         return self._fail(502, "The backend ended the connection without an answer")
 
     # -- its response
