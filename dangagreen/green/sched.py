@@ -239,10 +239,14 @@ class Scheduler:
         timed = [waiter for waiter in waiters if waiter.deadline_timer is not None]
         return sum(waiter.scope is None or not waiter.scope._has_deadlines() for waiter in timed)
 
+    def running(self) -> Waiter | None:
+        """The task that runs now, in a `no_parking()` block too; None while a callback, or the loop itself, does."""
+        return self.loop.current if self.no_parking is None else self.no_parking.task  # type: ignore[no-any-return]
+
     def table(self, most: int | None = None) -> str:
         """The table of tasks, and of top-level code if it waits; of more than `most` only the number of the others."""
         top = self.top_level
-        running = self.loop.current if self.no_parking is None else self.no_parking.task
+        running = self.running()
         waiting = [top] if top is not None and top.wait is not None else []
         text = table(islice(chain(waiting, self.tasks), most), running)
         more = len(waiting) + len(self.tasks) - most if most is not None else 0

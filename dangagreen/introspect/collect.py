@@ -66,7 +66,7 @@ class Collector:
         self.tasks = list(self.table)
         top = None if green is None else green.top_level
         self.waiting = [] if top is None or top.wait is None else [top]
-        self.running = loop.current
+        self.running = None if green is None else green.running()
         bridge = None if green is None else green.bridge  # it tells of asyncio, of which this module knows nothing
         self.of_asyncio = [] if bridge is None else bridge.seen_tasks([*self.waiting, *self.tasks])
 
@@ -102,17 +102,20 @@ class Collector:
         loop, handlers = self.loop, self.loop.handlers
         record = loop_records.get(loop) or LoopRecord(loop)
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        in_tasks = self.table.busy if isinstance(self.table, TaskTable) else 0.0
+        in_poll, in_turns = record.times(loop, self.now)
+        in_tasks = 0.0
+        if isinstance(self.table, TaskTable):
+            in_tasks = self.table.busy + self.table.running_for(self.running, self.now)
         gone = (handlers.bytes_in, handlers.bytes_out) if isinstance(handlers, HandlerTable) else (0, 0)
         return LoopInfo(
             thread=names.get(loop.thread, str(loop.thread)),
             running=loop.running,
             turns=loop.turns,
             seconds=self.now - record.since,
-            in_poll=record.waited(loop),
-            in_turns=record.in_turns,
+            in_poll=in_poll,
+            in_turns=in_turns,
             in_tasks=in_tasks,
-            in_callbacks=max(0.0, record.in_turns - in_tasks),
+            in_callbacks=max(0.0, in_turns - in_tasks),
             lag=_lag(list(record.lags)),
             longest=record.longest,
             longest_by=None if record.longest_by is None else str(record.longest_by),
@@ -155,13 +158,16 @@ class Collector:
         else:
             state = "not started" if task.worker is None else "ready"
         parked_at = record.parked_at if record is not None and task.wait is not None else None
+        busy = 0.0 if record is None else record.busy
+        if state == "running" and isinstance(self.table, TaskTable):
+            busy += self.table.running_for(task, self.now)
         return TaskInfo(
             name=self._name(task) if record is None else record.name,
             state=state,
             waits_for=described(task, "waits_for") if task.wait is not None else None,
             waits_on=self._waits_on(task),
             waiting=None if parked_at is None else self.now - parked_at,
-            busy=0.0 if record is None else record.busy,
+            busy=busy,
             waited=0.0 if record is None else record.waited,
             scheduled=0.0 if record is None else record.scheduled,
             spawned_at=getattr(task, "spawned_at", None),

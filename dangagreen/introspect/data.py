@@ -17,8 +17,8 @@ class LoopInfo:
     running: bool
     turns: int
     seconds: float  # since it is being watched
-    in_poll: float  # of these, waiting for events
-    in_turns: float  # of these, at work
+    in_poll: float  # of these, waiting for events, the wait under way included
+    in_turns: float  # of these, at work, the turn under way included
     in_tasks: float  # of the time at work, in tasks
     in_callbacks: float  # what is left of it: in callbacks, and in the loop itself
     lag: tuple[float, float, float]  # how long a turn took: median, 99th percentile, longest, of the last 1,000
@@ -73,7 +73,7 @@ class TaskInfo:
     waits_for: str | None
     waits_on: str | None  # the one task that can end that wait: it holds the lock, or is joined; or that of asyncio's
     waiting: float | None  # for how long
-    busy: float  # how long it has run, in all
+    busy: float  # how long it has run, in all, the run under way included
     waited: float  # how long it has waited, in all, waits that are over
     scheduled: float  # how long it was ready to run, and others ran, in all
     spawned_at: str | None  # "file:line"

@@ -119,8 +119,8 @@ class TaskTable(ToldTasks):
     def ran(self, record: TaskRecord, now: float) -> None:
         """A task has run until now: it waits, or has ended."""
         began = record.resumed_at
-        if began is None:  # its first run: it began after what has run before it in this turn
-            began = max(self.loop.looked, record.began or 0.0, self._ran_at)
+        if began is None:
+            began = self.first_resumed(record)
             if record.woken_at is not None:
                 record.scheduled += max(0.0, began - record.woken_at)
                 record.woken_at = None
@@ -128,6 +128,17 @@ class TaskTable(ToldTasks):
         record.busy += spent
         self.busy += spent
         self._ran_at = now
+
+    def first_resumed(self, record: TaskRecord) -> float:
+        """When the first run of a task has begun, which is not over: after what has run before it in this turn."""
+        return max(self.loop.looked, record.began or 0.0, self._ran_at)
+
+    def running_for(self, task: Waiter | None, now: float) -> float:
+        """For how many seconds this task, which runs, has done so since its last wait; 0 for None, and for others."""
+        record = self.records.get(task)  # type: ignore[arg-type]
+        if record is None:
+            return 0.0
+        return now - (self.first_resumed(record) if record.resumed_at is None else record.resumed_at)
 
     def name_of(self, task: Waiter | None) -> str | None:
         """The unique name of a task, also of the one that has ended last: its end may cancel others."""
@@ -202,6 +213,7 @@ class LoopRecord:
     """What is noted of the turns of a loop."""
 
     __slots__ = {
+        "_batch": "The events of the last turn that was over: while the loop has these it waits for others.",
         "_worked_until": "When the last turn was over.",
         "in_poll": "How many seconds the loop has waited for events, up to the last turn.",
         "in_turns": "How many seconds all turns took.",
@@ -213,14 +225,18 @@ class LoopRecord:
 
     def __init__(self, loop: Loop) -> None:
         self.since = self._worked_until = loop.clock()
+        self._batch = None if loop.running else loop.batch
         self.in_turns = self.in_poll = 0.0
         self.lags: deque[float] = deque(maxlen=_TURNS)
         self.longest = 0.0
         self.longest_by: SlowReport | None = None
 
-    def waited(self, loop: Loop) -> float:
-        """For how many seconds the loop has waited for events, the wait before the turn in progress included."""
-        return self.in_poll + (max(0.0, loop.now - self._worked_until) if loop.running else 0.0)
+    def times(self, loop: Loop, now: float) -> tuple[float, float]:
+        """For how many seconds the loop has waited for events, and was at work, until now; what is under way counts."""
+        if not loop.running:
+            return self.in_poll, self.in_turns
+        began = now if loop.batch is self._batch else max(loop.now, self._worked_until)
+        return self.in_poll + began - self._worked_until, self.in_turns + now - began
 
     def turned(self, loop: Loop) -> None:
         """A turn is over: it began at `loop.now`, and until then the loop has waited since the end of the last one."""
@@ -235,7 +251,7 @@ class LoopRecord:
             self.longest_by = report if turn == loop.turns else None
         if began > self._worked_until:
             self.in_poll += began - self._worked_until
-        self._worked_until = ended
+        self._worked_until, self._batch = ended, loop.batch
 
 
 loop_records: WeakKeyDictionary[Loop, LoopRecord] = WeakKeyDictionary()

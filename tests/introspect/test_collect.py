@@ -262,6 +262,49 @@ with loop:
 """)
 
 
+def test_what_is_under_way_counts():
+    answers("""
+loop = virtual_loop()
+loop.slow_seconds = None
+wait = loop.poller.wait
+seen = {}
+def look(name, seconds):
+    loop.clock.jump(seconds)
+    seen[name] = introspect.snapshot(loop)
+def waits(timeout):  # a signal that comes in the midst of it
+    if timeout and "wait" not in seen:
+        look("wait", 7)
+    return wait(timeout)
+loop.poller.wait = waits
+def child():
+    look("first run", 2)
+    d.sleep(10)
+    look("second run", 3)
+    with d.no_parking():
+        look("no parking", 4)
+def main():
+    task = d.spawn(child)
+    loop.call_soon(look, "callback", 5)
+    task.join()
+with loop:
+    d.run(main)
+def times(name):
+    of = seen[name].loop
+    return of.in_poll, of.in_turns, of.in_tasks, of.in_callbacks
+def child_of(name):
+    return next(task for task in seen[name].tasks if task.name == "child#2")
+assert times("first run") == (0, 2, 2, 0), times("first run")
+assert times("callback") == (0, 7, 2, 5), times("callback")
+assert times("wait") == (7, 7, 2, 5), times("wait")
+assert times("second run") == (12, 10, 5, 5), times("second run")
+assert times("no parking") == (12, 14, 9, 5), times("no parking")
+assert [child_of(name).busy for name in seen] == [2, 2, 2, 5, 9], seen
+assert [child_of(name).state for name in seen] == ["running", "parked", "parked", "running", "running"]
+at_end = introspect.snapshot(loop).loop
+assert (at_end.in_poll, at_end.in_turns, at_end.in_tasks) == (12, 14, 9), at_end
+""")
+
+
 def test_the_longest_turn_and_what_was_slowest_in_it():
     answers("""
 loop = virtual_loop()
