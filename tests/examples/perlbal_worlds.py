@@ -11,7 +11,7 @@ from pathlib import Path
 import dangagreen as d
 from perlbal.commands import Context, execute
 from perlbal.program import make_world
-from perlbal.services import World
+from perlbal.services import Role, Service, World
 
 
 def ask(world: World, *lines: str, context: Context | None = None) -> list[str]:
@@ -104,3 +104,46 @@ class Asking:
     def __init__(self, uri: str, host: str = "") -> None:
         self.head = self
         self.uri, self.host = uri, host
+
+
+CONFIGURATION = """
+# a comment
+CREATE POOL a
+  POOL a ADD 127.0.0.1:19000
+CREATE SERVICE rp
+  SET role = reverse_proxy
+  SET pool = a
+CREATE SERVICE ws
+  SET role = web_server
+  SET docroot = /tmp/
+ENABLE ws
+CREATE SERVICE sel
+  SET role = selector
+CREATE SERVICE mgmt
+  SET role = management
+"""
+
+
+class Inert(Role):
+    """A role that does nothing, and notes what it is told."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.told: list[str] = []
+
+    def opened(self) -> None:
+        self.told.append("opened")
+
+    def closed(self) -> None:
+        self.told.append("closed")
+
+    def changed(self, key: str) -> None:
+        self.told.append(key)
+
+
+def inert_world() -> World:
+    """A world in which roles do nothing."""
+    world = make_world()
+    for name in ("reverse_proxy", "web_server", "selector", "management"):
+        world.roles[name] = type(name, (Inert,), {"name": name})
+    return world

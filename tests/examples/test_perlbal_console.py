@@ -9,7 +9,7 @@ import pytest
 
 import dangagreen as d
 from perlbal.services import World
-from perlbal_worlds import ask, configured, get, serving
+from perlbal_worlds import ask, configured, get
 
 CONFIGURATION = """
 CREATE POOL b
@@ -259,18 +259,3 @@ def test_shutdown_says_how_much_time_there_is(world):
         "ERROR: Invalid syntax to 'shutdown' command",
     ]
     assert graces == [0.0, None, 7.0]
-
-
-def test_a_dump_makes_the_same_world_again(world):
-    configured(
-        "SET ws.index_files = a.html b.html\nSET rp.error_retry_schedule = 1,2.5\nSET rp.head_timeout = 3", world
-    )
-    lines = ask(world, "dumpconfig")
-    assert lines[:4] == ["CREATE POOL b", "", "CREATE POOL a", f"  POOL ADD a {next(iter(world.nodes))}"]
-    assert "  SET error_retry_schedule = 1,2.5" in lines
-    assert "  SET index_files = a.html, b.html" in lines
-    configured("DISABLE rp", world)
-    lines = ask(world, "dumpconfig")
-    text = "\n".join(line for line in lines if line != "OK" and not line.startswith("DISABLE"))
-    with serving(text) as again:
-        assert ask(again, "dumpconfig") == lines

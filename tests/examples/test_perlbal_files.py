@@ -112,17 +112,6 @@ def test_what_is_no_file(ask, path, code, text):
     assert body(answer).endswith(b"</h1>\n" + text)
 
 
-@pytest.mark.parametrize("method", ["POST", "OPTIONS", "MKCOL", "get", "FOO"])
-def test_other_methods_are_refused(ask, method):
-    assert ask("/a.html", method=method).partition(b"\r\n\r\n")[2] == b"<h1>400 - Bad request</h1>\n"
-
-
-def test_a_service_without_docroot(loop, wires, run_turns):
-    with served() as service:
-        answer = Talker(service, wires, run_turns, 1 << 20).say(get())
-        assert (fields(answer)["code"], body(answer)[-19:]) == ("500", b"Docroot unconfigured"[-19:])
-
-
 # -- ranges
 
 

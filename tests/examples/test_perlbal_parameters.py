@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from perlbal.kinds import Networks, Parameter, network
+from perlbal.kinds import Parameter
 from perlbal.parameters import POOL_TABLE, SERVICE_TABLE
+from perlbal.services import Service
 from perlbal_reference import PAGE, page
+from perlbal_worlds import inert_world
 
 ROWS = [*SERVICE_TABLE.values(), *POOL_TABLE.values()]
 
@@ -24,26 +26,8 @@ def test_a_row_is_whole(row: Parameter):
     assert row.kind
 
 
-@pytest.mark.parametrize(
-    ("text", "inside", "outside"),
-    [
-        ("10.0.0.0/8", "10.255.1.2", "11.0.0.1"),
-        ("10.0.0.0:255.0.0.0", "10.1.2.3", "11.0.0.1"),
-        ("10.1", "10.1.2.3", "10.2.0.0"),
-        ("192.168.1.7", "192.168.1.7", "192.168.1.8"),
-        ("10.1.2.3/16", "10.1.9.9", "10.2.0.0"),
-        ("fe80::/10", "fe80::1", "::1"),
-        ("::1", "::1", "::2"),
-    ],
-)
-def test_networks(text, inside, outside):
-    assert network(text)
-    assert inside in Networks(text)
-    assert outside not in Networks(text)
-    assert "nonsense" not in Networks(text)
-
-
-@pytest.mark.parametrize("text", ["", "10.0.0.0/33", "1.2.3.4.5", "x", "10.0.0.0/8,", "::g"])
-def test_what_is_no_network(text):
-    with pytest.raises(ValueError):
-        Networks(text)
+def test_every_default_of_the_table_can_be_read_and_shown():
+    service = Service(inert_world(), "x")
+    for row in SERVICE_TABLE.values():
+        if row.default is not None:
+            assert row.parse(service, row.show(row.initial(service))) == row.initial(service)
