@@ -79,9 +79,9 @@ class TaskTable(ToldTasks):
     """The tasks of a loop that have not ended, with a record of each, and the records of the last that have."""
 
     __slots__ = {
-        "_ran_at": "When a task last stopped running.",
         "busy": "How many seconds all tasks have run.",
         "ended": "The records of tasks that have ended, the last one first, each with the outcome, and when.",
+        "ran_at": "When a task last stopped running.",
         "records": "Task to its record.",
     }
 
@@ -89,7 +89,7 @@ class TaskTable(ToldTasks):
         super().__init__(loop)
         self.records: dict[Waiter, TaskRecord] = {}
         self.ended: deque[tuple[TaskRecord, str, float]] = deque(maxlen=_ENDED)
-        self.busy = self._ran_at = 0.0
+        self.busy = self.ran_at = 0.0
 
     def __setitem__(self, task: Waiter, nothing: None) -> None:
         loop = self.loop
@@ -127,11 +127,11 @@ class TaskTable(ToldTasks):
         spent = now - began
         record.busy += spent
         self.busy += spent
-        self._ran_at = now
+        self.ran_at = now
 
     def first_resumed(self, record: TaskRecord) -> float:
         """When the first run of a task has begun, which is not over: after what has run before it in this turn."""
-        return max(self.loop.looked, record.began or 0.0, self._ran_at)
+        return max(self.loop.looked, record.began or 0.0, self.ran_at)
 
     def running_for(self, task: Waiter | None, now: float) -> float:
         """For how many seconds this task, which runs, has done so since its last wait; 0 for None, and for others."""

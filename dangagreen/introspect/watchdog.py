@@ -1,7 +1,8 @@
 """A thread that sees, while a loop is blocked, in which line of the program that is.
 
-Rules: it sleeps between its looks, and looks at a loop's turn by two numbers; a loop that waits for events is not
-blocked; one log line with the stack for each time that a loop is blocked, not for each look. It wakes nobody, and is no
+Rules: it sleeps between its looks, and knows by a few numbers whether the loop is still at the same callback, or the
+same run of a task; a loop that waits for events is not blocked; one log line with the stack for each of those that
+block, not for each look. It wakes nobody, and is no
 reason to hope in a deadlock. What cannot be seen is a call in C that holds the interpreter's lock: nothing else runs
 then, this thread included. What does not belong here: what is said after the fact (slowness).
 """
@@ -15,6 +16,7 @@ from types import FrameType
 
 from dangagreen import checks
 from dangagreen.frames import is_ours, program_frames
+from dangagreen.introspect.records import table_of
 from dangagreen.introspect.stacks import with_function
 from dangagreen.loop.deadlock import WATCHING_THREADS
 from dangagreen.loop.loop import Loop, all_loops
@@ -22,6 +24,8 @@ from dangagreen.loop.registry import log
 
 _WAITS = {"wait", "_turn", "_stalled"}  # functions of ours that wait for events, or call what does
 _LOOKS = 4  # looks within the time that it allows
+
+_Work = tuple[int, float, float]
 
 
 class Watchdog:
@@ -31,7 +35,7 @@ class Watchdog:
         self.seconds = seconds
         self.tell = tell
         self._over = threading.Event()
-        self._seen: dict[int, tuple[int, int]] = {}  # by the id of a loop: its turn, and for how many looks it lasts
+        self._seen: dict[int, tuple[_Work | None, int]] = {}  # by the id of a loop: its work, and for how many looks
         self._watcher = threading.Thread(target=self._run, name="dangagreen, watchdog", daemon=True)
         WATCHING_THREADS.append(self._watcher)
         self._watcher.start()
@@ -54,9 +58,10 @@ class Watchdog:
         if not loop.running or frame is None or _waits(frame):
             self._seen.pop(id(loop), None)
             return
-        turn, looks = self._seen.get(id(loop), (-1, 0))
-        looks = looks + 1 if turn == loop.turns else 0
-        self._seen[id(loop)] = loop.turns, looks
+        work = _work(loop)
+        former, looks = self._seen.get(id(loop), (None, 0))
+        looks = looks + 1 if work == former else 0
+        self._seen[id(loop)] = work, looks
         if looks == _LOOKS:
             self.tell(f"a loop is blocked for more than {self.seconds} s, in\n{_stack(frame)}")
 
@@ -74,6 +79,16 @@ def watchdog(seconds: float = 1.0, tell: Callable[[str], object] | None = None) 
 
 def _log(text: str) -> None:
     log.warning("%s", text)
+
+
+def _work(loop: Loop) -> _Work:
+    """What differs from one callback that blocks, or one run of a task, to the next one, also in the same turn.
+
+    After what was slow the loop sets anew from when on it suspects something; callbacks of one turn that are quicker
+    than its `slow_seconds` are one.
+    """
+    table = table_of(loop)
+    return loop.turns, loop.suspect_after, 0.0 if table is None else table.ran_at
 
 
 def _waits(frame: FrameType | None) -> bool:

@@ -43,6 +43,58 @@ assert lines[1 if how == "sleep" else 2].endswith(" blocks"), text
     )
 
 
+@pytest.mark.parametrize(
+    ("how", "slow_seconds"), [("tasks", 0.01), ("tasks", None), ("callbacks", 0.01), ("events", 0.01)]
+)
+def test_each_of_several_that_block_one_after_the_other(how, slow_seconds):
+    answers(
+        f"how, slow_seconds = {how!r}, {slow_seconds!r}"
+        + """
+texts = []
+guard = introspect.watchdog(0.05, texts.append)
+def until(told):
+    began = time.monotonic()
+    while len(texts) < told and time.monotonic() < began + 30:
+        pass
+    time.sleep(0.05)  # some looks more: it is told once
+def first(*_): until(1)
+def second(*_): until(2)
+def third(*_): until(3)
+blocks = (first, second, third)
+def main():
+    if how == "tasks":
+        for task in [d.spawn(one) for one in blocks]:
+            task.join()
+    elif how == "callbacks":
+        for one in blocks:
+            loop.call_soon(one)
+        d.sleep(0.001)
+    else:
+        pairs = [os.pipe() for _ in blocks]
+        loop.add_other_fds({end: make(end, one) for (end, _), one in zip(pairs, blocks)})
+        for _, end in pairs:
+            os.write(end, b"x")
+        d.sleep(0.001)
+        for ends in pairs:
+            loop.remove_other_fd(ends[0])
+            for end in ends:
+                os.close(end)
+def make(end, one):
+    def readable(_mask):
+        os.read(end, 1)
+        one()
+    return readable
+loop = d.current_loop()
+loop.slow_seconds, loop.on_slow = slow_seconds, lambda report: None
+d.run(main)
+guard.cancel()
+assert len(texts) == 3, texts
+names = [line.rpartition(" ")[2] for text in texts for line in text.splitlines()]
+assert [name for name in names if name in ("first", "second", "third")] == ["first", "second", "third"], texts
+"""
+    )
+
+
 def test_a_loop_that_waits_or_turns_is_not_blocked():
     answers("""
 texts = []
