@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
@@ -21,7 +21,8 @@ from dangagreen.introspect.lint_turns import IdleSockets, TurnLints
 from dangagreen.introspect.lint_waits import LOST_SECONDS, WaitLints
 from dangagreen.introspect.linting import Findings, LintReport, Patches, Since, waiting_tasks
 from dangagreen.loop.loop import Loop, for_each_loop, watch_loops
-from dangagreen.loop.timers import Timer
+
+_LATE = 0.001  # seconds, so that the time is over, however it is rounded
 
 
 class Lints:
@@ -38,7 +39,6 @@ class Lints:
         self._calls = CallLints(findings, patches)
         self._waits = WaitLints(findings, self._queues, self._since)
         self._turns: WeakKeyDictionary[Loop, TurnLints] = WeakKeyDictionary()
-        self._timers: WeakKeyDictionary[Loop, ref[Timer]] = WeakKeyDictionary()  # a timer refers to its loop
         self._is_over = False
         guard_parking(self._locks.guard)
         for_each_loop(self.watch)
@@ -47,35 +47,55 @@ class Lints:
         """Look at the turns of a loop, and at what waits there already. Called in the loop's thread, if it runs."""
         if self._is_over:
             return
-        self._turns[loop] = TurnLints(loop, self._findings, self._idle, self._sweep)
+        self._turns[loop] = TurnLints(loop, self._findings, self._idle, self._sweep, self._look_later)
         now = loop.clock()
         self._since.adopt(loop, now)
         self._locks.adopt(loop, now)
         self._waits.adopt(loop, now)
         if waiting_tasks(loop):
-            self._sweep_later(loop, HELD_SECONDS, LOST_SECONDS - HELD_SECONDS)
+            self._since.parked[loop] = now
+            self._look_later(loop)
 
-    def _sweep_later(self, loop: Loop, seconds: float, *more: float) -> None:
-        """Have a look at what waits, also if nothing happens in this loop meanwhile, in so many seconds, and again."""
+    def _look_later(self, loop: Loop) -> None:
+        """Have a timer look at what waits, though nothing may happen in this loop, if it is of use.
 
-        def sweep() -> None:
-            self._timers.pop(loop, None)
+        It is due when the task that was the last one to park has waited for long enough, for a lock and then to be
+        lost. When that was looked at there is none until a task parks again.
+        """
+        if (parked := self._since.parked.get(loop)) is None:
+            return
+        now, due = loop.clock(), parked + HELD_SECONDS + _LATE
+        if due <= now:
+            due = max(parked, self._waits.swept(loop)) + LOST_SECONDS + _LATE
+            if parked + LOST_SECONDS + _LATE <= now:
+                del self._since.parked[loop]
+                return
+        if any(timer.deadline <= due for timer in loop.onlookers):
+            return
+        self._cancel_timer(loop)
+
+        def look() -> None:
+            loop.onlookers.discard(timer)
             if not self._is_over:
-                self._sweep(loop, loop.clock())
-                if more:
-                    self._sweep_later(loop, *more)
+                self._look(loop, loop.clock())
+                self._look_later(loop)
 
-        self._timers[loop] = ref(loop.timers.add(loop.clock() + seconds, sweep))
+        timer = loop.timers.add(due, look)
+        loop.onlookers.add(timer)
 
     def _sweep(self, loop: Loop, now: float) -> None:
+        self._look(loop, now)
+        self._queues.sweep(loop, now)  # at these times alone: at another look soon after, no queue would be longer
+
+    def _look(self, loop: Loop, now: float) -> None:
         self._locks.sweep(loop, now)
-        self._queues.sweep(loop, now)
         self._waits.sweep(loop, now)
 
     def _cancel_timer(self, loop: Loop) -> None:
-        if (known := self._timers.pop(loop, None)) is not None and (timer := known()) is not None:
-            with suppress(ForeignThreadError):  # of a loop that does not run: its `sweep` does nothing then
+        with suppress(ForeignThreadError):  # of a loop that does not run: its `look` does nothing then
+            for timer in list(loop.onlookers):
                 timer.cancel()
+                loop.onlookers.discard(timer)
 
     def close(self) -> None:
         """Put everything back."""

@@ -110,6 +110,7 @@ class LockLints:
     def _parks(self, task: Waiter) -> _Parked:
         assert task.wait is not None
         now, subject = task.loop.clock(), task.subject
+        self._since.parked[task.loop] = now
         if for_lock := isinstance(subject, Mutex):
             self._for_locks[task] = now
         elif self._for_locks:

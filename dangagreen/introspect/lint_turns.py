@@ -73,11 +73,17 @@ class TurnLints:
     """What is noted of the turns of one loop."""
 
     def __init__(
-        self, loop: Loop, findings: Findings, idle: IdleSockets, sweep: Callable[[Loop, float], object]
+        self,
+        loop: Loop,
+        findings: Findings,
+        idle: IdleSockets,
+        sweep: Callable[[Loop, float], object],
+        look_later: Callable[[Loop], object],
     ) -> None:
         self._findings = findings
         self._idle = idle
         self._sweep = sweep
+        self._look_later = look_later
         self._is_over = False
         self._swept = loop.clock()
         self._streaks: dict[tuple[int, int], int] = {}  # event to the number of turns in a row that have had it
@@ -107,6 +113,7 @@ class TurnLints:
         if loop.now - self._swept >= SWEEP_SECONDS:
             self._swept = loop.now
             self._sweep(loop, loop.now)
+        self._look_later(loop)
 
     # -- events
 

@@ -39,9 +39,13 @@ class WaitLints:
         """The first look is LOST_SECONDS from now."""
         self._swept[loop] = now
 
+    def swept(self, loop: Loop) -> float:
+        """When the last look at this loop was."""
+        return self._swept.get(loop, 0.0)
+
     def sweep(self, loop: Loop, now: float) -> None:
         """Look, every LOST_SECONDS, at the tasks of one loop that have waited for long."""
-        if now - self._swept.get(loop, 0.0) < LOST_SECONDS:
+        if now - self.swept(loop) < LOST_SECONDS:
             return
         self._swept[loop] = now
         waiting = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext
@@ -100,6 +101,7 @@ class Since:
 
     def __init__(self) -> None:
         self._adopted: dict[Waiter, float] = {}
+        self.parked: WeakKeyDictionary[Loop, float] = WeakKeyDictionary()  # when a task of it has parked last
         self.for_locks: dict[Waiter, float] = {}  # of tasks that are parked for a lock; their lint fills it
 
     def adopt(self, loop: Loop, now: float) -> None:

@@ -7,3 +7,4 @@ cdef class DeadlockWatch(Registry):
     cdef public object look_ups
     cdef public bint _waited
     cdef public bint _warned
+    cdef public set onlookers

@@ -23,6 +23,7 @@ from dangagreen.loop.pollers import LONGEST_WAIT, Poller
 from dangagreen.loop.registry import Registry, log
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.loop.thread_pool import idle_threads
+from dangagreen.loop.timers import Timer
 
 _FEW = 32  # descriptors that may be examined for a deadlock before every wait
 _LOOK = 5e-6  # seconds of waiting in vain for each descriptor or timer to examine, ten times what that takes
@@ -46,6 +47,7 @@ class DeadlockWatch(Registry):
         "_warned": "Whether this `run` has logged its warning of a deadlock.",
         "awaited": "A weak reference to what could wake the loop when that was last looked for: it may do so still.",
         "green": "The greenlet layer of this loop, which attaches itself; None until something needs it.",
+        "onlookers": "Timers that only look on: they wake nobody, and are no reason to hope in a deadlock.",
         "look_ups": "The name look-ups under way, which attach themselves; None until there is one.",
     }
 
@@ -56,6 +58,7 @@ class DeadlockWatch(Registry):
         self.awaited: Callable[[], Handler | None] = lambda: None
         self.green: TaskLayer | None = None
         self.look_ups: LookUpLayer | None = None
+        self.onlookers: set[Timer] = set()
 
     @property
     def deadlock_seconds(self) -> float | None:
@@ -110,8 +113,10 @@ class DeadlockWatch(Registry):
         )
 
     def _waits_for_nothing(self, patience: float | None) -> bool:
-        """Whether there are no timers, or only deadline timers whose scopes are over."""
-        return patience is None or (self.green is not None and self.green.idle_deadline_timers() == len(self.timers))
+        """Whether there are no timers, or only deadline timers whose scopes are over, and those that only look on."""
+        return patience is None or (
+            self.green is not None and self.green.idle_deadline_timers() + len(self.onlookers) == len(self.timers)
+        )
 
     def _doubts(self) -> Iterator[str]:
         """What might still end a wait that has no limit: a str for each."""
@@ -131,7 +136,7 @@ class DeadlockWatch(Registry):
     def seems_stalled(self) -> bool:
         """Whether tasks wait, and no timer and no descriptor can wake them: for who makes turns that never wait."""
         return (
-            not self.timers
+            len(self.timers) == len(self.onlookers)
             and self.green is not None
             and self.green.has_waiters()
             and not self.green.awaits_thread()

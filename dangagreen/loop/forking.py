@@ -108,6 +108,7 @@ class Forking(Turning):
         self.handlers.clear()
         self.other_fds({})
         self.timers.clear()
+        self.onlookers.clear()
         self._drop_pending()
         self.post_loop_callback = self.look_ups = None
         self._ends_child = int

@@ -162,6 +162,7 @@ class Loop(Forking):
             self.green.reset()
             self._abandon_all()  # what tasks made while they ended
         self.timers.clear()
+        self.onlookers.clear()
         self._drop_pending()
         self._fail_thread_calls("the loop was reset")
         self.loop_timeout = self.post_loop_callback = None

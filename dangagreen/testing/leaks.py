@@ -46,7 +46,7 @@ class LeakCheck:
             loop.wakeup_pair = WakeupPair(loop)
         if type(loop.handlers) is dict:  # nobody else notes where they are opened
             loop.handlers = BirthTable(loop)
-        self._timers = set(loop.timers.by_number.values())
+        self._timers = self._timers_now()
         self._handlers = dict(loop.handlers)
         self._tasks = dict(scheduler(loop).tasks)
         self._closers = list(scheduler(loop).closers)
@@ -100,10 +100,15 @@ class LeakCheck:
 
     def _new_timers(self) -> list[Timer]:
         """As many timers as there are more than before: the latest, without those of tasks: sleeps and deadlines."""
-        timers = self.loop.timers.by_number.values()
+        timers = self._timers_now()
         owned = {id(timer) for task in scheduler(self.loop).tasks for timer in (task.deadline_timer, _subject(task))}
         new = [timer for timer in timers if timer not in self._timers and id(timer) not in owned]
         return new[max(0, len(new) - max(0, len(timers) - len(self._timers))) :]
+
+    def _timers_now(self) -> dict[Timer, None]:
+        """The timers of the loop, without those that only look on."""
+        loop = self.loop
+        return dict.fromkeys(timer for timer in loop.timers.by_number.values() if timer not in loop.onlookers)
 
     def _new_fds(self) -> dict[int, str]:
         """The descriptors that are open and were not, without those of handlers, which are named already."""

@@ -240,3 +240,36 @@ for module in lint_calls, lint_locks, lint_queues, lint_tasks, lint_turns, lint_
 """)
     rows = re.findall(r"^\| `(\w+\.[A-Z_]+)` \| ([\d.,]+)", REFERENCE.read_text(), re.MULTILINE)
     assert {name: float(value.replace(",", "")) for name, value in rows} == said
+
+
+def test_a_deadlock_is_raised_at_once_all_the_same():
+    linted("""
+loop.close()
+def main():
+    d.spawn(d.Queue().get).join()
+with d.Loop() as real:
+    try:
+        d.run(main)
+    except d.Deadlock:
+        pass
+    else:
+        raise AssertionError
+    assert real.timers.next_deadline() - real.clock() > 3, "nobody has waited for the timer of the lints"
+    assert len(real.onlookers) == 1
+    real.reset()
+    assert not real.onlookers
+""")
+
+
+def test_no_timer_is_left_when_all_that_waits_was_looked_at_and_a_new_one_when_a_task_waits_again():
+    linted("""
+def main():
+    for _ in range(2):
+        loop.add_timer(1, lambda: counts.append(len(loop.onlookers)))
+        loop.add_timer(20, lambda: counts.append(len(loop.onlookers)))
+        loop.add_timer(70, lambda: counts.append(len(loop.onlookers)))
+        d.sleep(100)
+counts = []
+d.run(main)
+assert counts == [1, 1, 0] * 2, counts
+""")

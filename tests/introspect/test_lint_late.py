@@ -222,6 +222,32 @@ assert place.startswith(numbers("HERE")[0] + " in add, called from <string>:"), 
 """)
 
 
+def test_a_queue_while_a_task_waits_already_and_the_loop_never_rests():
+    early("""
+class Deaf(d.Socket):
+    def event_read(self):
+        pass
+queue = d.Queue()
+def main():
+    waiting = d.spawn(d.Event().wait)
+    ours, theirs = wire()
+    with Deaf(ours) as sock:
+        d.sleep(1)
+        lint()
+        sock.watch_read(True)
+        theirs.send(b"x")
+        for number in range(40):
+            for _ in range(100):
+                queue.put(number)
+            d.sleep(1)
+        waiting.cancel()
+    theirs.close()
+loop.post_loop_callback = lambda *_maps: loop.clock.jump(0.01) or True
+d.run(main)
+assert "growing-queue" in kinds(), kinds()
+""")
+
+
 def test_a_queue_that_was_made_before_and_is_emptied_or_has_a_limit():
     late("""
 def produce(queue):

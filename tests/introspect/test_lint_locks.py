@@ -32,8 +32,59 @@ def main():
     for task in [d.spawn(hold), d.spawn(other), d.spawn(other)]:
         task.join()
 """,
-        "task 'hold' holds a Lock, acquired at ACQUIRED, while it waits in sleep, for 10.0 s, and 'other' (<string>:",
+        "task 'hold' holds a Lock, acquired at ACQUIRED, while it waits in sleep, for 5.0 s, and 'other' (<string>:",
         "and 1 more wait for that lock",
+    )
+
+
+def test_a_lock_that_is_held_for_ever_by_who_waits_for_a_socket_while_nothing_else_happens():
+    linted(
+        """
+lock = d.Lock()
+def hold():
+    ours, theirs = wire()
+    with lock, d.Socket(ours) as sock:
+        try:
+            sock.read_line()
+        finally:
+            theirs.close()
+def other():
+    with lock:
+        pass
+def main():
+    d.spawn(hold), d.spawn(other)
+    began = loop.clock()
+    loop.add_timer(4.9, lambda: times.append(kinds()))
+    loop.add_timer(5.1, lambda: times.append(kinds()))
+    d.sleep(400)
+times = []
+d.run(main)
+assert times == [[], ["held-lock"]], times
+assert kinds() == ["held-lock"]
+"""
+    )
+
+
+def test_a_lock_that_is_asked_for_late_is_looked_at_five_seconds_later():
+    linted(
+        """
+lock = d.Lock()
+def hold():
+    with lock:
+        d.sleep(100)
+def other():
+    d.sleep(8)
+    with lock:
+        pass
+def main():
+    d.spawn(hold), d.spawn(other)
+    loop.add_timer(12.9, lambda: times.append(kinds()))
+    loop.add_timer(13.1, lambda: times.append(kinds()))
+    d.sleep(400)
+times = []
+d.run(main)
+assert times == [[], ["held-lock"]], times
+"""
     )
 
 

@@ -33,6 +33,21 @@ def main():
     )
 
 
+def test_a_task_that_waits_in_vain_while_nothing_else_happens():
+    linted(
+        WAITING
+        + """
+def main():
+    begin()
+    loop.add_timer(31, lambda: times.append(kinds()))
+    d.sleep(400)
+times = []
+d.run(main)
+assert times == [["lost-wait"]] or sys.version_info >= (3, 14), times
+"""
+    )
+
+
 @pytest.mark.parametrize(
     "take",
     [

@@ -104,6 +104,11 @@ def test_a_timer_in_the_place_of_an_old_one_is_no_leak(own_loop):
     new.cancel()
 
 
+def test_a_timer_that_only_looks_on_is_no_leak(own_loop):
+    with no_leaks():
+        own_loop.onlookers.add(own_loop.timers.add(own_loop.clock() + 5, int))
+
+
 def test_a_task_that_sleeps_is_named_with_its_place_and_its_timer_is_not(own_loop):
     def make():
         d.spawn(d.sleep, 100)
