@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import dangagreen as d
-from perlbal.selector import host_patterns
+from perlbal.language import CommandError
+from perlbal.selector import NotFound, host_patterns, selector_of
 from perlbal_worlds import ask, configured, exchange, get
 
 
@@ -63,3 +66,59 @@ def test_header_edits_of_a_selector(selector):
     configured("HEADER sel INSERT X-A: b", selector)
     get(selector, "sel", "/", "Host: a.com")
     assert seen == ["b"]
+
+
+def test_a_selector_may_have_another_one_answer(selector):
+    text = "CREATE SERVICE outer\nSET role = selector\nSET listen = 127.0.0.1:0\nSET default_service = sel"
+    configured(f"{text}\nLOAD vpaths\nSET plugins = vpaths\nENABLE outer", selector)
+    assert get(selector, "outer", "/", "Host: a.com")[2] == b"one"
+    assert get(selector, "outer", "/", "Host: b.com")[2] == b"two"
+    assert get(selector, "outer", "/", "Host: else")[0] == 404
+
+
+def test_a_service_that_takes_no_requests(selector):
+    configured("SET sel.default_service = mgmt\nCREATE SERVICE bare", selector)
+    assert get(selector, "sel")[::2] == (
+        500,
+        b"<h1>500 - Internal Server Error</h1>\nCan't map to service type management",
+    )
+    configured("SET sel.default_service = bare", selector)
+    assert get(selector, "sel")[2].endswith(b"Can't map to service type ")
+
+
+def test_a_plugin_that_finds_nothing_at_all_hides_the_default_service(selector):
+    """By NotFound it says so itself; by None the default is asked."""
+
+    def choose(head):
+        if head.uri == "/none":
+            raise NotFound("nothing here")
+
+    configured("SET sel.default_service = one", selector)
+    selector.services["sel"].role.choose = choose
+    assert get(selector, "sel", "/none")[::2] == (404, b"<h1>404 - Not Found</h1>\nnothing here")
+    assert get(selector, "sel", "/")[2] == b"one"
+
+
+def test_a_plugin_may_answer_before_any_service_is_chosen(selector):
+    service, chosen = selector.services["sel"], []
+    choose = service.role.choose
+    service.role.choose = lambda head: chosen.append(head.uri) or choose(head)
+    service.register_hook(
+        "T", "start_http_request", lambda client: client.head.uri == "/x" and (client.error(503) or 1)
+    )
+    assert get(selector, "sel", "/x", "Host: a.com")[0] == 503
+    assert get(selector, "sel", "/", "Host: a.com")[0] == 200
+    assert chosen == ["/"]
+
+
+@pytest.mark.parametrize("host", ["a.com", "A.COM", "a.com.", "a.com:80", "a.com.:80"])
+def test_a_host_is_looked_up_in_one_form(host):
+    assert next(host_patterns(host)) == "a.com"
+
+
+def test_the_role_of_a_selecting_plugin(selector):
+    assert selector_of(selector.services["sel"], "x").name == "selector"
+    for name in "one", "mgmt":
+        with pytest.raises(CommandError) as caught:
+            selector_of(selector.services[name], "x")
+        assert str(caught.value) == "You can't load the x plugin on a service not of role selector."
