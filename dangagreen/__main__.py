@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dangagreen", description="See what a running program is doing.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("dump", help="print the loops, sockets and tasks of a process")
-    command.add_argument("pid", type=int)
+    command.add_argument("pid", type=_from_one, help="its number")
     command.add_argument(
         "--signal",
         type=_signal,
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--most",
-        type=_how_many,
+        type=_from_one,
         default=MOST,
         metavar="N",
         help="at most so many sockets, tasks and timers (%(default)s)",
@@ -103,7 +103,7 @@ def _signal(text: str) -> int:
     return int(number)
 
 
-def _how_many(text: str) -> int:
+def _from_one(text: str) -> int:
     if not text.isdecimal() or not (number := int(text)):
         raise argparse.ArgumentTypeError(f"it is a number from 1 on, not {text!r}")
     return number
@@ -165,6 +165,8 @@ def ask(pid: int, number: int | None, most: int) -> int:
     if not os.path.isdir("/proc/self"):
         name = name_of(_USUAL if number is None else number)
         raise Refusal(f"without /proc it cannot be seen whether process {pid} expects {name}, which may end it: kill")
+    if not os.path.isdir(f"/proc/{pid}"):
+        raise Refusal(f"there is no process {pid}")
     marks = marks_of(pid)
     if number is None:
         number = int(_USUAL) if _USUAL in marks else min(marks, default=int(_USUAL))
@@ -173,7 +175,7 @@ def ask(pid: int, number: int | None, most: int) -> int:
         raise Refusal(f"process {pid} is not sent {name}, which ends programs")
     if number not in marks:
         others = ", ".join(map(name_of, sorted(marks)))
-        hint = f"; it does upon {others}" if others else ": it calls introspect.dump_on_signal() for that"
+        hint = f"; it does upon {others}" if others else ": call introspect.dump_on_signal() in it"
         raise Refusal(f"process {pid} prints no dump upon {name}, which might end it{hint}")
     if not catches(pid, number):
         raise Refusal(f"process {pid} does not catch {name} any more, which might end it")

@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import islice, starmap
 from typing import Any
 
+from dangagreen import checks
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.scopes import around
 from dangagreen.green.stacks import frames
@@ -48,8 +49,9 @@ def snapshot(loop: Loop | None = None, most: int | None = None) -> Snapshot:
     """A loop, by default this thread's, as plain data. Of sockets, tasks, those of asyncio, and timers at most so many.
 
     Takes some 20 us for each task and each socket, in which nothing else runs. Raises ForeignThreadError in another
-    thread than the loop's.
+    thread than the loop's, ValueError for a negative `most`.
     """
+    most = None if most is None else checks.count("most", most)
     loop = loop_or_current(loop)
     loop.check_thread("introspect.snapshot")
     return Collector(loop).collect(most)

@@ -457,3 +457,16 @@ def main():
 with virtual_loop():
     d.run(main)
 """)
+
+
+def test_a_negative_number_of_things_is_refused():
+    answers("""
+for look in (introspect.snapshot, introspect.dump, introspect.to_json):
+    try:
+        look(most=-1)
+    except ValueError as error:
+        assert str(error) == "most cannot be negative: -1", error
+    else:
+        raise AssertionError(look)
+assert introspect.snapshot(most=0).timers == ()
+""")

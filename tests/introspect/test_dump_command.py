@@ -172,7 +172,8 @@ sys.stdin.readline()
         assert program.stdout.readline() == "ready\n"
         code, out, complaint = run_python("-m", "dangagreen", "dump", str(program.pid))
         assert (code, out) == (1, "")
-        assert complaint.startswith(f"process {program.pid} prints no dump upon SIGUSR1, which might end it")
+        hint = "call introspect.dump_on_signal() in it"
+        assert complaint == f"process {program.pid} prints no dump upon SIGUSR1, which might end it: {hint}\n"
         assert program.poll() is None
         program.stdin.write("\n")
         program.stdin.flush()
@@ -189,7 +190,7 @@ sys.stdin.readline()
 def test_by_the_signal_a_process_that_is_not_there():
     code, out, complaint = run_python("-m", "dangagreen", "dump", "--signal", "SIGUSR1", "999999999")
     assert (code, out) == (1, "")
-    assert complaint.startswith("process 999999999 cannot be asked: ")
+    assert complaint == "there is no process 999999999\n"
 
 
 HANDLES = """
@@ -313,3 +314,10 @@ def test_nonsense_is_refused(options, words):
     code, out, complaint = run_python("-m", "dangagreen", "dump", *options, "1")
     assert (code, out) == (2, "")
     assert words in complaint
+
+
+@pytest.mark.parametrize("pid", ["0", "-1", "x"])
+def test_what_is_no_number_of_a_process(pid):
+    code, out, complaint = run_python("-m", "dangagreen", "dump", pid)
+    assert (code, out) == (2, "")
+    assert complaint.endswith(f"argument pid: it is a number from 1 on, not {pid!r}\n")
