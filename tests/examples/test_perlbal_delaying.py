@@ -100,3 +100,23 @@ def test_what_goes_on_may_wait_again(service, wires, run_turns, advance):
     assert talker.client.state == "delayed"
     advance(1)
     assert fields(talker.say(b""))["code"] == "404"
+
+
+def test_a_request_goes_on_as_if_it_had_just_come(service, wires, run_turns, advance):
+    """Whoever answers it later hears what its client sends meanwhile."""
+    seen = []
+
+    def go_on(client):
+        seen.append((client.exchange, client.paused, client.closed))
+        client.error(404)
+
+    def wait(client):
+        delay(client, 1, lambda: go_on(client))
+        return True
+
+    service.register_hook("T", "start_web_request", wait)
+    talker = Talker(service, wires, run_turns, 1 << 16)
+    talker.say(get("/a"), get("/b")[:5])
+    assert talker.client.paused
+    advance(1.5)
+    assert seen == [(None, False, False)]

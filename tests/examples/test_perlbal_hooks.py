@@ -89,3 +89,13 @@ def test_the_last_setter_of_a_name_counts():
     hooked.register_setter("a", "K", lambda text: got.append(text))
     hooked.setters["a.k"]("second")
     assert got == ["second"]
+
+
+@pytest.mark.parametrize("run", ["run_hooks", "run_all_hooks"])
+def test_a_hook_that_is_added_meanwhile_is_asked_the_next_time(run):
+    hooked, asked = Hooked(), []
+    hooked.register_hook("A", "h", lambda: hooked.register_hook("A", "h", lambda: asked.append(1)))
+    getattr(hooked, run)("h")
+    assert asked == []
+    getattr(hooked, run)("h")
+    assert asked == [1]

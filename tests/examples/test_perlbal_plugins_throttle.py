@@ -407,3 +407,19 @@ def test_without_the_plugin_its_words_and_parameters_are_gone(throttled):
     assert ask(world, "throttle reload config") == ["ERROR: unknown command: throttle"]
     assert ask(world, "SET s.max_concurrent = 1") == ["ERROR: Unknown service parameter 'max_concurrent'"]
     assert not any(ask_once(service, Asker(loop)) for _ in range(5))
+
+
+def test_what_an_address_has_done_counts_as_long_as_its_delay(throttled):
+    """Though the threshold is shorter: one that comes later passes, and the next one too soon waits twice as long."""
+    world, service, loop = throttled
+    configured("SET s.initial_delay = 100", world)
+    leave(twice(service, loop))
+    d.sleep(70)
+    assert not ask_once(service, Asker(loop))
+    end_all(service)
+    client = Asker(loop)
+    assert ask_once(service, client)
+    d.sleep(199)
+    assert client.answers == []
+    d.sleep(2)
+    assert client.answers == ["passed"]

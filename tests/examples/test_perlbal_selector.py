@@ -122,3 +122,11 @@ def test_the_role_of_a_selecting_plugin(selector):
         with pytest.raises(CommandError) as caught:
             selector_of(selector.services[name], "x")
         assert str(caught.value) == "You can't load the x plugin on a service not of role selector."
+
+
+def test_it_does_not_answer_by_itself(selector):
+    configured("SET sel.default_service = sel", selector)
+    assert get(selector, "sel")[::2] == (
+        500,
+        b"<h1>500 - Internal Server Error</h1>\nCan't map to service type selector",
+    )
