@@ -7,6 +7,7 @@ Rules: each test has its own loop, which its fixtures share. What does not belon
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -18,10 +19,12 @@ from dangagreen.net.serving import serve
 from dangagreen.testing.clock import VirtualClock, VirtualPoller, virtual_loop
 from dangagreen.testing.order import random_order
 from dangagreen.testing.servers import ServerThread
+from dangagreen.testing.time_limit import EndLimit
 from dangagreen.testing.trial import LeftBehindError, Trial
 from dangagreen.testing.wire import wire as make_wire
 
 TRIAL = pytest.StashKey[Trial]()
+END_LIMIT = pytest.StashKey[EndLimit]()
 _SERVERS = pytest.StashKey[dict[Any, ServerThread]]()
 _SCOPES: dict[str, Any] = {
     "class": pytest.Class,
@@ -47,6 +50,9 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     seed = request.config.option.task_order
     trial = Trial(functools.partial(fresh_loop, seed, "virtual_clock" in request.fixturenames))
     request.node.stash[TRIAL] = request.config.stash[TRIAL] = trial
+    if seconds := request.config.option.dangagreen_timeout:
+        tell = functools.partial(tell_last, request.node)
+        request.config.stash[END_LIMIT] = trial.end_limit = EndLimit(seconds, trial.loop, tell)
     try:
         with trial:
             yield trial.loop
@@ -56,7 +62,18 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
         return
     finally:
         del request.config.stash[TRIAL], request.node.stash[TRIAL]  # pytest keeps the tests until the end of the run
+        if END_LIMIT in request.config.stash:
+            del request.config.stash[END_LIMIT]
     pytest.fail(words, pytrace=False)
+
+
+def tell_last(item: pytest.Item, words: str) -> None:
+    """Write the last words of the process, in a test, where its user reads them: not into what captures its output."""
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    sys.stderr.write(f"\n{item.nodeid}: {words}\n")
+    sys.stderr.flush()
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class LeakCheck:
         loop = self.loop
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
         tasks = [task for task in scheduler(loop).tasks if task not in self._tasks and task is not loop.current]
-        found += [f"task: {task!r}{_spawned(task)}" for task in tasks]
+        found += [f"task: {task!r}{spawned(task)}" for task in tasks]
         births: Any = loop.handlers
         sockets = [(handler, births.birth(handler)) for handler in self._new_handlers()]
         sockets.sort(key=lambda pair: pair[1] is None or pair[1].place is None)  # who has connected stands first
@@ -172,7 +172,8 @@ def _subject(task: Waiter) -> object:
     return task.subject if task.wait is not None else None
 
 
-def _spawned(task: Any) -> str:
+def spawned(task: Any) -> str:
+    """Where a task was spawned, in words that follow its repr."""
     where = getattr(task, "spawned_at", None)
     return "" if where is None else f", spawned at {where}"
 

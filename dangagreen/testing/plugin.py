@@ -7,12 +7,14 @@ point, or by `-p dangagreen.testing.plugin`. What does not belong here: how a te
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import importlib
 import inspect
 import random
 import signal
+import threading
 import unittest
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -21,7 +23,7 @@ import pytest
 
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.testing.cases import TestCase
-from dangagreen.testing.fixtures import TRIAL, loop, server, virtual_clock, wire
+from dangagreen.testing.fixtures import END_LIMIT, TRIAL, loop, server, tell_last, virtual_clock, wire
 from dangagreen.testing.time_limit import TimeLimit, TimeLimitError
 from dangagreen.testing.trial import LeftBehindError, Trial
 
@@ -40,6 +42,13 @@ def _seed(text: str) -> int | str:
     return text if text == "random" else int(text)
 
 
+def _time(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time limit in seconds, and no 0, for none")
+    return seconds
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dangagreen")
     group.addoption(
@@ -50,9 +59,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--dangagreen-timeout",
-        type=float,
+        type=_time,
         metavar="SECONDS",
-        help="fail a test on a loop of dangagreen that takes longer, and show what the loop was doing (0: no limit)",
+        help="fail a test on a loop of dangagreen that takes longer, and show what the loop was doing; end the process"
+        " if it cannot be ended (0: no limit)",
     )
     parser.addini(
         "dangagreen_mode", "strict: marked tests run as tasks; auto: all that are plain functions", default="strict"
@@ -229,15 +239,17 @@ def _limited(item: pytest.Function) -> contextlib.AbstractContextManager[object]
     if not seconds:
         return contextlib.nullcontext()
     thrown = KeyboardInterrupt if hasattr(item.obj, "hypothesis") else pytest.fail.Exception
-    limit = TimeLimit(seconds, lambda: item.stash[TRIAL], thrown)
+    tell = functools.partial(tell_last, item)
+    limit = TimeLimit(seconds, lambda: item.stash[TRIAL], thrown, tell)
     item.stash[_LIMIT] = item.config.stash[_LIMIT] = limit
     return limit
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """A debugger takes as long as its user does."""
-    if (limit := config.stash.get(_LIMIT, None)) is not None:
-        limit.lift()
+    for limit in (config.stash.get(_LIMIT, None), config.stash.get(END_LIMIT, None)):
+        if limit is not None:
+            limit.lift()
 
 
 @pytest.hookimpl(wrapper=True)

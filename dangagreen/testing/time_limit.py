@@ -2,12 +2,14 @@
 
 Rules: first the loop is asked to do that, in its own thread; if it does not answer, since code blocks it, the stack of
 that code is noted, and a SIGINT ends it, as Ctrl-C does. The thread that watches wakes nobody, and is no reason to hope
-in a deadlock. What does not belong here: what a test is.
+in a deadlock. Where not even that ends it, since a task swallows it, the process ends, with words. What does not belong
+here: what a test is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -18,10 +20,13 @@ from typing import Self
 from dangagreen.green.sched import scheduler
 from dangagreen.green.waiters import wake
 from dangagreen.loop.deadlock import WATCHING_THREADS
+from dangagreen.loop.loop import Loop
+from dangagreen.testing.leaks import spawned
 from dangagreen.testing.trial import Trial
 
 _GRACE = 1.0  # seconds that the test is given to end, after each attempt to end it
 _ATTEMPTS = 3
+_LAST_GRACE = 5.0  # seconds that are given after all attempts, before the process is ended
 
 
 class TimeLimitError(AssertionError):
@@ -32,14 +37,22 @@ class TimeLimit:
     """A block that is to end within so many seconds; `dump` is what its loop was doing when they were over, or None.
 
     `trial` returns the trial of the moment; an exception of class `thrown` is raised where its test waits. A block that
-    ends by it, by the KeyboardInterrupt of `interrupt`, or all the same by itself, raises TimeLimitError.
+    ends by it, by the KeyboardInterrupt of `interrupt`, or all the same by itself, raises TimeLimitError. If nothing of
+    that ends it, `tell` is called with words, and the process is ended.
     """
 
-    def __init__(self, seconds: float, trial: Callable[[], Trial], thrown: Callable[[str], BaseException]) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        trial: Callable[[], Trial],
+        thrown: Callable[[str], BaseException],
+        tell: Callable[[str], object] = print,
+    ) -> None:
         self.dump: str | None = None
         self._seconds = seconds
         self._trial = trial
         self._thrown = thrown
+        self._tell_last = tell
         self._words = f"the test took longer than {seconds:g} s"
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -76,9 +89,11 @@ class TimeLimit:
         with contextlib.suppress(RuntimeError):  # the loop was closed
             self._trial().loop.call_soon_threadsafe(self._tell)
         attempts = _ATTEMPTS if self._tested is threading.main_thread() else 0
-        while not self._over.wait(_GRACE) and attempts:
+        while attempts and not self._over.wait(_GRACE):
             attempts -= 1
             self._interrupt()
+        if not self._over.wait(_LAST_GRACE):
+            _end_process(self._trial().loop, self._tested, f"{self._words}, and nothing ends it", self._tell_last)
 
     def _interrupt(self) -> None:
         if self.dump is None:
@@ -107,3 +122,48 @@ class TimeLimit:
         waiter = trial.task or scheduler(trial.loop).top_level
         if not self._over.is_set() and (waiter is None or not wake(waiter, error)):
             trial.loop.call_soon(self._throw, trial, error)
+
+
+class EndLimit:
+    """A block that ends what is on a loop: if it takes so many seconds, `tell` gets words, and the process is ended.
+
+    Nothing else would end a task that swallows all errors: it would never leave the thread again.
+    """
+
+    def __init__(self, seconds: float, loop: Loop, tell: Callable[[str], object]) -> None:
+        self._seconds = seconds + _LAST_GRACE
+        self._loop = loop
+        self._tell = tell
+        self._over = threading.Event()
+        self._tested = threading.current_thread()
+        self._watcher = threading.Thread(target=self._watch, name="dangagreen, time limit of an end", daemon=True)
+
+    def __enter__(self) -> Self:
+        WATCHING_THREADS.append(self._watcher)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.lift()
+        self._watcher.join()
+        WATCHING_THREADS.remove(self._watcher)
+
+    def lift(self) -> None:
+        """There is no limit any more."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        if not self._over.wait(self._seconds):
+            words = f"the end of a test's loop takes longer than {self._seconds:g} s"
+            _end_process(self._loop, self._tested, words, self._tell)
+
+
+def _end_process(loop: Loop, thread: threading.Thread, words: str, tell: Callable[[str], object]) -> None:
+    """Tell what a thread, and a loop there, does that does not end, and end the process. In another thread."""
+    stack = "".join(traceback.format_stack(sys._current_frames().get(thread.ident or 0)))
+    task = loop.current
+    culprit = "" if task is None else f", while {task!r}{spawned(task)} runs, which may swallow what ends it"
+    try:
+        tell(f"{words}{culprit}; the process of the tests ends here. It is in\n{stack}")
+    finally:
+        os._exit(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import Any, Self, TypeVar
 
@@ -46,6 +46,7 @@ class Trial:
         self.at_end: list[Callable[[], object]] = []  # called before the last judgement
         self.thrown: list[BaseException] = []  # errors that were raised where the test waits
         self.elsewhere: list[Callable[[], list[ErrorContext]]] = []  # errors of other loops, since they were last asked
+        self.end_limit: AbstractContextManager[object] = nullcontext()  # around the end of the loop
         self._checks: list[LeakCheck] = []
         self.judged = False  # something was found, or looked for; what follows from it need not be told
 
@@ -63,14 +64,15 @@ class Trial:
         """End the loop. Raises LeftBehindError for what was left by what has run in the block beside functions."""
         (check,) = self._checks
         leaks: list[str] = []
-        try:
-            for end in self.at_end:
-                end()
-            if kind is None and not self.judged:
-                leaks = check.leaks()
-        finally:
-            check.finish()
-            self.loop.__exit__()
+        with self.end_limit:
+            try:
+                for end in self.at_end:
+                    end()
+                if kind is None and not self.judged:
+                    leaks = check.leaks()
+            finally:
+                check.finish()
+                self.loop.__exit__()
         if leaks:
             raise LeftBehindError(_message(leaks, check.errors))
 

@@ -411,6 +411,43 @@ def test_next():
     assert re.search(r'File ".*", line \d+, in block', printed)
 
 
+SWALLOWS = """
+def swallow():
+    while True:
+        try:
+            sleep(100)
+        except BaseException:
+            pass
+
+@MARK
+def test_it(loop):
+    {how}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mark", ["", "@pytest.mark.dangagreen"], ids=["top-level code", "task"])
+@pytest.mark.parametrize("how", ["spawn(swallow); sleep(0.01)", "swallow()"], ids=["a task of it", "the test"])
+def test_a_run_in_which_a_task_swallows_all_that_is_to_end_it_ends_with_words(pytester, how, mark):
+    source = SWALLOWS.format(how=how).replace("@MARK", mark)
+    pytester.makepyfile(HEAD + source)
+    result = pytester.runpytest_subprocess(*OPTIONS, *ASYNCIO, "--dangagreen-timeout=0.2", timeout=40)
+    assert result.ret == 1
+    words = result.stderr.str()
+    assert "::test_it: " in words
+    assert "; the process of the tests ends here. It is in\n" in words
+    assert re.search(r'\.py", line \d+, in swallow', words)
+    if how != "swallow()":
+        assert "the end of a test's loop takes longer than 5.2 s, while <Task swallow, running>, spawned at /" in words
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e300", "soon"])
+def test_what_is_no_time_limit_is_a_usage_error(pytester, seconds):
+    result = pytester.runpytest_subprocess(*OPTIONS, *ASYNCIO, f"--dangagreen-timeout={seconds}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--dangagreen-timeout" in result.stderr.str()
+
+
 @pytest.mark.slow
 def test_hypothesis_does_not_go_on_with_a_test_whose_time_is_up(started):
     result = started(
