@@ -29,6 +29,11 @@ def is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_FOLDERS)
 
 
+def is_our_code(code: CodeType) -> bool:
+    """`is_ours`, of code that need not run."""
+    return code.co_filename.startswith(_FOLDERS)
+
+
 def is_library(frame: FrameType) -> bool:
     """Whether it runs code of the standard library, judged by the name of its module alone."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] in sys.stdlib_module_names

@@ -8,21 +8,37 @@ from __future__ import annotations
 
 from contextvars import Context
 from functools import partial
-from types import CodeType
+from types import BuiltinFunctionType, CodeType
 from typing import Any
+
+from dangagreen.frames import is_our_code
 
 
 def place_of(call: object) -> str:
-    """ "file:line" of the function that a call comes down to, through partials; of one that is in C, its name."""
+    """ "file:line" of the function that a call comes down to, through partials; of one that is in C, its name.
+
+    Of a class that is its `__init__`, if that is neither in C nor ours; otherwise its name.
+    """
     function = innermost(call)
+    if isinstance(function, type):
+        code = getattr(getattr(function, "__init__", None), "__code__", None)
+        if code is None or is_our_code(code):
+            return named(function)
+        return f"{code.co_filename}:{code.co_firstlineno}"
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else named(function)
 
 
 def named(call: object) -> str:
-    """The qualified name of the function that a call comes down to; its `repr` if it has none."""
+    """The qualified name of the function that a call comes down to; its `repr` if it has none.
+
+    Of a function in C with its module, such as `time.sleep`: it has no place that would tell.
+    """
     function = innermost(call)
-    return getattr(function, "__qualname__", None) or repr(function)
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if isinstance(function, BuiltinFunctionType) and function.__module__ not in (None, "builtins"):
+        return f"{function.__module__}.{name}"
+    return name
 
 
 def innermost(call: Any) -> Any:

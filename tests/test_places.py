@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from dangagreen import Socket
 from dangagreen.places import named, owner_of, place_of, place_of_instruction
 
 
@@ -23,6 +24,16 @@ class Callable:
         return None
 
 
+class Made:
+    def __init__(self):
+        pass
+
+
+class Inherits(Made):
+    pass
+
+
+MADE = f"{__file__}:{Made.__init__.__code__.co_firstlineno}"
 HERE = f"{__file__}:{function.__code__.co_firstlineno}"
 METHOD = f"{__file__}:{Callable.method.__code__.co_firstlineno}"
 CALL = f"{__file__}:{Callable.__call__.__code__.co_firstlineno}"
@@ -38,8 +49,14 @@ CALL = f"{__file__}:{Callable.__call__.__code__.co_firstlineno}"
         (partial(copy_context().run, partial(function, 4), 3), HERE, "function"),
         (Callable().method, METHOD, "Callable.method"),
         (partial(Callable().method), METHOD, "Callable.method"),
-        (time.sleep, "sleep", "sleep"),
-        (partial(time.sleep, 1), "sleep", "sleep"),
+        (time.sleep, "time.sleep", "time.sleep"),
+        (partial(time.sleep, 1), "time.sleep", "time.sleep"),
+        ([].append, "list.append", "list.append"),
+        (print, "print", "print"),
+        (int, "int", "int"),
+        (Made, MADE, "Made"),
+        (partial(Inherits, 1), MADE, "Inherits"),
+        (Socket, "Socket", "Socket"),
     ],
 )
 def test_the_function_that_is_called_in_the_end(call, place, name):

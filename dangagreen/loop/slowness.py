@@ -18,7 +18,7 @@ from dangagreen.loop.error_log import MOST, Ration
 from dangagreen.loop.handlers import Handler, Reader
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE, Poller
 from dangagreen.loop.registry import log
-from dangagreen.places import named, place_of
+from dangagreen.places import innermost, named, owner_of, place_of
 
 SLOW_SECONDS = 0.1  # the default of `slow_seconds`
 _HOOKS = ((READ, "event_read"), (WRITE, "event_write"), (ERR, "event_err"), (HUP, "event_hup"))
@@ -125,9 +125,12 @@ class SlowWatch(DeadlockWatch):
             else:
                 name = next((name for bit, name in _HOOKS if mask & bit), "a callback")
                 what = f"{name} of {type(handler).__name__}"
+                code = handler._code_behind(name)
+                if code is not handler and owner_of(code) is not handler:
+                    what += f", which {'makes' if isinstance(innermost(code), type) else 'calls'} {named(code)},"
                 if hasattr(handler, "peer_addr_string"):
                     what += f", {connection(handler)},"
-                place, subject = place_of(handler._code_behind(name)), handler
+                place, subject = place_of(code), handler
             self._tell_slow(SlowReport(what, place, ended - began, subject))
         return self._suspect(ended)
 

@@ -95,9 +95,13 @@ class Turning(Instrumented):
         if self.interest_changed:
             self._update_registrations()
         if self.to_close:
+            of, count = type(self.to_close[-1]), len(self.to_close)
             self._close_all()
             if (now := clock()) > self.suspect_after:  # what these sockets alone have held is freed here
-                self.call_took(self.looked, now, self._close_all, "closing sockets, and a __del__ perhaps:")
+                what = "closing a socket, and a __del__ perhaps, of class"
+                if count > 1:
+                    what = f"closing {count} sockets, and a __del__ perhaps, the first of class"
+                self.call_took(self.looked, now, of, what)
             self.looked = now
         if self.post_loop_callback is not None or self.object_callbacks:
             if not self._run_post_loop_callbacks():

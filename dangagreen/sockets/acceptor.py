@@ -14,6 +14,7 @@ import logging
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from dangagreen import checks
@@ -21,6 +22,7 @@ from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOU
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.timers import Timer
+from dangagreen.places import innermost
 from dangagreen.sockets.binding import SocketFile
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.system_calls import accepting
@@ -58,6 +60,12 @@ class Admitting:
     def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
         """Have `observer` called with the object of each connection that is accepted from now on."""
         self._on_connection = observer
+
+    def maker(self) -> object:
+        """What makes the object of a connection: its class, as `serve` has it, or a function of the OS socket."""
+        connected = self._connected
+        first = connected.args[0] if isinstance(connected, partial) and connected.args else None
+        return first if isinstance(innermost(first), type) else connected
 
     def set_up(self, sock: Any, connected: Callable[[Any, Any], object] | None = None) -> None:
         """Have an object made of an accepted OS socket, by `connected` if given, and count it until it closes."""
@@ -132,6 +140,9 @@ class Acceptor(Descriptor):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, loop)
         self._watch_from_the_start()
+
+    def _code_behind(self, _hook: str) -> object:
+        return self.server.maker()
 
     def event_read(self) -> None:
         server = self.server

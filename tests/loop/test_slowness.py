@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import math
 import socket
+import time
 
 import pytest
 
@@ -217,8 +219,90 @@ def test_the_end_of_what_a_closed_socket_held(loop, wires, reports):
     gc.collect()
     (report,) = reports
     assert report.seconds == pytest.approx(0.5)
-    assert "__del__" in report.what
+    assert report.what == f"closing a socket, and a __del__ perhaps, of class {Holder.__qualname__}"
+    assert report.place == Holder.__qualname__
     theirs.close()
+
+
+def test_of_several_sockets_that_are_closed_at_once_the_first_and_how_many(loop, wires, reports):
+    class Slow:
+        def __del__(self):
+            loop.clock.jump(0.2)
+
+    class Holder(d.Socket):
+        __slots__ = ("held",)
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            self.held = Slow()
+
+    def close_them(holders):
+        while holders:
+            holders.pop().close()
+
+    ends = [wires() for _ in range(2)]
+    loop.call_soon(close_them, [Holder(ours) for ours, _ in ends])
+    d.sleep(1)
+    gc.collect()
+    (report,) = reports
+    assert report.what == f"closing 2 sockets, and a __del__ perhaps, the first of class {Holder.__qualname__}"
+    assert report.place == line_of(Holder.__init__)
+    for _, theirs in ends:
+        theirs.close()
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_a_server_s_class_that_is_slow_to_make_by_its_name_not_the_acceptor_s(real_loop, further):
+    reports = []
+
+    class Peer(d.Socket):
+        def __init__(self, *args):
+            real_loop.slow_seconds = 0.0  # from now on all that ends is slow
+            super().__init__(args[-1])
+
+        def event_read(self):
+            self.close()
+
+    handler = functools.partial(Peer, 1) if further else Peer
+    real_loop.on_slow = reports.append
+    with d.serve(("127.0.0.1", 0), handler) as listener, d.connect(listener.address):
+        while not reports:
+            d.sleep(0)
+    real_loop.slow_seconds = None
+    (report,) = [report for report in reports if "Acceptor" in report.what]
+    assert report.what == f"event_read of Acceptor, which makes {Peer.__qualname__},"
+    assert report.place == line_of(Peer.__init__)
+
+
+def test_a_listener_s_own_function_with_what_it_was_given(real_loop):
+    class Rude:
+        def __repr__(self):
+            raise ValueError("no")
+
+    def made(_rude, sock, _listener):
+        real_loop.slow_seconds = 0.0
+        sock.close()
+
+    reports = []
+    real_loop.on_slow = reports.append
+    listening = socket.create_server(("127.0.0.1", 0))
+    with d.Listener(listening, functools.partial(made, Rude())) as listener, d.connect(listener.address):
+        while not reports:
+            d.sleep(0)
+    real_loop.slow_seconds = None
+    (report,) = [report for report in reports if "Acceptor" in report.what]
+    assert report.what == f"event_read of Acceptor, which calls {made.__qualname__},"
+    assert report.place == line_of(made)
+
+
+def test_a_function_in_c_by_its_module(real_loop):
+    reports = []
+    real_loop.on_slow = reports.append
+    real_loop.slow_seconds = 0.0
+    real_loop.call_soon(time.sleep, 0)
+    d.sleep(0.001)
+    real_loop.slow_seconds = None
+    assert ("the call_soon callback time.sleep", "time.sleep") in [(report.what, report.place) for report in reports]
 
 
 def test_a_writer_function(loop, wires, reports):
