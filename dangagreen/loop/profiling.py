@@ -11,6 +11,7 @@ import resource
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dangagreen.loop.instruments import Instrument
 from dangagreen.places import named, owner_of
@@ -51,6 +52,7 @@ class Profile(Instrument):
 
     __slots__ = {
         "_marks": "Processor times and wall-clock time when the innermost row was last added to.",
+        "_left": "Connection to the row that was the last one to run for it, and what had passed through it then.",
         "_open": "The rows of what runs now, the innermost at the end, each with its connection.",
         "_passed": "What had passed through that of the innermost one when it was last added to; None: not counted.",
         "rows": '"Class-event", "function-event", "handler-read" or "name-task", to its row.',
@@ -58,6 +60,7 @@ class Profile(Instrument):
 
     def __init__(self) -> None:
         self.rows: dict[str, ProfileRow] = {}
+        self._left: WeakKeyDictionary[Any, tuple[ProfileRow, Passed]] = WeakKeyDictionary()
         self._open: list[tuple[ProfileRow, Any]] = []
         self._marks = (0.0, 0.0, 0.0)
         self._passed: Passed | None = None
@@ -77,6 +80,9 @@ class Profile(Instrument):
     def run_ended(self, task: Any) -> None:
         self._end()
 
+    def connection_closed(self, sock: Any) -> None:
+        self._add_sent_since(sock, _passed_through(sock) if sock in self._left else None)
+
     def _begin(self, name: str, sock: Any) -> None:
         self._add_up()
         row = self.rows.get(name)
@@ -85,11 +91,21 @@ class Profile(Instrument):
         row.calls += 1
         self._open.append((row, sock))
         self._passed = _passed_through(sock)
+        if self._left:
+            self._add_sent_since(sock, self._passed)
 
     def _end(self) -> None:
         self._add_up()
-        self._open.pop()
+        row, sock = self._open.pop()
+        if self._passed is not None and (passed := _passed_through(sock)) is not None:
+            self._left[sock] = row, passed
         self._passed = _passed_through(self._open[-1][1]) if self._open else None
+
+    def _add_sent_since(self, sock: Any, passed: Passed | None) -> None:
+        """What was sent while nothing ran for a connection, at the end of a turn, had been queued by what ran last."""
+        if passed is not None and (left := self._left.pop(sock, None)) is not None:
+            row, before = left
+            row.bytes_out += max(0, passed[1] - before[1])
 
     def _add_up(self) -> None:
         """Add what has passed since the last time to the innermost row."""
