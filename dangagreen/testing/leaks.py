@@ -50,6 +50,8 @@ class LeakCheck:
         self._handlers = dict(loop.handlers)
         self._tasks = dict(scheduler(loop).tasks)
         self._closers = list(scheduler(loop).closers)
+        self._asyncio = set(self._asyncio_tasks())
+        self._ended: list[str] = []  # what ended with the loops of the closers
         self._fds = _open_fds()
         loop.on_error = self.errors.append
 
@@ -57,7 +59,7 @@ class LeakCheck:
         """What was left behind, one str for each leak, but the task that asks.
 
         The loop turns a few times first, to close what is to close; not if this is called in a callback. While there is
-        an asyncio loop that a first `await_` has made since, only sockets and other such objects of ours are looked at.
+        an asyncio loop that a first `await_` has made since, only tasks, sockets and other such objects are looked at.
         """
         if not self.loop.running:
             self._settle()
@@ -76,6 +78,7 @@ class LeakCheck:
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
         tasks = [task for task in scheduler(loop).tasks if task not in self._tasks and task is not loop.current]
         found += [f"task: {task!r}{spawned(task)}" for task in tasks]
+        found += self._ended or self._new_asyncio()
         births: Any = loop.handlers
         sockets = [(handler, births.birth(handler)) for handler in self._new_handlers()]
         sockets.sort(key=lambda pair: pair[1] is None or pair[1].place is None)  # who has connected stands first
@@ -86,8 +89,9 @@ class LeakCheck:
     @contextmanager
     def exempt(self) -> Iterator[None]:
         """What is opened in this block, sockets and other descriptors, is no leak."""
-        fds, handlers = _open_fds(), self.loop.handlers.copy()
+        fds, handlers, tasks = _open_fds(), self.loop.handlers.copy(), set(self._asyncio_tasks())
         yield
+        self._asyncio |= set(self._asyncio_tasks()) - tasks
         self._fds.update((fd, what) for fd, what in _open_fds().items() if fd not in fds)
         self._handlers.update((fd, it) for fd, it in self.loop.handlers.items() if handlers.get(fd) is not it)
 
@@ -124,8 +128,20 @@ class LeakCheck:
 
     def end_closers(self) -> None:
         """End what tasks use behind the scenes, as the asyncio loop of the first `await_`. The loop must not run."""
-        for close in self._new_closers():
-            close()
+        if closers := self._new_closers():
+            self._settle()
+            self._ended += self._new_asyncio()  # the end cancels them, quietly
+            for close in closers:
+                close()
+
+    def _new_asyncio(self) -> list[str]:
+        return [f"task: {task!r}" for task in self._asyncio_tasks() if task not in self._asyncio]
+
+    def _asyncio_tasks(self) -> list[Any]:
+        """The tasks of the asyncio loop that the first `await_` has made."""
+        bridge = scheduler(self.loop).bridge
+        seen = [] if bridge is None or bridge.home is None else bridge.seen_tasks(())
+        return [one.task for one in seen if one.task.get_loop() is bridge.home and not one.running]
 
     def finish(self) -> None:
         """Give the loop its former `on_error` back."""

@@ -153,6 +153,27 @@ def test_next():
     assert "ZeroDivisionError: division by zero" in printed
 
 
+def test_a_task_of_asyncio_that_is_left_behind_is_named(tried):
+    result = tried("""
+import asyncio
+from dangagreen import bridge
+
+async def forgets(seconds):
+    asyncio.get_running_loop().create_task(asyncio.sleep(seconds), name="forgotten")
+    return 1
+
+@pytest.mark.dangagreen
+def test_it():
+    assert bridge.await_(forgets(100)) == 1
+
+@pytest.mark.dangagreen
+def test_about_to_end():
+    assert bridge.await_(forgets(0)) == 1
+""")
+    result.assert_outcomes(failed=1, passed=1)
+    assert re.search(r"left behind:\n +task: <Task pending name='forgotten'", text(result))
+
+
 def test_a_failure_stays_the_main_thing_and_leaks_and_errors_are_told_beside_it(tried):
     result = tried("""
 @pytest.mark.dangagreen
