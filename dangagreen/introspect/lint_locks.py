@@ -179,15 +179,15 @@ class LockLints:
                 held.setdefault(lock, []).append(task)
         for lock, tasks in held.items():
             what = (
-                f"task {holder.name!r} holds a {type(lock).__name__}, {self._place_of(holder, lock)}, while it waits in"
-                f" {call}, {self._since.in_words(holder, now - since)}, and {_others(tasks)} for that lock"
+                f"task {_named(holder)!r} holds a {type(lock).__name__}, {self._place_of(holder, lock)}, while it waits"
+                f" in {call}, {self._since.in_words(holder, now - since)}, and {_others(tasks)} for that lock"
             )
             self._findings.add(holder.loop, LintReport("held-lock", what, place(), holder))
 
     def _tell_of_lost_lock(self, task: Waiter, lock: Mutex, holder: Waiter, seconds: float) -> None:
         what = (
-            f"task {task.name!r} has waited {self._since.in_words(task, seconds)} for a {type(lock).__name__}, which"
-            f" task {holder.name!r} has {self._place_of(holder, lock)}, and not released before it ended"
+            f"task {_named(task)!r} has waited {self._since.in_words(task, seconds)} for a {type(lock).__name__}, which"
+            f" task {_named(holder)!r} has {self._place_of(holder, lock)}, and not released before it ended"
         )
         self._findings.add(task.loop, LintReport("held-lock", what, place_of_wait(task), task))
 
@@ -204,6 +204,13 @@ def name_of(task: Waiter) -> str:
     return table.adopt(task).name if isinstance(table, TaskTable) and task in table else task.name
 
 
+def _named(task: Waiter) -> str:
+    """The name of a task; the unique one if there is another task of that name."""
+    others: Any = scheduler(task.loop).tasks
+    is_one_of_many = any(other.name == task.name and other is not task for other in list(others))
+    return name_of(task) if is_one_of_many else task.name
+
+
 def _others(tasks: list[Waiter]) -> str:
-    first = f"{tasks[0].name!r} ({place_of_wait(tasks[0])})"
+    first = f"{_named(tasks[0])!r} ({place_of_wait(tasks[0])})"
     return f"{first} waits" if len(tasks) == 1 else f"{first} and {len(tasks) - 1} more wait"

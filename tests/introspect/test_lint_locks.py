@@ -32,7 +32,7 @@ def main():
     for task in [d.spawn(hold), d.spawn(other), d.spawn(other)]:
         task.join()
 """,
-        "task 'hold' holds a Lock, acquired at ACQUIRED, while it waits in sleep, for 5.0 s, and 'other' (<string>:",
+        "task 'hold' holds a Lock, acquired at ACQUIRED, while it waits in sleep, for 5.0 s, and 'other#",
         "and 1 more wait for that lock",
     )
 
@@ -84,6 +84,28 @@ def main():
 times = []
 d.run(main)
 assert times == [[], ["held-lock"]], times
+"""
+    )
+
+
+def test_tasks_of_one_name_have_those_of_the_dump_in_the_line_of_a_held_lock():
+    linted(
+        """
+import re
+lock = d.Lock()
+def transfer():
+    with lock:
+        d.sleep(10)
+def main():
+    tasks = [d.spawn(transfer), d.spawn(transfer)]
+    d.sleep(1)
+    names = [task.name for task in introspect.snapshot(loop).tasks if task.name.startswith("transfer#")]
+    for task in tasks:
+        task.join()
+    return names
+first, second = d.run(main)
+(report,) = found
+assert report.what.startswith(f"task {first!r} holds a Lock") and f"and {second!r} (<string>:" in report.what, report
 """
     )
 
