@@ -343,7 +343,7 @@ FREE = set(
     Loop.remove_other_fd Socket.remove_other_fd Barrier.abort Barrier.reset Channel.close Channel.receive
     Channel.receive_nowait Channel.send Channel.send_nowait Condition.acquire Condition.notify_all Condition.release
     Event.clear Event.is_set Event.set Listener.close Listener.acceptor_closed Listener.acceptor_failed
-    Listener.is_shared Listener.set_up Listener.stop Listener.stop_accepting Listener.tell_of_connections
+    Listener.is_shared Listener.maker Listener.set_up Listener.stop Listener.stop_accepting Listener.tell_of_connections
     Lock.locked Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close
     Loop.descriptor_map Loop.close_later Loop.handler_failed Loop.register Loop.report Loop.reset Loop.stop Loop.time
     Loop.begin Loop.close_with_thread Loop.look_for_a_stall Loop.post_loop_maps Loop.seems_stalled Loop.take_struck
