@@ -13,6 +13,7 @@ import pytest
 import redis
 
 import dangagreen as d
+from dangagreen.loop.loop import Loop
 from dangagreen.testing import virtual_loop
 from lock_clients import in_memory
 from miniredis import keys as keys_module
@@ -23,6 +24,7 @@ from miniredis.portions import in_portions
 from perlbal.services import World
 from perlbal_worlds import configured, serving, web
 from programs import SECONDS, Program
+from proxy_wires import Proxy
 from sites import Quiet
 
 
@@ -197,3 +199,14 @@ def proxied() -> Iterator[tuple[World, list[str]]]:
     configured("DISABLE rp", world)
     backend.close()
     d.Socket.reset()
+
+
+@pytest.fixture
+def proxy(
+    loop: Loop, run_turns: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, advance: Callable[[float], None]
+) -> Iterator[Proxy]:
+    """perlbal's reverse proxy in memory."""
+    proxy = Proxy(loop, run_turns, monkeypatch)
+    yield proxy
+    proxy.end()
+    advance(6)  # lingering closes

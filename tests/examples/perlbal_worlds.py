@@ -13,6 +13,26 @@ from perlbal.commands import Context, execute
 from perlbal.program import make_world
 from perlbal.services import Role, Service, World
 
+# A service of each role; `backend` is the port of the one node.
+EACH_ROLE = """
+CREATE POOL b
+CREATE POOL a
+POOL a ADD 127.0.0.1:{backend}
+CREATE SERVICE rp
+SET role = reverse_proxy
+SET listen = 127.0.0.1:0
+SET pool = a
+SET persist_backend = on
+SET persist_client = on
+ENABLE rp
+CREATE SERVICE ws
+SET role = web_server
+SET docroot = /
+CREATE SERVICE sel
+SET role = selector
+ENABLE sel
+"""
+
 
 def ask(world: World, *lines: str, context: Context | None = None) -> list[str]:
     """What the commands of a management connection answer."""

@@ -9,26 +9,7 @@ import pytest
 
 import dangagreen as d
 from perlbal.services import World
-from perlbal_worlds import ask, configured, get
-
-CONFIGURATION = """
-CREATE POOL b
-CREATE POOL a
-POOL a ADD 127.0.0.1:{backend}
-CREATE SERVICE rp
-SET role = reverse_proxy
-SET listen = 127.0.0.1:0
-SET pool = a
-SET persist_backend = on
-SET persist_client = on
-ENABLE rp
-CREATE SERVICE ws
-SET role = web_server
-SET docroot = /
-CREATE SERVICE sel
-SET role = selector
-ENABLE sel
-"""
+from perlbal_worlds import EACH_ROLE, ask, configured, get
 
 
 class Backend:
@@ -50,7 +31,7 @@ class Backend:
 def both() -> Iterator[tuple[World, Backend]]:
     d.Socket.reset()
     backend = Backend()
-    world = configured(CONFIGURATION.format(backend=backend.port))
+    world = configured(EACH_ROLE.format(backend=backend.port))
     yield world, backend
     for service in world.services.values():
         if service.enabled:

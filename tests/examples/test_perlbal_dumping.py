@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from perlbal_worlds import CONFIGURATION, ask, configured, inert_world, serving
-
-CONSOLE = """
-CREATE POOL b
-CREATE POOL a
-POOL a ADD 127.0.0.1:19000
-CREATE SERVICE rp
-SET role = reverse_proxy
-SET listen = 127.0.0.1:0
-SET pool = a
-SET persist_backend = on
-SET persist_client = on
-ENABLE rp
-CREATE SERVICE ws
-SET role = web_server
-SET docroot = /
-CREATE SERVICE sel
-SET role = selector
-ENABLE sel
-"""
+from perlbal_worlds import CONFIGURATION, EACH_ROLE, ask, configured, inert_world, serving
 
 
 @pytest.fixture
 def world():
-    with serving(CONSOLE) as world:
+    with serving(EACH_ROLE.format(backend=19000)) as world:
         yield world
 
 

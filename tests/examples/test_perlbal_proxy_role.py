@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from dangagreen.loop.loop import Loop
 from proxy_wires import ANSWERED, GET, Proxy
-
-
-@pytest.fixture
-def proxy(
-    loop: Loop, run_turns: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, advance: Callable[[float], None]
-) -> Iterator[Proxy]:
-    proxy = Proxy(loop, run_turns, monkeypatch)
-    yield proxy
-    proxy.end()
-    advance(6)
 
 
 def test_its_clock_stands_still_where_there_is_nothing_to_look_at(

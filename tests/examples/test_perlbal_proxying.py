@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from dangagreen.loop.loop import Loop
 from proxy_wires import ANSWERED, GET, NODE, OK, End, Proxy
 
 POST = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
-
-
-@pytest.fixture
-def proxy(
-    loop: Loop, run_turns: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, advance: Callable[[float], None]
-) -> Iterator[Proxy]:
-    proxy = Proxy(loop, run_turns, monkeypatch)
-    yield proxy
-    proxy.end()
-    advance(6)  # lingering closes
 
 
 def code(response: bytes | None) -> int:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from dangagreen.loop.loop import Loop
 from perlbal.priorities import HIGH, LOW, NORMAL
 from proxy_wires import ANSWERED, GET, NODE, OK, Proxy
 
 CLOSING = OK.replace(b"keep-alive", b"close")
 OTHER = "10.0.0.8:80"
-
-
-@pytest.fixture
-def proxy(
-    loop: Loop, run_turns: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, advance: Callable[[float], None]
-) -> Iterator[Proxy]:
-    proxy = Proxy(loop, run_turns, monkeypatch)
-    yield proxy
-    proxy.end()
-    advance(6)
 
 
 def asked(proxy: Proxy) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import dangagreen as d
-from dangagreen.loop.loop import Loop
 from dangagreen.testing.wire import wire
 from perlbal import url_connections
 from perlbal.management import Management
@@ -20,13 +19,8 @@ from proxy_wires import ANSWERED, GET, OK, End, Proxy
 
 
 @pytest.fixture
-def proxy(
-    loop: Loop, run_turns: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, advance: Callable[[float], None]
-) -> Iterator[Proxy]:
-    proxy = Proxy(loop, run_turns, monkeypatch).set(enable_reproxy="on")
-    yield proxy
-    proxy.end()
-    advance(6)
+def proxy(proxy: Proxy) -> Proxy:
+    return proxy.set(enable_reproxy="on")
 
 
 # -- files
