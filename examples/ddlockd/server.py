@@ -7,9 +7,9 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from daemon import daemonize
 from dangagreen import Address, Listener, serve, serve_forever
 from ddlockd.client import Client
 from ddlockd.commands import ASK_THE_STORE
@@ -57,28 +57,6 @@ def allow_open_files() -> None:
     if most != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         Connection.max_connections = min(Connection.max_connections, max(1, most - 100))
-
-
-def daemonize() -> Callable[[], None]:
-    """Go on in a child that belongs to no terminal. Where it was started one waits until the child serves, and calls
-    the answer, or until it has failed, and ends with the same status."""
-    serves, told = os.pipe()
-    if child := os.fork():
-        os.close(told)
-        if os.read(serves, 1):
-            os._exit(0)
-        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    os.setsid()
-
-    def serving() -> None:
-        os.chdir("/")
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(nothing, number)
-        os.write(told, b"!")
-        os.close(told)
-
-    return serving
 
 
 def find_store(options: argparse.Namespace, place: str) -> Store | None:

@@ -15,6 +15,7 @@ from socket import socket
 
 import perlbal.console
 import perlbal.dumping  # they register their commands
+from daemon import daemonize
 from dangagreen import Address, Event, listen_fds, run, signals, spawn
 from output import complain, tell
 from perlbal.commands import Context, execute
@@ -66,7 +67,7 @@ def main() -> int:
         return 0
     if "--check" in options:
         return check(path)
-    daemon = daemonize() if "--daemon" in options else None
+    daemon = daemonize(umask=0) if "--daemon" in options else None
     return run(serve, path, daemon)
 
 
@@ -196,26 +197,3 @@ def log_to(syslog: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     logging.getLogger("perlbal").setLevel(logging.INFO)
-
-
-def daemonize() -> Callable[[], None]:
-    """Go on in a child that belongs to no terminal. Where it was started one waits until the child serves, which calls
-    the answer, or has failed, and ends with the same status."""
-    serves, told = os.pipe()
-    if child := os.fork():
-        os.close(told)
-        if os.read(serves, 1):
-            os._exit(0)
-        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    os.setsid()
-
-    def serving() -> None:
-        os.chdir("/")
-        os.umask(0)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(nothing, number)
-        os.write(told, b"!")
-        os.close(told)
-
-    return serving
