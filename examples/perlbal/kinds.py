@@ -1,8 +1,8 @@
 """Kinds of parameters: how a value is read from a command, and shown.
 
-A function of each kind makes a row of the table in `parameters`. What is no value raises ValueError, with the error
-text of the command, in which `{key}`, `{value}` and `{of.name}` are filled in. What does not belong here: the
-parameters.
+A kind, called with a role, a default and a help, makes a row of the table in `parameters`. What is no value raises
+ValueError, with the error text of the command, in which `{key}`, `{value}` and `{of.name}` are filled in. What does not
+belong here: the parameters.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dangagreen import Address
@@ -19,8 +21,7 @@ from perlbal.language import CommandError
 T = TypeVar("T")
 
 DEFAULT_FILES = {"certs/server-key.pem", "certs/server-cert.pem"}
-
-TRUE, FALSE = {"1", "true", "on", "yes"}, {"0", "false", "off", "no"}
+FALSE = {"0", "false", "off", "no"}
 SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024 * 1024}
 
 
@@ -54,24 +55,19 @@ def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(address + slash + mask, strict=False)
 
 
+@dataclass(eq=False)
 class Parameter(Generic[T]):
-    """A row of the table. `parse(service, text)` answers the value, or raises CommandError."""
+    """A row of the table. `ours`: the original does not have it. `dumped`: `dumpconfig` tells of it."""
 
-    def __init__(
-        self,
-        role: str,
-        default: str | None,
-        help: str,
-        parse: Callable[[Any, str], T],
-        *,
-        kind: str = "text",
-        show: Callable[[T], str] = str,
-        ours: bool = False,
-        dumped: bool = True,
-    ) -> None:
-        self.name = ""
-        self.role, self.default, self.help, self.kind, self.ours = role, default, help, kind, ours
-        self.read, self.show, self.dumped = parse, show, dumped
+    role: str
+    default: str | None
+    help: str
+    kind: str
+    read: Callable[[Any, str], T]
+    show: Callable[[T], str]
+    ours: bool
+    dumped: bool
+    name: str = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -97,222 +93,144 @@ class Parameter(Generic[T]):
         return None if self.default is None else self.read(of, self.default)
 
 
-# -- kinds
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """`read(of, text)` answers the value for a service or pool."""
+
+    name: str
+    read: Callable[[Any, str], T]
+    show: Callable[[Any], str] = str
+
+    def __call__(
+        self, role: str, default: str | None, help: str, *, ours: bool = False, dumped: bool = True
+    ) -> Parameter[T]:
+        return Parameter(role, default, help, self.name, self.read, self.show, ours, dumped)
 
 
-def boolean(role: str, default: str, help: str, ours: bool = False) -> Parameter[bool]:
-    return Parameter(role, default, help, _boolean, kind="boolean", show=lambda on: "on" if on else "off", ours=ours)
+# -- how values are read
 
 
-def integer(role: str, default: str, help: str, ours: bool = False) -> Parameter[int]:
-    return Parameter(role, default, help, _integer, kind="integer", ours=ours)
+def _matching(pattern: str, problem: str, value: Callable[[re.Match[str]], T]) -> Callable[[Any, str], T]:
+    """Reads what a pattern matches."""
+    compiled = re.compile(pattern, re.ASCII | re.IGNORECASE)
+
+    def read(of: Any, text: str) -> T:
+        found = compiled.fullmatch(text)
+        if found is None:
+            raise ValueError(problem)
+        return value(found)
+
+    return read
 
 
-def size(role: str, default: str, help: str, ours: bool = False) -> Parameter[int]:
-    return Parameter(role, default, help, _size, kind="size", ours=ours)
+def _passing(test: Callable[[str], bool], problem: str) -> Callable[[Any, str], str]:
+    """Reads a text that passes a test."""
+
+    def read(of: Any, text: str) -> str:
+        if not test(text):
+            raise ValueError(problem)
+        return text
+
+    return read
 
 
-def seconds(role: str, default: str, help: str) -> Parameter[float]:
-    return Parameter(role, default, help, _seconds, kind="seconds", show="{:g}".format, ours=True)
+def _text(of: Any, text: str) -> str:
+    return text
 
 
-def text(role: str, default: str, help: str, ours: bool = False) -> Parameter[str]:
-    return Parameter(role, default, help, _text, kind="text", ours=ours)
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path) or path in DEFAULT_FILES  # a default need not be there
 
 
-def optional(role: str, default: None, help: str, ours: bool = False) -> Parameter[str | None]:
-    """A text, or None unless it is set."""
-    return Parameter[str | None](role, default, help, _text, show=str, ours=ours)
+def _networks(of: Any, text: str) -> Networks:
+    try:
+        return Networks(text)
+    except ValueError as error:
+        raise CommandError(f"Error defining trusted upstream proxies: {error}") from None  # a text with braces, perhaps
+
+
+def _endpoints(of: Any, text: str) -> list[tuple[str, int]]:
+    found = []
+    for part in filter(None, re.split(r"\s*,\s*", text)):
+        if not re.fullmatch(r"\d+\.\d+\.\d+\.\d+:\d+", part, re.ASCII):
+            raise CommandError(f'Invalid UDP endpoint: "{part}".  Must be of form a.b.c.d:port')
+        host, _, port = part.partition(":")
+        found.append((host, int(port)))
+    return found
+
+
+_seconds = _matching(
+    r"\d{1,9}(\.\d*)?|\.\d+", "Expecting a number of seconds for parameter '{key}'", lambda found: float(found[0])
+)
+
+# -- the kinds
+
+boolean = Kind(
+    "boolean",
+    _matching(
+        "(1|true|on|yes)|0|false|off|no",
+        "Expecting boolean value for parameter '{key}'",
+        lambda found: found[1] is not None,
+    ),
+    lambda on: "on" if on else "off",
+)
+_integer = _matching(r"\d{1,18}", "Expecting integer value for parameter '{key}'", lambda found: int(found[0]))
+integer = Kind("integer", _integer)
+both_timeouts: Kind[int | None] = Kind("integer", _integer)
+percentage = Kind(
+    "percentage",
+    _matching(r"0*(\d{1,2}|100)", "Expecting integer value between 0 and 100, inclusive.", lambda found: int(found[1])),
+)
+size = Kind(
+    "size",
+    _matching(
+        r"(\d{1,18})([bkm]?)",
+        "Expecting size unit value for parameter '{key}' in bytes, or suffixed with 'K' or 'M'",
+        lambda found: int(found[1]) * SIZES[found[2].lower()],
+    ),
+)
+seconds = Kind("seconds", _seconds, "{:g}".format)
+schedule = Kind(
+    "seconds, at commas",
+    lambda of, text: [_seconds(of, part.strip()) for part in text.split(",")],
+    lambda delays: ",".join(f"{delay:g}" for delay in delays),
+)
+text = Kind("text", _text)
+optional: Kind[str | None] = Kind("text", _text)  # None unless it is set
+names = Kind("names", lambda of, text: [name for name in re.split(r"[\s,]+", text) if name], ", ".join)
+networks: Kind[Networks | None] = Kind("networks", _networks)
+endpoints = Kind("addresses", _endpoints, lambda ends: ",".join(f"{host}:{port}" for host, port in ends))
+listen: Kind[str | None] = Kind(
+    "address",
+    _matching(
+        r"(\d+\.\d+\.\d+\.\d+:)?\d{1,5}|\[[0-9A-F:.]+\]:\d{1,5}|unix:/.+",
+        "Listen argument must be ip:port or port. e.g. 192.168.0.1:80 or 81",
+        lambda found: found[0],
+    ),
+)
+_file = _passing(_is_file, "File '{value}' not found for '{key}'")
+file = Kind("file", _file)
+existing_file: Kind[str | None] = Kind("file", _file)
+executable: Kind[str | None] = Kind(
+    "file", _passing(lambda path: os.access(path, os.X_OK), "Server process ({value}) not executable.")
+)
+role: Kind[Any] = Kind("role", lambda of, name: of.world.make_role(of, name), attrgetter("name"))
+pool: Kind[Any] = Kind("pool", lambda of, name: of.world.find_pool(name), attrgetter("name"))
+service: Kind[Any] = Kind("service", lambda of, name: of.world.find_service(name), attrgetter("name"))
 
 
 def choice(role: str, values: str, help: str, problem: str = "", ours: bool = False) -> Parameter[str]:
     """One of several words, of which the first is the default."""
     words = values.split()
-    problem = problem or f"Value of '{{key}}' must be one of: {', '.join(words)}"
-
-    def parse(of: Any, value: str) -> str:
-        if value not in words:
-            raise ValueError(problem)
-        return value
-
-    return Parameter(role, words[0], help, parse, kind=" or ".join(words), ours=ours)
-
-
-def _boolean(of: Any, value: str) -> bool:
-    if value.lower() in TRUE:
-        return True
-    if value.lower() in FALSE:
-        return False
-    raise ValueError("Expecting boolean value for parameter '{key}'")
-
-
-def _is_number(value: str) -> bool:
-    return value.isascii() and value.isdigit() and len(value) <= 18
-
-
-def _integer(of: Any, value: str) -> int:
-    if not _is_number(value):
-        raise ValueError("Expecting integer value for parameter '{key}'")
-    return int(value)
-
-
-def _size(of: Any, value: str) -> int:
-    digits = value.rstrip("bBkKmM")
-    unit = SIZES.get(value[len(digits) :].lower())
-    if unit is None or not _is_number(digits):
-        raise ValueError("Expecting size unit value for parameter '{key}' in bytes, or suffixed with 'K' or 'M'")
-    return int(digits) * unit
-
-
-def _seconds(of: Any, value: str) -> float:
-    if not re.fullmatch(r"\d{1,9}(\.\d*)?|\.\d+", value, re.ASCII):
-        raise ValueError("Expecting a number of seconds for parameter '{key}'")
-    return float(value)
-
-
-def _text(of: Any, value: str) -> str:
-    return value
-
-
-def _percentage(of: Any, value: str) -> int:
-    if not _is_number(value) or int(value) > 100:
-        raise ValueError("Expecting integer value between 0 and 100, inclusive.")
-    return int(value)
-
-
-def _listen(of: Any, value: str) -> str:
-    if re.fullmatch(r"(\d+\.\d+\.\d+\.\d+:)?\d{1,5}", value, re.ASCII) or re.fullmatch(
-        r"\[[0-9A-Fa-f:.]+\]:\d{1,5}|unix:/.+", value, re.ASCII
-    ):
-        return value
-    raise ValueError("Listen argument must be ip:port or port. e.g. 192.168.0.1:80 or 81")
-
-
-def _directory(problem: str) -> Callable[[Any, str], str]:
-    def parse(of: Any, value: str) -> str:
-        if not os.path.isdir(value):
-            raise ValueError(problem)
-        return value.removesuffix("/") if value != "/" else value
-
-    return parse
-
-
-def _file_or_default(of: Any, value: str) -> str:
-    if not os.path.isfile(value) and value not in DEFAULT_FILES:
-        raise ValueError("File '{value}' not found for '{key}'")
-    return value
-
-
-def _networks(of: Any, value: str) -> Networks:
-    try:
-        return Networks(value)
-    except ValueError as error:
-        raise CommandError(f"Error defining trusted upstream proxies: {error}") from None  # a text with braces, perhaps
-
-
-def _endpoints(of: Any, value: str) -> list[tuple[str, int]]:
-    found = []
-    for part in filter(None, re.split(r"\s*,\s*", value)):
-        host, _, port = part.partition(":")
-        if not re.fullmatch(r"\d+\.\d+\.\d+\.\d+:\d+", part, re.ASCII):
-            raise CommandError(f'Invalid UDP endpoint: "{part}".  Must be of form a.b.c.d:port')
-        found.append((host, int(port)))
-    return found
-
-
-def _executable(of: Any, value: str) -> str:
-    if not os.access(value, os.X_OK):
-        raise ValueError("Server process ({value}) not executable.")
-    return value
-
-
-def _schedule(of: Any, value: str) -> list[float]:
-    return [_seconds(of, part.strip()) for part in value.split(",")]
-
-
-# -- kinds of which there is one
-
-
-def role(role: str, default: None, help: str) -> Parameter[Any]:
-    return Parameter(
-        role, default, help, lambda of, name: of.world.make_role(of, name), kind="role", show=lambda value: value.name
-    )
-
-
-def pool(role: str, default: None, help: str) -> Parameter[Any]:
-    return Parameter(
-        role, default, help, lambda of, name: of.world.find_pool(name), kind="pool", show=lambda value: value.name
-    )
-
-
-def service(role: str, default: None, help: str) -> Parameter[Any]:
-    return Parameter(
-        role, default, help, lambda of, name: of.world.find_service(name), kind="service", show=lambda value: value.name
-    )
-
-
-def listen(role: str, default: None, help: str) -> Parameter[str | None]:
-    return Parameter[str | None](role, default, help, _listen, kind="address", show=str)
-
-
-def percentage(role: str, default: str, help: str) -> Parameter[int]:
-    return Parameter(role, default, help, _percentage, kind="percentage")
-
-
-def both_timeouts(role: str, default: None, help: str) -> Parameter[int | None]:
-    return Parameter[int | None](role, default, help, _integer, kind="integer", dumped=False)
-
-
-def networks(role: str, default: None, help: str) -> Parameter[Networks | None]:
-    return Parameter[Networks | None](role, default, help, _networks, kind="networks")
-
-
-def file(role: str, default: str, help: str) -> Parameter[str]:
-    """A file; the default need not be there."""
-    return Parameter(role, default, help, _file_or_default, kind="file")
-
-
-def executable(role: str, default: None, help: str) -> Parameter[str | None]:
-    return Parameter[str | None](role, default, help, _executable, kind="file", show=str)
+    read = _passing(words.__contains__, problem or f"Value of '{{key}}' must be one of: {', '.join(words)}")
+    return Kind(" or ".join(words), read)(role, words[0], help, ours=ours)
 
 
 def directory(role: str, problem: str, help: str) -> Parameter[str | None]:
-    return Parameter[str | None](role, None, help, _directory(problem), kind="directory", show=str)
-
-
-def schedule(role: str, default: str, help: str) -> Parameter[list[float]]:
-    return Parameter(
-        role,
-        default,
-        help,
-        _schedule,
-        kind="seconds, at commas",
-        show=lambda delays: ",".join(f"{delay:g}" for delay in delays),
-    )
-
-
-def endpoints(role: str, default: str, help: str) -> Parameter[list[tuple[str, int]]]:
-    return Parameter(
-        role,
-        default,
-        help,
-        _endpoints,
-        kind="addresses",
-        show=lambda ends: ",".join(f"{host}:{port}" for host, port in ends),
-    )
-
-
-def names(role: str, default: str, help: str, dumped: bool = True) -> Parameter[list[str]]:
-    """Names, at commas or blanks."""
-    return Parameter(role, default, help, _names, kind="names", show=", ".join, dumped=dumped)
-
-
-def _names(of: Any, value: str) -> list[str]:
-    return [name for name in re.split(r"[\s,]+", value) if name]
-
-
-def existing_file(role: str, default: None, help: str) -> Parameter[str | None]:
-    return Parameter[str | None](role, default, help, _file_or_default, kind="file", show=str)
+    """A directory that is there, without a slash at the end."""
+    exists = _passing(os.path.isdir, problem)
+    kind: Kind[str | None] = Kind("directory", lambda of, path: exists(of, path)[:1] + path[1:].removesuffix("/"))
+    return kind(role, None, help)
 
 
 def parse_listen(text: str) -> Address:

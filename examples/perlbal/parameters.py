@@ -42,8 +42,8 @@ class ServiceParameters:
     ssl_ca_path = kinds.directory(ANY, "Directory '{value}' not found for '{key}'",
                                   "A directory of certificates by which those of clients are verified.")
     ssl_verify_mode = integer(ANY, "0", "Certificates of clients: 0 none is asked for, 1 one is verified, 3 demanded.")
-    head_timeout = seconds(ANY, "30", "In how many seconds the head of a request has to be complete; 0 is no limit.")
-    client_stall_timeout = seconds(ANY, "30", "A client that reads nothing for so long is closed; 0 is never.")
+    head_timeout = seconds(ANY, "30", "Seconds in which the head of a request has to come; 0 is no limit.", ours=True)
+    client_stall_timeout = seconds(ANY, "30", "A client that reads nothing for so long is closed; 0: never.", ours=True)
     access_log = text(ANY, "none", "A file that gets a line for each request, in combined format.", ours=True)
     access_log_times = boolean(ANY, "off", "Its lines end with the node, and the seconds in the queue, to connect,"
                                " until the answer, and in all.", ours=True)
@@ -78,8 +78,8 @@ class ServiceParameters:
     upload_status_listeners = kinds.endpoints(PROXY, "", "UDP endpoints, at commas, that hear how far uploads are.")
     server_process = kinds.executable(PROXY, None, "A program that serves a request on its standard streams.")
     backend_http_version = choice(PROXY, "1.0 1.1", "What is spoken to backends.", ours=True)
-    queue_timeout = seconds(PROXY, "10", "A client that waits so long for a backend hears 503; 0 is never.")
-    backend_timeout = seconds(PROXY, "60", "A client whose backend is silent for so long hears 504; 0 is never.")
+    queue_timeout = seconds(PROXY, "10", "A client that waits so long for a backend hears 503; 0: never.", ours=True)
+    backend_timeout = seconds(PROXY, "60", "A client whose backend is silent so long hears 504; 0: never.", ours=True)
 
     # -- of web_server
 
@@ -105,7 +105,7 @@ class PoolParameters:
     nodefile = optional(POOL, None, "A file with ip[:port] on each line, read anew when it has changed; none: no more.")
     balance_method = choice(POOL, "random round_robin least_used", "How a node is chosen.", "Unknown balance method")
     eject_failures = integer(POOL, "0", "So many failures in a row put a node aside; 0: none do.", ours=True)
-    eject_seconds = seconds(POOL, "30", "For how long a node is put aside.")
+    eject_seconds = seconds(POOL, "30", "For how long a node is put aside.", ours=True)
     tls = boolean(POOL, "off", "The nodes speak TLS.", ours=True)
     tls_verify = boolean(POOL, "on", "Their certificates are verified.", ours=True)
     tls_ca_file = kinds.optional(POOL, None, "Certificates by which they are; the system's without it.", ours=True)

@@ -22,7 +22,6 @@ from perlbal.parameters import POOL_TABLE, PoolParameters
 DEAD_SECONDS = 1.0  # after a failure to connect
 NOT_VERIFIED_SECONDS = 60.0  # after a verification that was refused: it is used unverified
 LOOK_SECONDS = 3.0  # how often a node file is looked at
-BALANCE_METHODS = ("random", "round_robin", "least_used")  # the original has the first
 _IPV4 = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3})(?::(\d+))?\Z")
 _IPV6 = re.compile(r"\[([0-9a-fA-F:.]+(?:%\w+)?)\](?::(\d+))?\Z")
 _HOST = re.compile(r"([A-Za-z0-9_](?:[\w-]*\w)?(?:\.[\w-]*\w)*\.?)(?::(\d+))?\Z", re.ASCII)
