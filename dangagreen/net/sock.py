@@ -44,7 +44,7 @@ class Socket(FileSocket, DangaAliases, CheckedSubclasses):
     def connect_to(
         cls,
         address: PeerAddress,
-        *,
+        *arguments: Any,
         timeout: float | None = None,
         nodelay: bool = True,
         local_address: tuple[str, int] | None = None,
@@ -54,9 +54,10 @@ class Socket(FileSocket, DangaAliases, CheckedSubclasses):
     ) -> Self:
         """Returns a new object at once, whose connection is made meanwhile, as `connect` makes it. Never parks.
 
-        The loop calls `event_connect` once it is made, or `event_connect_failed(error)`, which are the errors of
-        `connect`; neither after `close()`. What is written before that is queued; a task that reads or writes raises
-        that error too. Raises TypeError and ValueError for arguments that make no sense.
+        `arguments` are the class's, after the socket. The loop calls `event_connect` once the connection is made, or
+        `event_connect_failed(error)`, which are the errors of `connect`; neither after `close()`. What is written
+        before that is queued; a task that reads or writes raises that error too. Raises TypeError and
+        ValueError for arguments that make no sense.
         """
         if timeout is not None:
             timeout = checks.seconds("the timeout of connect_to", timeout)
@@ -73,7 +74,7 @@ class Socket(FileSocket, DangaAliases, CheckedSubclasses):
             options=options,
         )
         try:
-            connection = cls(stand_in)
+            connection = cls(stand_in, *arguments)
             check_initialised(connection, cls)
         except BaseException as error:
             loop.abandon(stand_in, error)

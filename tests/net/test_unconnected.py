@@ -104,6 +104,21 @@ def test_nodelay_is_set_unless_it_is_not_wanted(real_loop, served, wait_for):
         sock.close()
 
 
+def test_further_arguments_are_those_of_the_class(real_loop, served, wait_for):
+    class Named(Client):
+        def __init__(self, sock, name, *others):
+            super().__init__(sock)
+            self.name, self.others = name, others
+
+    address = served(echo_lines).address
+    sock = Named.connect_to(address, "a", 1, 2, timeout=5)
+    assert (sock.name, sock.others) == ("a", (1, 2))
+    wait_for(lambda: sock.told)
+    with pytest.raises(TypeError, match="'name'"):
+        Named.connect_to(address)
+    sock.close()
+
+
 def test_a_refusal_comes_from_the_loop_and_closes_it(real_loop, free_address, wait_for):
     sock = Client.connect_to(free_address)
     assert sock.calls == []
