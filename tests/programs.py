@@ -30,6 +30,12 @@ def last(name, function, *args):
         say("finally " + name)
 """
 
+# What programs begin with that others look into: those may, also where only the parents of a process may trace it.
+TRACEABLE = """
+import ctypes
+ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # PR_SET_PTRACER, PR_SET_PTRACER_ANY
+"""
+
 
 def run_python(*arguments, text_in=None):
     """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained).

@@ -42,7 +42,7 @@ SHAPE = [
         " | serving | connecting serve_forever activation",
     ),
     ("", "__init__"),
-    ("bridge", "sides | host | selector | event_loop home | crossing | guest __init__"),
+    ("bridge", "call_graph sides | host | selector | event_loop home | crossing | guest __init__"),
     ("metrics", "counts | prometheus otel __init__"),
     (
         "introspect",

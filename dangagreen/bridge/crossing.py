@@ -11,11 +11,12 @@ import asyncio
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import CoroutineType, coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from dangagreen import checks
+from dangagreen.bridge import call_graph
 from dangagreen.bridge.event_loop import EventLoop
 from dangagreen.bridge.home import home
 from dangagreen.bridge.host import Host
@@ -41,10 +42,6 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 _EAGER = sys.version_info >= (3, 12)
-# Since Python 3.14: what enters (future, waiter) into the graph of who awaits whom, and what takes it out again.
-CALL_GRAPH: tuple[Callable[..., None], Callable[..., None]] | None = None
-if hasattr(asyncio, "future_add_to_awaited_by"):
-    CALL_GRAPH = asyncio.future_add_to_awaited_by, asyncio.future_discard_from_awaited_by  # type: ignore[attr-defined, unused-ignore]
 _ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit)  # raised once: who waits for what raised it is cancelled
 _PROGRAM_ENDS = "the program ends"
 
@@ -83,8 +80,8 @@ def await_(awaitable: Awaitable[Result]) -> Result:
             awaitable.close()
         raise
     if not future.done():
-        if CALL_GRAPH is not None:
-            _note_in_call_graph(0, future, task)
+        if call_graph.KEPT:
+            call_graph.enter(future, task)
         try:
             park(task, AWAIT, future)
             while not future.done():  # it was woken by what it had given up before; or everything is given up
@@ -94,8 +91,8 @@ def await_(awaitable: Awaitable[Result]) -> Result:
         except BaseException as interrupt:
             _see_it_end(future, task, interrupt)
         finally:
-            if CALL_GRAPH is not None:
-                _note_in_call_graph(1, future, task)
+            if call_graph.KEPT:
+                call_graph.leave(future, task)
     try:
         result: Result = future.result()
     except asyncio.CancelledError as error:
@@ -194,12 +191,6 @@ def _see_it_end(future: asyncio.Future[Any], task: Waiter, interrupt: BaseExcept
         raise interrupt
 
 
-def _note_in_call_graph(which: int, future: asyncio.Future[Any], task: Any) -> None:
-    for joiner in task.joiners if isinstance(task, Task) else ():
-        if isinstance(joiner, _TaskFuture):
-            CALL_GRAPH[which](future, joiner)  # type: ignore[index]
-
-
 def _usual_loop(loop: Loop) -> AbstractEventLoop:
     """The asyncio loop on which a coroutine is to run: the host, or that of the context, or the loop's own."""
     near = loop.green.bridge or neighbours(loop)  # type: ignore[union-attr]
@@ -228,8 +219,14 @@ class _TaskFuture(asyncio.Future[Any]):
             self._on_task_end(task)
             return
         task._watch(self, cares=True)
-        if CALL_GRAPH is not None and task.wait is AWAIT:
-            CALL_GRAPH[0](task.subject, self)
+
+    if call_graph.KEPT:
+
+        def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+            """A coroutine that calls it, as each that awaits does, waits for the task."""
+            super().add_done_callback(callback, context=context)
+            if self.of_task.wait is AWAIT:
+                call_graph.add(self.of_task.subject, self.of_task, asyncio.current_task(self.get_loop()))
 
     def _on_task_end(self, task: Task[Any]) -> None:
         if self.done():

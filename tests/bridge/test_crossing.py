@@ -16,7 +16,7 @@ import traceback
 import pytest
 
 import dangagreen as d
-from dangagreen.bridge import as_future, await_, crossing, to_task
+from dangagreen.bridge import as_future, await_, to_task
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -1293,42 +1293,3 @@ def test_a_future_of_a_running_loop_is_refused_with_the_names_of_both_threads(ou
     finally:
         end.set()
         thread.join()
-
-
-# -- call graphs
-
-
-@pytest.mark.parametrize("first", ["awaited", "parked"])
-def test_whoever_awaits_a_task_is_entered_as_awaiting_what_it_awaits(vloop, monkeypatch, first):
-    """By what Python 3.14 offers for it, or else by a stand-in."""
-    entered, left = [], []
-    monkeypatch.setattr(crossing, "CALL_GRAPH", (lambda *pair: entered.append(pair), lambda *pair: left.append(pair)))
-
-    async def inner():
-        await asyncio.sleep(2)
-        return asyncio.current_task()
-
-    async def outer():
-        task = d.spawn(lambda: await_(inner()))
-        await asyncio.sleep(1 if first == "parked" else 0)
-        waiter = as_future(task)
-        awaited = await waiter
-        return [(awaited, waiter)]
-
-    pairs = d.run(lambda: await_(outer()))
-    assert entered == left == pairs
-
-
-@pytest.mark.skipif(not hasattr(asyncio, "capture_call_graph"), reason="since Python 3.14")
-def test_the_call_graph_of_asyncio_goes_on_through_our_tasks(vloop):
-    graphs = []
-
-    async def inner():
-        await asyncio.sleep(1)
-        graphs.append(asyncio.format_call_graph())
-
-    async def outermost():
-        await to_task(lambda: await_(inner()))
-
-    d.run(lambda: await_(outermost()))
-    assert "outermost" in graphs[0]
