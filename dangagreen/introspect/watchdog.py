@@ -4,7 +4,8 @@ Rules: it sleeps between its looks, and knows by a few numbers whether the loop 
 same run of a task; a loop that waits for events is not blocked; one log line with the stack for each of those that
 block, not for each look. It wakes nobody, and is no
 reason to hope in a deadlock. What cannot be seen is a call in C that holds the interpreter's lock: nothing else runs
-then, this thread included. What does not belong here: what is said after the fact (slowness).
+then, this thread included; nor, where turns are compiled, a function in C that the loop itself calls, for it looks like
+the poller's wait. What does not belong here: what is said after the fact (slowness).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from dangagreen import checks
-from dangagreen.frames import is_ours, program_frames
+from dangagreen.frames import LOOPS, is_ours, program_frames
 from dangagreen.introspect.records import table_of
 from dangagreen.introspect.stacks import with_function
 from dangagreen.loop.deadlock import WATCHING_THREADS
@@ -50,20 +51,21 @@ class Watchdog:
     def _run(self) -> None:
         while not self._over.wait(self.seconds / _LOOKS):
             for loop in all_loops():
-                self._look(loop)
+                self.look(loop)
 
-    def _look(self, loop: Loop) -> None:
-        """One look at one loop."""
+    def look(self, loop: Loop) -> int:
+        """One look at one loop: for how many looks it has been at the same work, 0 also if it waits or does not run."""
         frame = sys._current_frames().get(loop.thread)
         if not loop.running or frame is None or _waits(frame):
             self._seen.pop(id(loop), None)
-            return
+            return 0
         work = _work(loop)
         former, looks = self._seen.get(id(loop), (None, 0))
         looks = looks + 1 if work == former else 0
         self._seen[id(loop)] = work, looks
         if looks == _LOOKS:
             self.tell(f"a loop is blocked for more than {self.seconds} s, in\n{_stack(frame)}")
+        return looks
 
 
 def watchdog(seconds: float = 1.0, tell: Callable[[str], object] | None = None) -> Watchdog:
@@ -92,8 +94,11 @@ def _work(loop: Loop) -> _Work:
 
 
 def _waits(frame: FrameType | None) -> bool:
-    """Whether the thread is inside a poller's wait; that of epoll is in C, and has no frame of its own."""
-    return frame is not None and is_ours(frame) and frame.f_code.co_name in _WAITS
+    """Whether the thread is inside a poller's wait; that of epoll is in C, and has no frame of its own.
+
+    Nor has the turn, where it is compiled: then the innermost frame is that of the loop.
+    """
+    return frame is not None and (frame in LOOPS or (is_ours(frame) and frame.f_code.co_name in _WAITS))
 
 
 def _stack(frame: FrameType | None) -> str:
