@@ -37,10 +37,15 @@ ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # PR_SET_PTRAC
 """
 
 
+def without_slowness(log: str) -> str:
+    """A log without the lines that say that a loop was held up: a machine that is busy with other things does that."""
+    return "".join(line for line in log.splitlines(keepends=True) if "held up the loop" not in line)
+
+
 def run_python(*arguments, text_in=None):
     """Run an interpreter that imports from where this one does: (its exit code, what it wrote, what it complained).
 
-    That a loop was held up is no complaint: a machine that is busy with other things may do that.
+    That a loop was held up is no complaint.
     """
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -51,8 +56,7 @@ def run_python(*arguments, text_in=None):
         env=os.environ | PYTHONPATH,
         check=False,
     )
-    complaints = [line for line in done.stderr.splitlines(keepends=True) if "held up the loop" not in line]
-    return done.returncode, done.stdout, "".join(complaints)
+    return done.returncode, done.stdout, without_slowness(done.stderr)
 
 
 def start_python(*arguments, stdin=False):
@@ -62,9 +66,9 @@ def start_python(*arguments, stdin=False):
 
 
 def ended(process):
-    """Wait for its end: (the lines that it wrote, what it complained, its exit code)."""
+    """Wait for its end: (the lines that it wrote, what it complained but that it was held up, its exit code)."""
     out, err = process.communicate(timeout=PROGRAM_SECONDS)
-    return out.splitlines(), err, process.returncode
+    return out.splitlines(), without_slowness(err), process.returncode
 
 
 def free_port() -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from programs import SECONDS, command, without_slowness
+from programs import SECONDS, command
+from tests.programs import without_slowness
 
 
 def free_port() -> int:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tests.programs import without_slowness
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-SECONDS = 10.0  # what a program may take to start, to end, and to answer
+SECONDS = 30.0  # what a program may take to start, to end, and to answer
 
 
 def command(name: str, *options: str) -> list[str]:
@@ -27,11 +29,6 @@ def run(name: str, *options: str) -> tuple[int, str, str]:
     """What becomes of a program that ends by itself: its status, its output, and its complaints."""
     done = subprocess.run(command(name, *options), capture_output=True, text=True, timeout=SECONDS)
     return done.returncode, done.stdout, without_slowness(done.stderr)
-
-
-def without_slowness(log: str) -> str:
-    """A log without the lines that say that a loop was held up: a machine that is busy with other things does that."""
-    return "".join(line for line in log.splitlines(keepends=True) if "held up the loop" not in line)
 
 
 class Program:

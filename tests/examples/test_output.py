@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from programs import EXAMPLES, SECONDS, command, connected, without_slowness
+from programs import EXAMPLES, SECONDS, command, connected
+from tests.programs import without_slowness
 
 SERVERS = {
     "echo": ["--port=0"],

@@ -17,7 +17,8 @@ import pytest
 
 from perlbal.program import abbreviated
 from perlbal_worlds import free_port
-from programs import command, without_slowness
+from programs import command
+from tests.programs import without_slowness
 
 pytestmark = [pytest.mark.slow_but_first, pytest.mark.timeout(120)]
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -19,7 +20,8 @@ from tests.helpers import first_quick
 from tests.programs import start_python
 
 SOON = 0.02  # seconds after which a warning is due in these tests
-PROGRAM_SECONDS = 10
+PROGRAM_SECONDS = 30
+LONG = 30  # seconds after which what should have been there long since is waited for no longer
 
 
 class Scripted:
@@ -104,6 +106,20 @@ def warnings_of(caplog):
 def wake_from_a_thread(loop, seconds, call=lambda: None):
     """Have another thread wake the loop, some time from now."""
     thread = threading.Timer(seconds, loop.call_soon_threadsafe, [call])
+    thread.start()
+    return thread
+
+
+def wake_when_warned(loop, caplog, call):
+    """Have another thread wake the loop when there is a warning."""
+
+    def wake():
+        give_up = time.monotonic() + LONG
+        while not warnings_of(caplog) and time.monotonic() < give_up:
+            time.sleep(0.001)
+        loop.call_soon_threadsafe(call)
+
+    thread = threading.Thread(target=wake)
     thread.start()
     return thread
 
@@ -257,8 +273,7 @@ def test_a_connection_that_nobody_reads_is_a_doubt(real_loop, alone, unix_pair, 
     sock = d.Socket(near)
     task = knot()[0]
     real_loop.deadlock_seconds = SOON
-    waker = threading.Timer(5 * SOON, lambda: real_loop.call_soon_threadsafe(task.cancel))
-    waker.start()
+    waker = wake_when_warned(real_loop, caplog, task.cancel)
     task.join()
     waker.join()
     sock.close()
@@ -281,7 +296,7 @@ def test_a_connection_whose_peer_has_ended_is_a_doubt_although_reading_is_watche
     far.shutdown(socket.SHUT_WR)
     task = knot()[0]
     real_loop.deadlock_seconds = SOON
-    waker = wake_from_a_thread(real_loop, 5 * SOON, task.cancel)
+    waker = wake_when_warned(real_loop, caplog, task.cancel)
     task.join()
     waker.join()
     assert sock._watch_read
@@ -299,12 +314,10 @@ def test_a_connection_is_awaited_while_a_task_reads_and_no_longer(real_loop, alo
     def reads():
         assert sock.read_exactly(1) == b"x"
         assert warnings_of(caplog) == []
-        waker.start()
+        wake_when_warned(real_loop, caplog, one.cancel)
         one.join()
 
-    waker = threading.Timer(5 * SOON, lambda: real_loop.call_soon_threadsafe(one.cancel))
     d.spawn(reads).join()
-    waker.join()
     sock.close()
     assert len(warnings_of(caplog)) == 1
 
@@ -341,7 +354,7 @@ def test_an_idle_daemon_thread_and_a_handler_of_ctrl_c_are_doubts(real_loop, kno
     over = threading.Event()
     threading.Thread(target=over.wait, name="idle one", daemon=True).start()
     one, _other = knot()
-    wake_from_a_thread(real_loop, 4 * SOON, one.cancel)
+    wake_when_warned(real_loop, caplog, one.cancel)
     try:
         one.join()
     finally:

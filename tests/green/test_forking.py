@@ -20,7 +20,7 @@ from tests.programs import run_python
 
 def status_of(pid):
     """Wait for the child as a task does, while the loop goes on; its exit status."""
-    with d.timeout(10):
+    with d.timeout(30):
         while (found := os.waitpid(pid, os.WNOHANG)) == (0, 0):
             d.sleep(0.005)
     return os.waitstatus_to_exitcode(found[1])
@@ -37,6 +37,12 @@ def in_child(function, *args):
         traceback.print_exc()
     finally:
         os._exit(1)
+
+
+def wait_until(condition):
+    with d.timeout(30):
+        while not condition():
+            d.sleep(0.001)
 
 
 @pytest.fixture(params=["task", "main of run"])
@@ -64,7 +70,7 @@ def test_the_child_has_a_map_of_its_own_and_nothing_of_the_parents_is_registered
         assert in_child(child) == 0
         assert real_loop.handlers == before
         assert real_loop.poller is poller
-        assert sock.data == b"for the parent"
+        wait_until(lambda: sock.data == b"for the parent")
 
     forks(work)
     sock.close()
@@ -72,8 +78,10 @@ def test_the_child_has_a_map_of_its_own_and_nothing_of_the_parents_is_registered
 
 def test_no_other_task_timer_call_or_callback_runs_in_the_child(forks, real_loop):
     reader, writer = os.pipe()
+    told_here = []
 
     def tell(word):
+        told_here.append(word)
         os.write(writer, f"{word} {os.getpid()}\n".encode())
 
     def other():
@@ -91,6 +99,7 @@ def test_no_other_task_timer_call_or_callback_runs_in_the_child(forks, real_loop
         d.spawn(tell, "spawned")
         real_loop.call_soon(tell, "call")
         assert in_child(d.sleep, 0.05) == 0
+        wait_until(lambda: len(told_here) == 4)
         task.cancel()
         task.join()
 
@@ -191,7 +200,7 @@ def test_a_callback_that_forks_goes_on_alone_and_its_child_ends_when_it_has_retu
     def main():
         real_loop.call_soon(callback)
         real_loop.call_soon(os.write, writer, b"next;")
-        d.sleep(0.01)
+        wait_until(lambda: pids)
         assert status_of(pids[0]) == 0
 
     d.run(main)
@@ -309,12 +318,6 @@ def test_top_level_code_stays_in_the_parent(real_loop):
     assert exit_code_of(pid) == 0
 
 
-def wait_for(came):
-    with d.timeout(10):
-        while not came:
-            d.sleep(0.001)
-
-
 def test_the_childs_signals_are_as_they_were_before_run(real_loop):
     before = signal.getsignal(signal.SIGUSR1)
 
@@ -325,7 +328,7 @@ def test_the_childs_signals_are_as_they_were_before_run(real_loop):
         came = []
         handle = d.on_signal(signal.SIGUSR1, came.append)
         os.kill(os.getpid(), signal.SIGUSR1)
-        wait_for(came)
+        wait_until(lambda: came)
         assert came == [signal.SIGUSR1]
         handle.cancel()
 
@@ -339,7 +342,7 @@ def test_the_childs_signals_are_as_they_were_before_run(real_loop):
         task2.join()
         assert task.result() == 0
         os.kill(os.getpid(), signal.SIGUSR1)
-        wait_for(came)
+        wait_until(lambda: came)
         assert came == [signal.SIGUSR1]
 
     d.run(main)
@@ -433,7 +436,7 @@ def test_a_loop_of_another_thread_is_closed_in_the_child_and_goes_on_in_the_pare
 
     thread = threading.Thread(target=other)
     thread.start()
-    runs.wait(5)
+    assert runs.wait(30)
 
     def child():
         with pytest.raises(RuntimeError, match="this loop was closed"):
@@ -443,7 +446,7 @@ def test_a_loop_of_another_thread_is_closed_in_the_child_and_goes_on_in_the_pare
     task = d.spawn(in_child, child)
     assert joined(task) == 0
     stop.set()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 
