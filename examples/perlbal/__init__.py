@@ -29,6 +29,7 @@ The modules, each of which imports only from those above it:
     tls             TLS to clients
     access_log      a line for each request
     clients         the client side: connections that ask, and the exchange for each request
+    bodies          bodies of requests that tasks read
     disk            disk work, in threads or in place
     files           files that are sent: GET and HEAD of the web server
     put             PUT and DELETE

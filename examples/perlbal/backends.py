@@ -16,23 +16,19 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from typing import Any, Protocol
 
 from dangagreen import Socket, SocketLike, Task, move_on_after, spawn, timeout
 from perlbal.chunks import BadChunk, ChunkDecoder
-from perlbal.heads import BadHead, RequestHead, ResponseHead, head_end, parse_response
+from perlbal.heads import HEAD_LIMIT, BadHead, RequestHead, ResponseHead, head_end, parse_response
 from perlbal.pools import NOT_VERIFIED_SECONDS, Node
 from perlbal.services import Service
 
 PIECE = 65536  # bytes that are read at once
-HEAD_LIMIT = 102_400  # bytes of a head
 LATE_SECONDS = 1.0  # that a backend may take to receive the rest of a request which it has answered
 SWALLOWED = 1024 * 1024  # bytes of the body of an answer to a verification, at most
 UNTIL_CLOSE = -1  # bytes of a body that ends with the connection
 _TIMEOUT = re.compile(r"\btimeout=(\d+)", re.ASCII)
-_KEEP_ALIVE = re.compile(r"\bkeep-alive\b", re.ASCII | re.IGNORECASE)
-_CLOSE = re.compile(r"\bclose\b", re.ASCII | re.IGNORECASE)
 
 
 class Consumer(Protocol):
@@ -56,53 +52,34 @@ class Keeper(Protocol):
 
 
 class Backend(Socket):
-    """A connection to a node."""
-
-    __slots__ = {
-        "active": "Whether a request is under way, which its node counts.",
-        "attention": "Whether a verification has shown that somebody listens.",
-        "connect_seconds": "How long it took to connect.",
-        "created": "When it was made, on the loop's clock.",
-        "consumer": "Whose request it serves; None while it is idle.",
-        "decoder": "Decodes the body, where that is chunked and asked for as HTTP/1.1.",
-        "head": "The head of the response; None until it has come.",
-        "heard": "Whether anything has come since the request.",
-        "held": "The beginning of a head.",
-        "keeper": "To whom it belongs.",
-        "keeps": "Whether it may be used again after this response.",
-        "left": "Bytes of the body that are still to come; UNTIL_CLOSE.",
-        "modern": "Whether the request was one of HTTP/1.1.",
-        "no_body": "Whether the request was HEAD.",
-        "node": "Where it leads to.",
-        "since": "When it was made, was given a request, or has last made progress, on the loop's clock.",
-        "state": "connecting, verifying_backend, bored, sending_req, wait_res, xfer_res.",
-        "usable_until": "Up to when the server has promised to keep it, on the loop's clock; 0: no promise.",
-        "uses": "How many requests it was given.",
-    }
+    """A connection to a node. Times are on the loop's clock."""
 
     danga_class = "Perlbal::BackendHTTP"  # what the original calls it
 
-    node: Node
-    keeper: Keeper
+    consumer: Consumer | None = None  # whose request it serves; None while it is idle
+    state = "connecting"  # or verifying_backend, bored, sending_req, wait_res, xfer_res
+    connect_seconds = 0.0  # how long it took to connect
+    attention = False  # a verification has shown that somebody listens
+    uses = 0  # requests that it was given
+    usable_until = 0.0  # up to when the server has promised to keep it; 0: no promise
+    # of the request that it was given last
+    active = False  # it is under way, which the node counts
+    modern = False  # it was one of HTTP/1.1
+    no_body = False  # it was HEAD
+    heard = False  # something has come since
+    # of its response
+    held = b""  # the beginning of a head
+    head: ResponseHead | None = None  # once it has come
+    decoder: ChunkDecoder | None = None  # where the body is chunked, and asked for as HTTP/1.1
+    left = 0  # bytes of the body that are still to come; UNTIL_CLOSE
+    keeps = False  # the connection may be used again after it
 
-    def __init__(self, sock: SocketLike) -> None:
+    def __init__(self, sock: SocketLike, node: Node, keeper: Keeper) -> None:
         super().__init__(sock)
-        self.consumer: Consumer | None = None
-        self.head: ResponseHead | None = None
-        self.decoder: ChunkDecoder | None = None
-        self.held = b""
-        self.left = self.uses = 0
-        self.usable_until = 0.0
-        self.active = self.attention = self.heard = self.keeps = self.modern = self.no_body = False
-        self.state = "connecting"
-        self.since = self.created = self.loop.now
-        self.connect_seconds = 0.0
-
-    def belongs_to(self, node: Node, keeper: Keeper) -> None:
-        """Where it leads to, and whose it is: told at once, as `connect_to` makes it of a socket alone."""
         self.node, self.keeper = node, keeper
-        node.attempts += 1
-        node.last_attempt = int(time.time())
+        self.created = self.loop.now
+        self.since = self.created  # when it was made, was given a request, or has last made progress
+        node.attempted()
 
     @property
     def service(self) -> Service | None:
@@ -112,18 +89,16 @@ class Backend(Socket):
     def as_string(self) -> str:
         """What `socks` says of it."""
         more = "; has_attention=yes" if self.attention else ""
-        where = (self.local_addr_string() or "").rpartition(":")[2]
+        port = (self.local_addr_string() or "").rpartition(":")[2]
         return (
-            f"{self.danga_class}(R): open to {self.node.name}: localport={where}; uses={self.uses}; {self.state}{more}"
+            f"{self.danga_class}(R): open to {self.node.name}: localport={port}; uses={self.uses}; {self.state}{more}"
         )
 
     # -- connecting, verification
 
     def event_connect(self) -> None:
         """It is connected: its keeper says what comes next."""
-        node = self.node
-        node.connects += 1
-        node.last_connect = int(time.time())
+        self.node.connected()
         self.since = self.loop.now
         self.connect_seconds = self.since - self.created
         self.keeper.connected(self)
@@ -153,8 +128,7 @@ class Backend(Socket):
             return
         if self.attention:
             self.left = 0
-            self.head = None
-            self.become_idle()
+            self.watch_read(True)
             self.keeper.released(self)
         else:
             self.node.unverified_until = self.loop.now + NOT_VERIFIED_SECONDS
@@ -173,10 +147,6 @@ class Backend(Socket):
             head = parse_response(b"".join(lines))
             if not 100 <= head.code < 200:
                 return head
-
-    def become_idle(self) -> None:
-        """Go on in callback style, and hear if the server ends the connection."""
-        self.watch_read(True)
 
     # -- a request
 
@@ -216,12 +186,7 @@ class Backend(Socket):
         self.write(head.to_bytes())
         answer = self.read_head()
         self.consumer = consumer  # from now on it hears of the end
-        self.keeps = self._begin_body(answer)
-        self.head = answer
-        self.state = "xfer_res"
-        node = self.node
-        node.last_response = int(time.time())
-        node.codes.append(answer.code)
+        self._begin_response(answer)
         return answer
 
     def go_on(self) -> None:
@@ -274,14 +239,8 @@ class Backend(Socket):
 
     def _take_response(self, head: ResponseHead, data: bytes) -> None:
         self.held = b""
-        self.head = head
-        self.state = "xfer_res"
-        node = self.node
-        node.last_response = int(time.time())
-        node.codes.append(head.code)
-        node.failures = 0
+        self._begin_response(head)
         try:
-            self.keeps = self._begin_body(head)
             data = self._framed(data) if data else data
         except BadChunk as error:
             return self.close(error)
@@ -306,9 +265,14 @@ class Backend(Socket):
             consumer.answered(self)
         return None
 
+    def _begin_response(self, head: ResponseHead) -> None:
+        self.head = head
+        self.state = "xfer_res"
+        self.node.answered(head.code)
+        self.keeps = self._begin_body(head)
+
     def _begin_body(self, head: ResponseHead) -> bool:
         """Note how the body is framed. Returns whether the connection may be used again after it."""
-        said = head.get("connection")
         length = head.content_length
         self.decoder = None
         if self.no_body or head.code in (204, 304):
@@ -320,8 +284,7 @@ class Backend(Socket):
             self.left = UNTIL_CLOSE if length is None else length
         if (promise := head.get("keep-alive")) and (seconds := _TIMEOUT.search(promise)):
             self.usable_until = self.loop.now + int(seconds[1])
-        agreed = not _CLOSE.search(said) if head.version >= 11 else _KEEP_ALIVE.search(said) is not None
-        return agreed and (self.left >= 0 or self.decoder is not None)
+        return head.wants_keep_alive and (self.left >= 0 or self.decoder is not None)
 
     def _framed(self, data: bytes) -> bytes:
         """What of these bytes is body; `left` is 0 at its end. What comes behind it belongs to nobody."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from perlbal.heads import Refused
+
 LAST = b"0\r\n\r\n"
 LINE_LIMIT = 4096  # bytes of a line with a size and its extensions
 TRAILER_LIMIT = 16384  # bytes of all lines after the last chunk
@@ -16,8 +18,11 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _TRAILER = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+:[\t\x20-\x7e\x80-\xff]*\Z")
 
 
-class BadChunk(Exception):
-    """What came is no chunked body. The text says why."""
+class BadChunk(Refused):
+    """What came is no chunked body, or too much of one."""
+
+    def __init__(self, text: str, code: int = 400) -> None:
+        super().__init__(code, text)
 
 
 def chunk(data: bytes) -> bytes:
@@ -28,12 +33,14 @@ def chunk(data: bytes) -> bytes:
 class ChunkDecoder:
     """Takes the bytes of a chunked body as they come, and gives the body.
 
-    `done`: the end was found; then `rest` is what came after it. `size`: bytes of the body so far.
+    `done`: the end was found; then `rest` is what came after it. `size`: bytes of the body so far, of which there may
+    be `most`; 0 is no limit.
     """
 
-    __slots__ = ("_in_trailer", "_left", "_line", "_trailer", "done", "rest", "size")
+    __slots__ = ("_in_trailer", "_left", "_line", "_trailer", "done", "most", "rest", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
         self._left = -1  # bytes of the chunk that are to come; 0: only the end of its line; -1: a line is to come
         self._line = b""  # the beginning of a line
         self._in_trailer = False
@@ -54,6 +61,8 @@ class ChunkDecoder:
                 pieces.append(piece)
             else:
                 data = self._take_line(data)
+        if 0 < self.most < self.size:
+            raise BadChunk("The request is too large", 413)
         if self.done:
             self.rest += data
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -31,16 +31,13 @@ _WITHOUT_LENGTH = 204, 304
 class Exchange:
     """What is being done for one request, from `Role.begin` to `Client.response_done`. Roles derive theirs from it.
 
-    `state` is the word for it in `states`. For the log: the `node` that has answered, and the seconds in a queue, until
-    a backend was connected, and until that answered.
+    For the log: the `node` that has answered, and the seconds in a queue, until a backend was connected, and until that
+    answered.
     """
 
-    __slots__ = ("connect_seconds", "node", "queue_seconds", "response_seconds")
-    state = "wait_res"
-
-    def __init__(self) -> None:
-        self.queue_seconds = self.connect_seconds = self.response_seconds = 0.0
-        self.node = ""
+    state = "wait_res"  # the word for it in `states`
+    node = ""
+    queue_seconds = connect_seconds = response_seconds = 0.0
 
     def input(self, client: Client) -> None:
         """There is input, or EOF. By default it waits: the next request, and the end, are looked at after this one."""
@@ -303,7 +300,6 @@ class Client(Socket):
 class Sending(Exchange):
     """A response that was written and is not sent yet."""
 
-    __slots__ = ()
     state = "draining_res"
 
 

@@ -11,19 +11,8 @@ from functools import partial
 
 from perlbal.clients import Client
 from perlbal.disk import after_disk
-from perlbal.files import (
-    ABSENT,
-    File,
-    Refused,
-    SendingFile,
-    fields_of,
-    is_unchanged,
-    mime_type,
-    open_file,
-    send,
-    send_files,
-)
-from perlbal.heads import RequestHead, ResponseHead
+from perlbal.files import ABSENT, File, SendingFile, fields_of, is_unchanged, mime_type, open_file, send, send_files
+from perlbal.heads import Refused, RequestHead, ResponseHead
 from perlbal.pages import REASONS, http_date
 from perlbal.services import Service
 

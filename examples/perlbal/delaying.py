@@ -15,12 +15,10 @@ from perlbal.clients import Client, Exchange
 class Delay(Exchange):
     """What is being done for the request meanwhile: nothing. The client may wait as long as this lasts."""
 
-    __slots__ = ("left", "timer")
     state = "delayed"
+    timer: Timer | None = None
 
     def __init__(self, left: Callable[[], object] | None) -> None:
-        super().__init__()
-        self.timer: Timer | None = None
         self.left = left
 
     def gone(self, client: Client) -> None:

@@ -19,7 +19,6 @@ Outcome = TypeVar("Outcome")
 class OnDisk(Exchange):
     """A thread works for the request."""
 
-    __slots__ = ()
     state = "wait_stat"
 
     def overdue(self, client: Client) -> None:

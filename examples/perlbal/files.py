@@ -18,7 +18,7 @@ from io import FileIO
 from urllib.parse import quote, unquote_to_bytes
 
 from perlbal.clients import Client, Exchange
-from perlbal.heads import RequestHead, ResponseHead
+from perlbal.heads import Refused, RequestHead, ResponseHead
 from perlbal.pages import REASONS, SERVER, http_date
 from perlbal.services import Service
 
@@ -30,14 +30,6 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _LENGTH = re.compile(r"; length=(\d{1,18})", re.ASCII)
 _EXTENSION = re.compile(r"\.(\w+)\Z", re.ASCII)
 _UP = re.compile(r"/\.\.(/|\Z)")
-
-
-class Refused(Exception):
-    """A request that is answered by a page: a status code, and what was wrong."""
-
-    def __init__(self, code: int, text: str = "") -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
 
 
 class File:
@@ -77,7 +69,7 @@ def look(root: str, path: str, index_files: Sequence[str], listed: bool) -> File
         raise
 
 
-def open_file(path: str, name: str) -> File | None:
+def open_file(path: str | bytes, name: str) -> File | None:
     """Open a regular file, and read it if it is small. Returns None for anything else. Raises OSError."""
     fd = os.open(path, _FLAGS)
     try:
@@ -252,12 +244,8 @@ def send(client: Client, response: ResponseHead, body: bytes, count: int) -> Non
 class SendingFile(Exchange):
     """A file is being sent. A client that takes some of it from one look to the next is not idle."""
 
-    __slots__ = ("seen",)
     state = "xfer_disk"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = 0
+    seen = 0  # bytes that it had taken at the last look
 
     def overdue(self, client: Client) -> None:
         if client.sent_of_file == self.seen:
@@ -283,7 +271,7 @@ def send_files(client: Client, parts: list[tuple[File, int, int]]) -> None:
     for file, start, count in parts:
         client.sent += count
         if file.data is not None:
-            client.write(file.data)
+            client.write(file.data[start : start + count])
             continue
         with FileIO(file.fd) as opened:
             file.fd = -1

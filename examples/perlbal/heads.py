@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Self
 
 HEAD_LIMIT = 102_400  # bytes; a head that has no end by then is refused
 VERSIONS = {"HTTP/1.0": 10, "HTTP/1.1": 11, "HTTP/2.0": 11} | {f"HTTP/1.{minor}": 11 for minor in range(2, 10)}
@@ -44,22 +43,32 @@ _KEEP_ALIVE = re.compile(r"\bkeep-alive\b", re.ASCII)
 _CLOSE = re.compile(r"\bclose\b", re.ASCII)
 
 
-class BadHead(Exception):
-    """A head that is refused: `code` is the status that says so, `text` what was wrong."""
+class Refused(Exception):
+    """A request that is answered by a page: `code` is the status that says so, `text` what was wrong."""
+
+    def __init__(self, code: int, text: str = "") -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+class BadHead(Refused):
+    """A head that breaks one of the rules of REFUSALS."""
 
     def __init__(self, rule: str) -> None:
+        super().__init__(*REFUSALS[rule])
         self.rule = rule
-        self.code, self.text = REFUSALS[rule]
-        super().__init__(self.text)
 
 
 class Head:
-    """What both kinds have in common. Names of fields are given in lower case, but to `set`."""
+    """What both kinds have in common. Names of fields are given in lower case, but to `set` and `add`."""
 
-    __slots__ = ("fields",)
+    __slots__ = ("chunked", "content_length", "fields", "version")
 
-    def __init__(self, fields: dict[str, str]) -> None:
-        self.fields = fields
+    def __init__(self, version: int, fields: dict[str, str] | None) -> None:
+        self.version = version  # 10 or 11
+        self.fields = {} if fields is None else fields
+        self.content_length: int | None = None
+        self.chunked = False  # how the body is framed
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a field. Several Set-Cookie come as one, with line ends: for those ask `items`."""
@@ -89,6 +98,15 @@ class Head:
                 name, _, value = line.partition(": ")
                 yield name, value
 
+    @property
+    def wants_keep_alive(self) -> bool:
+        """Whether its sender wants the connection to stay."""
+        line = self.fields.get("connection")
+        if line is None:
+            return self.version >= 11
+        value = line[12:].lower()
+        return (self.version >= 11 or bool(_KEEP_ALIVE.search(value))) and not _CLOSE.search(value)
+
     def first_line(self) -> str:
         raise NotImplementedError
 
@@ -98,34 +116,23 @@ class Head:
 
 
 class RequestHead(Head):
-    """`version` is 10 or 11; `content_length` is None without one; `chunked` is how the body is framed then."""
+    """The head of a request."""
 
-    __slots__ = ("chunked", "content_length", "method", "uri", "version")
+    __slots__ = ("method", "uri")
 
     def __init__(self, method: str, uri: str, version: int, fields: dict[str, str] | None = None) -> None:
-        self.fields = {} if fields is None else fields
-        self.method, self.uri, self.version = method, uri, version
-        self.content_length: int | None = None
-        self.chunked = False
+        Head.__init__(self, version, fields)
+        self.method, self.uri = method, uri
 
     @property
     def host(self) -> str:
         return self.get("host")
 
-    @property
-    def wants_keep_alive(self) -> bool:
-        """Whether the client asks for the connection to stay."""
-        line = self.fields.get("connection")
-        if line is None:
-            return self.version >= 11
-        value = line[12:].lower()
-        return (self.version >= 11 or bool(_KEEP_ALIVE.search(value))) and not _CLOSE.search(value)
-
     def first_line(self) -> str:
         return f"{self.method} {self.uri} {SHOWN[self.version]}"
 
-    def copy(self) -> Self:
-        copied = type(self)(self.method, self.uri, self.version, self.fields.copy())
+    def copy(self) -> RequestHead:
+        copied = RequestHead(self.method, self.uri, self.version, self.fields.copy())
         copied.content_length, copied.chunked = self.content_length, self.chunked
         return copied
 
@@ -133,26 +140,14 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """`version` is what the backend spoke; `to_bytes` says HTTP/1.0, unless `sent_version` is set to 11."""
 
-    __slots__ = ("chunked", "code", "content_length", "reason", "sent_version", "version")
+    __slots__ = ("code", "reason", "sent_version")
 
     def __init__(self, code: int, reason: str, version: int = 10, fields: dict[str, str] | None = None) -> None:
-        self.fields = {} if fields is None else fields
-        self.code, self.reason, self.version = code, reason, version
-        self.content_length: int | None = None
-        self.chunked = False
-        self.sent_version = 10
+        Head.__init__(self, version, fields)
+        self.code, self.reason, self.sent_version = code, reason, 10
 
     def first_line(self) -> str:
         return f"{SHOWN[self.sent_version]} {self.code} {self.reason}"
-
-    def copy(self) -> Self:
-        copied = type(self)(self.code, self.reason, self.version, self.fields.copy())
-        copied.content_length, copied.chunked, copied.sent_version = (
-            self.content_length,
-            self.chunked,
-            self.sent_version,
-        )
-        return copied
 
 
 def head_end(buffer: bytes | bytearray) -> int:

@@ -222,7 +222,7 @@ service: Kind[Any] = Kind("service", lambda of, name: of.world.find_service(name
 def choice(role: str, values: str, help: str, problem: str = "", ours: bool = False) -> Parameter[str]:
     """One of several words, of which the first is the default."""
     words = values.split()
-    read = _passing(words.__contains__, problem or f"Value of '{{key}}' must be one of: {', '.join(words)}")
+    read = _passing(lambda word: word in words, problem or f"Value of '{{key}}' must be one of: {', '.join(words)}")
     return Kind(" or ".join(words), read)(role, words[0], help, ours=ours)
 
 

@@ -28,7 +28,8 @@ class ServiceParameters:
     persist_client = boolean(ANY, "off", "Clients may keep their connection for further requests.")
     persist_client_idle_timeout = integer(ANY, "30", "Seconds that a kept connection may be idle between requests.")
     idle_timeout = integer(ANY, "30", "Seconds that a connection may be without activity.")
-    persist_client_timeout = kinds.both_timeouts(ANY, None, "Sets idle_timeout and persist_client_idle_timeout.")
+    persist_client_timeout = kinds.both_timeouts(ANY, None, "Sets idle_timeout and persist_client_idle_timeout.",
+                                                 dumped=False)
     always_trusted = boolean(ANY, "off", "Every client is believed what it says in X-Forwarded-For and its like.")
     trusted_upstream_proxies = kinds.networks(ANY, None, "Networks, at commas, whose clients are believed that.")
     plugins = kinds.names(ANY, "", "Plugins, at commas or blanks; none for none. LOAD them first.", dumped=False)

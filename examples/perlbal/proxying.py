@@ -8,7 +8,7 @@ more than the other is behind by a bounded amount; a backend is free as soon as 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import perlbal.reproxying as reproxying
 import perlbal.uploads as uploads
@@ -21,7 +21,9 @@ from perlbal.heads import BadHead, RequestHead, ResponseHead
 from perlbal.pages import REASONS
 from perlbal.priorities import NORMAL, priority
 
-ProxyRole: TypeAlias = Any  # of `proxy_role`, which is above this module
+if TYPE_CHECKING:
+    from perlbal.proxy_role import ProxyRole  # which is above this module
+
 REPEATABLE = ("GET", "HEAD")
 FIRST_HOOKS = ("start_proxy_request", "start_http_request", "proxy_read_request")
 WHILE_WAITING = 32768  # bytes of a body that are read while a backend is waited for
@@ -31,46 +33,29 @@ RETRY_AFTER = (("Retry-After", "10"),)
 class ProxyExchange(Exchange):
     """A client's exchange, which waits in the queues of backends, and is the consumer of an answer."""
 
-    __slots__ = {
-        "asked": "Whether a backend was asked for.",
-        "backend": "The backend that serves it; None before, and after.",
-        "chunked": "Whether the response is framed in chunks.",
-        "client": "The client.",
-        "collected": "How many bytes of the body were read before there was a backend.",
-        "decoder": "Decodes a chunked request.",
-        "head": "The client's request.",
-        "held": "Whether nothing is read from the backend, as the client is far behind.",
-        "limit": "How many bytes the client may be behind.",
-        "only_once": "Whether it is not asked again where a connection turns out to have ended.",
-        "needs_fresh": "Whether only a connection that was not used yet will do.",
-        "pieces": "Pieces of the body that were read and not sent yet.",
-        "priority": "Which queue it waits in.",
-        "queued_at": "When it was queued, on the loop's clock.",
-        "response": "The head of the response that the client gets; None before that.",
-        "retries": "How often a 500 was not passed on.",
-        "role": "The role of the service.",
-        "state": "The word for it in `states`.",
-        "task": "The task that does a part of it in sequential style; or None.",
-        "used_at": "When it got its backend, on the loop's clock.",
-        "upload": "The file that has the body; or None.",
-    }
+    state = "wait_backend"
+    backend: Backend | None = None  # that serves it; None before, and after
+    task: Task[Any] | None = None  # that does a part of it in sequential style
+    # the request
+    collected = 0  # bytes of the body that were read before there was a backend
+    decoder: ChunkDecoder | None = None  # of its body
+    upload: uploads.Upload | None = None  # the file that has the body
+    # who waits for a backend
+    asked = False  # for one
+    needs_fresh = False  # only a connection that was not used yet will do
+    priority = NORMAL  # which queue it waits in
+    retries = 0  # how often a 500 was not passed on
+    # the response
+    response: ResponseHead | None = None  # its head that the client gets
+    chunked = False  # it is framed in chunks
+    held = False  # nothing is read from the backend, as the client is far behind
 
     def __init__(self, role: ProxyRole, client: Client, head: RequestHead) -> None:
-        Exchange.__init__(self)
         self.role, self.client, self.head = role, client, head
-        self.backend: Backend | None = None
-        self.pieces: list[bytes] = []
-        self.collected = self.retries = 0
-        self.decoder: ChunkDecoder | None = None
-        self.asked = self.chunked = self.held = self.needs_fresh = False
-        self.limit = role.service.buffer_size
-        self.only_once = bool(client.body_left) or head.method not in REPEATABLE
-        self.priority = NORMAL
-        self.queued_at = self.used_at = client.began
-        self.response: ResponseHead | None = None
-        self.state = "wait_backend"
-        self.task: Task[Any] | None = None
-        self.upload: uploads.Upload | None = None
+        self.pieces: list[bytes] = []  # of the body, that were read and not sent yet
+        self.only_once = bool(client.body_left) or head.method not in REPEATABLE  # it may not be asked again
+        self.limit = role.service.buffer_size  # bytes that the client may be behind
+        self.queued_at = self.used_at = client.began  # when it was queued, and got its backend, on the loop's clock
 
     def begin(self) -> None:
         """The head of the request is here; the client is in callback style."""
@@ -91,7 +76,7 @@ class ProxyExchange(Exchange):
             if service.backend_http_version != "1.1":
                 client.last = True
                 return client.error(411, "A chunked request is not taken here: give its Content-Length")
-            self.decoder = ChunkDecoder()
+            self.decoder = ChunkDecoder(service.max_chunked_request_size)
         client.send_continue()
         if service.buffer_uploads and 0 < service.buffer_upload_threshold_size <= client.body_left:
             return uploads.collect(self, "size")
@@ -139,11 +124,7 @@ class ProxyExchange(Exchange):
         try:
             data = chunk(decoder.feed(data))
         except BadChunk as error:
-            self.abandon(400, str(error))
-            return b""
-        most = self.role.service.max_chunked_request_size
-        if 0 < most < decoder.size:
-            self.abandon(413, "The request is too large")
+            self.abandon(error.code, error.text)
             return b""
         if decoder.done:
             client.body_left = 0

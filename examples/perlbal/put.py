@@ -12,19 +12,16 @@ import hashlib
 import os
 import random
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
-from dangagreen import ClosedError, spawn
-from perlbal.chunks import BadChunk, ChunkDecoder
+from dangagreen import spawn
+from perlbal.bodies import read_body
 from perlbal.clients import Client, Exchange
 from perlbal.disk import after_disk, on_disk
-from perlbal.files import Refused
-from perlbal.heads import RequestHead
+from perlbal.heads import Refused, RequestHead
 from perlbal.services import Service
 
-PIECE = 262_144  # bytes of a body that are written at once
 _PATH = re.compile(r"((?:/[\w.-]+)*)/([\w.-]+)", re.ASCII)
 
 
@@ -86,7 +83,6 @@ class Upload:
 class Uploading(Exchange):
     """A task reads the body."""
 
-    __slots__ = ()
     state = "buffering_upload"
 
 
@@ -111,26 +107,24 @@ def begin_put(client: Client, service: Service, head: RequestHead) -> None:
     md5 = head.get("content-md5") if service.enable_md5 else ""
     client.pause()
     client.exchange = exchange = Uploading()
-    spawn(_put, client, exchange, service, head, Upload(service.docroot + path[1], path[2], md5), base)
+    spawn(_put, client, exchange, service, Upload(service.docroot + path[1], path[2], md5), base)
 
 
-def _put(
-    client: Client, exchange: Uploading, service: Service, head: RequestHead, upload: Upload, base: str | None
-) -> None:
+def _put(client: Client, exchange: Uploading, service: Service, upload: Upload, base: str | None) -> None:
     """A task: the upload of one client, from the first byte of the body to the answer."""
     world, code, text = service.world, 0, ""
     try:
         if base is not None and not on_disk(world, os.path.isdir, base):
             raise Refused(404, "Base directory does not exist")
         on_disk(world, upload.open)
-        for data in read_body(client, head, service.max_chunked_request_size):
+        client.send_continue()
+        for data in read_body(client, service.max_chunked_request_size):
             if not service.run_hooks("put_writeout", client, data):
                 on_disk(world, upload.write, data)
-        client.body_left = 0
         code = on_disk(world, upload.conclude)
     except Refused as refused:
         code, text = refused.code, refused.text
-    except (EOFError, ClosedError, ConnectionError) as error:
+    except ConnectionError as error:
         client.close(error)
     except OSError:
         code, text = 500, "Internal error"
@@ -142,35 +136,6 @@ def _put(
     if client.exchange is exchange:
         client.exchange = None
         client.error(code, text)
-
-
-def read_body(client: Client, head: RequestHead, limit: int) -> Iterator[bytes]:
-    """Parks for each piece of a request's body. Raises EOFError if the client leaves before its end, and Refused for
-    what is no chunked body, or one above `limit`, unless that is 0."""
-    client.send_continue()
-    decoder = ChunkDecoder() if head.chunked else None
-    left = head.content_length or 0
-    while decoder is not None or left:
-        data = client.read_some(PIECE if decoder is not None else min(PIECE, left))
-        client.active = client.loop.now
-        if not data:
-            raise EOFError("the client has left in the middle of a body")
-        if decoder is None:
-            left -= len(data)
-            yield data
-            continue
-        try:
-            data = decoder.feed(data)
-        except BadChunk as bad:
-            raise Refused(400, str(bad)) from None
-        if limit and decoder.size > limit:
-            raise Refused(413, "The request is too large")
-        if data:
-            yield data
-        if decoder.done:
-            if decoder.rest:
-                client.push_back_read(decoder.rest)
-            return
 
 
 def begin_delete(client: Client, service: Service, head: RequestHead) -> None:

@@ -144,8 +144,7 @@ class Queues:
             self._connect(node, pool)
 
     def _connect(self, node: Node, pool: Pool) -> None:
-        backend = Backend.connect_to(node.address, timeout=CONNECT_SECONDS, **pool.tls_options(node))
-        backend.belongs_to(node, self)
+        backend = Backend.connect_to(node.address, node, self, timeout=CONNECT_SECONDS, **pool.tls_options(node))
         self.pending[node] = backend
         self.open[backend] = None
 
@@ -178,8 +177,8 @@ class Queues:
             return backend.close("there are enough idle connections")
         backend.state = "bored"
         backend.since = self.loop.now
-        if not backend.uses:
-            backend.become_idle()
+        if not uses:
+            backend.watch_read(True)
         if backend.attention:
             self.bored.appendleft(backend)
         else:

@@ -7,25 +7,23 @@ goes on in callback style, as that of any backend. What does not belong here: co
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING
 
 from dangagreen import in_thread, shield, spawn, timeout
+from perlbal.backends import Backend
 from perlbal.clients import HttpRole
-from perlbal.heads import BadHead, RequestHead, ResponseHead
+from perlbal.files import open_file, send_files, wanted_range
+from perlbal.heads import BadHead, Refused, RequestHead, ResponseHead
 from perlbal.pages import REASONS, http_date, response_head
 from perlbal.reproxy_cache import Entry
 
 if TYPE_CHECKING:
-    from perlbal.backends import Backend
+    from perlbal.proxying import ProxyExchange  # which is above this module
 
-ProxyExchange: TypeAlias = Any  # of `proxying`, which is above this module
 _ASKS = ("x-reproxy-url", "x-reproxy-file", "x-reproxy-service")
 _URL = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?(/\S*)?\Z", re.ASCII)
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z", re.ASCII)
 _SIZE = re.compile(r"bytes .*/(\d+)\Z", re.ASCII)
 SILENCE_SECONDS = 60.0  # until a server that does not answer is given up
 
@@ -99,72 +97,55 @@ def hand_on(exchange: ProxyExchange, name: str) -> None:
 
 def send_file(exchange: ProxyExchange, head: ResponseHead, path: str, expected: str) -> None:
     """Parks until a thread has opened the file, then has it sent."""
-    client = exchange.client
+    client, asked = exchange.client, exchange.head
     if exchange.taken_over("start_file_reproxy", client, path):
         return None
     try:
         with shield():  # a file that is opened is to be closed
-            file = in_thread(open_file, path)
+            file = in_thread(open_file, path.encode("latin-1"), path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         file = None
     except OSError:
         exchange.task = None
         if client.exchange is exchange:
-            client.error(500, "")
+            client.error(500)
         return None
     exchange.task = None
-    size = os.fstat(file.fileno()).st_size if file is not None else 0
-    if file is None or not size or (expected and expected != str(size)) or client.exchange is not exchange:
+    if file is None or not file.size or (expected and expected != str(file.size)) or client.exchange is not exchange:
         if file is not None:
             file.close()
         if client.exchange is exchange:
-            client.error(404, "")
+            client.error(404)
         return None
-    span = ranged(head, exchange.head.get("range"), size)
+    offset, count = ranged(head, asked.get("range"), file.size)
     exchange.response = head
     exchange.state = "xfer_disk"
     client.send_head(head)
-    if span is not None and exchange.head.method != "HEAD":
-        client.sent += span[1]
-        try:
-            client.write_file(file, *span)
-        except EOFError as error:  # it has become shorter, and its length was told
-            client.close(error)
-    file.close()
-    client.write(client.file_sent)  # not before: a client that does not read would have any number of files opened
+    if not count or asked.method == "HEAD":
+        file.close()
+        client.write(client.file_sent)
+    else:
+        send_files(client, [(file, offset, count)])
     return None
 
 
-def open_file(path: str) -> BinaryIO | None:
-    """Open a regular file; None for what is none. Raises OSError, and ValueError for what is no path."""
-    descriptor = os.open(path.encode("latin-1"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return open(descriptor, "rb")
-
-
-def ranged(head: ResponseHead, asked: str, size: int) -> tuple[int, int] | None:
-    """Make the head that of a file of this size, or of the range that was asked for. Returns offset and count; None for
-    a range that the file does not have. What is no single range is ignored.
-    """
-    offset, count, said = 0, size, ""
-    match = _RANGE.match(asked)
-    if match is not None and (match[1] or match[2]):
-        first, last = int(match[1] or 0), int(match[2] or size)
-        if not match[1]:
-            first, last = max(0, size - last), size
-        if first > last or first >= size:
-            head.code, count, said = 416, 0, f"bytes */{size}"
-        else:
-            last = min(last, size - 1)
-            head.code, offset, count, said = 206, first, last - first + 1, f"bytes {first}-{last}/{size}"
-        head.reason = REASONS[head.code]
+def ranged(head: ResponseHead, asked: str, size: int) -> tuple[int, int]:
+    """Make the head that of a file of this size, or of the range that was asked for: its offset and count. The count is
+    0 for one that the file does not have."""
+    offset, count = 0, size
     head.set("Accept-Ranges", "bytes")
-    if said:
-        head.set("Content-Range", said)
+    try:
+        if (part := wanted_range(asked, size)) is not None:
+            offset, count = part
+            head.code = 206
+            head.set("Content-Range", f"bytes {offset}-{offset + count - 1}/{size}")
+    except Refused as refused:
+        head.code, count = refused.code, 0
+        head.set("Content-Range", f"bytes */{size}")
+    if head.code in (206, 416):
+        head.reason = REASONS[head.code]
     head.set("Content-Length", str(count))
-    return (offset, count) if count else None
+    return offset, count
 
 
 # -- urls

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dangagreen import Socket, Task, in_thread, spawn
-from perlbal.chunks import BadChunk, ChunkDecoder
-from perlbal.heads import RequestHead
+from perlbal.backends import Backend
+from perlbal.bodies import read_body
+from perlbal.heads import Refused, RequestHead
 from perlbal.services import Service
 
 if TYPE_CHECKING:
-    from perlbal.backends import Backend
-    from perlbal.clients import Client
+    from perlbal.proxying import ProxyExchange  # which is above this module
 
-ProxyExchange: TypeAlias = Any  # of `proxying`, which is above this module
-PIECE = 262_144  # bytes that are read, and written to disk, at once
 SENT_AT_ONCE = 1024 * 1024  # bytes: a backend that takes so many in `backend_timeout` is not silent
 DEBUG = "PERLBAL_DEBUG_BUFFERED_UPLOADS"  # a variable of the environment: backends are told the reason
-
-
-class TooLarge(Exception):
-    """A chunked request is larger than max_chunked_request_size."""
 
 
 class Upload:
@@ -134,61 +128,25 @@ def new_path(service: Service, client: Socket) -> str:
 
 def _collect(exchange: ProxyExchange, upload: Upload) -> None:
     """The dialogue with the client: the task."""
-    client = exchange.client
+    client, pieces = exchange.client, exchange.pieces
     try:
         if client.body_left < 0:
             client.send_continue()
-            _read_chunked(client, upload, exchange.role.service.max_chunked_request_size)
-        else:
-            _read_length(client, upload, exchange.pieces)
+        if pieces:
+            in_thread(upload.write, b"".join(pieces))
+            pieces.clear()
+        for data in read_body(client, exchange.role.service.max_chunked_request_size):
+            in_thread(upload.write, data)
         in_thread(upload.end)
-    except (BadChunk, TooLarge, OSError) as error:
+    except (Refused, OSError) as error:
         exchange.task = None
         if client.closed or client.exchange is not exchange:
             upload.remove(None)
-        elif isinstance(error, BadChunk):
-            exchange.abandon(400, str(error))
-        elif isinstance(error, TooLarge):
-            exchange.abandon(413, "The request is too large")
+        elif isinstance(error, Refused):
+            exchange.abandon(error.code, error.text)
         else:
             exchange.abandon(500, "The upload could not be stored")
         return
     exchange.task = None
     client.watch_read(True)  # in callback style again: it may leave
     exchange.ask()
-
-
-def _read_length(client: Client, upload: Upload, first: list[bytes]) -> None:
-    """Read a body with a length."""
-    data = b"".join(first)
-    first.clear()
-    while data or client.body_left:
-        if data:
-            in_thread(upload.write, data)
-        if not client.body_left:
-            return
-        data = read(client, min(client.body_left, PIECE))
-        client.body_left -= len(data)
-
-
-def _read_chunked(client: Client, upload: Upload, most: int) -> None:
-    """Read a chunked body."""
-    decoder = ChunkDecoder()
-    while not decoder.done:
-        data = decoder.feed(read(client, PIECE))
-        if 0 < most < decoder.size:
-            raise TooLarge
-        if data:
-            in_thread(upload.write, data)
-    client.body_left = 0
-    client.push_back_read(decoder.rest)
-
-
-def read(client: Client, size: int) -> bytes:
-    """Parks until there is some of the body. Raises OSError: the client has left."""
-    data = client.read_some(size)
-    if not data:
-        client.close("the client has left in the middle of its request")
-        raise ConnectionResetError("the client has left")
-    client.active = client.loop.now
-    return data

@@ -7,6 +7,7 @@ what is asked (reproxying).
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 from dangagreen import Semaphore, connect, timeout
 from perlbal.backends import Backend
@@ -80,10 +81,9 @@ class UrlConnections:
     def _connect(self, node: Node, server: Server) -> Backend:
         server.connecting += 1
         try:
-            backend = connect(node.address, socket_class=Backend)
+            backend = connect(node.address, socket_class=partial(Backend, node=node, keeper=self))
         finally:
             server.connecting -= 1
-        backend.belongs_to(node, self)
         backend.event_connect()
         return backend
 

@@ -10,8 +10,8 @@ from functools import partial
 from perlbal.clients import Client, HttpRole
 from perlbal.concatenation import begin_concatenation
 from perlbal.disk import after_disk
-from perlbal.files import File, Refused, answer, decoded, look
-from perlbal.heads import RequestHead
+from perlbal.files import File, answer, decoded, look
+from perlbal.heads import Refused, RequestHead
 from perlbal.put import begin_delete, begin_put
 from perlbal.services import Service
 

@@ -92,9 +92,9 @@ class Proxy:
             self.service.set(key, str(value))
         return self
 
-    def _connect_to(self, address: Any, **options: Any) -> Backend:
+    def _connect_to(self, address: Any, *arguments: Any, **options: Any) -> Backend:
         near, far = wire(self.capacity)
-        backend = Backend(near)
+        backend = Backend(near, *arguments)
         name = address if isinstance(address, str) else "{}:{}".format(*address)
         self.nodes.append(End(far, backend, name))
         match self.connects(name):

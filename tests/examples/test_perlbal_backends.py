@@ -35,8 +35,8 @@ class Keeper:
 
 def made() -> tuple[Backend, Keeper, Any]:
     near, far = wire()
-    backend, keeper = Backend(near), Keeper()
-    backend.belongs_to(Nodes().named("10.0.0.1:80"), keeper)
+    keeper = Keeper()
+    backend = Backend(near, Nodes().named("10.0.0.1:80"), keeper)
     return backend, keeper, far
 
 

@@ -40,7 +40,7 @@ def test_a_response_is_written_as_http_1_0():
     )
     assert list(head.items())[1:3] == [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2, c")]
     head.sent_version = 11
-    assert head.copy().to_bytes().startswith(b"HTTP/1.1 200 Fine")
+    assert head.to_bytes().startswith(b"HTTP/1.1 200 Fine")
 
 
 @pytest.mark.parametrize(

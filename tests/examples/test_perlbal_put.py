@@ -8,8 +8,8 @@ import os
 
 import pytest
 
+from perlbal.bodies import PIECE
 from perlbal.clients import SWEEP_SECONDS
-from perlbal.put import PIECE
 from perlbal_talk import Talker, body, fields, get, served
 
 

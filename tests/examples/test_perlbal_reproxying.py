@@ -166,7 +166,7 @@ def test_what_is_no_file(proxy: Proxy, file: Path, tmp_path: Path) -> None:
 
 
 def test_one_that_cannot_be_opened(proxy: Proxy, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> None:
+    def refuse(path: bytes, name: str) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("perlbal.reproxying.open_file", refuse)
