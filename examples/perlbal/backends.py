@@ -56,29 +56,28 @@ class Backend(Socket):
 
     danga_class = "Perlbal::BackendHTTP"  # what the original calls it
 
-    consumer: Consumer | None = None  # whose request it serves; None while it is idle
-    state = "connecting"  # or verifying_backend, bored, sending_req, wait_res, xfer_res
-    connect_seconds = 0.0  # how long it took to connect
-    attention = False  # a verification has shown that somebody listens
-    uses = 0  # requests that it was given
-    usable_until = 0.0  # up to when the server has promised to keep it; 0: no promise
-    # of the request that it was given last
-    active = False  # it is under way, which the node counts
-    modern = False  # it was one of HTTP/1.1
-    no_body = False  # it was HEAD
-    heard = False  # something has come since
-    # of its response
-    held = b""  # the beginning of a head
-    head: ResponseHead | None = None  # once it has come
-    decoder: ChunkDecoder | None = None  # where the body is chunked, and asked for as HTTP/1.1
-    left = 0  # bytes of the body that are still to come; UNTIL_CLOSE
-    keeps = False  # the connection may be used again after it
-
     def __init__(self, sock: SocketLike, node: Node, keeper: Keeper) -> None:
         super().__init__(sock)
         self.node, self.keeper = node, keeper
+        self.consumer: Consumer | None = None  # whose request it serves; None while it is idle
+        self.state = "connecting"  # or verifying_backend, bored, sending_req, wait_res, xfer_res
         self.created = self.loop.now
         self.since = self.created  # when it was made, was given a request, or has last made progress
+        self.connect_seconds = 0.0  # how long it took to connect
+        self.attention = False  # a verification has shown that somebody listens
+        self.uses = 0  # requests that it was given
+        self.usable_until = 0.0  # up to when the server has promised to keep it; 0: no promise
+        # of the request that it was given last
+        self.active = False  # it is under way, which the node counts
+        self.modern = False  # it was one of HTTP/1.1
+        self.no_body = False  # it was HEAD
+        self.heard = False  # something has come since
+        # of its response
+        self.held = b""  # the beginning of a head
+        self.head: ResponseHead | None = None  # once it has come
+        self.decoder: ChunkDecoder | None = None  # where the body is chunked, and asked for as HTTP/1.1
+        self.left = 0  # bytes of the body that are still to come; UNTIL_CLOSE
+        self.keeps = False  # the connection may be used again after it
         node.attempted()
 
     @property

@@ -62,13 +62,14 @@ class BadHead(Refused):
 class Head:
     """What both kinds have in common. Names of fields are given in lower case, but to `set` and `add`."""
 
-    __slots__ = ("chunked", "content_length", "fields", "version")
-
-    def __init__(self, version: int, fields: dict[str, str] | None) -> None:
-        self.version = version  # 10 or 11
-        self.fields = {} if fields is None else fields
-        self.content_length: int | None = None
-        self.chunked = False  # how the body is framed
+    __slots__ = {
+        "chunked": "Whether the body is chunked.",
+        "content_length": "What the field says; None without it.",
+        "fields": "Name in lower case to the whole line, or lines.",
+        "version": "10 or 11.",
+    }
+    fields: dict[str, str]
+    version: int
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a field. Several Set-Cookie come as one, with line ends: for those ask `items`."""
@@ -121,8 +122,10 @@ class RequestHead(Head):
     __slots__ = ("method", "uri")
 
     def __init__(self, method: str, uri: str, version: int, fields: dict[str, str] | None = None) -> None:
-        Head.__init__(self, version, fields)
-        self.method, self.uri = method, uri
+        self.fields = {} if fields is None else fields
+        self.method, self.uri, self.version = method, uri, version
+        self.content_length: int | None = None
+        self.chunked = False
 
     @property
     def host(self) -> str:
@@ -143,8 +146,10 @@ class ResponseHead(Head):
     __slots__ = ("code", "reason", "sent_version")
 
     def __init__(self, code: int, reason: str, version: int = 10, fields: dict[str, str] | None = None) -> None:
-        Head.__init__(self, version, fields)
-        self.code, self.reason, self.sent_version = code, reason, 10
+        self.fields = {} if fields is None else fields
+        self.code, self.reason, self.version, self.sent_version = code, reason, version, 10
+        self.content_length: int | None = None
+        self.chunked = False
 
     def first_line(self) -> str:
         return f"{SHOWN[self.sent_version]} {self.code} {self.reason}"

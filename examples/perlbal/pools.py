@@ -50,15 +50,14 @@ def parse_node(text: str) -> tuple[str, SocketAddress]:
 class Node:
     """One backend server, and what is known of it. Times are seconds since 1970, but for those of the loop's clock."""
 
-    attempts = connects = requests = verifies = 0
-    last_attempt = last_connect = last_response = 0
-    active = 0  # requests under way
-    failures = 0  # one after the other
-    dead_until = ejected_until = unverified_until = 0.0  # on the loop's clock
-
     def __init__(self, text: str) -> None:
         self.name, self.address = parse_node(text)
+        self.attempts = self.connects = self.requests = self.verifies = 0
+        self.last_attempt = self.last_connect = self.last_response = 0
         self.codes: deque[int] = deque(maxlen=500)
+        self.active = 0  # requests under way
+        self.failures = 0  # one after the other
+        self.dead_until = self.ejected_until = self.unverified_until = 0.0  # on the loop's clock
 
     def attempted(self) -> None:
         """A connection is being made."""

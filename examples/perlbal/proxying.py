@@ -33,29 +33,28 @@ RETRY_AFTER = (("Retry-After", "10"),)
 class ProxyExchange(Exchange):
     """A client's exchange, which waits in the queues of backends, and is the consumer of an answer."""
 
-    state = "wait_backend"
-    backend: Backend | None = None  # that serves it; None before, and after
-    task: Task[Any] | None = None  # that does a part of it in sequential style
-    # the request
-    collected = 0  # bytes of the body that were read before there was a backend
-    decoder: ChunkDecoder | None = None  # of its body
-    upload: uploads.Upload | None = None  # the file that has the body
-    # who waits for a backend
-    asked = False  # for one
-    needs_fresh = False  # only a connection that was not used yet will do
-    priority = NORMAL  # which queue it waits in
-    retries = 0  # how often a 500 was not passed on
-    # the response
-    response: ResponseHead | None = None  # its head that the client gets
-    chunked = False  # it is framed in chunks
-    held = False  # nothing is read from the backend, as the client is far behind
-
     def __init__(self, role: ProxyRole, client: Client, head: RequestHead) -> None:
         self.role, self.client, self.head = role, client, head
-        self.pieces: list[bytes] = []  # of the body, that were read and not sent yet
+        self.state = "wait_backend"
+        self.backend: Backend | None = None  # that serves it; None before, and after
+        self.task: Task[Any] | None = None  # that does a part of it in sequential style
+        # its body
+        self.pieces: list[bytes] = []  # that were read and not sent yet
+        self.collected = 0  # bytes that were read before there was a backend
+        self.decoder: ChunkDecoder | None = None
+        self.upload: uploads.Upload | None = None  # the file that has it
+        # its wait for a backend
+        self.asked = False
+        self.needs_fresh = False  # only a connection that was not used yet will do
         self.only_once = bool(client.body_left) or head.method not in REPEATABLE  # it may not be asked again
+        self.priority = NORMAL
+        self.queued_at = self.used_at = client.began  # and when it got its backend, on the loop's clock
+        self.retries = 0  # how often a 500 was not passed on
+        # its response
+        self.response: ResponseHead | None = None  # the head that the client gets
+        self.chunked = False  # it is framed in chunks
         self.limit = role.service.buffer_size  # bytes that the client may be behind
-        self.queued_at = self.used_at = client.began  # when it was queued, and got its backend, on the loop's clock
+        self.held = False  # nothing is read from the backend, as the client is far behind
 
     def begin(self) -> None:
         """The head of the request is here; the client is in callback style."""
