@@ -15,12 +15,14 @@ DECLARED = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path.read_text
 CLASS = re.compile(r"cdef class (\w+)(?:\((\w+)\))?:")
 SLOT = re.compile(r"    cdef (?:public (?:unsigned long|\w+)|object) (\w+)")
 METHOD = re.compile(r"(?:    )?(?:cdef|cpdef) (?:inline )?(?:\w+ )?(\w+)\((.*)\)(?: except [-?*]\w*)?(?: noexcept)?")
+VARIABLES = re.compile(r"cdef (?:int|Py_ssize_t) (\w+(?:, \w+)*)")
+EXTERN = re.compile(r'    cpdef (?:unsigned long|\w+) (\w+) "\w+"\(\)')  # a function of C in the place of Python's
 LOCALS = re.compile(r"(?:    )?@cython\.locals\((.*)\)")
 IMPORT = re.compile(r"from (dangagreen[\w.]*) cimport (\w+(?:, \w+)*)|cimport cython")
 
 
 class Declared:
-    """One class of a .pxd file; or, without a name, its functions."""
+    """One class of a .pxd file; or, without a name, its functions and variables."""
 
     def __init__(self, name=None, base=None):
         self.name, self.base = name, base
@@ -45,6 +47,12 @@ def parse(text):
             classes[-1].slots.add(match[1])
         elif match := LOCALS.fullmatch(line):
             variables = {part.partition("=")[0].strip() for part in match[1].split(",")}
+        elif match := VARIABLES.fullmatch(line):
+            classes[0].slots.update(match[1].split(", "))
+        elif line.startswith("cdef extern from ") and line.endswith('":'):
+            continue
+        elif match := EXTERN.fullmatch(line):
+            classes[0].slots.add(match[1])
         elif match := METHOD.fullmatch(line):
             owner = classes[-1] if line.startswith(" ") else classes[0]
             parameters = [part.partition("=")[0].split()[-1] for part in match[2].split(",") if part.strip()]
@@ -58,6 +66,17 @@ def parse(text):
 def written(tree):
     """Name to node, of the classes of a module; None to the module itself."""
     return {None: tree} | {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def bound_in(tree):
+    """The names that a module imports, or assigns once, at its top."""
+    names = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return {name for name in names if names.count(name) == 1}
 
 
 def slots_of(node):
@@ -78,7 +97,9 @@ def faults(name, declarations, source):
         if (node := there.get(declared.name)) is None:
             found.append(f"there is no class {declared.name}")
             continue
-        if declared.name is not None:
+        if declared.name is None:
+            found += [f"{slot} is not bound once, at the top" for slot in sorted(declared.slots - bound_in(node))]
+        else:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
             if bases != ([declared.base] if declared.base else []):
                 found.append(f"{declared.name} derives from {bases}")
@@ -113,6 +134,9 @@ def test_the_hot_modules_are_declared():
 
 
 SOURCE = """
+from _thread import get_ident
+from elsewhere import THREE
+FOUR = 4
 class One(Base):
     __slots__ = ("a", "b")
     def go(self, n): x = 1
@@ -120,6 +144,9 @@ class One(Base):
 RIGHT = """
 from dangagreen.loop.handlers cimport Base
 cimport cython
+cdef extern from "pythread.h":
+    cpdef unsigned long get_ident "PyThread_get_thread_ident"()
+cdef int THREE, FOUR
 cdef class One(Base):
     cdef public int a
     cdef object b  # of its own
@@ -144,6 +171,8 @@ def test_right_declarations_are_found_right():
         ("One(Base)", "One", "One derives from ['Base']"),
         ("class One", "class Two", "there is no class Two"),
         ("handlers", "loop", "dangagreen.loop.loop has no declarations"),
+        ("THREE", "FIVE", "FIVE is not bound once, at the top"),
+        ("long get_ident", "long get_id", "get_id is not bound once, at the top"),
         ("from dangagreen.loop.handlers cimport Base\n", "", "Base is not imported"),
     ],
 )

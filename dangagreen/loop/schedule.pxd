@@ -1,5 +1,8 @@
 from dangagreen.loop.timers cimport Timers
 
+cdef extern from "pythread.h":
+    cpdef unsigned long get_ident "PyThread_get_thread_ident"()
+
 cdef class Schedule:
     cdef public object clock
     cdef public object poller

@@ -2,6 +2,8 @@ cimport cython
 from dangagreen.loop.handlers cimport Handler
 from dangagreen.loop.instruments cimport Instrumented
 
+cdef int READ, WRITE
+
 cdef class Turning(Instrumented):
     cdef public bint _stop
     cdef public object _struck

@@ -1,5 +1,8 @@
 from dangagreen.loop.handlers cimport Handler
+from dangagreen.loop.schedule cimport get_ident
 from dangagreen.loop.turn cimport Turning
+
+cdef int ERR, HUP, READ, WRITE, PAUSED, UNREGISTERED
 
 cdef class Descriptor(Handler):
     cdef public object _listener

@@ -1,5 +1,7 @@
 from dangagreen.sockets.endpoint cimport Endpoint
 
+cdef Py_ssize_t HELD
+
 cdef class IdleClock(Endpoint):
     cdef public Py_ssize_t _at_work
     cdef public object _created_at

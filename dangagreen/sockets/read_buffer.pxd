@@ -1,6 +1,8 @@
 cimport cython
 from dangagreen.sockets.idle cimport IdleClock
 
+cdef Py_ssize_t _LINES_AT_ONCE, _SHORT
+
 cdef class ReadBuffer(IdleClock):
     cdef public object _buffer
     cdef public Py_ssize_t _line_limit

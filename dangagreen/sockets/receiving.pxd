@@ -1,4 +1,8 @@
+from dangagreen.loop.schedule cimport get_ident
 from dangagreen.sockets.read_buffer cimport ReadBuffer
+
+cdef int READ, EOF_MET, EOF_TOLD
+cdef Py_ssize_t HELD, _BULK_CREDIT
 
 cdef class Receiving(ReadBuffer):
     cdef public Py_ssize_t _bulk_credit

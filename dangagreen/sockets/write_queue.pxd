@@ -1,5 +1,8 @@
 from dangagreen.sockets.backpressure cimport BackPressure
 
+cdef int WRITE, BLOCKED, FLUSHING, IDLE, MUTE
+cdef Py_ssize_t _JOIN, _MANY, _CALLS_AT_ONCE
+
 cdef class WriteQueue(BackPressure):
     cdef public object _drain_waiters
     cdef public bint _over_high_water
@@ -7,6 +10,7 @@ cdef class WriteQueue(BackPressure):
     cdef public int _sending
     cdef public object _writer
     cdef public Py_ssize_t unsent
+    cpdef _flush(self)
     cdef _write_later(self, data)
     cdef _flush_in_order(self, queue, bint refused=*)
     cdef bint _send_some(self, queue) except -1

@@ -22,6 +22,7 @@ from dangagreen.streams.readiness import SelectableSocket
 
 _LINES = 16384  # bytes that one recv asks for when many small messages may come, which are then read without a park
 _MOST = 1024 * 1024  # bytes that it asks for at most for bulk: few large calls are twice as cheap as many small ones
+_BULK = CHUNK  # bytes: a recv that asks for more than that receives bulk
 _NEWLINE = 10
 _TO_END = 16 * 1024 * 1024
 
@@ -213,11 +214,11 @@ class ReadingSocket(SelectableSocket):
         """Parks until there is input, and receives up to `size` bytes into the buffer, or none. Returns False at EOF.
 
         It parks before recv(2): input that is there already is reported by the next wait anyway. For bulk, which is
-        more than CHUNK, it does not park if it may call recv again.
+        more than _BULK, it does not park if it may call recv again.
         """
         if get_ident() != self.loop.thread:
             self.loop.check_thread(wait.name)
-        if size <= CHUNK or not self._may_go_on(size):
+        if size <= _BULK or not self._may_go_on(size):
             if not self._await_input(task):
                 return self._check_input()
             park(task, wait, self)  # the loop resumes the task; any other wake undoes the arrangement, and raises
@@ -247,7 +248,7 @@ class ReadingSocket(SelectableSocket):
             self._append(chunk)
         else:
             self._buffer = chunk
-        if size > CHUNK and len(chunk) < size:
+        if size > _BULK and len(chunk) < size:
             self._was_less()
         return True
 

@@ -1,3 +1,4 @@
+from dangagreen.loop.schedule cimport get_ident
 from dangagreen.streams.reading cimport ReadingSocket
 
 cdef class StreamSocket(ReadingSocket):
