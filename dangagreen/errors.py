@@ -162,6 +162,7 @@ class Cancelled(_Copied):
     """Raised in a task that is cancelled, at its wait and at every later one. Let it pass. Attribute: `reason`."""
 
     waited: tuple[str, int] | None = None  # the name of the wait that it has ended, and the id of what that was for
+    refused: dict[int, int] | None = None  # of one that is pending: how many calls it has refused, by id of the task
 
     def __init__(self, reason: object = None) -> None:
         super().__init__(*() if reason is None else (reason,))

@@ -16,17 +16,19 @@ from types import FrameType
 from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
-from dangagreen.frames import LOOPS, is_ours
+from dangagreen.frames import LOOPS, is_ours, line_of, program_frame
 from dangagreen.green.sched import foreign, scheduler, top_level
 from dangagreen.green.task_table import described
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.loop.registry import log
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.parks import parks
 
 _CALLS = (True,) * 128  # a budget: calls that need not wait before the clock is read
 _FEW_CALLS = (True,) * 4  # a budget in a turn that is older than LONG_TURN
+INSISTENT = 1000  # calls of an interrupted task that were refused for one cancellation: it will hardly end by itself
 _MANY = 64  # budgets that one task may spend in a turn on a clock that stands still
 
 
@@ -41,7 +43,7 @@ def checkpoint(loop: Loop, call: str) -> Waiter:
     if task is None or get_ident() != loop.thread:
         task = require_waiter(loop, call)
     if task.interrupt is not None:
-        raise interrupted(task)
+        raise interrupted_before(task)
     for _ in loop.budget:
         return task
     look_at_the_clock(task)
@@ -144,6 +146,40 @@ def interrupted(task: Waiter) -> BaseException:
     task.interrupt = None
     task.update_interrupt()
     return error
+
+
+def interrupted_before(task: Waiter) -> BaseException:
+    """The exception for a call that an interrupted task makes. It may make such calls in a loop, and never end.
+
+    So it yields like any other call that need not wait: the others run, and a signal is heard. Once for each task and
+    cancellation the log tells of it.
+    """
+    pending, error = task.interrupt, interrupted(task)
+    if isinstance(pending, Cancelled):
+        times = pending.refused = pending.refused or {}
+        times[id(task)] = count = times.get(id(task), 0) + 1
+        if count == INSISTENT:
+            _tell_of_insistence(task, error, count)
+    for _ in task.loop.budget:
+        return error
+    task.interrupt = None
+    try:
+        look_at_the_clock(task)
+    finally:
+        task.update_interrupt()
+    return error
+
+
+def _tell_of_insistence(task: Waiter, error: BaseException, count: int) -> None:
+    frame = program_frame(sys._getframe())
+    log.warning(
+        "%s goes on, though each wait in it is interrupted (%s), %s times by now%s. What catches Cancelled, as"
+        " `except:` and `except BaseException:` do, is to raise it again",
+        task.in_words(),
+        error,
+        count,
+        "" if frame is None else f": {line_of(frame)}",
+    )
 
 
 @parks

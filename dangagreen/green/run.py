@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -20,10 +20,12 @@ from dangagreen.green.tasks import Params, Result, Task, check_function, make_ta
 from dangagreen.green.waiters import end_forevers, wake
 from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.loop.registry import log
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.descriptor import Descriptor
 
+_CLEAN_UP_SECONDS = 5.0  # for which tasks may clean up before the log tells which of them are not done
 _STOPPED = "the loop was stopped"
 
 
@@ -129,20 +131,38 @@ def end_closers(loop: Loop) -> None:
 def _end_tasks(loop: Loop, reason: str) -> None:
     """Cancel all tasks and run the loop until they have ended; a SystemExit of one is raised after that."""
     kept: SystemExit | None = None
-    while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
-        for task in rest:
-            task.cancel(reason)
-        try:
-            loop.run(lambda: all(task.done for task in rest))
-        except SystemExit as error:
-            kept = kept or error
-            if not any(task.done for task in rest):  # raised by a callback, which may raise it in each turn
-                close_descriptors(loop, reason)
+    with _telling_who_is_late(loop, reason) if scheduler(loop).tasks else nullcontext():
+        while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
+            for task in rest:
+                task.cancel(reason)
+            try:
+                loop.run(lambda: all(task.done for task in rest))
+            except SystemExit as error:
+                kept = kept or error
+                if not any(task.done for task in rest):  # raised by a callback, which may raise it in each turn
+                    close_descriptors(loop, reason)
     if kept is not None:
         try:
             raise kept
         finally:
             del kept  # its traceback refers to this frame: a cycle
+
+
+@contextmanager
+def _telling_who_is_late(loop: Loop, reason: str) -> Iterator[None]:
+    """If the block takes long, have the log tell which tasks it waits for: nothing else would say why nothing ends."""
+
+    def tell() -> None:
+        loop.onlookers.discard(timer)
+        log.warning("%s, and waits for tasks that it has cancelled:\n%s", reason, scheduler(loop).table(most=50))
+
+    timer = loop.timers.add(loop.clock() + _CLEAN_UP_SECONDS, tell)
+    loop.onlookers.add(timer)  # it ends no wait
+    try:
+        yield
+    finally:
+        loop.onlookers.discard(timer)
+        timer.cancel()
 
 
 def _at_exit() -> None:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Self
 
 from dangagreen.green.sched import scheduler
-from dangagreen.green.waiters import wake
+from dangagreen.green.stacks import frames
+from dangagreen.green.waiters import Waiter, wake
 from dangagreen.loop.deadlock import WATCHING_THREADS
 from dangagreen.loop.loop import Loop
 from dangagreen.testing.leaks import spawned
@@ -158,10 +159,15 @@ class EndLimit:
             _end_process(self._loop, self._tested, words, self._tell)
 
 
+def _tasks_of(loop: Loop) -> list[Waiter]:
+    return list(scheduler(loop).tasks) if loop.green is not None else []
+
+
 def _end_process(loop: Loop, thread: threading.Thread, words: str, tell: Callable[[str], object]) -> None:
     """Tell what a thread, and a loop there, does that does not end, and end the process. In another thread."""
-    stack = "".join(traceback.format_stack(sys._current_frames().get(thread.ident or 0)))
-    task = loop.current
+    task = loop.current or next((task for task in _tasks_of(loop) if task.wait is not None and task.wait.due), None)
+    frame = None if task is None else next(frames(task), None)  # where it yields just now
+    stack = "".join(traceback.format_stack(frame or sys._current_frames().get(thread.ident or 0)))
     culprit = "" if task is None else f", while {task!r}{spawned(task)} runs, which may swallow what ends it"
     try:
         tell(f"{words}{culprit}; the process of the tests ends here. It is in\n{stack}")

@@ -548,3 +548,82 @@ def test_a_callback_may_spawn_what_waits(loop, pair):
     d.sleep(5)
     assert len(got) == 1
     assert 1001 <= got[0] < 1002
+
+
+# -- a task that swallows its interruption
+
+
+def swallowing(seen, stop, most=100_000):
+    """Wait again and again, and let no interruption out; `seen` gets the number of waits."""
+    for number in range(most):
+        try:
+            d.sleep(1)
+        except BaseException:
+            seen[:] = [number]
+        if stop:
+            return
+
+
+def test_a_task_that_swallows_its_cancellation_lets_the_others_run(loop, caplog):
+    seen, stop = [], []
+
+    def main():
+        task = d.spawn(swallowing, seen, stop)
+        d.sleep(0)
+        task.cancel("enough")
+        d.spawn(stop.append, "others have run")
+        task.join()
+
+    d.run(main)
+    assert 0 < seen[0] < 99_999
+
+
+def test_a_poll_without_a_wait_lets_the_others_run(loop):
+    ran = []
+
+    def poll():
+        queue = d.Queue()
+        d.spawn(ran.append, "others")
+        for _ in range(100_000):
+            with d.move_on_after(0):
+                queue.get()
+            if ran:
+                return True
+        return False
+
+    assert d.run(poll)
+
+
+def test_a_task_that_swallows_its_cancellation_is_named_once(loop, caplog):
+    seen = []
+
+    def main():
+        task = d.spawn(swallowing, seen, [], 5000)
+        d.sleep(0)
+        task.cancel("enough")
+        task.join()
+
+    d.run(main)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "task 'swallowing' goes on, though each wait in it is interrupted (enough), 1000 times by now:" in line
+    assert "test_parking.py:" in line
+
+
+def test_many_tasks_of_one_cancellation_are_not_taken_for_one_that_goes_on(loop, caplog):
+    def clean_up():
+        try:
+            d.sleep(1)
+        finally:
+            for _ in range(4):
+                with contextlib.suppress(d.Cancelled):
+                    d.sleep(1)
+
+    def main():
+        with d.TaskGroup() as group:
+            for _ in range(500):
+                group.spawn(clean_up)
+            d.sleep(0.5)
+            group.cancel()
+
+    d.run(main)
+    assert caplog.records == []

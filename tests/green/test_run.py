@@ -28,6 +28,26 @@ def test_run_can_be_called_again(loop):
     assert [d.run(lambda: (d.sleep(1), loop.clock())[1]) for _ in range(2)] == [1001, 1002]
 
 
+def test_tasks_that_keep_the_program_from_ending_are_named(loop, caplog):
+    def stubborn():
+        with d.shield():
+            d.sleep(60)
+
+    d.run(lambda: (d.spawn(stubborn), d.sleep(1)))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("run() ended, and waits for tasks that it has cancelled:\n")
+    assert "stubborn  parked  sleep until 1060" in line
+
+
+def test_nothing_is_said_of_a_clean_up_that_does_not_take_long(loop, caplog):
+    def quick():
+        with d.shield():
+            d.sleep(5)
+
+    d.run(lambda: (d.spawn(quick), d.sleep(1)))
+    assert (loop.clock(), caplog.records, len(loop.timers)) == (1005, [], 0)
+
+
 def test_run_within_run_raises(loop):
     def main():
         d.run(int)

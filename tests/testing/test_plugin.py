@@ -459,7 +459,8 @@ def test_a_run_in_which_a_task_swallows_all_that_is_to_end_it_ends_with_words(py
     assert "; the process of the tests ends here. It is in\n" in words
     assert re.search(r'\.py", line \d+, in swallow', words)
     if how != "swallow()":
-        assert "the end of a test's loop takes longer than 5.2 s, while <Task swallow, running>, spawned at /" in words
+        assert "the end of a test's loop takes longer than 5.2 s, while <Task swallow, " in words
+        assert ">, spawned at /" in words
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e300", "soon"])
