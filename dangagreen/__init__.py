@@ -134,4 +134,5 @@ compiled: bool = is_compiled(turn)  # which build runs: the compiled one, or the
 
 publish(__name__, __all__)
 name_methods(Socket, (base for base in Socket.__mro__[1:-1] if base not in Descriptor.__mro__))
+name_methods(Task, Task.__mro__[1:2])
 del Descriptor, forking, is_compiled, name_methods, publish, turn

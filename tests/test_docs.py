@@ -156,7 +156,7 @@ INNER = {
     " tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved function"
     " group in_words interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub"
-    " unflushed_socket update_interrupt wait was_cancelled worker",
+    " begin outcome unflushed_socket update_interrupt wait was_cancelled worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",
     dangagreen.Channel: "queue",

@@ -194,7 +194,7 @@ SCENARIOS = {
     "events.Condition.wait": lambda ready: wait_of_condition(ready.condition),
     "events.Condition.wait_for": lambda ready: wait_for_of_condition(ready.condition),
     "events.Event.wait": lambda ready: ready.event.wait(),
-    "tasks.Task.join": lambda ready: ready.ended.join(),
+    "life.Life.join": lambda ready: ready.ended.join(),
     "sleep.sleep": lambda ready: d.sleep(0),
     "sleep.sleep_until": lambda ready: d.sleep_until(0),
     "signals.signals.__next__": next_signal,

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
+from dangagreen.green.life import name_of
 from dangagreen.green.sched import LoopReset
-from dangagreen.green.tasks import Task, name_of
+from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop, here
 
 Result = TypeVar("Result")
@@ -130,7 +131,8 @@ class ThreadCall:
             if self._state != _NEW:
                 return
             self._state = _BEGUN
-            self._task = task = Task(self._loop, self._call, self._context, self._name)
+            task: Task[Any] = Task(self._loop, self._call, self._context, self._name)
+            self._task = task
         task._watch(self, True)
         if self._job is not None:
             self._job.call = self

@@ -10,7 +10,8 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from dangagreen.green.sched import Runnable, Switch, scheduler
+from dangagreen.green.life import Runnable
+from dangagreen.green.sched import Switch, scheduler
 from dangagreen.green.waiters import WaitKind
 from dangagreen.parks import parks
 

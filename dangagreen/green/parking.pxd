@@ -1,1 +1,6 @@
-# There is nothing to declare: that this file is here has the module compiled.
+cimport cython
+from dangagreen.green.waiters cimport Waiter, WaitKind
+from dangagreen.loop.turn cimport Turning
+
+@cython.locals(loop=Turning)
+cpdef park(Waiter task, WaitKind wait, subject)

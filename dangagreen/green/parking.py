@@ -182,7 +182,6 @@ def _tell_of_insistence(task: Waiter, error: BaseException, count: int) -> None:
     )
 
 
-@parks
 def park(task: Waiter, wait: WaitKind, subject: Any) -> None:
     """Parks until the task is woken. The caller has arranged for that; `wait.undo(subject, task)` takes it back.
 
@@ -214,6 +213,9 @@ def park(task: Waiter, wait: WaitKind, subject: Any) -> None:
     finally:
         task.wait = task.subject = None
         loop.current = current
+
+
+parks(park)  # not as a decorator: compiled, that would make it a function in Python, which is dearer to call
 
 
 @parks

@@ -82,25 +82,6 @@ def _work() -> None:
         del sched.workers[worker], worker.resume
 
 
-class Runnable(Waiter):
-    """A waiter that a worker runs: base class of `Task`."""
-
-    __slots__ = ()
-
-    def start(self) -> None:
-        if self.interrupt is not None:
-            return self.end_unstarted(self.interrupt)
-        sched: Scheduler = self.loop.green  # type: ignore[assignment]
-        idle = sched.idle
-        self.worker = worker = idle.pop() if idle else Worker(sched)
-        worker.task = self
-        worker.gr_context = self.context
-        self.to_hub = sched.from_tasks
-        self.resume = resume = worker.resume
-        resume()
-        return None
-
-
 class Scheduler:
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 

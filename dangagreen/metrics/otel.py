@@ -15,7 +15,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from dangagreen import checks
-from dangagreen.green.tasks import name_of
+from dangagreen.green.life import name_of
 from dangagreen.loop.loop import Loop
 from dangagreen.metrics.counts import BUCKETS, FAMILIES, Family, LoopMetrics
 from dangagreen.net.handler_task import is_own_end

@@ -80,7 +80,6 @@ class HandlerTask(Task[None]):
     def end_unstarted(self, error: BaseException) -> None:
         sock = self.sock
         if sock._is_over():  # before it was cancelled
-            self._result = None
             return self.end(None)
         self.end(error)
         self.loop.call(sock, partial(sock.close, error))  # nothing else will

@@ -18,10 +18,10 @@ from typing import Any, Never, TypeVar
 from dangagreen import checks
 from dangagreen.errors import Cancelled, ErrorContext
 from dangagreen.green.from_thread import ThreadCall, caller
+from dangagreen.green.life import name_of
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.scopes import shield
-from dangagreen.green.tasks import name_of
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.registry import log

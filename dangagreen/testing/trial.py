@@ -141,7 +141,8 @@ class Trial:
 
         code = getattr(innermost(function), "__code__", None)
         origin = None if code is None else (code, 0)  # its spawn, here, tells a reader nothing
-        self.task = task = Task(self.loop, main, copy_context(), name, origin)
+        task: Task[Any] = Task(self.loop, main, copy_context(), name, origin)
+        self.task = task
         task.error_retrieved = True
         self.loop.runnable.append(task.start)
         try:
@@ -150,7 +151,7 @@ class Trial:
             self.task = None
         if raised:
             raise raised.pop()
-        return task.result()  # type: ignore[return-value]
+        return task.result()  # type: ignore[no-any-return]
 
     def _run_until_done(self, task: Task[Any]) -> None:
         loop, stalls = self.loop, 0

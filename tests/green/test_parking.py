@@ -136,7 +136,7 @@ CALLS = {
     "events.Condition.wait": lambda sock, task: d.Condition().wait(),
     "events.Condition.wait_for": lambda sock, task: d.Condition().wait_for(lambda: True),
     "events.Event.wait": lambda sock, task: there(d.Event()).wait(),
-    "tasks.Task.join": lambda sock, task: task.join(),
+    "life.Life.join": lambda sock, task: task.join(),
     "sleep.sleep": lambda sock, task: d.sleep(0),
     "sleep.sleep_until": lambda sock, task: d.sleep_until(0),
     "signals.signals.__next__": lambda sock, task: next(came(d.signals(signal.SIGUSR1))),
