@@ -1,7 +1,8 @@
 """Run the benchmarks: `python -m tests.bench` in a checkout.
 
 Without options, everything: 5 rounds of each workload with all contestants, interleaved. `--docs` also writes what
-docs/benchmarks.md shows. Linux only; the loads and the C loop are compiled with cc.
+docs/benchmarks.md shows; with `--workloads` it measures those, and keeps what it shows of the others. Linux only; the
+loads and the C loop are compiled with cc.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.bench import chart, growth, report
+from tests.bench.bars import of_compiled
 from tests.bench.checking import check
 from tests.bench.contestants import BY_KEY as CONTESTANTS
 from tests.bench.contestants import Contestant
@@ -22,7 +25,7 @@ from tests.bench.workloads import Workload
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 KEPT = ROOT / "docs" / "benchmarks"
-QUICK = 0.1
+QUICK, DOCS = 0.1, 0.4  # scales
 
 
 def chosen(words: str | None, known: dict[str, object], what: str) -> list[str]:
@@ -38,7 +41,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("-w", "--workloads", help=f"of {','.join(WORKLOADS)}")
     parser.add_argument("-c", "--contestants", help=f"of {','.join(CONTESTANTS)}")
     parser.add_argument("-r", "--rounds", type=int, help="default 5, with --quick 1")
-    parser.add_argument("-s", "--scale", type=float, help=f"the amount of work; default 1, with --quick {QUICK}")
+    parser.add_argument(
+        "-s", "--scale", type=float, help=f"the amount of work; default 1, with --quick {QUICK}, with --docs {DOCS}"
+    )
     parser.add_argument("-q", "--quick", action="store_true", help="one round of little work: does everything run?")
     parser.add_argument("--server-cpu", type=int, help="the processor for servers (default: the first)")
     parser.add_argument("--load-cpu", type=int, help="the processor for loads (default: the last)")
@@ -51,7 +56,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="show an earlier run's --json")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 5)
-    given.scale = given.scale or (QUICK if given.quick else 1.0)
+    given.scale = given.scale or (QUICK if given.quick else DOCS if given.docs else 1.0)
     if given.docs:
         given.bars = True
         given.json = given.json or KEPT / "results.json"
@@ -79,6 +84,7 @@ def progress(words: str) -> None:
 def rounds(bench: Bench, workload: Workload, keys: list[str], given: argparse.Namespace, results: Results) -> None:
     """All rounds of one workload, the contestants interleaved, every other round in the opposite order."""
     field = [CONTESTANTS[key] for key in keys if applies(CONTESTANTS[key], workload)]
+    began = time.monotonic()
     for contestant in field:
         if reason := contestant.missing():
             results.excuse(workload.key, contestant.key, f"missing: {reason}")
@@ -88,21 +94,34 @@ def rounds(bench: Bench, workload: Workload, keys: list[str], given: argparse.Na
                 progress(f"{workload.title}: round {number + 1}, {contestant.label}")
                 measured(bench, contestant, workload, given.scale, results)
     progress("")
+    results.runs[workload.key] = {
+        "rounds": given.rounds,
+        "scale": given.scale,
+        "when": time.strftime("%Y-%m-%d"),
+        "seconds": round(time.monotonic() - began),
+    }
+
+
+def kept(given: argparse.Namespace, names: list[str], about: dict[str, Any]) -> Results:
+    """What the page shows of workloads that were not chosen, if some were; otherwise nothing."""
+    if not (given.docs and given.workloads and given.json.exists()):
+        return Results()
+    results = load(given.json)
+    if results.build() != about["machine"]["dangagreen"]:
+        sys.exit(f"the page has figures of the {results.build()} build: --docs without --workloads makes them anew")
+    for name in names:
+        results.forget(name)
+    return results
 
 
 def run(given: argparse.Namespace) -> Results:
     """Measure, and show each workload's table as soon as it is done."""
-    results = Results()
     keys = chosen(given.contestants, dict(CONTESTANTS), "contestant")
     names = chosen(given.workloads, dict(WORKLOADS), "workload")
     present = [CONTESTANTS[key] for key in keys if not CONTESTANTS[key].missing()]
-    results.about = {
-        "machine": machine(),
-        "versions": sorted({contestant.version() for contestant in present}),
-        "rounds": given.rounds,
-        "scale": given.scale,
-        "when": time.strftime("%Y-%m-%d"),
-    }
+    about = {"machine": machine(), "versions": sorted({contestant.version() for contestant in present})}
+    results = kept(given, names, about)
+    results.about = about
     print(report.banner(results), flush=True)
     with prepared(given.server_cpu, given.load_cpu) as bench:
         for name in names:
@@ -124,7 +143,9 @@ def write(given: argparse.Namespace, results: Results) -> None:
         given.chart.parent.mkdir(parents=True, exist_ok=True)
         given.chart.write_text(chart.draw(results))
     if given.docs:
-        report.insert(PAGE, report.markdown(results))
+        report.insert(PAGE, "tables", report.markdown(results))
+        if results.build() == "compiled":
+            report.insert(PAGE, "compiled", report.markdown_bars(results, of_compiled(results)))
 
 
 def main() -> None:

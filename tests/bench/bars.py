@@ -14,6 +14,7 @@ from tests.bench.results import Results
 from tests.bench.workloads import BY_KEY as WORKLOADS
 
 BEST = "best peer"
+BEST_BUT_PROTOCOL = "best peer but uvloop Protocol"
 BYTES = "bytes"  # the factor is a number of bytes
 
 
@@ -72,6 +73,7 @@ BARS = [
     *_bars("timer_fire", "sequential", (0.80, "asyncio")),
 ]
 
+_EVERY_PEER, _LOCKS = ("http", "broadcast"), ("locks1", "locks50", "locks500")
 # Of the compiled build, in whose runs those above are the bars of the pure one.
 COMPILED = [
     *_bars("request", "callback", (0.97, "uvloop")),
@@ -84,6 +86,9 @@ COMPILED = [
     *(Bar(way, style, 1.05, BEST) for way in ("receive", "send") for style in ("callback", "sequential")),
     *_bars("active", "callback", (0.90, "uvloop")),
     *_bars("active", "sequential", (1.15, "uvloop"), (0.50, "gevent-readline")),
+    *(Bar(row, "callback", 1.00, BEST) for row in _EVERY_PEER),
+    *(Bar(row, "sequential", 1.00, BEST_BUT_PROTOCOL) for row in _EVERY_PEER),
+    *(Bar(row, "ddlockd", 1.00, "ddlockd-perl") for row in _LOCKS),
     *_bars("spawn", "sequential", (0.45, "asyncio"), (0.15, "gevent")),
     *_bars("spawn_many", "sequential", (0.70, "asyncio"), (0.15, "gevent")),
     *_bars("timer_cancel", "sequential", (0.35, "asyncio"), (1.00, "uvloop")),
@@ -93,38 +98,49 @@ COMPILED = [
     *_bars("memory", "callback", (480, BYTES)),
     *_bars("memory", "requests", (480, BYTES)),
     *_bars("memory", "sequential", (0.70, "gevent")),
-    *_bars("locks50", "ddlockd", (1.00, "ddlockd-perl")),
 ]
 
 
-def bars(results: Results) -> list[Bar]:
-    """Those that a run is held to."""
-    if results.about.get("machine", {}).get("dangagreen") != "compiled":
+def of_compiled(results: Results) -> list[Bar]:
+    """The bars of the compiled build, if a run has measured it."""
+    return COMPILED if results.build() == "compiled" else []
+
+
+def of_pure(results: Results) -> list[Bar]:
+    """The bars of the pure build."""
+    if results.build() != "compiled":
         return BARS
-    return COMPILED + [replace(bar, contestant=_pure(bar.contestant), other=_pure(bar.other)) for bar in BARS]
+    return [replace(bar, contestant=_pure(bar.contestant), other=_pure(bar.other)) for bar in BARS]
 
 
 def _pure(key: str) -> str:
     return f"pure-{key}" if f"pure-{key}" in CONTESTANTS else key
 
 
-def judged(results: Results) -> list[tuple[str, str, str, str, str]]:
-    """(workload, contestant, bar, figure, verdict) of each bar that the run says anything about."""
+def _peer(results: Results, bar: Bar) -> str | None:
+    """The contestant that a bar compares with."""
+    if bar.other in (BEST, BEST_BUT_PROTOCOL):
+        return results.best_peer(bar.workload, () if bar.other == BEST else ("uvloop",))
+    return bar.other
+
+
+def judged(results: Results, bars: list[Bar]) -> list[tuple[str, str, str, str, str]]:
+    """(workload, contestant, bar, figure, verdict) of each of the bars that the run says anything about."""
     rows = []
-    for bar in bars(results):
+    for bar in bars:
         if bar.workload not in results.rounds:
             continue
         kind = WORKLOADS[bar.workload].kind
-        other = results.best_peer(bar.workload) if bar.other == BEST else bar.other
+        other = _peer(results, bar)
         if bar.other == BYTES:
             figure = results.median(bar.workload, bar.contestant)
             words, shown = f"<= {bar.factor:.0f} bytes", "?" if figure is None else f"{figure:.0f}"
         else:
             figure = None if other is None else results.ratio(bar.workload, bar.contestant, other)
-            peer = CONTESTANTS[other].name(kind) if other else BEST
+            peer = CONTESTANTS[other].name(kind) if other else "?"
             words, shown = f"<= {bar.factor:.2f} x {peer}", "?" if figure is None else f"{figure:.2f}"
         verdict = "not measured" if figure is None else "met" if figure <= bar.factor else "missed"
-        remark = f" ({bar.remark})" if bar.remark else " (the best peer)" if bar.other == BEST else ""
+        remark = bar.remark or (f"the {bar.other}" if bar.other in (BEST, BEST_BUT_PROTOCOL) else "")
         title, label = WORKLOADS[bar.workload].title, CONTESTANTS[bar.contestant].name(kind)
-        rows.append((title, label, words + remark, shown, verdict))
+        rows.append((title, label, f"{words} ({remark})" if remark else words, shown, verdict))
     return rows

@@ -77,7 +77,7 @@ def _send(port: int) -> None:
     with _connect(port) as sock:
         for size in (1, len(BLOCK), 20 * len(BLOCK) + 17):
             sock.sendall(b"%d\n" % size)
-            _expect(sock, bytes(size))
+            _expect(sock, b"x" * size)
         _expect_end(sock)
 
 

@@ -136,6 +136,8 @@ OURS = (
     Contestant("idle", "dangagreen, sequential, idle_timeout", "greenlet", "sequential", LINES, ("idle",)),
     Contestant("group", "dangagreen, TaskGroup", "greenlet", arguments=("group",), micro="on_dangagreen",
                micro_modes=("spawn", "spawn_many")),
+    Contestant("ddlockd", "ddlockd on dangagreen", "greenlet", modes=("locks",),
+               program=("examples/ddlockd", "--port=0", "--bind=127.0.0.1")),
 )  # fmt: skip
 # The same by the pure modules, where the compiled build is installed.
 PURE = tuple(replace(one, key=f"pure-{one.key}", label=f"{one.label}, pure", pure=True) for one in OURS)
@@ -167,8 +169,6 @@ CONTESTANTS = (
     Contestant("curio", "curio, own split", "curio", "on_curio", micro="on_curio", imports="curio"),
     Contestant("perl", "Danga::Socket (Perl)", "perl", "danga.pl", micro="danga.pl", micro_modes=TIMERS,
                imports="Danga::Socket", slowness=500),
-    Contestant("ddlockd", "ddlockd on dangagreen", "greenlet", modes=("locks",),
-               program=("examples/ddlockd", "--port=0", "--bind=127.0.0.1")),
     Contestant("ddlockd-perl", "ddlockd, the original (Perl)", "ddlockd", modes=("locks",),
                program=("-m", "tests.bench.servers.original")),
 )  # fmt: skip

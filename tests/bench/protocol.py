@@ -12,7 +12,7 @@ import resource
 REQUEST = b"hello world 1\n"
 REPLY = b"+PONG\r\n"
 MESSAGE = b"broadcast: the same sixty-four bytes go to everybody who listens\n"
-BLOCK = bytes(1 << 18)  # what `send` writes at a time
+BLOCK = b"x" * (1 << 18)  # what `send` writes at a time; zeros might be one page of zeros, and not memory
 CHUNK = 65536  # what one recv asks for
 LARGE = 1 << 18  # the same in `receive`
 BACKLOG = 4096

@@ -6,17 +6,17 @@ Rules: one table for each workload; contestants by cost, the reference first; th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.bench.bars import judged
+from tests.bench.bars import Bar, judged, of_compiled, of_pure
 from tests.bench.contestants import BY_KEY
 from tests.bench.results import OURS, Results
 from tests.bench.workloads import Workload
 
 Row = Sequence[str]
 BAR_HEADINGS = ("workload", "contestant", "bar", "figure", "")
-MARKS = re.compile(r"(?P<begin><!-- begin: tables -->\n).*?(?P<end><!-- end: tables -->)", re.DOTALL)
+MARKS = r"(?P<begin><!-- begin: {} -->\n).*?(?P<end><!-- end: {} -->)"
 
 
 def headings(workload: Workload) -> Row:
@@ -82,7 +82,7 @@ def terminal(results: Results, workload: Workload) -> str:
 
 
 def terminal_bars(results: Results) -> str:
-    return f"\nBars\n{plain(BAR_HEADINGS, list(judged(results)))}"
+    return f"\nBars\n{plain(BAR_HEADINGS, judged(results, [*of_compiled(results), *of_pure(results)]))}"
 
 
 # -- in Markdown
@@ -94,7 +94,7 @@ def _table(head: Row, body: list[Row]) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """All tables, with what each workload means, the bars, and what was measured with what."""
+    """All tables, with what each workload means, the bars of the pure build, and what was measured with what."""
     lines: list[str] = []
     for workload in results.workloads():
         ours = {BY_KEY[key].name(workload.kind) for key in OURS}
@@ -102,13 +102,32 @@ def markdown(results: Results) -> str:
         lines += [f"### {workload.title}", "", workload.meaning, "", *_table(headings(workload), body), ""]
         if reasons := absent(results, workload):
             lines += [*(f"- {line}" for line in reasons), ""]
-    lines += ["### Bars", "", *_table(BAR_HEADINGS, list(judged(results))), ""]
+    lines += ["### Bars", "", markdown_bars(results, of_pure(results))]
     about = results.about
     lines += ["### Made with", ""]
-    lines += [f"- {name}: {words}" for name, words in about.get("machine", {}).items()]
-    lines += [f"- {words}" for words in about.get("versions", [])]
-    lines += [f"- {about.get('rounds')} rounds, scale {about.get('scale')}, {about.get('when')}", ""]
-    return "\n".join(lines)
+    lines += [f"- {name}: {words}" for name, words in about["machine"].items()]
+    lines += [f"- {words}" for words in about["versions"]]
+    lines += [f"- {words}" for words in _runs(results)]
+    return "\n".join([*lines, ""])
+
+
+def markdown_bars(results: Results, bars: list[Bar]) -> str:
+    """Bars, as a table."""
+    return "\n".join([*_table(BAR_HEADINGS, judged(results, bars)), ""])
+
+
+def _runs(results: Results) -> Iterator[str]:
+    """When and how workloads were measured, in a line for each way: tables may be of different runs."""
+    ways: dict[str, list[str]] = {}
+    for workload in results.workloads():
+        if run := results.runs.get(workload.key):
+            way = f"{run['rounds']} rounds, scale {run['scale']}, {run['when']}"
+            ways.setdefault(way, []).append(workload.title)
+    seconds = sum(run["seconds"] for run in results.runs.values())
+    for way, titles in ways.items():
+        yield way if len(ways) == 1 else f"{way}: {', '.join(titles)}"
+    if seconds:
+        yield f"{seconds / 60:.0f} minutes for all of it"
 
 
 def banner(results: Results) -> str:
@@ -117,9 +136,9 @@ def banner(results: Results) -> str:
     return f"dangagreen {machine['dangagreen']}, {machine['python']}, {machine['system']}, {machine['processor']}"
 
 
-def insert(page: Path, tables: str) -> None:
-    """Put the tables into a page, between its two marks."""
-    text = page.read_text()
-    if not MARKS.search(text):
-        raise ValueError(f"{page.name} has no place for tables")
-    page.write_text(MARKS.sub(lambda match: f"{match['begin']}\n{tables}\n{match['end']}", text))
+def insert(page: Path, place: str, tables: str) -> None:
+    """Put tables into a page, between the two marks of this name."""
+    text, marks = page.read_text(), re.compile(MARKS.format(place, place), re.DOTALL)
+    if not marks.search(text):
+        raise ValueError(f"{page.name} has no place for {place}")
+    page.write_text(marks.sub(lambda match: f"{match['begin']}\n{tables}\n{match['end']}", text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,15 +18,16 @@ from tests.bench import contestants
 from tests.bench.contestants import BY_KEY, Contestant
 from tests.bench.workloads import WORKLOADS, Workload
 
-OURS = (*(contestant.key for contestant in (*contestants.OURS, *contestants.PURE)), "ddlockd")
+OURS = tuple(contestant.key for contestant in (*contestants.OURS, *contestants.PURE))
 LIMITS = ("c", "bare")  # what is no library
 
 
 class Results:
-    """Measurements by workload and contestant: lists of dicts, one for each round."""
+    """Measurements by workload and contestant: lists of dicts, one for each round; and when and how they were made."""
 
     def __init__(self) -> None:
         self.about: dict[str, Any] = {}
+        self.runs: dict[str, dict[str, Any]] = {}  # by workload: "rounds", "scale", "when", "seconds" that it took
         self.rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
         self.reasons: dict[str, dict[str, str]] = {}
 
@@ -55,9 +56,9 @@ class Results:
         cost, other = self.median(workload, contestant), self.median(workload, to)
         return None if cost is None or not other else cost / other
 
-    def best_peer(self, workload: str) -> str | None:
-        """The contestant of least cost that is neither dangagreen nor the bare loops."""
-        costs = [(self.median(workload, key), key) for key in self.rounds.get(workload, {})]
+    def best_peer(self, workload: str, but: Container[str] = ()) -> str | None:
+        """The contestant of least cost that is neither dangagreen nor a bare loop, nor one of `but`."""
+        costs = [(self.median(workload, key), key) for key in self.rounds.get(workload, {}) if key not in but]
         peers = [(cost, key) for cost, key in costs if cost is not None and key not in OURS + LIMITS]
         return min(peers)[1] if peers else None
 
@@ -71,16 +72,27 @@ class Results:
         keys.sort(key=lambda key: (key != workload.reference, self.median(workload.key, key) or 0.0))
         return [BY_KEY[key] for key in keys]
 
+    def build(self) -> str:
+        """Which build of dangagreen was measured, "compiled" or "pure"; the compiled one beside the pure one."""
+        machine: dict[str, str] = self.about["machine"]
+        return machine["dangagreen"]
+
+    def forget(self, workload: str) -> None:
+        """Drop what was measured of a workload, which is to be measured anew."""
+        for kept in (self.rounds, self.reasons, self.runs):
+            kept.pop(workload, None)
+
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"about": self.about, "rounds": self.rounds, "reasons": self.reasons}
+        content = {"about": self.about, "runs": self.runs, "rounds": self.rounds, "reasons": self.reasons}
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def load(path: Path) -> Results:
     """What an earlier run has saved."""
     results, content = Results(), json.loads(path.read_text())
-    results.about, results.rounds, results.reasons = content["about"], content["rounds"], content["reasons"]
+    results.about, results.runs = content["about"], content["runs"]
+    results.rounds, results.reasons = content["rounds"], content["reasons"]
     return results
 
 

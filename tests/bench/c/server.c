@@ -188,6 +188,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (!strcmp(mode, modes[i].name)) take = modes[i].take;
     if (!take) return 2;
+    memset(block, 'x', sizeof block);  /* or it would be one page of zeros, read again and again */
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;

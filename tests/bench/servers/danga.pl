@@ -10,7 +10,7 @@ my $mode = $ARGV[0];
 my $reply = "+PONG\r\n";
 my $http_reply = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\nServer: bench\r\n\r\n"
     . "Hello, world!";
-my $block = "\0" x (1 << 18);
+my $block = "x" x (1 << 18);
 my $size = $mode eq "receive" ? 1 << 18 : 65536;
 my %everybody;
 
