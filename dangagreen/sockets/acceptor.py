@@ -1,9 +1,10 @@
 """Accepting on one listening OS socket: a bounded number of connections a turn, and the errors of accept(2).
 
 Rules: a connection that is gone before it was accepted (ECONNABORTED) is skipped; after EMFILE, ENFILE, ENOBUFS or
-ENOMEM accepting pauses, with one log line; when accept fails for good, the server is told; to stop accepting takes
-first the connections in the kernel's accept queue, whose peers have seen them established. What does not belong here:
-what the addresses of a server share (listener), what a connection does, and graceful shutdown.
+ENOMEM, and while no more descriptors are free than are to be spared, accepting pauses, with one log line; when accept
+fails for good, the server is told; to stop accepting takes first the connections in the kernel's accept queue, whose
+peers have seen them established. What does not belong here: what the addresses of a server share (listener), what a
+connection does, and graceful shutdown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
+import resource
 import select
 import socket
 from collections.abc import Callable
@@ -42,6 +45,7 @@ class Admitting:
         "connections": "How many of its connections are open.",
         "limit": "The connection limit, which `max_connections` is; None if there is none.",
         "loop": "The loop that it belongs to.",
+        "spare": "How many descriptors it leaves free for others, which `spare_descriptors` is.",
     }
 
     accepts_per_turn: ClassVar[int] = 32
@@ -54,7 +58,7 @@ class Admitting:
         checks.seconds("Listener.accept_backoff", self.accept_backoff)
         self._connected = connected
         self._on_connection: Callable[[Any], object] | None = None
-        self.accepted = self.connections = 0
+        self.accepted = self.connections = self.spare = 0
         self.loop = loop_or_current(loop)
 
     def tell_of_connections(self, observer: Callable[[Any], object]) -> None:
@@ -174,9 +178,13 @@ class Acceptor(Descriptor):
                         self._queue_is_empty(number)
                     return
                 server.accepted += 1
+                last = server.spare and not self._is_free(sock.fileno())
                 if self._sets_nodelay is not False:
                     self._set_nodelay(sock)
                 server.set_up(sock)
+                if last:
+                    self._back_off(OSError(errno.EMFILE, f"{server.spare} descriptors are to be left for others"))
+                    return
         if self._accept_budget is not None:
             self.loop.ready.append(self._accept_the_rest)  # no event tells that the queue is empty
 
@@ -253,7 +261,26 @@ class Acceptor(Descriptor):
 
     def _resume(self) -> None:
         self._backoff_timer = None
-        self._go_on()
+        if self._has_room():
+            self._go_on()
+        else:
+            self._backoff_timer = self._call_at(self.loop.clock() + self.server.accept_backoff, self._resume)
+
+    def _has_room(self) -> bool:
+        """Whether another connection would not have one of the descriptors that are to be spared."""
+        if not self.server.spare:
+            return True
+        try:
+            lowest = os.dup(self.fd)
+        except OSError:
+            return False
+        os.close(lowest)
+        return self._is_free(lowest)
+
+    def _is_free(self, fd: int) -> bool:
+        """Whether a descriptor, which was the lowest that was not in use, is below those that are to be spared."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return limit == resource.RLIM_INFINITY or fd < limit - self.server.spare
 
     def _forget_registration(self) -> None:
         Descriptor._forget_registration(self)

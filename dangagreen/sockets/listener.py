@@ -98,6 +98,15 @@ class Server(Admitting):
         self.limit = None if most is None else checks.count("max_connections", most, 1)
         self.go_on_accepting()
 
+    @property
+    def spare_descriptors(self) -> int:
+        """How many descriptors it leaves free for others, such as connections to backends. Assignable."""
+        return self.spare
+
+    @spare_descriptors.setter
+    def spare_descriptors(self, number: int) -> None:
+        self.spare = checks.count("spare_descriptors", number, 0)
+
     # -- connections
 
     def _connection_closed(self) -> None:

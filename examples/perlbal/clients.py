@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from resource import RLIMIT_NOFILE, getrlimit
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
@@ -24,6 +25,7 @@ from perlbal.tls import server_context
 HANDSHAKE_SECONDS = 60.0
 SWEEP_SECONDS = 5.0  # between two looks at all clients, as in the original
 READ_SIZE = 8192
+SPARE_PART = 8  # of the descriptors that a process may have, one part is for backends, files and the management port
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WITHOUT_LENGTH = 204, 304
 
@@ -313,7 +315,10 @@ class HttpRole(Role):
     def listen(self, address: Any) -> Listener:
         service = self.service
         self.tls = server_context(service) if service.enable_ssl else None
-        return serve(address, partial(Client, service=service), tls=self.tls, handshake_timeout=HANDSHAKE_SECONDS)
+        made = partial(Client, service=service)
+        listener = serve(address, made, tls=self.tls, handshake_timeout=HANDSHAKE_SECONDS)
+        listener.spare_descriptors = max(getrlimit(RLIMIT_NOFILE)[0], 0) // SPARE_PART
+        return listener
 
     def check_listening(self) -> None:
         if self.service.enable_ssl:

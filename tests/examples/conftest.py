@@ -22,6 +22,7 @@ from miniredis.commands import keys as key_commands
 from miniredis.commands import strings
 from miniredis.portions import in_portions
 from perlbal.services import World
+from perlbal_talk import Talker, get
 from perlbal_worlds import configured, serving, web
 from programs import SECONDS, Program
 from proxy_wires import Proxy
@@ -45,6 +46,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., list[int]]]:
         for program in programs:
             program.process.kill()
             program.process.communicate()
+
+
+@pytest.fixture
+def ask(loop, wires, run_turns, service):
+    """`ask(path, *lines, method="GET")`: what perlbal's `service` answers, on a connection of its own that stays."""
+
+    def ask(path, *lines, **options):
+        talker = Talker(service, wires, run_turns, 1 << 20)
+        answer = talker.ask(get(path, *lines, **options))
+        assert not talker.ended
+        return answer
+
+    return ask
 
 
 @pytest.fixture

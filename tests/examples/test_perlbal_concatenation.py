@@ -10,7 +10,7 @@ import pytest
 from perlbal import concatenation
 from perlbal.files import SMALL
 from perlbal.pages import http_date
-from perlbal_talk import Talker, body, fields, get, served
+from perlbal_talk import body, fields, served
 
 
 @pytest.fixture
@@ -28,17 +28,6 @@ def root(tmp_path):
 def service(loop, root):
     with served(persist_client="on", docroot=root, enable_concatenate_get="on") as service:
         yield service
-
-
-@pytest.fixture
-def ask(loop, wires, run_turns, service):
-    def ask(path, *lines, **options):
-        talker = Talker(service, wires, run_turns, 1 << 20)
-        answer = talker.ask(get(path, *lines, **options))
-        assert not talker.ended
-        return answer
-
-    return ask
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,8 @@ import pytest
 
 from perlbal_backends import ALL, DYNAMIC, FILES, NGINX, STATIC, backend, curl
 from perlbal_peers import free_port, ours, program
+from perlbal_programs import output_of
+from programs import command, expect
 
 pytestmark = pytest.mark.slow
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -62,6 +65,11 @@ class Running:
                     break
                 answer.append(line.strip())
         return answer
+
+    def unsent(self) -> float:
+        """How many KB are queued for clients and backends."""
+        (line,) = (line for line in self.ask("socks summary") if line.startswith("Aggregate"))
+        return float(line.split()[-1].removesuffix("k"))
 
     def memory(self) -> int:
         """Resident memory, in bytes."""
@@ -134,10 +142,7 @@ def test_uploads_through_files(name: str, tmp_path: Path) -> None:
         with proxy(tmp_path, [port], f"  SET buffer_uploads_path = {uploads}\n  SET buffer_uploads = on") as running:
             for more in ((), ("-H", "Transfer-Encoding: chunked"), ("--limit-rate", "10M")):
                 assert curl(*more, "--data-binary", f"@{tmp_path}/body", running.url("echo")) == body
-            deadline = time.monotonic() + 10
-            while list(uploads.iterdir()):  # a thread removes the last one, after the answer
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            expect(lambda: not list(uploads.iterdir()))  # a thread removes the last one, after the answer
 
 
 @pytest.mark.parametrize("library", ["requests", "httpx"])
@@ -245,7 +250,7 @@ def test_a_download_of_a_gigabyte_needs_bounded_memory(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", running.port), 20) as sock:
             sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
             buffer = bytearray(1_000_000)
-            time.sleep(0.5)  # it is far behind now
+            expect(lambda: running.unsent() > 256)  # it is as far behind as it may be
             assert large.sent < 30_000_000
             received = 0
             while size := sock.recv_into(buffer):
@@ -272,21 +277,21 @@ class Counting:
     def __init__(self, port: int, count: int) -> None:
         self.port = port
         self.codes: Counter[str] = Counter()
-        self.over = False
+        self.over = threading.Event()
         self.threads = [threading.Thread(target=self._ask, daemon=True, args=(number,)) for number in range(count)]
         for thread in self.threads:
             thread.start()
 
     def _ask(self, number: int) -> None:
         choice = random.Random(number)
-        while not self.over:
+        while not self.over.is_set():
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 20) as sock:
                 self._talk(sock, choice, number)
 
     def _talk(self, sock: socket.socket, choice: random.Random, number: int) -> None:
         with sock.makefile("rb") as replies:
             for turn in range(choice.randrange(1, 30)):
-                if self.over:
+                if self.over.wait(choice.random() * 0.05):
                     return
                 token = f"{number}-{choice.randrange(10**9)}"
                 sock.sendall(f"GET /{token} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -301,10 +306,14 @@ class Counting:
                 self.codes[code if code != "200" or body == token.encode() else "another's"] += 1
                 if not stays:
                     return
-                time.sleep(choice.random() * 0.05)
+
+    def answered(self, count: int) -> None:
+        """Wait until so many more requests were answered."""
+        before = self.codes.total()
+        expect(lambda: self.codes.total() >= before + count)
 
     def end(self) -> None:
-        self.over = True
+        self.over.set()
         for thread in self.threads:
             thread.join(30)
 
@@ -362,9 +371,9 @@ def test_under_load_a_live_reconfiguration_and_a_graceful_shutdown_fail_no_reque
         file = tmp_path / "perlbal.conf"
         before = file.read_text()
         for number in range(4):
-            time.sleep(0.4)
+            clients.answered(100)
             running.ask(f"POOL a REMOVE 127.0.0.1:{nodes[number]}")
-            time.sleep(0.2)
+            clients.answered(50)
             changed = before.replace("cache = 20", f"cache = {number + 1}\n  SET rp.connect_ahead = {number}")
             file.write_text(changed.replace(f"  POOL a ADD 127.0.0.1:{nodes[-number]}\n", ""))
             assert running.ask("reload config")
@@ -397,10 +406,10 @@ def ask_while_killing(port: int, nodes: list[int], seconds: float) -> tuple[int,
             number = kills % len(nodes)
             processes[number].kill()
             processes[number].wait()
-            time.sleep(0.3)
+            clients.answered(100)
             start(number)
             kills += 1
-            time.sleep(0.3)
+            clients.answered(100)
         clients.end()
     return kills, clients.codes
 
@@ -416,3 +425,51 @@ def test_backends_are_killed_one_at_a_time_and_each_request_has_one_answer(tmp_p
     assert codes["200"] > 100 * seconds
     assert codes["200"] > 100 * (codes.total() - codes["200"]), codes
     assert set(codes) <= {"200", "502", "503", "none", "ended", "another's"}
+
+
+# -- load
+
+
+@pytest.mark.parametrize("more", [(), ("-k",)], ids=["a connection each", "kept alive"])
+def test_ab_through_the_proxy(tmp_path: Path, more: tuple[str, ...]) -> None:
+    nodes = [free_port(), free_port()]
+    with echoes(nodes), proxy(tmp_path, nodes) as running:
+        said = output_of("ab", "-q", "-n", "600", "-c", "20", *more, running.url("abc")).decode()
+    assert re.search(r"Complete requests: +600\n", said), said
+    assert re.search(r"Failed requests: +0\n", said), said
+    assert "Non-2xx" not in said
+    assert re.search(rf"Keep-Alive requests: +{'[1-9]' if more else '0$'}", said, re.MULTILINE) or not more, said
+    assert re.search(r"HTML transferred: +1800 bytes", said), said
+
+
+def test_wrk_through_the_proxy(tmp_path: Path) -> None:
+    nodes = [free_port(), free_port()]
+    with echoes(nodes), proxy(tmp_path, nodes, "  SET backend_persist_cache = 20") as running:
+        said = output_of("wrk", "-t", "1", "-c", "20", "-d", "1s", running.url("abc")).decode()
+    assert re.search(r"[1-9]\d* requests in", said), said
+    assert "Non-2xx" not in said
+    assert "Socket errors" not in said
+
+
+# -- descriptors
+
+
+def test_clients_that_take_all_descriptors_leave_some_for_backends(tmp_path: Path) -> None:
+    node, port, management = free_port(), free_port(), free_port()
+    file = tmp_path / "perlbal.conf"
+    more = "  SET connect_ahead = 0"
+    file.write_text(SERVICE.format(nodes=f"  POOL a ADD 127.0.0.1:{node}", port=port, management=management, more=more))
+    limited = ["sh", "-c", 'ulimit -n 96; exec "$@"', "sh", *command("perlbal", "-c", str(file))]
+    with echoes([node]), program(limited, port) as process, contextlib.ExitStack() as stack:
+        running = Running(process, port, management)
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(150)]
+        assert int(running.ask("fd")[1].split()[1]) < 96 - 4  # a management connection finds room, too
+        for number, client in enumerate(clients[:5]):
+            client.sendall(f"GET /{number} HTTP/1.0\r\n\r\n".encode())
+            with client.makefile("rb") as replies:
+                assert response(replies)[:2] == ("200", str(number).encode())
+        for client in clients[:80]:
+            client.close()
+        clients[-1].sendall(b"GET /last HTTP/1.0\r\n\r\n")  # it is accepted once there is room again
+        with clients[-1].makefile("rb") as replies:
+            assert response(replies)[:2] == ("200", b"last")

@@ -36,19 +36,6 @@ def service(loop, root):
         yield service
 
 
-@pytest.fixture
-def ask(loop, wires, run_turns, service):
-    """`ask(path, *lines, method="GET")`: the response, on a connection of its own that is kept."""
-
-    def ask(path, *lines, **options):
-        talker = Talker(service, wires, run_turns, 1 << 20)
-        answer = talker.ask(get(path, *lines, **options))
-        assert not talker.ended
-        return answer
-
-    return ask
-
-
 def test_a_file_is_sent_as_by_the_original(ask, root):
     modified = http_date(int((root / "a.html").stat().st_mtime))
     answer = ask("/a.html")

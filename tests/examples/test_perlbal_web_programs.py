@@ -10,11 +10,12 @@ import signal
 import socket
 import ssl
 import urllib.request
+from functools import partial
 
 import pytest
 
 from perlbal_programs import free_port, output_of, perlbal
-from programs import expect
+from programs import EXAMPLES, expect
 from tests.certificates import AUTHORITY, certificate
 from tests.helpers import attempt
 
@@ -189,3 +190,34 @@ def test_requests_under_way_are_finished_after_sigterm(tmp_path, root, aio):
             client.close()
         assert process.wait(20) == 0
         assert (root / "new").read_bytes() == b"0123456789"
+
+
+# -- a storage daemon
+
+
+def test_a_storage_daemon_is_a_configuration(tmp_path):
+    """The one of the README."""
+    readme = (EXAMPLES / "perlbal" / "README.md").read_text()
+    (text,) = re.findall(r"```text\n(CREATE SERVICE storage\n.*?)```", readme, re.DOTALL)
+    root, port = tmp_path / "storage", free_port()
+    (root / "dev1").mkdir(parents=True)
+    for there, here in (("0.0.0.0:7500", f"127.0.0.1:{port}"), ("/srv/storage", str(root)), ("7501", str(free_port()))):
+        assert there in text
+        text = text.replace(there, here)
+    content = os.urandom(LARGE)
+    with perlbal(tmp_path, text, port):
+        url = f"http://127.0.0.1:{port}/dev1/0/000/123/0000123456.fid"
+        md5 = (base64.b64encode(hashlib.md5(one).digest()).decode() for one in (content, b"other"))
+        right, wrong = (f"Content-MD5: {one}" for one in md5)
+        (tmp_path / "content").write_bytes(content)
+        put = partial(curl, "-T", str(tmp_path / "content"), "-w", "%{http_code}")
+        assert put("-H", wrong, url)[-3:] == b"400"
+        assert curl("-w", "%{http_code}", url)[-3:] == b"404"
+        assert put("-H", right, url)[-3:] == b"201"
+        assert (root / "dev1" / "0" / "000" / "123" / "0000123456.fid").read_bytes() == content
+        assert curl(url) == content
+        assert curl("-r", "1000-1999", url) == content[1000:2000]
+        assert f"content-length: {LARGE}".encode() in curl("-I", url).lower()
+        assert put(url.replace("dev1", "dev2"))[-3:] == b"404"  # which is not mounted
+        assert curl("-X", "DELETE", "-w", "%{http_code}", url) == b"204"
+        assert curl("-w", "%{http_code}", url)[-3:] == b"404"

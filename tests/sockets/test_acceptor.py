@@ -226,3 +226,60 @@ def test_out_of_real_descriptors_it_rests_and_serves_again(loop, server, client,
     advance(Server.accept_backoff * 1.1)
     assert listener.connections == 3
     assert late.recv(1) == b"x"
+
+
+def lowest_free() -> int:
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
+
+
+def test_it_leaves_descriptors_free_for_others_and_goes_on_once_there_are_more(
+    loop, server, client, run_turns, advance, caplog
+):
+    listener = server()
+    clients = [client(listener.address) for _ in range(4)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    listener.spare_descriptors = 10
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + 2 + 10, limits[1]))
+    try:
+        run_turns(5)
+        assert listener.connections == 3  # the third shows that there are no more
+        advance(Server.accept_backoff * 3.5)
+        assert listener.connections == 3
+        (record,) = caplog.records
+        assert "10 descriptors are to be left for others" in record.getMessage()
+        taken = [os.dup(0) for _ in range(9)]  # they are there for others
+        for fd in taken:
+            os.close(fd)
+        for one in clients[:3]:
+            one.close()
+        run_turns(5)
+        advance(Server.accept_backoff * 1.1)
+        assert listener.accepted == 4
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(caplog.records) == 1
+
+
+def test_out_of_all_descriptors_there_are_none_to_spare(loop, server, client, run_turns, advance):
+    listener = server()
+    client(listener.address)
+    listener.spare_descriptors = 5
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), limits[1]))
+    try:
+        advance(Server.accept_backoff * 2.5)
+        assert listener.connections == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    advance(Server.accept_backoff)
+    assert listener.connections == 1
+
+
+@pytest.mark.parametrize(("number", "kind"), [(-1, ValueError), ("5", TypeError), (1.5, TypeError), (None, TypeError)])
+def test_how_many_are_to_be_spared_is_a_count(server, number, kind):
+    listener = server()
+    with pytest.raises(kind):
+        listener.spare_descriptors = number
+    assert listener.spare_descriptors == 0
