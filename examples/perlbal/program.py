@@ -90,35 +90,42 @@ def check(path: str) -> int:
 
 def serve(path: str, daemon: Callable[[], None] | None) -> int:
     """Parks until the program is to end. Returns its exit status."""
-    world = make_world()
+    world, ended = make_world(), Event()
+    world.stop = lambda grace: spawn(end, world, ended, grace)
+    absolute = os.path.abspath(path)  # a daemon is elsewhere later
+    world.reload = lambda: reload(world, make_world(), absolute)
+    with signals(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP) as came:  # those of who sees it listen
+        if not start(world, path):
+            return 1
+        with pidfile(world):
+            if daemon is None:
+                tell("Running.")
+            else:
+                daemon()
+            log_to(syslog=daemon is not None)
+            world.running = True
+            world.log("info", "beginning run")
+            listening = spawn(obey, world, came)
+            ended.wait()
+            listening.cancel()
+    world.log("info", "ending run")
+    return 0
+
+
+def start(world: World, path: str) -> bool:
+    """Load the configuration, and listen. Whether there is something to do."""
     world.inherited = {place(sock): sock for socks in listen_fds().values() for sock in socks}
     if not load(world, path):
         complain("Error starting up.")
-        return 1
+        return False
     for address, sock in world.inherited.items():
         complain(f"WARNING: no service listens on {address!r}, whose socket was passed to this process")
         sock.close()
     world.inherited.clear()
     if not any(service.listener for service in world.services.values()):
         complain("No services or management port configured.  Nothing to do.  Stopping.")
-        return 1
-    ended = Event()
-    world.stop = lambda grace: spawn(end, world, ended, grace)
-    absolute = os.path.abspath(path)  # a daemon is elsewhere later
-    world.reload = lambda: reload(world, make_world(), absolute)
-    with signals(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP) as came, pidfile(world):
-        if daemon is None:
-            tell("Running.")
-        else:
-            daemon()
-        log_to(syslog=daemon is not None)
-        world.running = True
-        world.log("info", "beginning run")
-        listening = spawn(obey, world, came)
-        ended.wait()
-        listening.cancel()
-    world.log("info", "ending run")
-    return 0
+        return False
+    return True
 
 
 def place(sock: socket) -> Address:

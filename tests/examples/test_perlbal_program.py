@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from perlbal.program import abbreviated
+from perlbal_programs import started
 from perlbal_worlds import free_port
 from programs import command
 from tests.programs import without_slowness
@@ -361,3 +362,15 @@ ENABLE vdemo
         sock.sendall(b"GET / HTTP/1.0\r\nHost: www.example.com\r\n\r\n")
         assert b"".join(iter(lambda: sock.recv(65536), b"")).endswith(b"hello")
     assert re.search(rb"HTTP/1.0 503 ", running.get())
+
+
+def test_a_signal_that_comes_while_the_configuration_is_loaded_is_obeyed_then(tmp_path):
+    rest, port = tmp_path / "rest", free_port()
+    os.mkfifo(rest)
+    file = tmp_path / "perlbal.conf"
+    service = f"CREATE SERVICE m\nSET role = management\nSET listen = 127.0.0.1:{port}\nENABLE m\n"
+    file.write_text(f"LOAD include\n{service}INCLUDE = {rest}\n")
+    with started(command("perlbal", "-c", str(file)), port) as process:
+        process.send_signal(signal.SIGTERM)
+        rest.write_text("\n")
+        assert process.wait(SECONDS) == 0
