@@ -1,13 +1,16 @@
+cdef extern from "stdbool.h":
+    ctypedef bint flag "bool"  # a bint of one byte: those of one class lie next to each other
+
 cdef class Handler:
     cdef object __weakref__
     cdef public object _context
     cdef public object _queue
     cdef public object _reader
-    cdef public int _registered_mask
     cdef public object _timer
-    cdef public bint _watch_read
-    cdef public bint closed
     cdef public int fd
+    cdef public char _registered_mask
+    cdef public flag _watch_read
+    cdef public flag closed
 
 cdef class FdHandler(Handler):
     cdef public object callback

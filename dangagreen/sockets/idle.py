@@ -104,12 +104,12 @@ class IdleClock(Endpoint):
             self._last_activity = min(0.0, self._last_activity - self.loop.clock())
 
     def _mark(self) -> float:
-        """Replace `_last_activity` by an equal object and return that: it stays until something is received."""
-        mark = self._last_activity = self._last_activity + 0.0
+        """Move `_last_activity` by the least step and return it: it stays until something is received."""
+        mark = self._last_activity = math.nextafter(self._last_activity, math.inf)
         return mark
 
     def _has_heard_since(self, mark: float) -> bool:
-        return self._last_activity is not mark
+        return self._last_activity != mark
 
     def _was_active(self, seconds: float) -> float:
         """When the last activity will be so many seconds ago."""

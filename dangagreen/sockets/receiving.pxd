@@ -1,3 +1,4 @@
+from dangagreen.loop.handlers cimport flag
 from dangagreen.loop.schedule cimport get_ident
 from dangagreen.sockets.read_buffer cimport ReadBuffer
 
@@ -5,11 +6,11 @@ cdef int READ, EOF_MET, EOF_TOLD
 cdef Py_ssize_t HELD, _BULK_CREDIT
 
 cdef class Receiving(ReadBuffer):
-    cdef public Py_ssize_t _bulk_credit
-    cdef public int _eof
-    cdef public bint _finishing
     cdef public object _read_error
-    cdef public int _sequential
+    cdef public int _bulk_credit
+    cdef public char _eof
+    cdef public flag _finishing
+    cdef public char _sequential
     cpdef bint _await_input(self, reader) except -1
     cdef bint _may_go_on(self, Py_ssize_t size) except -1
     cdef _was_less(self)

@@ -1,3 +1,4 @@
+from dangagreen.loop.handlers cimport flag
 from dangagreen.sockets.backpressure cimport BackPressure
 
 cdef int WRITE, BLOCKED, FLUSHING, IDLE, MUTE
@@ -5,10 +6,10 @@ cdef Py_ssize_t _JOIN, _MANY, _CALLS_AT_ONCE
 
 cdef class WriteQueue(BackPressure):
     cdef public object _drain_waiters
-    cdef public bint _over_high_water
-    cdef public Py_ssize_t _queued_callables
-    cdef public int _sending
     cdef public object _writer
+    cdef public int _queued_callables
+    cdef public flag _over_high_water
+    cdef public char _sending
     cdef public Py_ssize_t unsent
     cpdef _flush(self)
     cdef _write_later(self, data)
