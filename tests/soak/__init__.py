@@ -10,6 +10,24 @@ from random import Random
 MOST_FOUND = 20  # what is wrong, before a run ends
 
 
+class Clock:
+    """A monotonic clock on which the time that a busy or suspended machine holds up the process hardly passes.
+
+    It is read twice in a turn at least; where none waits for longer than `LONGEST_WAIT`, what is between two readings
+    beyond twice as much is such a time.
+    """
+
+    LONGEST_WAIT = 0.5
+
+    def __init__(self) -> None:
+        self._read = self._now = time.monotonic()
+
+    def __call__(self) -> float:
+        before, self._read = self._read, time.monotonic()
+        self._now += min(self._read - before, 2 * self.LONGEST_WAIT)
+        return self._now
+
+
 class Budget:
     """So many seconds from now: call it to hear whether they are over."""
 

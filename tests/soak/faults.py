@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Any
 
 from dangagreen.loop.pollers import Events, Poller
+from tests.soak import Clock
 
 
 def _numbers(names: str) -> list[int]:
@@ -115,7 +116,7 @@ class FaultyPoller:
 
     def wait(self, timeout: float | None) -> Events:
         self.faults.strike("wait")
-        return self.poller.wait(timeout)
+        return self.poller.wait(Clock.LONGEST_WAIT if timeout is None else min(timeout, Clock.LONGEST_WAIT))
 
 
 class FaultySocket(socket.socket):

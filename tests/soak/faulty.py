@@ -21,7 +21,7 @@ from dangagreen.green.sched import scheduler
 from dangagreen.loop.pollers import available_pollers
 from dangagreen.net import connector
 from dangagreen.sockets.listener import Server
-from tests.soak import MOST_FOUND, Budget
+from tests.soak import MOST_FOUND, Budget, Clock
 from tests.soak.faults import ERRORS, LASTING, Faults, FaultyPoller, FaultySocket, FaultySockets
 
 PATIENCE = 10.0  # seconds that a client waits before it is said to hang
@@ -183,7 +183,7 @@ class Program:
 
     def __init__(self, poller: Callable[[], Any], faults: Faults, directory: str) -> None:
         self.faults = FaultySocket.faults = faults
-        self.loop = d.Loop(poller=FaultyPoller(poller(), faults))
+        self.loop = d.Loop(clock=Clock(), poller=FaultyPoller(poller(), faults))
         self.loop.on_error = self._reported
         self.directory = directory
         self.wrong: list[str] = []
