@@ -92,24 +92,30 @@ def patched(monkeypatch):
     return calls
 
 
-def ticks_during(task):
-    """How often another task gets its turn until this one has ended."""
-    count = 0
-    while not task.done:
-        d.sleep(0.002)
-        count += 1
-    return count
+LIMIT = "SET lock_timeout = '20s'"
+ASK = "SELECT %s + 1 FROM pg_advisory_xact_lock_shared(1)"
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+def all_at_once(database_url, ask):
+    """What 8 tasks are answered that ask for `ASK`: no one of them before all wait for that in the database."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(1)")
+        tasks = [d.spawn(ask, number) for number in range(8)]
+        while connection.execute(WAITING).fetchone() != (8,):
+            assert not any(task.done for task in tasks), [task.result() for task in tasks if task.done]
+            d.sleep(0.002)
+    return [joined(task) for task in tasks]
 
 
 def test_tasks_wait_for_psycopg_side_by_side(real_loop, database_url, patched):
     def ask(number):
         with psycopg.connect(database_url) as connection:
-            return connection.execute("SELECT %s + 1, pg_sleep(0.1)", (number,)).fetchone()[0]
+            connection.execute(LIMIT)
+            return connection.execute(ASK, (number,)).fetchone()[0]
 
-    tasks = [d.spawn(ask, number) for number in range(8)]
-    assert ticks_during(tasks[-1]) > 10
-    assert [joined(task) for task in tasks] == list(range(1, 9))
-    assert patched["wait_conn"] == 8
+    assert all_at_once(database_url, ask) == list(range(1, 9))
+    assert patched["wait_conn"] == 9
     assert patched["wait"] >= 8
 
 
@@ -173,12 +179,11 @@ def test_tasks_wait_for_psycopg2_side_by_side(real_loop, database_url, psycopg2)
             connection = psycopg2.connect(database_url)
             stack.callback(connection.close)
             cursor = connection.cursor()
-            cursor.execute("SELECT %s + 1, pg_sleep(0.1)", (number,))
+            cursor.execute(LIMIT)
+            cursor.execute(ASK, (number,))
             return cursor.fetchone()[0]
 
-    tasks = [d.spawn(ask, number) for number in range(8)]
-    assert ticks_during(tasks[-1]) > 10
-    assert [joined(task) for task in tasks] == list(range(1, 9))
+    assert all_at_once(database_url, ask) == list(range(1, 9))
 
 
 def test_an_error_of_the_database_reaches_the_caller_of_psycopg2(real_loop, database_url, psycopg2):

@@ -44,7 +44,7 @@ async def begin(coroutine):
     return asyncio.ensure_future(coroutine)
 
 
-def program(source, *, ends_with=0, during=None, seconds=20):
+def program(source, *, ends_with=0, during=None, seconds=120):
     """Run it, with warnings as errors and asyncio's debug mode; answer what it has printed, as one text.
 
     `during(process, line)` is called with each line that it prints meanwhile. That a loop was held up, as either side

@@ -80,7 +80,6 @@ def test_no_module_is_forgotten():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("module", MODULES)
 def test_asyncio_passes_its_own_tests(module):
     if importlib.util.find_spec("test.test_asyncio") is None:

@@ -125,9 +125,15 @@ def test_only_that_task_waits(ours, unit):
             d.sleep(unit)
             log.append("tick")
 
+    async def until_it_has_ticked():
+        for _ in range(1000):
+            if len(log) == 3:
+                return
+            await asyncio.sleep(unit)
+
     def work():
         task = d.spawn(ticker)
-        await_(answer(None, 5 * unit))
+        await_(until_it_has_ticked())
         log.append("done")
         task.join()
 
@@ -856,7 +862,7 @@ def test_a_coroutine_that_a_third_party_cancels_before_it_begins(ours, unit):
         loop = await_(which())
         task = d.spawn(await_, coroutine)
         d.spawn(cancel, loop)
-        task.join(10)
+        task.join(30)
         with pytest.raises(d.TaskCancelledError):
             task.result()
         return inspect.getcoroutinestate(coroutine)
@@ -1288,7 +1294,7 @@ def test_a_future_of_a_running_loop_is_refused_with_the_names_of_both_threads(ou
     thread = threading.Thread(target=elsewhere, name="other")
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(30)
         ours(work)
     finally:
         end.set()

@@ -236,11 +236,11 @@ def debugging(request):
 
 
 def by_in_thread(_loop, gate):
-    return d.in_thread(lambda: gate.wait(10))
+    return d.in_thread(lambda: gate.wait(30))
 
 
 def by_from_thread(_loop, gate):
-    return d.in_thread(lambda: gate.wait(10) and d.from_thread(lambda: d.sleep(0) or True))
+    return d.in_thread(lambda: gate.wait(30) and d.from_thread(lambda: d.sleep(0) or True))
 
 
 def by_queue(loop, gate):
@@ -260,19 +260,19 @@ def by_call(loop, gate):
 
 def put(loop, gate, function):
     """Have a thread of nobody's call it when the gate is open."""
-    threading.Thread(target=lambda: gate.wait(10) and function(True), daemon=True).start()
+    threading.Thread(target=lambda: gate.wait(30) and function(True), daemon=True).start()
     return True
 
 
 def by_look_up(loop, gate):
     class Late:
         def getaddrinfo(self, *asked):
-            gate.wait(10)
+            gate.wait(30)
             return socket.getaddrinfo(*asked)
 
     loop.resolver = Late()
     listener = d.serve(("127.0.0.1", 0), lambda sock: None)
-    with d.connect(("localhost", listener.address[1]), 10) as sock:
+    with d.connect(("localhost", listener.address[1]), 30) as sock:
         return sock.read_to_end() == b""
 
 
@@ -552,7 +552,7 @@ def test_a_task_that_waits_for_a_thread_is_in_no_doubt(rloop, caplog, monkeypatc
     monkeypatch.setattr(Loop, "seems_stalled", look)
 
     async def main():
-        return await to_task(d.in_thread, lambda: looked.wait(10) and "it")
+        return await to_task(d.in_thread, lambda: looked.wait(30) and "it")
 
     assert as_guest(main) == "it"
     assert not any(seen)

@@ -46,7 +46,7 @@ def test_a_hosted_loop_that_waits_for_a_thread_is_none(rloop, monkeypatch):
     monkeypatch.setattr(deadlock.log, "warning", lambda *_words: looked.set())
 
     async def main():
-        return await asyncio.to_thread(lambda: looked.wait(10) and "it")
+        return await asyncio.to_thread(lambda: looked.wait(30) and "it")
 
     assert bridge.run(main()) == "it"
     assert d.run(lambda: await_(asyncio.to_thread(lambda: "it"))) == "it"

@@ -71,7 +71,7 @@ def test_a_signal_from_another_process_or_thread_wakes_a_loop_that_waits(real_lo
     waits = threading.Event()
 
     def send():
-        waits.wait(5)
+        waits.wait(30)
         os.kill(os.getpid(), USR1)
 
     thread = threading.Thread(target=send)
@@ -361,7 +361,9 @@ import os, signal
 import dangagreen as d
 
 def main():
-    d.on_signal(signal.SIGCHLD, lambda number: print("a child has ended", flush=True))
+    ended = d.Event()
+    d.on_signal(signal.SIGCHLD, lambda number: (print("a child has ended", flush=True), ended.set()))
+    d.spawn(lambda: (ended.wait(), os.kill(os.getpid(), signal.SIGTERM)))
     if (pid := os.fork()) == 0:
         os._exit(3)
     for number in d.signals(signal.SIGTERM):
@@ -370,7 +372,6 @@ def main():
     d.spawn(os.kill, os.getpid(), signal.SIGUSR1)
     print(signal.Signals(next(d.signals(signal.SIGUSR1))).name)
 
-d.spawn(lambda: (d.sleep(0.1), os.kill(os.getpid(), signal.SIGTERM)))
 d.run(main)
 assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
 os.kill(os.getpid(), signal.SIGTERM)  # which ends it here, before kill(2) returns
@@ -391,22 +392,31 @@ import asyncio, os, signal
 import dangagreen as d
 from dangagreen.bridge import await_
 
+told = []
+
+def tell(words):
+    told.append(words)
+    print(words, flush=True)
+
 async def theirs():
     came = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, came.set)
+    tell("ready")
     await came.wait()
     asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR2)
-    print("theirs", flush=True)
+    tell("theirs")
 
 def main():
-    d.on_signal(signal.SIGUSR1, lambda number: print("ours", flush=True))
+    d.on_signal(signal.SIGUSR1, lambda number: tell("ours"))
     task = d.spawn(await_, theirs())
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
-        d.sleep(0.05)
+    for before, number in enumerate((signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1), 1):
+        while len(told) < before:
+            d.sleep(0.001)
         os.kill(os.getpid(), number)
-    d.sleep(0.05)
+    while len(told) < 4:
+        d.sleep(0.001)
     task.join()
 
 d.run(main)
 """
-    assert run_python("-W", "error", "-c", source) == (0, "ours\ntheirs\nours\n", "")
+    assert run_python("-W", "error", "-c", source) == (0, "ready\nours\ntheirs\nours\n", "")

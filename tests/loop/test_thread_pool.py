@@ -67,7 +67,7 @@ def test_a_thread_makes_one_call_after_the_other(ask, pool):
 def test_there_are_as_many_threads_as_calls_under_way(real_loop, wait_for, pool):
     met, seen = threading.Barrier(12), []
     for _ in range(12):
-        call_in_thread(real_loop, "meets", lambda: met.wait(5), lambda *outcome: seen.append(outcome))
+        call_in_thread(real_loop, "meets", lambda: met.wait(30), lambda *outcome: seen.append(outcome))
     wait_for(lambda: len(seen) == 12)
     assert sorted(value for value, _ in seen) == list(range(12))
 
@@ -80,7 +80,7 @@ def test_a_thread_is_called_what_its_call_is(ask):
 def test_an_idle_thread_ends(ask, pool, monkeypatch):
     monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.01)
     thread = ask(threading.current_thread)[0]
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert pool.idle == []
 
@@ -114,7 +114,7 @@ def test_nothing_is_kept_of_a_call(ask, uncollected):
 
 def test_the_outcome_for_a_closed_loop_is_dropped(pool):
     other, gate, seen = Loop(), threading.Event(), []
-    call_in_thread(other, "late", lambda: gate.wait(5), lambda *outcome: seen.append(outcome))
+    call_in_thread(other, "late", lambda: gate.wait(30), lambda *outcome: seen.append(outcome))
     other.close()
     gate.set()
     pool.end()
@@ -149,7 +149,7 @@ def test_a_program_ends_while_a_call_is_under_way():
 def test_an_idle_thread_might_not_wake_the_loop_and_a_busy_one_might(real_loop, wait_for, pool, monkeypatch):
     monkeypatch.setattr("os.listdir", lambda path: range(len(pool.idle) + 1 + busy))  # of this process's threads
     busy, gate, done = 1, threading.Event(), []
-    call_in_thread(real_loop, "busy one", lambda: gate.wait(5), lambda *_: done.append(1))
+    call_in_thread(real_loop, "busy one", lambda: gate.wait(30), lambda *_: done.append(1))
     assert [words for words in deadlock.external_wakers() if "busy one" in words]
     gate.set()
     wait_for(lambda: done)
@@ -163,15 +163,18 @@ BY_THREAD = WaitKind("an answer", lambda subject, task: None, by_thread=True)
 @pytest.mark.parametrize("by_thread", [True, False])
 def test_no_task_is_stuck_while_one_waits_for_a_thread(real_loop, caplog, by_thread):
     real_loop.deadlock_seconds = 0.01
-    gate = threading.Event()
+
+    def wait_for_warning():
+        for _ in range(4 if by_thread else 3000):
+            if threading.Event().wait(0.01) or caplog.records:
+                break
 
     def wait_for_thread():
         task = checkpoint(real_loop, "an answer")
-        call_in_thread(real_loop, "slow", lambda: gate.wait(0.04), lambda *_: wake(task))
+        call_in_thread(real_loop, "slow", wait_for_warning, lambda *_: wake(task))
         park(task, BY_THREAD if by_thread else WaitKind("an answer", lambda subject, task: None), "slow")
 
     d.spawn(wait_for_thread).join()
-    gate.set()
     assert [record for record in caplog.records if "slow" in record.message] == ([] if by_thread else caplog.records)
     assert bool(caplog.records) is not by_thread
 

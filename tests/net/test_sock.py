@@ -155,6 +155,8 @@ def test_a_request_that_comes_while_the_handler_is_busy_waits_for_it(real_loop, 
     for line in (b"1\n", b"2\n", b"3\n"):
         sock.write_all(line)
         sock.drain()
+        while not running:
+            d.sleep(0.001)
         d.sleep(0.005)
     assert running == [b"1\n"]
     gate.append(True)

@@ -68,7 +68,7 @@ def test_no_leaks_names_both_ends_in_one_line_whoever_has_them(real_loop):
 
         listener = d.serve(("127.0.0.1", 0), keep)
         kept.append(socket.create_connection(listener.address))
-        with d.timeout(10):
+        with d.timeout(30):
             while len(kept) < 2:
                 d.sleep(0.001)
         listener.close()

@@ -29,7 +29,7 @@ def trial(request):
         yield trial
 
 
-def limited(trial, function, seconds=0.05, in_task=True):
+def limited(trial, function, seconds=0.3, in_task=True):
     """The TimeLimit, and what came out of it."""
     limit = TimeLimit(seconds, lambda: trial, TooLong)
     try:
@@ -57,7 +57,7 @@ def test_what_ends_in_time_is_not_touched(trial):
 def test_a_test_that_waits_gets_the_error_at_its_wait(trial, in_task):
     limit, error = limited(trial, ever, in_task=in_task)
     assert isinstance(error, TooLong)
-    assert str(error) == "the test took longer than 0.05 s"
+    assert str(error) == "the test took longer than 0.3 s"
     assert limit.dump.startswith("loop of thread 'MainThread': running")
     if in_task:
         assert re.search(r"test_time_limit.py:\d+ ever", limit.dump)

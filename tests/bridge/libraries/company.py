@@ -13,7 +13,7 @@ import pytest
 import dangagreen as d
 from dangagreen.bridge import await_
 
-SECONDS = 20.0  # for what takes milliseconds
+SECONDS = 60.0  # for what takes milliseconds
 ROUNDS = 3
 
 

@@ -84,7 +84,10 @@ def test_a_program_that_is_cut_off_can_be_killed_and_is_reaped(in_company):
 
 def test_much_output_is_read_while_the_others_go_on(in_company):
     """The program writes when it is asked to, so that the others have gone on between any two pieces."""
-    source = "import sys\nfor line in sys.stdin: sys.stdout.write('x' * 300_000); sys.stdout.flush()"
+    # Not by sys.stdout: where it is unbuffered, it loses the rest of what a write(2) that was stopped has not written.
+    source = (
+        "import os, sys\nfor line in sys.stdin:\n left = b'x' * 300_000\n while left: left = left[os.write(1, left) :]"
+    )
 
     def body(company):
         program = await_(start(sys.executable, "-c", source, stdin=PIPE, stdout=PIPE))
