@@ -34,8 +34,8 @@ from dangagreen.testing.trial import Trial
 from tests.connections import tcp_ends
 from tests.helpers import collect
 
-PEER_SECONDS = 5.0  # how long a plain socket at the other end waits before its test fails
-REAL_SECONDS = 10.0  # the same of a loop on the real clock
+PEER_SECONDS = 30.0  # how long a plain socket at the other end waits before its test fails
+REAL_SECONDS = 30.0  # the same of a loop on the real clock
 ENOUGH_DESCRIPTORS = 16384  # for any test: a higher limit makes programs slow that close all there might be
 EXAMPLES = str(Path(__file__).parent / "examples") + os.sep
 
@@ -199,7 +199,7 @@ def active_loop(request: pytest.FixtureRequest) -> Loop:
 def run_until(active_loop: Loop) -> Callable[..., int]:
     """`run_until(condition, turns=20000)` runs the loop until it is true and answers the number of turns.
 
-    AssertionError after so many turns, or after ten real seconds.
+    AssertionError after so many turns, or after thirty real seconds.
     """
 
     def run_until(condition: Callable[[], object], turns: int = 20000) -> int:
@@ -386,7 +386,7 @@ def in_thread():
 
         thread = threading.Thread(target=body, name="the other one", daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
         if "error" in answer:
             raise answer["error"]

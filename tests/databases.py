@@ -16,7 +16,7 @@ import psycopg
 
 from tests.programs import free_port, missing
 
-SECONDS = 10.0  # how long a server may take to answer
+SECONDS = 60.0  # how long a server may take to answer
 
 
 class Database:

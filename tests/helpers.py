@@ -149,7 +149,7 @@ class OtherThread:
 
     def ended(self):
         """Wait for its end without the loop."""
-        self.thread.join(5)
+        self.thread.join(30)
         assert not self.thread.is_alive()
         return self.answer
 

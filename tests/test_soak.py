@@ -17,7 +17,6 @@ def soak(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
 
 
-@pytest.mark.timeout(180)
 def test_a_short_soak_with_a_fresh_seed_finds_nothing() -> None:
     done = soak("--seconds", "8")
     print(done.stdout, done.stderr)  # with the seed, that is

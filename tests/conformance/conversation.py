@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 TURNS = 20_000
-SECONDS = 10.0
+SECONDS = 30.0
 PAUSE = 0.001  # of a turn in which the peer had nothing to do
 REST = 10  # turns without any progress, after which both sides are at rest, but for timers of the kernel (delayed ACKs)
 

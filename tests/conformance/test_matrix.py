@@ -51,7 +51,6 @@ def holds(loop, combination, seed, canceller=None):
         conversation.end()
 
 
-@pytest.mark.timeout(60)
 def test_a_case_holds(combination, case_loop, pytestconfig):
     seed = pytestconfig.getoption("--matrix-seed")
     if not combination.cancelled:

@@ -37,11 +37,11 @@ def test_a_server_in_the_background():
 
     with d.start_in_thread() as background:
         listener = background.call(d.serve, ("127.0.0.1", 0), echo)
-        with socket.create_connection(listener.address, 5) as sock:
+        with socket.create_connection(listener.address, 30) as sock:
             sock.sendall(b"line\n")
             assert sock.recv(100) == b"line\n"
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(listener.address, 5)
+        socket.create_connection(listener.address, 30)
 
 
 def test_what_keeps_the_loop_from_being_made_is_raised_to_who_asked_for_it(monkeypatch):
@@ -77,7 +77,7 @@ def test_it_can_be_stopped_from_within_which_does_not_wait():
     background = d.start_in_thread()
     thread = background.call(threading.current_thread)
     background.call(lambda: background.loop.call_soon(background.stop))
-    thread.join(5)
+    thread.join(30)
     assert background.loop.closed
 
 
@@ -96,7 +96,7 @@ def test_a_call_under_way_is_answered_when_it_stops():
     while not background.call(lambda: any(task.name == "sleep" for task in d.current_loop().green.tasks)):
         pass
     background.stop()
-    thread.join(5)
+    thread.join(30)
     assert answer == ["run() ended"]
 
 

@@ -49,7 +49,7 @@ def test_it_parks_until_there_is_something_to_read(real_loop, pipe):
     reader, writer = pipe
     task = parked(d.wait_readable, reader)
     os.write(writer, b"x")
-    task.join(5)
+    task.join(30)
     assert outcome(task) is None
     assert os.read(reader, 5) == b"x"
     assert reader not in real_loop.handlers
@@ -68,7 +68,7 @@ def test_it_parks_until_there_is_room_to_write(real_loop, pipe):
 def test_the_end_of_the_input_counts_as_readable(real_loop, pipe):
     task = parked(d.wait_readable, pipe[0])
     os.close(pipe[1])
-    task.join(5)
+    task.join(30)
     assert outcome(task) is None
 
 
@@ -78,7 +78,7 @@ def test_two_tasks_wait_for_the_two_directions_of_one_fd(real_loop, unix_pair):
     fill(near.fileno())
     reads, writes = parked(d.wait_readable, near), parked(d.wait_writable, near)
     far.send(b"x")
-    reads.join(5)
+    reads.join(30)
     assert reads.done
     assert not writes.done
     again = parked(d.wait_readable, near.fileno()) if near.recv(5) else None

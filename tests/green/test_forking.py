@@ -117,7 +117,7 @@ def test_the_child_waits_spawns_serves_and_connects(forks, real_loop):
             tasks = [group.spawn(lambda n=n: (d.sleep(0.001), n)[1]) for n in range(5)]
         assert [task.result() for task in tasks] == list(range(5))
         listener = d.serve(("127.0.0.1", 0), lambda sock: sock.write_all(sock.read_line()))
-        with d.connect(listener.address, 5) as sock:
+        with d.connect(listener.address, 30) as sock:
             sock.write_all(b"line\n")
             assert sock.read_line() == b"line\n"
 
@@ -178,9 +178,9 @@ def test_a_handler_of_a_server_forks_and_the_server_goes_on(real_loop):
 
     def main():
         listener = d.serve(("127.0.0.1", 0), handler)
-        other = d.connect(listener.address, 5)
+        other = d.connect(listener.address, 30)
         for _ in range(3):
-            with d.connect(listener.address, 5) as sock:
+            with d.connect(listener.address, 30) as sock:
                 sock.write_all(b"x\n")
                 assert sock.read_to_end() == b"child x\nparent x\n"
         other.close()
@@ -259,7 +259,7 @@ def test_main_that_forks_serves_with_the_listener_it_was_given(real_loop):
         address = listener.address
         listener.close()
         os.read(reader, 1)
-        with d.connect(address, 5) as sock:
+        with d.connect(address, 30) as sock:
             assert sock.read_line() == b"%d\n" % pid
         os.kill(pid, signal.SIGTERM)
         return pid

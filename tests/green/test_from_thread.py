@@ -123,7 +123,7 @@ def queued(monkeypatch):
 
 def test_a_loop_that_does_not_run_is_waited_for(real_loop, queued):
     other = OtherThread(lambda: d.from_thread(int, loop=real_loop))
-    assert queued.wait(5)
+    assert queued.wait(30)
     assert other.thread.is_alive()
     assert other.join() == 0
 
@@ -132,7 +132,7 @@ def test_a_loop_that_does_not_run_is_waited_for(real_loop, queued):
 def test_a_reset_and_the_end_of_the_loop_answer_a_call_that_was_not_begun(end, queued):
     with Loop() as loop:
         other = OtherThread(lambda: d.from_thread(int, loop=loop))
-        assert queued.wait(5)
+        assert queued.wait(30)
         getattr(loop, end)()
         assert "was not made, or not to its end: the loop was" in str(other.ended())
 
@@ -171,7 +171,7 @@ def test_ctrl_c_in_a_thread_that_waits_cancels_the_call(poller_class):
     with d.start_in_thread() as background:
         with pytest.raises(KeyboardInterrupt):
             background.call(work)
-        assert ended.wait(5)
+        assert ended.wait(30)
 
 
 def test_an_answer_that_comes_too_late_is_put_back(real_loop):

@@ -252,7 +252,7 @@ def test_two_loops_in_two_threads_do_not_see_each_other():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert seen == {"one": ({"one"}, ["Socket"]), "two": ({"two"}, ["Socket"])}
 
 
@@ -346,7 +346,7 @@ def test_call_soon_threadsafe_is_the_way_in(real_loop):
     thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(lambda: done.append(writer.send(b"hi\n"))))
     d.sleep(0)
     thread.start()
-    task.join(10)
+    task.join(30)
     thread.join()
     assert task.result() == b"hi\n"
     assert done == [3]

@@ -126,7 +126,7 @@ def test_threads_have_tables_of_their_own(loop, run_turns):
     run_turns(1)
     thread = threading.Thread(target=other)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     (row,) = rows(seen[0])
     assert "lambda" in row[0]
     task.join()

@@ -27,7 +27,7 @@ def line_here():
 
 
 def wait_until(condition):
-    with d.timeout(10):
+    with d.timeout(30):
         while not condition():
             d.sleep(0.001)
 

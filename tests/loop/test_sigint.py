@@ -247,7 +247,7 @@ def test_other_threads_touch_nothing():
 
     thread = threading.Thread(target=use)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -18,7 +18,7 @@ def test_call_soon_threadsafe_wakes_a_loop_that_waits(real_loop):
     real_loop.call_soon(started.set)
 
     def call():
-        started.wait(5)
+        started.wait(30)
         for number in range(100):
             real_loop.call_soon_threadsafe(ran.append, number)
         real_loop.call_soon_threadsafe(real_loop.stop)
@@ -26,7 +26,7 @@ def test_call_soon_threadsafe_wakes_a_loop_that_waits(real_loop):
     thread = threading.Thread(target=call)
     thread.start()
     real_loop.run()
-    thread.join(5)
+    thread.join(30)
     assert ran == list(range(100))
 
 
@@ -42,7 +42,7 @@ def test_a_signal_that_another_thread_receives_wakes_the_loop(real_loop):
     real_loop.call_soon(started.set)
 
     def receive():
-        started.wait(5)
+        started.wait(30)
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
 
     thread = threading.Thread(target=receive)
@@ -50,7 +50,7 @@ def test_a_signal_that_another_thread_receives_wakes_the_loop(real_loop):
     try:
         real_loop.run()
     finally:
-        thread.join(5)
+        thread.join(30)
         signal.signal(signal.SIGUSR1, old)
     assert seen == [signal.SIGUSR1]
     assert signal.set_wakeup_fd(-1) == -1
@@ -75,7 +75,7 @@ def test_call_soon_threadsafe_in_a_signal_handler_wakes_a_loop_that_waits(real_l
         real_loop.run()
     finally:
         done.set()
-        thread.join(5)
+        thread.join(30)
         signal.signal(signal.SIGUSR1, old)
     assert set(seen) == {signal.SIGUSR1}
 

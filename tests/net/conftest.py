@@ -38,7 +38,7 @@ def client(served):
     made = []
 
     def client(listener):
-        made.append(d.connect(listener.address, 5))
+        made.append(d.connect(listener.address, 30))
         return made[-1]
 
     yield client

@@ -121,7 +121,7 @@ def test_all_of_a_name_are_served_as_one_and_their_files_are_left(real_loop, soc
     for _ in range(2):
         with subprocess.Popen(**command(ECHO, sockets, "echo:echo:echo")) as process:
             for sock in sockets:
-                with d.connect(sock.getsockname(), 5) as client:
+                with d.connect(sock.getsockname(), 30) as client:
                     assert ask(client, b"hello\n") == b"hello\n"
             process.terminate()
             assert process.communicate(timeout=PROGRAM_SECONDS) == ("", "")
@@ -207,7 +207,7 @@ def test_the_program_of_the_guide_under_systemds_own_launcher(real_loop, tmp_pat
     ) as process:
         wait_for(path.exists)
         for address in (("127.0.0.1", port), path, ("127.0.0.1", port)):
-            with d.connect(address, 5) as sock:
+            with d.connect(address, 30) as sock:
                 assert sock.read_line() == b"hello\n"
         process.terminate()
         _, err = process.communicate(timeout=PROGRAM_SECONDS)

@@ -11,8 +11,6 @@ import pytest
 from tests.helpers import first_quick
 from tests.programs import PREAMBLE, ended
 
-SECONDS = 20
-
 FUNCTIONS = (
     PREAMBLE
     + """

@@ -603,7 +603,7 @@ def connected(path):
     """A plain socket. What it sends is in the other's queue at once: on TCP a busy kernel may deliver it later, and
     the virtual clock would not wait."""
     peer = socket.socket(socket.AF_UNIX)
-    peer.settimeout(5)
+    peer.settimeout(30)
     peer.connect(path)
     return peer
 
@@ -628,7 +628,7 @@ def test_connections_in_the_kernels_queue_are_accepted_and_served(loop, served, 
     for peer in peers:
         assert peer.recv(100) == b""
         peer.close()
-    done.join(5)
+    done.join(30)
     assert done.result() == []
 
 
@@ -646,7 +646,7 @@ def test_connections_from_the_queue_may_send_their_requests_a_little_later(loop,
     for peer in peers:
         assert peer.recv(100) == b"hello\n"
         peer.close()
-    done.join(5)
+    done.join(30)
     assert done.result() == []
 
 
@@ -675,27 +675,27 @@ def test_a_drained_server_refuses_new_connections(real_loop, served, client, wai
     listener = served(handler)
     sock = client(listener)
     sock.write_all(b"x\n")
-    reads.wait(5)
+    reads.wait(30)
     done = d.spawn(listener.drain)
     wait_for(lambda: listener.closed)
     with pytest.raises(ConnectionRefusedError):
-        d.connect(listener.address, 5)
+        d.connect(listener.address, 30)
     goes_on.set()
     sock.read_to_end()
     sock.close()
-    done.join(5)
+    done.join(30)
 
 
 def test_the_fd_of_the_listening_socket_may_be_taken_at_once(loop, served):
     listener = served(Echo)
     fd = listener.fd
-    peer = socket.create_connection(listener.address, 5)
+    peer = socket.create_connection(listener.address, 30)
     done = d.spawn(listener.drain)
     while not listener.closed:
         d.sleep(0)
     again = served(Echo)
     assert loop.handlers.get(fd) is not listener
-    with d.connect(again.address, 5) as sock:
+    with d.connect(again.address, 30) as sock:
         sock.write_all(b"x\n")
         assert sock.read_line() == b"x\n"
     peer.close()
@@ -706,7 +706,7 @@ def test_the_fd_of_the_listening_socket_may_be_taken_at_once(loop, served):
 
 def test_at_max_connections_those_in_the_queue_have_their_turn(loop, served):
     listener = served(echo_one_line, max_connections=2)
-    peers = [socket.create_connection(listener.address, 5) for _ in range(7)]
+    peers = [socket.create_connection(listener.address, 30) for _ in range(7)]
     for peer in peers:
         peer.sendall(b"hello\n")
         peer.shutdown(socket.SHUT_WR)
@@ -735,7 +735,7 @@ def test_at_max_connections_with_nobody_in_the_queue_it_ends_all_the_same(loop, 
 
 def test_each_that_does_not_react_has_its_while(loop, served):
     listener = served(Echo, max_connections=1)
-    peers = [socket.create_connection(listener.address, 5) for _ in range(2)]
+    peers = [socket.create_connection(listener.address, 30) for _ in range(2)]
     d.sleep(1)
     start = loop.clock()
     assert listener.drain() == []
@@ -749,7 +749,7 @@ def test_whom_nobody_could_accept_in_time_is_reset(loop, served, attach):
     sock, client = attach(listener)
     client.write_all(b"x\n")
     d.sleep(1)
-    waiting = socket.create_connection(listener.address, 5)
+    waiting = socket.create_connection(listener.address, 30)
     assert listener.drain(3) == [sock]
     with pytest.raises(ConnectionResetError):
         waiting.recv(1)
@@ -778,13 +778,13 @@ def test_a_listener_that_rests_accepts_the_queue_when_it_can(loop, served, caplo
     listener = served(Echo)
     scarce, acceptor = Scarce(listener.sock, calls), loop.handlers[listener.fd]
     acceptor._accept_one = accepting(scarce)
-    with socket.create_connection(listener.address, 5) as peer:
+    with socket.create_connection(listener.address, 30) as peer:
         peer.sendall(b"x\n")
         done = d.spawn(listener.drain)
         d.sleep(0.1)
         assert "pauses accepting" in caplog.text
         assert not listener.closed
-        with socket.create_connection(listener.address, 5) as other:
+        with socket.create_connection(listener.address, 30) as other:
             other.sendall(b"y\n")
             d.sleep(listener.accept_backoff)
             assert listener.closed
@@ -1042,7 +1042,7 @@ def test_a_handler_that_goes_on_without_its_connection_is_cut_off_too(loop, serv
 def test_handlers_that_were_not_started_at_the_deadline_never_run(loop, served):
     ran = []
     listener = served(ran.append)
-    peers = [socket.create_connection(listener.address, 5) for _ in range(38)]  # some are accepted in the last moment
+    peers = [socket.create_connection(listener.address, 30) for _ in range(38)]  # some are accepted in the last moment
     assert len(listener.drain(0)) == 6
     assert len(ran) == 32
     for peer in peers:

@@ -119,7 +119,7 @@ def test_the_client_of_haproxy_is_the_peer(real_loop, served, haproxy, tmp_path,
     listener = served(handler, server, addresses(tmp_path), proxy_protocol=TRUSTED)
     for fronts in haproxy(listener, options).values():
         for front in (fronts[0], fronts[2]):
-            with d.connect(front.getsockname()[:2], 5) as sock:
+            with d.connect(front.getsockname()[:2], 30) as sock:
                 client = words(sock.sock.getsockname()).encode()
                 for line in (b"one\n", b"two\n"):
                     assert ask(sock, line) == client + b" " + line
@@ -131,7 +131,7 @@ def test_a_client_of_haproxys_unix_socket_has_no_address_of_its_own(real_loop, s
     """Version 1 says UNKNOWN of it; version 2 has its family, or none."""
     listener = served(tell, address=addresses(tmp_path), proxy_protocol=TRUSTED)
     for fronts in haproxy(listener, options).values():
-        with d.connect(fronts[1].getsockname(), 5) as sock:
+        with d.connect(fronts[1].getsockname(), 30) as sock:
             assert ask(sock, b"one\n").endswith(b" one\n")
     assert listener.failed_handshakes == 0
 
@@ -145,7 +145,7 @@ def test_much_data_behind_the_header_arrives_whole(real_loop, served, haproxy, o
 
     listener = served(handler, address=("127.0.0.1", 0), proxy_protocol=TRUSTED)
     ((front, *_),) = haproxy(listener, options).values()
-    with d.connect(front.getsockname(), 5) as sock:
+    with d.connect(front.getsockname(), 30) as sock:
         sock.write_all(data)
         assert sock.read_exactly(len(data)) == data
 
@@ -154,7 +154,7 @@ def test_much_data_behind_the_header_arrives_whole(real_loop, served, haproxy, o
 def test_tls_through_haproxy(real_loop, served, haproxy, tmp_path, options):
     listener = served(tell, address=addresses(tmp_path), proxy_protocol=TRUSTED, tls=server_context())
     for fronts in haproxy(listener, options).values():
-        with d.connect(fronts[0].getsockname(), 5, tls=client_context(), server_hostname="localhost") as sock:
+        with d.connect(fronts[0].getsockname(), 30, tls=client_context(), server_hostname="localhost") as sock:
             client = words(fronts[0].getsockname()).rpartition(":")[0]
             assert ask(sock, b"secret\n").startswith(client.encode())
     assert listener.failed_handshakes == 0
@@ -168,7 +168,7 @@ def test_health_checks_of_haproxy_find_the_server_well(real_loop, served, haprox
     listener.tell_of_connections(accepted.append)
     ((front, *_),) = haproxy(listener, options).values()
     wait_for(lambda: len(accepted) + listener.failed_handshakes > 5)
-    with d.connect(front.getsockname(), 5) as sock:
+    with d.connect(front.getsockname(), 30) as sock:
         assert ask(sock, b"one\n") == words(sock.sock.getsockname()).encode() + b" one\n"
 
 
@@ -177,7 +177,7 @@ def test_a_haproxy_that_sends_no_header_or_comes_from_elsewhere_is_refused(real_
     other = served(tell, address=("127.0.0.1", 0), proxy_protocol=["10.0.0.0/8"])
     for one, options in ((listener, ""), (other, "send-proxy")):
         (fronts,) = haproxy(one, options).values()
-        with d.connect(fronts[0].getsockname(), 5) as sock:
+        with d.connect(fronts[0].getsockname(), 30) as sock:
             sock.write_all(b"one\n")
             with pytest.raises((EOFError, ConnectionError)):
                 sock.read_exactly(1)

@@ -73,7 +73,7 @@ run(main)
     with start_python("-c", code) as program:
         assert program.stdout.readline() == "ready\n"
         program.send_signal(signal.SIGINT)
-        out, err = program.communicate(timeout=10)
+        out, err = program.communicate(timeout=30)
     assert out == "cleaning up\n"
     assert err.strip().endswith("KeyboardInterrupt")
     assert program.returncode == -signal.SIGINT
@@ -111,10 +111,10 @@ if pid == 0:
     d.sleep(0.01)
     assert e.recv(100) == b"child\\n"
     task = d.spawn(lambda: (d.sleep(0.01), "a task in the child")[1])
-    task.join(5)
+    task.join(30)
     assert task.result() == "a task in the child"
     listener = d.serve(("127.0.0.1", 0), lambda sock: sock.write_all(sock.read_line()))
-    with d.connect(listener.address, 5) as sock:
+    with d.connect(listener.address, 30) as sock:
         sock.write_all(b"x\\n")
         assert sock.read_line() == b"x\\n"
     os._exit(7)

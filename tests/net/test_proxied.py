@@ -101,7 +101,7 @@ def test_a_server_that_speaks_first_waits_for_the_header(real_loop, proxied, cli
     with pytest.raises(TimeoutError):
         reading.join(0.02)
     sock.write_all(V1[-1:])
-    reading.join(5)
+    reading.join(30)
     assert reading.result() == f"{CLIENT} 192.0.2.1\n".encode()
 
 
@@ -175,7 +175,7 @@ def test_connections_that_end_at_each_byte_of_the_header_leave_nothing(real_loop
     for header in (V1, V2):
         for length in range(len(header) + 1):
             for end in (reset, socket.socket.close):
-                peer = socket.create_connection(listener.address, 5)
+                peer = socket.create_connection(listener.address, 30)
                 peer.sendall(header[:length])
                 if length % 3:  # otherwise it may have gone when it is accepted
                     d.sleep(0)
@@ -200,7 +200,7 @@ def test_slow_headers_hold_up_nobody_and_count_as_connections(real_loop, proxied
     with pytest.raises(TimeoutError):
         reading.join(0.02)
     slow[0].close()
-    reading.join(5)
+    reading.join(30)
     assert reading.result() == b"late\n"
     slow[1].write_all(V1[10:] + b"slow\n")
     assert slow[1].read_line() == b"slow\n"
@@ -224,7 +224,7 @@ def test_tls_behind_the_header(real_loop, proxied, address, server, handler, hea
 def test_tls_without_the_header_is_refused(real_loop, proxied, client, wait_for):
     listener = proxied(never, tls=server_context())
     with pytest.raises(OSError):
-        d.connect(listener.address, 5, tls=client_context(), server_hostname="localhost")
+        d.connect(listener.address, 30, tls=client_context(), server_hostname="localhost")
     wait_for(lambda: listener.failed_handshakes == 1 and not listener.connections)
 
 
@@ -252,7 +252,7 @@ def test_several_addresses_behind_proxies(real_loop, proxied, tmp_path):
     )
     answers = []
     for address in listener.addresses:
-        with d.connect(address, 5) as sock:
+        with d.connect(address, 30) as sock:
             sock.write(V2)
             try:
                 answers.append(sock.read_line())
@@ -263,7 +263,7 @@ def test_several_addresses_behind_proxies(real_loop, proxied, tmp_path):
 
 def test_a_drain_does_not_wait_for_headers_beyond_its_grace(loop, proxied, wait_for):
     listener = proxied(never, handshake_timeout=None)
-    peer = socket.create_connection(listener.address, 5)
+    peer = socket.create_connection(listener.address, 30)
     wait_for(lambda: listener.connections)
     start = loop.clock()
     assert listener.drain(3) == []

@@ -203,10 +203,10 @@ def test_in_another_thread_it_hears_no_signal(real_loop, poller_class, signals, 
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(30)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     answers[0].stop()
-    thread.join(5)
+    thread.join(30)
     assert answers[1] == []
 
 

@@ -179,7 +179,7 @@ def test_a_connection_that_would_be_to_itself_is_refused(host, real_loop, monkey
         port = probe.getsockname()[1]
     monkeypatch.setattr(socket, "socket", Bound)
     with pytest.raises(ConnectionRefusedError, match=f"cannot connect to .*{port}"):
-        d.connect((host, port), 5)
+        d.connect((host, port), 30)
     assert [sock.fileno() for sock in made] == [-1]
 
 
@@ -190,7 +190,7 @@ def test_a_closed_listener_accepts_no_more_and_leaves_its_connections(real_loop,
     listener.close()
     d.sleep(0)
     with pytest.raises(ConnectionRefusedError):
-        d.connect(listener.address, 5)
+        d.connect(listener.address, 30)
     assert ask(sock, b"after\n") == b"after\n"
 
 
@@ -208,7 +208,7 @@ def test_max_connections_lets_the_others_wait(real_loop, served, client, wait_fo
         waiting.join(0.02)
     assert listener.connections == 2
     first.close()
-    waiting.join(5)
+    waiting.join(30)
     assert waiting.result() == b"third\n"
     assert listener.connections == 2
 
@@ -334,7 +334,7 @@ def test_the_end_of_another_connection_is_a_failure_of_the_handler(real_loop, se
     backend = served(lambda sock: sock.write_all(b"half a li"))
 
     def proxy(sock):
-        with d.connect(backend.address, 5) as upstream:
+        with d.connect(backend.address, 30) as upstream:
             sock.write_all(upstream.read_line())
 
     assert client(served(proxy)).read_to_end() == b""
@@ -363,7 +363,7 @@ def test_what_the_handler_wrote_last_arrives_though_its_peer_is_still_sending(re
     task = d.spawn(chatter)
     assert sock.read_to_end() == reply
     sock.close()
-    task.join(5)
+    task.join(30)
 
 
 def test_a_handler_may_close_its_socket_itself(real_loop, served, client):
@@ -403,7 +403,7 @@ def test_handlers_at_work_when_run_ends_are_cancelled_and_reported_to_nobody(rea
             ended.append(sock.closed)
 
     def main():
-        sock = d.connect(server(LOCAL, handler).address, 5)
+        sock = d.connect(server(LOCAL, handler).address, 30)
         ask(sock, b"x\n")
         sock.write_all(b"unfinished")
         sock.drain()
@@ -459,7 +459,7 @@ def test_a_handler_runs_in_the_context_where_serve_was_called(real_loop, served,
 def test_run_serves_and_winds_up(real_loop, served):
     def main():
         listener = d.serve(LOCAL, echo_lines)
-        idle, sock = d.connect(listener.address, 5), d.connect(listener.address, 5)
+        idle, sock = d.connect(listener.address, 30), d.connect(listener.address, 30)
         assert not idle.closed
         return ask(sock, b"x\n")
 

@@ -25,7 +25,7 @@ from tests.programs import PREAMBLE, ended
 pytestmark = pytest.mark.slow
 
 LOCAL = ("127.0.0.1", 0)
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 class Server:

@@ -293,8 +293,8 @@ def test_a_peer_that_spoils_it_costs_one_debug_line(real_loop, caplog, style, sp
         listener = (d.serve if style == "handler" else d.serve_requests)(LOCAL, starts.in_a_handler)
 
     def main():
-        with socket.create_connection(listener.address) as sock, d.timeout(5):
-            sock.settimeout(5)
+        with socket.create_connection(listener.address) as sock, d.timeout(30):
+            sock.settimeout(30)
             while not listener.connections:
                 d.sleep(0)
             with caplog.at_level("DEBUG", "dangagreen"):
@@ -599,7 +599,7 @@ def test_over_real_sockets(real_loop):
 
     def main():
         listener = d.serve(LOCAL, handler)
-        with d.connect(listener.address, 5) as sock:
+        with d.connect(listener.address, 30) as sock:
             sock.write_all(b"STARTTLS\n")
             assert sock.read_line() == b"go\n"
             sock.start_tls(client_context(), "localhost")
@@ -613,7 +613,7 @@ def test_over_real_sockets(real_loop):
 
 def test_top_level_code_may_wait_for_it(real_loop):
     listener = d.serve(LOCAL, lambda sock: sock.start_tls(server_context()))
-    sock = d.connect(listener.address, 5)
+    sock = d.connect(listener.address, 30)
     sock.start_tls(client_context(), "localhost")
     assert sock.tls is not None
     sock.close()
@@ -626,7 +626,7 @@ def test_connect_over_a_unix_socket(real_loop, tmp_path):
 
     def main():
         d.serve(path, lambda sock: sock.write_all(b"hello"), tls=server_context())
-        with d.connect(path, 5, tls=client_context(), server_hostname="localhost") as sock:
+        with d.connect(path, 30, tls=client_context(), server_hostname="localhost") as sock:
             assert sock.read_to_end() == b"hello"
 
     d.run(main)
@@ -636,7 +636,7 @@ def test_connect_that_is_refused_leaves_nothing_open(real_loop):
     def main():
         listener = d.serve(LOCAL, lambda sock: None, tls=server_context("else.where"))
         with pytest.raises(d.TlsError, match=r"not valid for|mismatch"):
-            d.connect(listener.address, 5, tls=client_context())
+            d.connect(listener.address, 30, tls=client_context())
         while listener.connections:
             d.sleep(0.001)
 
@@ -647,7 +647,7 @@ def test_connect_to_a_server_that_speaks_no_tls(real_loop):
     def main():
         listener = d.serve(LOCAL, lambda sock: sock.write_all(b"220 hello\r\n"))
         with pytest.raises(d.TlsError, match="is no TLS"):
-            d.connect(listener.address, 5, tls=client_context())
+            d.connect(listener.address, 30, tls=client_context())
         while listener.connections:
             d.sleep(0.001)
 
@@ -666,12 +666,12 @@ def test_connect_is_cancelled_in_the_handshake(real_loop):
     def main():
         with socket.create_server(LOCAL) as silent:
             with d.move_on_after(0.05):
-                d.connect(silent.getsockname(), 5, tls=client_context())
+                d.connect(silent.getsockname(), 30, tls=client_context())
                 raise AssertionError("it is connected")
             accepted, _ = silent.accept()
             d.sleep(0.01)
             with accepted:
-                accepted.settimeout(5)
+                accepted.settimeout(30)
                 while accepted.recv(1000):
                     pass
 
@@ -689,7 +689,7 @@ def test_a_plain_client_hears_an_alert_from_a_tls_client_only(real_loop):
     def main():
         listener = d.serve(LOCAL, handler)
         with pytest.raises(d.TlsError, match="is no TLS"):
-            d.connect(listener.address, 5, tls=client_context())
+            d.connect(listener.address, 30, tls=client_context())
 
     d.run(main)
     assert got[0][0] == 22

@@ -51,7 +51,7 @@ def test_nobody_who_has_sent_while_it_was_stopped_is_closed(style):
     ):
         keep.callback(program.kill)
         address = ("127.0.0.1", int(program.stdout.readline()))
-        socks = [keep.enter_context(socket.create_connection(address, 10)) for _ in range(CONNECTIONS)]
+        socks = [keep.enter_context(socket.create_connection(address, 30)) for _ in range(CONNECTIONS)]
         for sock in socks:
             sock.sendall(b"a")
         assert {sock.recv(10) for sock in socks} == {b"a"}

@@ -37,8 +37,8 @@ def client(peers):
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(address)
         else:
-            sock = socket.create_connection(address, 5)
-        sock.settimeout(5)
+            sock = socket.create_connection(address, 30)
+        sock.settimeout(30)
         peers.append(sock)
         return sock
 

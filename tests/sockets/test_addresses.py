@@ -178,7 +178,7 @@ def test_the_name_that_a_client_has_chosen_cannot_break_the_lines_of_a_log(real_
     with socket.socket(socket.AF_UNIX) as client:
         client.bind(name % os.getpid())
         client.connect(listener.address)
-        client.settimeout(5)
+        client.settimeout(30)
         real_loop.run(lambda: told)
     ((address, shown),) = told
     assert address == words % os.getpid()

@@ -506,8 +506,8 @@ def accepted(real_loop, run_until, peers):
     def accepted(before=lambda listener: None):
         listener = serve(("127.0.0.1", 0), Keeping)
         before(listener)
-        peer = socket.create_connection(listener.address, 5)
-        peer.settimeout(5)
+        peer = socket.create_connection(listener.address, 30)
+        peer.settimeout(30)
         peers.append(peer)
         made.append(listener)
         run_until(lambda: Keeping.made)

@@ -156,7 +156,7 @@ def test_a_listener_raises_in_a_foreign_thread(loop, server):
 
     thread = threading.Thread(target=close)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert len(errors) == 1
     assert not listener.closed
 

@@ -316,14 +316,14 @@ def test_a_forgotten_init_says_so_by_name(loop, wires, kind):
 
 @pytest.mark.parametrize("kind", [Forgetful, Absent])
 def test_a_forgotten_init_of_a_servers_connections_says_so_by_name(loop, run_turns, take_errors, kind):
-    with d.serve(("127.0.0.1", 0), kind) as listener, socket.create_connection(listener.address, 5) as client:
+    with d.serve(("127.0.0.1", 0), kind) as listener, socket.create_connection(listener.address, 30) as client:
         run_turns(2)
         (context,) = take_errors()
         assert isinstance(context.exception, TypeError)
         assert f"{kind.__name__}.__init__ does not call super().__init__" in str(context.exception)
         assert client.recv(1) == b""
         with pytest.raises(TypeError, match="does not call"):
-            d.connect(listener.address, 5, socket_class=kind)
+            d.connect(listener.address, 30, socket_class=kind)
         run_turns(2)
         take_errors()
 

@@ -332,7 +332,7 @@ def test_a_client_that_never_reads_loses_nothing_by_session_tickets(real_loop, p
     shake_hands(mine, peer)
     sock = d.Socket(mine)
     mine.attach(sock)
-    two.settimeout(5)
+    two.settimeout(30)
 
     def main():
         with sock:
@@ -348,7 +348,7 @@ def test_a_client_that_never_reads_loses_nothing_by_session_tickets(real_loop, p
             return task.done
 
         real_loop.run(read)
-        two.settimeout(5)
+        two.settimeout(30)
         while piece := two.recv(65536):
             peer.incoming.write(piece)
         peer.incoming.write_eof()

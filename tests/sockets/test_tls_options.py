@@ -86,7 +86,7 @@ def test_of_the_handshakes_of_a_context_none_is_counted_or_kept():
 )
 def test_what_connect_refuses(loop, tmp_path, tls, name, error, words):
     with pytest.raises(error, match=words):
-        d.connect(str(tmp_path / "path"), 5, tls=tls, server_hostname=name)
+        d.connect(str(tmp_path / "path"), 30, tls=tls, server_hostname=name)
 
 
 def test_a_session_without_tls_is_refused():

@@ -457,7 +457,7 @@ def test_select_of_real_sockets(real_loop, real_pair):
     d.sleep(0)
     assert not selecting.done
     far2.sendall(b"hello")
-    selecting.join(5)
+    selecting.join(30)
     assert selecting.result() is other
     assert other.read_some() == b"hello"
     far.close()
@@ -474,7 +474,7 @@ def test_a_reset_by_a_real_peer(real_loop, tcp_pair):
     d.sleep(0)
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far.close()
-    selecting.join(5)
+    selecting.join(30)
     assert selecting.result() is sock
     assert sock.ready
     with pytest.raises(ConnectionResetError):
@@ -487,7 +487,7 @@ def test_a_select_that_a_thread_ends(real_loop):
     thread = threading.Timer(0.01, real_loop.call_soon_threadsafe, [box.put, 1])
     thread.start()
     assert d.select(box) is box
-    thread.join(5)
+    thread.join(30)
     assert box.undone()
 
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_sent_and_not_waited_for_closes_the_connection_and_is_tol
 ):
     near, far = tcp_pair()
     sock = d.Socket(near)
-    far.settimeout(5)
+    far.settimeout(30)
 
     def program():
         refuse(errno.ENOSPC, sock.fd)
@@ -143,7 +143,7 @@ def test_writers_that_were_parked_before_hear_that_interest_could_not_be_lowered
     far.capacity = 1000
     refuse(errno.EBADF, sock.fd)
     sock.write(None)
-    drained.join(5)
+    drained.join(30)
     drained.result()
     d.sleep(0)
     (failure,) = take_errors()
@@ -278,7 +278,7 @@ def test_a_finish_that_cannot_hear_the_peer_s_end_closes_and_raises(real_loop, t
         sock.finish()
     assert caught.value.errno == errno.ENOSPC
     assert sock.closed
-    far.settimeout(5)
+    far.settimeout(30)
     assert far.recv(10) == b"tail"
     assert far.recv(10) == b""
 

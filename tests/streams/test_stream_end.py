@@ -193,7 +193,7 @@ def test_a_parked_reader_hears_of_a_reset_that_a_write_has_met(call, real_loop, 
     theirs.sendall(SENT)
     reset(theirs)
     getattr(sock, call)(b"x")
-    reader.join(5)
+    reader.join(30)
     with pytest.raises(ConnectionResetError):
         reader.result()
     assert sock.buffered == len(SENT)
@@ -514,8 +514,8 @@ def requests(real_loop, wait_for):
             client = socket.socket(socket.AF_UNIX)
             client.connect(listener.address)
         else:
-            client = socket.create_connection(listener.address, 5)
-        client.settimeout(5)
+            client = socket.create_connection(listener.address, 30)
+        client.settimeout(30)
         made.extend([listener, client])
         wait_for(lambda: listener.connections)
         return listener, client
@@ -675,8 +675,8 @@ def test_no_handler_of_serve_is_started_for_a_connection_that_its_class_refuses(
 
     started = []
     listener = d.serve(LOCAL, started.append, socket_class=Refusing)
-    client = socket.create_connection(listener.address, 5)
-    client.settimeout(5)
+    client = socket.create_connection(listener.address, 30)
+    client.settimeout(30)
     wait_for(lambda: not listener.connections)
     d.sleep(0)
     assert client.recv(10) == b""

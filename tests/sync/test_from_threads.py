@@ -17,7 +17,7 @@ from tests.inside import waiting_for
 
 def until(condition):
     """Run the loop until it is true."""
-    with d.timeout(5):
+    with d.timeout(30):
         while not condition():
             d.sleep(0.001)
 
@@ -71,7 +71,7 @@ def test_a_timeout_holds_also_while_the_loop_does_not_run(real_loop):
     one.put("a")
     for call in (lambda: one.get(timeout=0.01), lambda: one.put("b", timeout=0.01)):
         other = OtherThread(call)
-        other.thread.join(5)
+        other.thread.join(30)
         assert isinstance(other.answer, queue.Empty | queue.Full)
     d.sleep(0.01)
     assert one.get() == "a"
@@ -135,7 +135,7 @@ def test_an_item_that_came_to_a_thread_that_was_interrupted_is_the_next_one_agai
         thread.start()
         with pytest.raises(KeyboardInterrupt):
             one.get()
-        thread.join(5)
+        thread.join(30)
         background.call(one.put, "item")
         assert one.get(timeout=5) == "item"
         assert background.call(waiting_for, one) == 0
@@ -150,7 +150,7 @@ def test_the_end_of_run_lets_a_thread_go_that_waits(real_loop):
         until(lambda: waiting_for(one))
 
     d.run(main)
-    waits[0].thread.join(5)
+    waits[0].thread.join(30)
     assert isinstance(waits[0].answer, d.TaskCancelledError)
 
 
@@ -199,7 +199,7 @@ def test_a_thread_sets_what_a_task_waits_for(real_loop):
     event = d.Event()
     thread = threading.Timer(0.01, event.set)
     thread.start()
-    assert event.wait(5)
+    assert event.wait(30)
     thread.join()
     OtherThread(event.clear).join()
     until(lambda: not event.is_set())
@@ -221,7 +221,7 @@ def test_a_set_by_a_thread_does_not_wait_for_the_loop(real_loop):
     """Who waits for the thread, and not for the loop, is not held up by it."""
     event = d.Event()
     other = OtherThread(event.set)
-    other.thread.join(5)
+    other.thread.join(30)
     assert other.answer is None
     assert not event.is_set()
     d.sleep(0)
@@ -232,7 +232,7 @@ def test_a_set_by_a_thread_does_not_wait_for_the_loop(real_loop):
 def test_a_wait_of_a_thread_whose_time_is_up_while_the_loop_does_not_run(real_loop):
     event = d.Event()
     other = OtherThread(event.wait, 0.01)
-    other.thread.join(5)
+    other.thread.join(30)
     assert other.answer is False
     d.sleep(0.01)
     assert waiting_for(event) == 0
