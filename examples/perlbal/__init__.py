@@ -24,7 +24,7 @@ The modules, each of which imports only from those above it:
     pools           nodes and pools: where backends are, and which one is next
     pages           what responses of our own say
     meters          what is counted of requests, for the metrics
-    hooks           where plugins have a say
+    hooks           plugins, and where they have a say
     services        the world: services, their roles, plugins, settings
     tls             TLS to clients
     access_log      a line for each request

@@ -71,6 +71,7 @@ class Client(Socket):
         "began",
         "body_left",
         "code",
+        "created",
         "exchange",
         "head",
         "last",
@@ -87,7 +88,7 @@ class Client(Socket):
         if service.client_sndbuf_size:
             sock.setsockopt(SOL_SOCKET, SO_SNDBUF, service.client_sndbuf_size)
         self.service = self.target = service
-        self.active = self.began = self.loop.now
+        self.created = self.active = self.began = self.loop.now
         self.head: RequestHead | None = None
         self.exchange: Exchange | None = None
         self.partial = b""
@@ -153,18 +154,6 @@ class Client(Socket):
         head = self.head
         if head is not None and head.version >= 11 and "100-continue" in head.get("expect").lower():
             self.write(CONTINUE)
-
-    def refuse_pipelining(self) -> None:
-        """There is input though the request was complete: EOF, a CR LF after a body, or more than we take."""
-        data = self.read(READ_SIZE)
-        if data is None:
-            self.close("the client has left")
-        elif data.strip(b"\r\n"):
-            self.last = True
-            if self.code:  # the answer is under way: it is the last one
-                self.pause()
-            else:
-                self.error(400, "Can't pipeline to HTTP/1.0")
 
     # -- the response
 

@@ -16,10 +16,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
+from perlbal.hooks import Plugin
 from perlbal.language import CommandError, Line, match, parse_line, without_arguments
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service, World
 
 Answer = Iterable[str] | None
 Handler = Callable[..., Answer]
@@ -199,14 +200,14 @@ def default(call: Call, key: str, value: str) -> None:
 # -- plugins
 
 
-def find_plugin(name: str, again: bool = False) -> Plugin:
+def find_plugin(name: str, again: bool = False) -> Plugin[Any]:
     """A new plugin, by its name in lower case; `again` reads its module anew. Raises CommandError."""
     module_name = f"perlbal.plugins.{name}"
     if importlib.util.find_spec(module_name) is None:
         raise CommandError(f"Can't find plugin '{name}'")
     try:
         module = importlib.reload(sys.modules[module_name]) if again else importlib.import_module(module_name)
-        return cast(Plugin, module.PLUGIN())
+        return cast(Plugin[Any], module.PLUGIN())
     except Exception as error:
         raise CommandError(f"Plugin '{name}' does not load: {error}") from error
 

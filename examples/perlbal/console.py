@@ -206,7 +206,7 @@ def noverify(call: Call) -> Answer:
 @command("reproxy_state")
 def reproxy_state(call: Call) -> Answer:
     world = call.world
-    lines = world.reproxy_state()
+    lines: list[str] = [] if world.url_connections is None else world.url_connections.describe()
     lines.append(f"SERVER max_reproxy_connections = {world.max_reproxy_connections}")
     of = world.max_reproxy_connections_of
     lines += [f"SERVER max_reproxy_connections({name}) = {of[name]}" for name in sorted(of)]

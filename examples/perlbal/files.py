@@ -13,8 +13,10 @@ import re
 import stat
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from io import FileIO
+from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from perlbal.clients import Client, Exchange
@@ -32,14 +34,15 @@ _EXTENSION = re.compile(r"\.(\w+)\Z", re.ASCII)
 _UP = re.compile(r"/\.\.(/|\Z)")
 
 
+@dataclass(slots=True)
 class File:
     """A regular file that was opened. `data` is all of it, if it is small; otherwise `fd` is its descriptor."""
 
-    __slots__ = ("data", "fd", "mtime", "name", "size")
-
-    def __init__(self, name: str, fd: int, size: int, mtime: int) -> None:
-        self.name, self.fd, self.size, self.mtime = name, fd, size, mtime
-        self.data: bytes | None = None
+    name: str
+    fd: int
+    size: int
+    mtime: int
+    data: bytes | None = None
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -47,13 +50,11 @@ class File:
             self.fd = -1
 
 
-class Listing:
-    """A directory without an index file: its entries, and whether each of them is a directory."""
+class Listing(NamedTuple):
+    """A directory without an index file: its entries, and whether each is a directory; None if it is not listed."""
 
-    __slots__ = ("entries", "mtime")
-
-    def __init__(self, entries: list[tuple[str, bool]] | None, mtime: int) -> None:
-        self.entries, self.mtime = entries, mtime
+    entries: list[tuple[str, bool]] | None
+    mtime: int
 
 
 # -- what a thread may do

@@ -6,19 +6,12 @@ What does not belong here: bodies.
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from perlbal.clients import Client
 from perlbal.heads import RequestHead
 from perlbal.services import Service
 
 NOT_BELIEVED = ("x-host", "x-forwarded-host")
 UNIX = "unix:"  # where a client has no IP address
-
-
-class Peer(Protocol):
-    """The client."""
-
-    def peer_ip_string(self) -> str | None: ...
 
 
 def is_trusted(service: Service, address: str) -> bool:
@@ -29,7 +22,7 @@ def is_trusted(service: Service, address: str) -> bool:
     return networks is not None and address in networks
 
 
-def observed_address(service: Service, client: Peer, head: RequestHead) -> str:
+def observed_address(service: Service, client: Client, head: RequestHead) -> str:
     """Where the request comes from: of a trusted client the first that it names, otherwise the client itself."""
     address = client.peer_ip_string() or UNIX
     if named := head.get("x-forwarded-for"):
@@ -38,7 +31,7 @@ def observed_address(service: Service, client: Peer, head: RequestHead) -> str:
     return address
 
 
-def backend_head(service: Service, client: Peer, head: RequestHead, node_name: str) -> RequestHead:
+def backend_head(service: Service, client: Client, head: RequestHead, node_name: str) -> RequestHead:
     """The head to be sent to a backend."""
     sent = head.copy()
     if service.backend_http_version == "1.1":

@@ -1,4 +1,4 @@
-"""Hooks and setters: where plugins have a say in what a service does.
+"""Plugins, and the hooks and setters by which they have a say in what a service does.
 
 A hook answers something true where it has taken over. Both belong to a plugin, by whose name they are forgotten. What
 does not belong here: which hooks there are, which is up to who runs them.
@@ -6,10 +6,17 @@ does not belong here: which hooks there are, which is up to who runs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from perlbal.kinds import Parameter
+
+if TYPE_CHECKING:
+    from perlbal.services import Service, World  # which are above this module
 
 Hook = Callable[..., object]
+Command = Callable[..., Iterable[str] | None]
+State = TypeVar("State")
 
 
 class Hooked:
@@ -42,3 +49,44 @@ class Hooked:
         self.hooks = {name: hooks for name, hooks in kept.items() if hooks}
         prefix = f"{plugin.lower()}."
         self.setters = {key: setter for key, setter in self.setters.items() if not key.startswith(prefix)}
+
+
+class Plugin(Generic[State]):
+    """The base of plugins. A module of `plugins` has its class in `PLUGIN`."""
+
+    tunables: ClassVar[Mapping[str, Parameter[Any]]] = {}
+
+    def __init__(self) -> None:
+        self.states: dict[Service, State] = {}  # what it keeps of each service
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def commands(self) -> dict[str, Command]:
+        """What it adds to the commands, by their words."""
+        return {}
+
+    def load(self, world: World) -> None:
+        """LOAD."""
+        world.commands |= self.commands()
+        for name, row in self.tunables.items():
+            world.add_tunable(name, row)
+
+    def unload(self, world: World) -> None:
+        """UNLOAD. Services have lost it already."""
+        for word in self.commands():
+            del world.commands[word]
+        for name in self.tunables:
+            world.tunables.pop(name, None)
+
+    def register(self, service: Service) -> None:
+        """SET plugins: add hooks and setters to a service."""
+
+    def unregister(self, service: Service) -> None:
+        """Forget what it keeps of a service; hooks and setters go by themselves."""
+        self.states.pop(service, None)
+
+    def dump(self, service: Service) -> list[str]:
+        """The lines of `dumpconfig`."""
+        return []

@@ -134,6 +134,18 @@ def _passing(test: Callable[[str], bool], problem: str) -> Callable[[Any, str], 
     return read
 
 
+def _found(where: str, problem: str) -> Callable[[Any, str], Any]:
+    """Reads the name of something that is in a dict of the world."""
+    these = attrgetter(where)
+
+    def read(of: Any, name: str) -> Any:
+        if name not in these(of.world):
+            raise ValueError(problem)
+        return these(of.world)[name]
+
+    return read
+
+
 def _text(of: Any, text: str) -> str:
     return text
 
@@ -214,9 +226,10 @@ existing_file: Kind[str | None] = Kind("file", _file)
 executable: Kind[str | None] = Kind(
     "file", _passing(lambda path: os.access(path, os.X_OK), "Server process ({value}) not executable.")
 )
-role: Kind[Any] = Kind("role", lambda of, name: of.world.make_role(of, name), attrgetter("name"))
-pool: Kind[Any] = Kind("pool", lambda of, name: of.world.find_pool(name), attrgetter("name"))
-service: Kind[Any] = Kind("service", lambda of, name: of.world.find_service(name), attrgetter("name"))
+_role = _found("roles", "Role not valid for service {of.name}")
+role = Kind("role", lambda of, name: _role(of, name)(of), attrgetter("name"))
+pool = Kind("pool", _found("pools", "Pool '{value}' not found"), attrgetter("name"))
+service = Kind("service", _found("services", "Service '{value}' not found"), attrgetter("name"))
 
 
 def choice(role: str, values: str, help: str, problem: str = "", ours: bool = False) -> Parameter[str]:

@@ -9,16 +9,20 @@ from __future__ import annotations
 from functools import partial
 
 from perlbal.commands import Context, Out, execute
+from perlbal.language import CommandError
 from perlbal.services import World
 
 
 def load_file(world: World, path: str, out: Out, *, context: Context | None = None, all_errors: bool = False) -> bool:
     """Execute the commands of a file. Whether all of them have succeeded; `all_errors` goes on after the first failure.
 
-    What commands answer goes to `out`, errors as `FILE:LINE: ERROR: …`. Raises OSError if the file cannot be read.
+    What commands answer goes to `out`, errors as `FILE:LINE: ERROR: …`. Raises CommandError if it cannot be read.
     """
-    with open(path, encoding="latin-1") as file:
-        lines = file.read().split("\n")
+    try:
+        with open(path, encoding="latin-1") as file:
+            lines = file.read().split("\n")
+    except OSError as error:
+        raise CommandError(f"Error opening config file ({path}): {error.strerror}") from None
     context = context or Context()
     good = True
     for number, line in enumerate(lines, 1):

@@ -20,6 +20,7 @@ from dangagreen import Address, Event, listen_fds, run, signals, spawn
 from output import complain, tell
 from perlbal.commands import Context, execute
 from perlbal.ending import drain_all
+from perlbal.language import CommandError
 from perlbal.loading import load_file
 from perlbal.management import Management
 from perlbal.metrics import exposition
@@ -81,11 +82,16 @@ def check(path: str) -> int:
     """Load a file into a world in which nothing listens, and tell all of its errors."""
     world = make_world()
     world.dry = True
+    return 0 if load(world, path, all_errors=True) else 1
+
+
+def load(world: World, path: str, all_errors: bool = False) -> bool:
+    """Load a file, and tell its errors. Whether there were none."""
     try:
-        return 0 if load_file(world, path, tell, all_errors=True) else 1
-    except OSError as error:
-        complain(f"Error opening config file ({path}): {error.strerror}")
-        return 1
+        return load_file(world, path, tell, all_errors=all_errors)
+    except CommandError as error:
+        complain(str(error))
+        return False
 
 
 def serve(path: str, daemon: Callable[[], None] | None) -> int:
@@ -115,7 +121,7 @@ def serve(path: str, daemon: Callable[[], None] | None) -> int:
 def start(world: World, path: str) -> bool:
     """Load the configuration, and listen. Whether there is something to do."""
     world.inherited = {place(sock): sock for socks in listen_fds().values() for sock in socks}
-    if not load(world, path):
+    if path and not load(world, path):
         complain("Error starting up.")
         return False
     for address, sock in world.inherited.items():
@@ -132,16 +138,6 @@ def place(sock: socket) -> Address:
     """Where a socket listens, as a service would say it."""
     name = sock.getsockname()
     return name[:2] if isinstance(name, tuple) else str(name)
-
-
-def load(world: World, path: str) -> bool:
-    if not path:
-        return True
-    try:
-        return load_file(world, path, tell)
-    except OSError as error:
-        complain(f"Error opening config file ({path}): {error.strerror}")
-        return False
 
 
 def obey(world: World, came: signals) -> None:

@@ -37,7 +37,6 @@ class ProxyRole(HttpRole):
         world = self.service.world
         if world.url_connections is None:
             world.url_connections = UrlConnections(world)
-            world.reproxy_state = world.url_connections.describe
         return world.url_connections  # type: ignore[no-any-return]
 
     def opened(self) -> None:

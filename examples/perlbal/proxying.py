@@ -145,18 +145,24 @@ class ProxyExchange(Exchange):
         return None
 
     def _more_than_asked(self, client: Client) -> None:
-        """Input, or EOF, after the whole request."""
-        if self.head.content_length or self.decoder is not None or self.upload is not None:
-            data = client.read(PIECE)
-            if data is None:
-                client.close("the client has left")
-            elif data := data.lstrip(b"\r\n"):  # the next request has to wait
-                client.push_back_read(data)
-                client.pause()
+        """Input, or EOF, after the whole request: an empty line after a body, or the next request."""
+        data = client.read(PIECE)
+        if data is None:
+            return client.close("the client has left")
+        data = data.lstrip(b"\r\n")
+        if not data:
+            return None
+        if self.head.content_length or self.decoder is not None or self.upload is not None:  # it has to wait
+            client.push_back_read(data)
+            return client.pause()
+        client.last = True
+        if client.code:  # the answer is under way
+            client.pause()
         else:
-            client.refuse_pipelining()
-            if self._is_answered():
-                self._let_go()
+            client.error(400, "Can't pipeline to HTTP/1.0")
+        if self._is_answered():
+            self._let_go()
+        return None
 
     def room(self, backend: Backend) -> None:
         """The backend has taken what was sent: go on reading the body."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from dangagreen import Loop
 from perlbal.backends import Backend
 from perlbal.pools import DEAD_SECONDS, Node, Pool
 from perlbal.priorities import HIGH, LOW, NORMAL
 from perlbal.services import Service
+
+if TYPE_CHECKING:
+    from perlbal.proxying import ProxyExchange  # which is above this module
 
 AT_ONCE = 10  # connections that are begun in one go
 CONNECT_SECONDS = 15.0  # until an attempt is given up
@@ -27,25 +30,13 @@ STALE_SECONDS = 5.0  # a connection that was never used is not used any more whe
 EARLY_SECONDS = 2.0  # and none that its server may close in so many seconds
 
 
-class Waiting(Protocol):
-    """One who waits: a request."""
-
-    priority: str
-    queued_at: float
-    needs_fresh: bool  # a connection that was not used yet
-    only_once: bool  # it may not be asked again where a connection turns out to have ended
-
-    def use(self, backend: Backend) -> None: ...
-    def waited_in_vain(self) -> None: ...
-
-
 class Queues:
     """Who waits for a backend of a service, and which connections there are."""
 
     def __init__(self, service: Service, loop: Loop) -> None:
         self.service = service
         self.loop = loop
-        self.lines: dict[str, OrderedDict[Waiting, None]] = {name: OrderedDict() for name in (NORMAL, HIGH, LOW)}
+        self.lines: dict[str, OrderedDict[ProxyExchange, None]] = {name: OrderedDict() for name in (NORMAL, HIGH, LOW)}
         self.waiting = 0
         self.bored: deque[Backend] = deque()
         self.pending: dict[Node, Backend] = {}
@@ -55,7 +46,7 @@ class Queues:
 
     # -- who waits
 
-    def ask(self, request: Waiting) -> None:
+    def ask(self, request: ProxyExchange) -> None:
         """Give this request an idle connection now, or one as soon as there is one."""
         if not request.needs_fresh:
             while self.bored:
@@ -68,14 +59,14 @@ class Queues:
         self.waiting += 1
         return self.start_connections()
 
-    def forget(self, request: Waiting) -> None:
+    def forget(self, request: ProxyExchange) -> None:
         """It waits no more; nothing, if it does not wait."""
         line = self.lines[request.priority]
         if request in line:
             del line[request]
             self.waiting -= 1
 
-    def _next(self, fresh: bool) -> Waiting | None:
+    def _next(self, fresh: bool) -> ProxyExchange | None:
         """The one whose turn it is, who waits no more then; None if there is none for this connection."""
         service = self.service
         order = (HIGH, NORMAL, LOW)

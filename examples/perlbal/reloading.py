@@ -33,11 +33,7 @@ def reload(world: World, empty: World, path: str) -> list[str]:
     wanted = empty
     wanted.dry = True
     problems: list[str] = []
-    try:
-        good = load_file(wanted, path, problems.append, all_errors=True)
-    except OSError as error:
-        raise CommandError(f"Error opening config file ({path}): {error.strerror}") from None
-    if not good:
+    if not load_file(wanted, path, problems.append, all_errors=True):
         raise CommandError("\n".join(problems))
     return Difference(world, wanted).apply()
 

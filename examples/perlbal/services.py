@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from dangagreen import Address, Listener, Task, ThreadLimiter, Timer, sleep, spawn
 from perlbal.heads import Head, RequestHead
-from perlbal.hooks import Hooked
+from perlbal.hooks import Command, Hooked, Plugin
 from perlbal.kinds import Parameter, parse_listen
 from perlbal.language import CommandError
 from perlbal.meters import Meter
@@ -81,7 +81,7 @@ class Service(ServiceParameters, Hooked):
         self.meter = Meter()
         self.log: Any = None  # the access log, if there is one
         self.extra: dict[str, Any] = {}
-        self.registered: dict[str, Plugin] = {}
+        self.registered: dict[str, Plugin[Any]] = {}
         self.removed_headers: list[str] = []
         self.inserted_headers: list[tuple[str, str]] = []
         self.settings: dict[str, str] = {}  # what was SET, in order
@@ -213,7 +213,7 @@ class Service(ServiceParameters, Hooked):
         if missing:
             raise CommandError("\n".join(missing))
 
-    def unregister(self, plugin: Plugin) -> None:
+    def unregister(self, plugin: Plugin[Any]) -> None:
         """Take a plugin away, with all of its hooks and setters."""
         if self.registered.pop(plugin.name, None) is not None:
             plugin.unregister(self)
@@ -278,28 +278,6 @@ class Service(ServiceParameters, Hooked):
             self.role.closed()
 
 
-class Plugin:
-    """The base of plugins. `name` is what they are called; a module of `plugins` has its class in `PLUGIN`."""
-
-    name = ""
-
-    def load(self, world: World) -> None:
-        """LOAD: add commands, tunables and roles to the world."""
-
-    def unload(self, world: World) -> None:
-        """UNLOAD. Services have lost it already."""
-
-    def register(self, service: Service) -> None:
-        """SET plugins: add hooks and setters to a service."""
-
-    def unregister(self, service: Service) -> None:
-        """What a service has of it, beside hooks and setters, is to be forgotten."""
-
-    def dump(self, service: Service) -> list[str]:
-        """The lines of `dumpconfig`."""
-        return []
-
-
 class World:
     """Everything there is: services and pools by name, and what all of them share."""
 
@@ -309,13 +287,12 @@ class World:
         self.nodes = Nodes()
         self.url_connections: Any = None  # of `url_connections`, once there are some
         self.roles: dict[str, Callable[[Service], Role]] = {}
-        self.plugins: dict[str, Plugin] = {}
-        self.commands: dict[str, Callable[..., Iterable[str] | None]] = {}  # words that plugins have added
+        self.plugins: dict[str, Plugin[Any]] = {}
+        self.commands: dict[str, Command] = {}  # those of plugins
         self.tunables: dict[str, Parameter[Any]] = {}  # parameters that plugins have added
         self.defaults: dict[str, str] = {}
         self.mime = dict(MIME)
         self.inherited: dict[Address, socket] = {}  # listening sockets that were passed to the process
-        self.reproxy_state: Callable[[], list[str]] = list  # the connections to reproxied urls
         self.pages: dict[str, Callable[[], tuple[str, str]]] = {}  # of the management port: path to type and text
         self.pools_by_hand = False
         self.drains: dict[Listener, Task[Any]] = {}  # listeners that were given up, and the tasks that end them
@@ -341,22 +318,6 @@ class World:
         row.name = name
         if name not in SERVICE_TABLE:
             self.tunables.setdefault(name, row)
-
-    def make_role(self, service: Service, name: str) -> Role:
-        """The `role` parameter. Raises CommandError."""
-        if name not in self.roles:
-            raise CommandError(f"Role not valid for service {service.name}")
-        return self.roles[name](service)
-
-    def find_pool(self, name: str) -> Pool:
-        if name not in self.pools:
-            raise CommandError(f"Pool '{name}' not found")
-        return self.pools[name]
-
-    def find_service(self, name: str) -> Service:
-        if name not in self.services:
-            raise CommandError(f"Service '{name}' not found")
-        return self.services[name]
 
     def create_service(self, name: str) -> Service:
         self._check_name(name)

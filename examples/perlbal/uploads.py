@@ -27,8 +27,6 @@ DEBUG = "PERLBAL_DEBUG_BUFFERED_UPLOADS"  # a variable of the environment: backe
 class Upload:
     """A file with the body of a request, removed as soon as it is not needed. Its methods are called in threads."""
 
-    __slots__ = ("_file", "path", "reason", "removed", "size")
-
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
         self.size = 0

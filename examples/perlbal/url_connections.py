@@ -21,8 +21,6 @@ STALE_SECONDS = 5.0  # an idle connection that is older is not used any more
 class Server:
     """What there is of one server."""
 
-    __slots__ = ("connecting", "idle", "limit", "queued", "room", "used")
-
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.room = Semaphore(limit) if limit else None

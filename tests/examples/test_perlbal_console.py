@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import dangagreen as d
+from perlbal.clients import clients_of
 from perlbal.services import World
 from perlbal_worlds import EACH_ROLE, ask, configured, get
 
@@ -98,6 +99,9 @@ def test_what_is_going_on(both):
         )
         assert sum("Perlbal::ClientProxy(R): open to 127.0.0.1:" in line for line in lines) == 1
         assert sum(f"Perlbal::BackendHTTP(R): open to {node}" in line for line in lines) == 1
+        (client,) = clients_of(world)
+        client.created -= 61
+        assert sum(bool(re.match(r" +\d+ +6\ds Perlbal::ClientProxy", line)) for line in ask(world, "socks")) == 1
         assert ask(world, "socks summary") == [
             "    1 Perlbal::BackendHTTP",
             "    1 Perlbal::ClientProxy",

@@ -67,7 +67,7 @@ def test_the_first_rule_that_matches_decides_and_then_the_policy(rules, verbs):
     world = configured(
         f"LOAD accesscontrol\nCREATE SERVICE s\nSET role = web_server\nSET plugins = accesscontrol\n{rules}"
     )
-    access = world.plugins["accesscontrol"].access[world.services["s"]]
+    access = world.plugins["accesscontrol"].states[world.services["s"]]
     assert [access.verb_for(address) for address in ("10.0.0.1", "10.9.9.9", "fe80::1", "")] == verbs
 
 

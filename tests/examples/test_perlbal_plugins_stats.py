@@ -87,7 +87,7 @@ def test_of_so_many_the_last_hundred_are_told(proxied):
 def test_of_a_request_that_gets_no_answer_nothing_is_kept(proxied):
     world, _ = proxied
     configured("SET rp.plugins = stats", world)
-    record = world.plugins["stats"].records[world.services["rp"]]
+    record = world.plugins["stats"].states[world.services["rp"]]
     gone = d.Queue()
     refuse = d.serve(("127.0.0.1", 0), lambda sock: gone.put(sock.read_until(b"\r\n\r\n")))
     configured(f"CREATE POOL b\nPOOL b ADD 127.0.0.1:{refuse.address[1]}\nSET rp.pool = b", world)

@@ -53,7 +53,7 @@ def end(service, client):
 
 
 def end_all(service):
-    settings = service.world.plugins["throttle"].settings[service]
+    settings = service.world.plugins["throttle"].states[service]
     for client in list(settings.counted):
         end(service, client)
 
@@ -211,7 +211,7 @@ def test_throttling_of_a_proxy(proxied):
     begun = d.current_loop().clock()
     assert [get(world, "rp")[2] for _ in range(2)] == [b"hi", b"hi"]
     assert d.current_loop().clock() - begun >= 1
-    assert world.plugins["throttle"].settings[world.services["rp"]].counted == {}
+    assert world.plugins["throttle"].states[world.services["rp"]].counted == {}
     assert len(requests) == 5
 
 
@@ -322,7 +322,7 @@ def test_who_is_of_no_effect_any_more_is_forgotten(throttled, monkeypatch):
     """As soon as there are too many addresses."""
     world, service, loop = throttled
     monkeypatch.setattr("perlbal.plugins.throttle.KEPT", 3)
-    known = world.plugins["throttle"].settings[service].known
+    known = world.plugins["throttle"].states[service].known
     for number in range(3):
         assert not ask_once(service, Asker(loop, address=f"1.0.0.{number}"))
     known.banned["9.9.9.9"] = loop.clock() + 1

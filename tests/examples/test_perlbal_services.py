@@ -9,8 +9,9 @@ import pytest
 import dangagreen as d
 import perlbal.kinds as kinds
 from perlbal.heads import parse_request
+from perlbal.hooks import Plugin
 from perlbal.language import CommandError
-from perlbal.services import Plugin, Role, Service, World
+from perlbal.services import Role, Service, World
 from perlbal_worlds import CONFIGURATION, ask, configured, free_port, get, inert_world, serving
 
 

@@ -8,9 +8,10 @@ from functools import partial
 from perlbal.clients import Client
 from perlbal.commands import Call
 from perlbal.forwarding import observed_address
+from perlbal.hooks import Command, Plugin
 from perlbal.kinds import FALSE, network
 from perlbal.language import CommandError
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,30 +39,21 @@ def _is_in(address: str, net: Network) -> bool:
         return False
 
 
-class AccessControl(Plugin):
-    name = "AccessControl"
-
-    def load(self, world: World) -> None:
-        self.access: dict[Service, Access] = {}
-        world.commands["access"] = self.command
-
-    def unload(self, world: World) -> None:
-        del world.commands["access"]
+class AccessControl(Plugin[Access]):
+    def commands(self) -> dict[str, Command]:
+        return {"access": self.access}
 
     def register(self, service: Service) -> None:
-        self.access[service] = Access()
+        self.states[service] = Access()
         service.register_hook(self.name, "start_http_request", partial(self.check, service))
         service.register_hook(self.name, "make_low_priority", partial(self.is_low, service))
         service.register_setter(self.name, "use_observed_ip", partial(self.use_observed, service))
 
-    def unregister(self, service: Service) -> None:
-        self.access.pop(service, None)
-
     def use_observed(self, service: Service, text: str) -> None:
-        self.access[service].by_observed_address = text.lower() not in FALSE
+        self.states[service].by_observed_address = text.lower() not in FALSE
 
     def verb(self, service: Service, client: Client) -> str:
-        access = self.access[service]
+        access = self.states[service]
         if access.by_observed_address and client.head is not None:
             return access.verb_for(observed_address(service, client, client.head))
         return access.verb_for(client.peer_ip_string() or "")
@@ -75,13 +67,13 @@ class AccessControl(Plugin):
     def is_low(self, service: Service, client: Client) -> bool:
         return self.verb(service, client) == "queue_low"
 
-    def command(self, call: Call) -> None:
+    def access(self, call: Call) -> None:
         verb, what, value = call.match(
             r"access\s+(policy|allow|deny|reset|queue_low)(?:\s+(\S+))?(?:\s+(\S+))?",
             "usage: ACCESS <cmd> <arg1> [<arg2>]",
         )
         service = call.service_in_use()
-        access = self.access.setdefault(service, Access())
+        access = self.states.setdefault(service, Access())
         if verb == "reset":
             access.rules, access.denies = [], False
         elif verb == "policy":
@@ -94,7 +86,7 @@ class AccessControl(Plugin):
             access.rules.append((str(verb), what, value, _parse(value) if what == "netmask" else None))
 
     def dump(self, service: Service) -> list[str]:
-        access = self.access[service]
+        access = self.states[service]
         lines = [f"ACCESS {verb.upper()} {what.upper()} {text}" for verb, what, text, _ in access.rules]
         return [*lines, f"ACCESS POLICY {'DENY' if access.denies else 'ALLOW'}"]
 

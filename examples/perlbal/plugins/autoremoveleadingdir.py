@@ -6,12 +6,11 @@ import os.path
 from functools import partial
 
 from perlbal.clients import Client
-from perlbal.services import Plugin, Service
+from perlbal.hooks import Plugin
+from perlbal.services import Service
 
 
-class AutoRemoveLeadingDir(Plugin):
-    name = "AutoRemoveLeadingDir"
-
+class AutoRemoveLeadingDir(Plugin[None]):
     def register(self, service: Service) -> None:
         service.register_hook(self.name, "start_serve_request", partial(self.edit, service))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from dangagreen import Listener, Socket, serve, sleep
+from perlbal.hooks import Plugin
 from perlbal.kinds import integer
-from perlbal.services import Plugin, Role, World
+from perlbal.services import Role, World
 
 
 class Echo(Role):
@@ -23,16 +24,16 @@ class Echo(Role):
             sock.write_all(line)
 
 
-class EchoService(Plugin):
-    name = "EchoService"
+class EchoService(Plugin[None]):
+    tunables: ClassVar = {"echo_delay": integer("echo", "0", "Seconds before a line is sent back.")}
 
     def load(self, world: World) -> None:
+        super().load(world)
         world.roles["echo"] = Echo
-        world.add_tunable("echo_delay", integer("echo", "0", "Seconds before a line is sent back."))
 
     def unload(self, world: World) -> None:
+        super().unload(world)
         world.roles.pop("echo", None)
-        world.tunables.pop("echo_delay", None)
 
 
 PLUGIN = EchoService

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 from perlbal.clients import Client
+from perlbal.hooks import Plugin
 from perlbal.kinds import integer
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 
-class MaxContentLength(Plugin):
-    name = "MaxContentLength"
-
-    def load(self, world: World) -> None:
-        world.add_tunable("max_content_length", integer("*", "0", "The largest Content-Length; 0 is no limit."))
-
-    def unload(self, world: World) -> None:
-        world.tunables.pop("max_content_length", None)
+class MaxContentLength(Plugin[None]):
+    tunables: ClassVar = {"max_content_length": integer("*", "0", "The largest Content-Length; 0 is no limit.")}
 
     def register(self, service: Service) -> None:
         service.register_hook(self.name, "start_http_request", partial(self.check, service))

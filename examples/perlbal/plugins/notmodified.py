@@ -6,31 +6,24 @@ import re
 from functools import partial
 
 from perlbal.clients import Client
+from perlbal.hooks import Plugin
 from perlbal.language import CommandError
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 
-class NotModified(Plugin):
-    name = "NotModified"
-
-    def load(self, world: World) -> None:
-        self.hosts: dict[Service, re.Pattern[str]] = {}
-
+class NotModified(Plugin[re.Pattern[str]]):
     def register(self, service: Service) -> None:
         service.register_setter(self.name, "host_pattern", partial(self.set_pattern, service))
         service.register_hook(self.name, "start_http_request", partial(self.answer, service))
 
-    def unregister(self, service: Service) -> None:
-        self.hosts.pop(service, None)
-
     def set_pattern(self, service: Service, text: str) -> None:
         try:
-            self.hosts[service] = re.compile(text)
+            self.states[service] = re.compile(text)
         except re.error:
             raise CommandError("Invalid regular expression") from None
 
     def answer(self, service: Service, client: Client) -> bool:
-        head, pattern = client.head, self.hosts.get(service)
+        head, pattern = client.head, self.states.get(service)
         if pattern is None or head is None or not head.host or not head.get("if-modified-since"):
             return False
         if not pattern.search(head.host):
@@ -39,7 +32,7 @@ class NotModified(Plugin):
         return True
 
     def dump(self, service: Service) -> list[str]:
-        pattern = self.hosts.get(service)
+        pattern = self.states.get(service)
         return [] if pattern is None else [f"SET {service.name}.notmodified.host_pattern = {pattern.pattern}"]
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from perlbal.clients import Client
 from perlbal.heads import RequestHead
-from perlbal.services import Plugin, Service
+from perlbal.hooks import Plugin
+from perlbal.services import Service
 
 
-class Queues(Plugin):
-    name = "Queues"
-
+class Queues(Plugin[None]):
     def register(self, service: Service) -> None:
         service.register_hook(self.name, "backend_client_assigned", partial(self.add, service))
 

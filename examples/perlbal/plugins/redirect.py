@@ -7,30 +7,22 @@ from functools import partial
 from perlbal.clients import Client
 from perlbal.commands import Call
 from perlbal.heads import ResponseHead
+from perlbal.hooks import Command, Plugin
 from perlbal.pages import REASONS, SERVER
 from perlbal.selector import host_patterns
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 
-class Redirect(Plugin):
-    name = "Redirect"
-
-    def load(self, world: World) -> None:
-        self.maps: dict[Service, dict[str, str]] = {}
-        world.commands["redirect"] = self.redirect
-
-    def unload(self, world: World) -> None:
-        del world.commands["redirect"]
+class Redirect(Plugin[dict[str, str]]):
+    def commands(self) -> dict[str, Command]:
+        return {"redirect": self.redirect}
 
     def register(self, service: Service) -> None:
-        self.maps[service] = {}
+        self.states[service] = {}
         service.register_hook(self.name, "start_http_request", partial(self.answer, service))
 
-    def unregister(self, service: Service) -> None:
-        self.maps.pop(service, None)
-
     def answer(self, service: Service, client: Client) -> bool:
-        head, table = client.head, self.maps[service]
+        head, table = client.head, self.states[service]
         if head is None:
             return False
         target = next((table[one] for one in host_patterns(head.host) if one in table), None)
@@ -48,10 +40,10 @@ class Redirect(Plugin):
     def redirect(self, call: Call) -> None:
         host, target = call.match(r"redirect host (\S+) (\S+)", "usage: REDIRECT HOST <match_host> <target_host>")
         service = call.service_in_use()
-        self.maps.setdefault(service, {})[str(host)] = str(target)
+        self.states.setdefault(service, {})[str(host)] = str(target)
 
     def dump(self, service: Service) -> list[str]:
-        return [f"REDIRECT HOST {host} {target}" for host, target in self.maps[service].items()]
+        return [f"REDIRECT HOST {host} {target}" for host, target in self.states[service].items()]
 
 
 PLUGIN = Redirect

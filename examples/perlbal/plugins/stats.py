@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from perlbal.commands import Call
-from perlbal.services import Plugin, Service, World
+from perlbal.hooks import Command, Plugin
+from perlbal.services import Service
 
 KEYS = ("files_reproxied", "files_sent", "proxy_requests", "proxy_requests_highpri", "web_requests")
 COUNTED = {
@@ -45,39 +46,28 @@ class Record:
         self.begun.pop(client, None)
 
 
-class Stats(Plugin):
-    name = "Stats"
-
-    def load(self, world: World) -> None:
-        self.records: dict[Service, Record] = {}
-        world.commands["stats"] = self.stats
-        world.commands["recent"] = self.recent
-
-    def unload(self, world: World) -> None:
-        for word in "stats", "recent":
-            del world.commands[word]
+class Stats(Plugin[Record]):
+    def commands(self) -> dict[str, Command]:
+        return {"stats": self.stats, "recent": self.recent}
 
     def register(self, service: Service) -> None:
-        record = self.records[service] = Record()
+        record = self.states[service] = Record()
         for hook, key in COUNTED.items():
             service.register_hook(self.name, hook, partial(record.count, key))
         service.register_hook(self.name, "backend_client_assigned", record.assigned)
         service.register_hook(self.name, "backend_response_received", record.answered)
         service.register_hook(self.name, "end_proxy_request", record.ended)
 
-    def unregister(self, service: Service) -> None:
-        self.records.pop(service, None)
-
     def stats(self, call: Call) -> list[str]:
         lines = []
         total: Counter[str] = Counter()
-        for service, record in self.records.items():
+        for service, record in self.states.items():
             lines += [_line(service.name, key, record.counts) for key in KEYS]
             total += record.counts
         return [*lines, *(_line("total", key, total) for key in KEYS), "."]
 
     def recent(self, call: Call) -> list[str]:
-        return [*(f"{service.name} {line}" for service, one in self.records.items() for line in one.recent), "."]
+        return [*(f"{service.name} {line}" for service, one in self.states.items() for line in one.recent), "."]
 
 
 def _line(name: str, key: str, counts: Counter[str]) -> str:

@@ -11,38 +11,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 import perlbal.kinds as kinds
 from perlbal.clients import Client
 from perlbal.commands import Call
 from perlbal.delaying import delay
 from perlbal.forwarding import observed_address
-from perlbal.kinds import Networks, Parameter, boolean, choice, integer, optional, text
+from perlbal.hooks import Command, Plugin
+from perlbal.kinds import Networks, boolean, choice, integer, optional, text
 from perlbal.language import CommandError
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 ALLOW, THROTTLE, DENY = "allow", "throttle", "deny"
 LOGGED = ("ban", "unban", "whitelisted", "blacklisted", "concurrent", "throttled", "banned")
 KEPT = 10_000  # addresses; when there are more, those that are of no effect any more are dropped
-
-TUNABLES: dict[str, Parameter[Any]] = {
-    "whitelist_file": kinds.existing_file("*", None, "Networks whose requests are never throttled, one a line."),
-    "blacklist_file": kinds.existing_file("*", None, "Networks that blacklist_action is about, one a line."),
-    "default_action": choice("*", "throttle allow", "What becomes of requests from others."),
-    "blacklist_action": choice("*", "deny throttle", "What becomes of requests from the blacklist."),
-    "path_regex": optional("*", None, "Only requests whose URI matches are throttled."),
-    "method_regex": optional("*", None, "Only requests whose method matches are throttled."),
-    "log_events": text("*", "all", f"What is logged: all, none, or at commas {', '.join(LOGGED)}."),
-    "log_only": boolean("*", "off", "All is worked out and logged, and every request is let through."),
-    "throttle_threshold_seconds": integer("*", "60", "A request sooner after the last one is a violation."),
-    "initial_delay": integer("*", "3", "The delay after the first violation, in seconds; each further one doubles it."),
-    "max_delay": integer("*", "300", "The longest delay, in seconds."),
-    "max_concurrent": integer("*", "2", "Requests of an address that may be under way at a time."),
-    "ban_threshold": integer("*", "0", "An address with so many violations is banned; 0 is never."),
-    "ban_expiration": integer("*", "60", "For how many seconds."),
-    "instance_name": text("*", "Throttle", "Services with the same one share what they know of addresses."),
-}
 
 
 class Known:
@@ -133,30 +116,40 @@ class Settings:
         return seconds
 
 
-class Throttle(Plugin):
-    name = "Throttle"
+class Throttle(Plugin[Settings]):
+    tunables: ClassVar = {
+        "whitelist_file": kinds.existing_file("*", None, "Networks whose requests are never throttled, one a line."),
+        "blacklist_file": kinds.existing_file("*", None, "Networks that blacklist_action is about, one a line."),
+        "default_action": choice("*", "throttle allow", "What becomes of requests from others."),
+        "blacklist_action": choice("*", "deny throttle", "What becomes of requests from the blacklist."),
+        "path_regex": optional("*", None, "Only requests whose URI matches are throttled."),
+        "method_regex": optional("*", None, "Only requests whose method matches are throttled."),
+        "log_events": text("*", "all", f"What is logged: all, none, or at commas {', '.join(LOGGED)}."),
+        "log_only": boolean("*", "off", "All is worked out and logged, and every request is let through."),
+        "throttle_threshold_seconds": integer("*", "60", "A request sooner after the last one is a violation."),
+        "initial_delay": integer(
+            "*", "3", "The seconds of delay after the first violation; each further one doubles them."
+        ),
+        "max_delay": integer("*", "300", "The longest delay, in seconds."),
+        "max_concurrent": integer("*", "2", "Requests of an address that may be under way at a time."),
+        "ban_threshold": integer("*", "0", "An address with so many violations is banned; 0 is never."),
+        "ban_expiration": integer("*", "60", "For how many seconds."),
+        "instance_name": text("*", "Throttle", "Services with the same one share what they know of addresses."),
+    }
 
-    def load(self, world: World) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.known: dict[str, Known] = {}
-        self.settings: dict[Service, Settings] = {}
         self.passing: Client | None = None  # whose delay is over
-        for key, row in TUNABLES.items():
-            world.add_tunable(key, row)
-        world.commands["throttle"] = self.reload
 
-    def unload(self, world: World) -> None:
-        del world.commands["throttle"]
-        for key in TUNABLES:
-            world.tunables.pop(key, None)
+    def commands(self) -> dict[str, Command]:
+        return {"throttle": self.reload}
 
     def register(self, service: Service) -> None:
         known = self.known.setdefault(service.tuned("instance_name"), Known())
-        self.settings[service] = settings = Settings(service, known)
+        self.states[service] = settings = Settings(service, known)
         service.register_hook(self.name, "start_proxy_request", partial(self.begin, settings))
         service.register_hook(self.name, "end_proxy_request", partial(self.end, settings))
-
-    def unregister(self, service: Service) -> None:
-        self.settings.pop(service, None)
 
     def begin(self, settings: Settings, client: Client) -> bool:
         """Whether the request was answered, or waits."""
@@ -204,7 +197,7 @@ class Throttle(Plugin):
         )
         problem = "No service name set. This command must be used after CREATE SERVICE <name> or USE <service_name>"
         service = call.world.services.get(call.named(None, problem))
-        settings = None if service is None else self.settings.get(service)
+        settings = None if service is None else self.states.get(service)
         if settings is None:
             raise CommandError(f"Non-existent service '{call.context.name}'")
         if what == "config":

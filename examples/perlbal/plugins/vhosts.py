@@ -6,27 +6,22 @@ import re
 
 from perlbal.commands import Call
 from perlbal.heads import RequestHead
+from perlbal.hooks import Command, Plugin
 from perlbal.language import CommandError
 from perlbal.selector import NotFound, host_patterns, selector_of
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 _PATTERN = re.compile(r"[\w\-.*;:]+", re.ASCII)
 _USING = re.compile(r"/__using/([\w.]+)/\w+(?:\?.*)?", re.ASCII)
 
 
-class Vhosts(Plugin):
-    name = "Vhosts"
-
-    def load(self, world: World) -> None:
-        self.maps: dict[Service, dict[str, str]] = {}
-        world.commands["vhost"] = self.vhost
-
-    def unload(self, world: World) -> None:
-        del world.commands["vhost"]
+class Vhosts(Plugin[dict[str, str]]):
+    def commands(self) -> dict[str, Command]:
+        return {"vhost": self.vhost}
 
     def register(self, service: Service) -> None:
         role = selector_of(service, "vhost")
-        table = self.maps[service] = {}
+        table = self.states[service] = {}
 
         def choose(head: RequestHead) -> Service | None:
             host = head.host
@@ -44,7 +39,7 @@ class Vhosts(Plugin):
         role.choose, role.not_found = choose, "Not Found (no configured vhost)"
 
     def unregister(self, service: Service) -> None:
-        self.maps.pop(service, None)
+        super().unregister(service)
         selector_of(service, "vhost").choose = None
 
     def vhost(self, call: Call) -> None:
@@ -54,10 +49,10 @@ class Vhosts(Plugin):
         service = call.service(name, "Service '{}' is not a selector service", "selector")
         if not _PATTERN.fullmatch(host or ""):
             raise CommandError(f"invalid host pattern: '{host}'")
-        self.maps.setdefault(service, {})[str(host)] = str(target).lower()
+        self.states.setdefault(service, {})[str(host)] = str(target).lower()
 
     def dump(self, service: Service) -> list[str]:
-        return [f"VHOST {pattern} = {target}" for pattern, target in self.maps.get(service, {}).items()]
+        return [f"VHOST {pattern} = {target}" for pattern, target in self.states.get(service, {}).items()]
 
 
 PLUGIN = Vhosts

@@ -6,24 +6,19 @@ import re
 
 from perlbal.commands import Call
 from perlbal.heads import RequestHead
+from perlbal.hooks import Command, Plugin
 from perlbal.language import CommandError
 from perlbal.selector import NotFound, selector_of
-from perlbal.services import Plugin, Service, World
+from perlbal.services import Service
 
 
-class Vpaths(Plugin):
-    name = "Vpaths"
-
-    def load(self, world: World) -> None:
-        self.maps: dict[Service, list[tuple[re.Pattern[str], str]]] = {}
-        world.commands["vpath"] = self.vpath
-
-    def unload(self, world: World) -> None:
-        del world.commands["vpath"]
+class Vpaths(Plugin[list[tuple[re.Pattern[str], str]]]):
+    def commands(self) -> dict[str, Command]:
+        return {"vpath": self.vpath}
 
     def register(self, service: Service) -> None:
         role = selector_of(service, "vpath")
-        table = self.maps[service] = []
+        table = self.states[service] = []
 
         def choose(head: RequestHead) -> Service | None:
             for pattern, name in table:
@@ -37,7 +32,7 @@ class Vpaths(Plugin):
         role.choose, role.not_found = choose, "Not Found (no configured vpath)"
 
     def unregister(self, service: Service) -> None:
-        self.maps.pop(service, None)
+        super().unregister(service)
         selector_of(service, "vpath").choose = None
 
     def vpath(self, call: Call) -> None:
@@ -49,10 +44,10 @@ class Vpaths(Plugin):
             compiled = re.compile(str(pattern))
         except re.error:
             raise CommandError(f"invalid regular expression: '{pattern}'") from None
-        self.maps.setdefault(service, []).append((compiled, str(target).lower()))
+        self.states.setdefault(service, []).append((compiled, str(target).lower()))
 
     def dump(self, service: Service) -> list[str]:
-        return [f"VPATH {pattern.pattern} = {target}" for pattern, target in self.maps.get(service, [])]
+        return [f"VPATH {pattern.pattern} = {target}" for pattern, target in self.states.get(service, [])]
 
 
 PLUGIN = Vpaths

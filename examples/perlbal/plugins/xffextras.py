@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from perlbal.clients import Client
 from perlbal.forwarding import is_trusted
 from perlbal.heads import RequestHead
+from perlbal.hooks import Plugin
 from perlbal.kinds import boolean
-from perlbal.services import Plugin, Service, World
-
-TUNABLES = {
-    "send_backend_port": "Backends get X-Forwarded-Port, the port that the client has connected to.",
-    "send_backend_proto": "Backends get X-Forwarded-Proto, http or https.",
-}
+from perlbal.services import Service
 
 
-class XFFExtras(Plugin):
-    name = "XFFExtras"
-
-    def load(self, world: World) -> None:
-        for key, words in TUNABLES.items():
-            world.add_tunable(key, boolean("reverse_proxy", "off", words))
-
-    def unload(self, world: World) -> None:
-        for key in TUNABLES:
-            world.tunables.pop(key, None)
+class XFFExtras(Plugin[None]):
+    tunables: ClassVar = {
+        "send_backend_port": boolean("reverse_proxy", "off", "Backends get X-Forwarded-Port, that of the listener."),
+        "send_backend_proto": boolean("reverse_proxy", "off", "Backends get X-Forwarded-Proto, http or https."),
+    }
 
     def register(self, service: Service) -> None:
         service.register_hook(self.name, "backend_client_assigned", partial(self.add, service))
