@@ -9,43 +9,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 
 from dangagreen.introspect.mark import ask_for, marks_of
+from dangagreen.introspect.remote import Refusal, look_into
 from dangagreen.introspect.text import MOST
 
 _USUAL = signal.SIGUSR1  # that of `dump_on_signal`
 _ENDING = (signal.SIGTERM, signal.SIGINT)  # a dump upon them is one of a program that ends
-ANSWER_SECONDS = 5.0  # so long a process has to answer
-_LOOK_SECONDS = 0.02  # time between two looks for the answer
-
-# What the other process runs, in its main thread, between two instructions of what it does there. It looks on, and
-# says why where it cannot; a file that cannot be written is found missing by who waits for it.
-_SCRIPT = """
-def _answer(path):
-    import os, sys
-    try:
-        if "dangagreen" in sys.modules:
-            from dangagreen.introspect.on_signal import text_of_loops
-            text = text_of_loops(MOST)
-        else:
-            text = "it does not use dangagreen"
-    except BaseException as error:
-        text = f"it could not look: {error!r}"
-    try:
-        with open(path + ".part", "wb") as file:
-            file.write(text.encode(errors="replace"))
-        os.rename(path + ".part", path)
-    except OSError:
-        pass
-
-_answer(ANSWER)
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,12 +28,15 @@ def main(arguments: list[str] | None = None) -> int:
     remote_exec: Callable[[int, str], object] | None = getattr(sys, "remote_exec", None)
     if remote_exec is not None and asked.signal is None:
         try:
-            print(look_into(asked.pid, remote_exec, asked.most))
+            print(look_into(asked.pid, remote_exec, asked.most, asked.json))
             return 0
+        except Refusal as refusal:
+            print(refusal, file=sys.stderr)
+            return 1
         except (OSError, RuntimeError) as error:
             refusals.append(f"process {asked.pid} cannot be looked into: {error}")
     try:
-        number = ask(asked.pid, asked.signal, asked.most)
+        number = ask(asked.pid, asked.signal, asked.most, asked.json)
     except OSError as error:
         refusals.append(f"process {asked.pid} cannot be asked: {error}")
     except Refusal as refusal:
@@ -91,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="at most so many sockets, tasks and timers (%(default)s)",
     )
+    command.add_argument("--json", action="store_true", help="as JSON, a line for each loop")
     return parser
 
 
@@ -109,55 +86,10 @@ def _from_one(text: str) -> int:
     return number
 
 
-# -- by sys.remote_exec
-
-
-def look_into(pid: int, remote_exec: Callable[[int, str], object], most: int) -> str:
-    """Have a process run a script that says what it does, and return that.
-
-    Raises OSError or RuntimeError if that is not permitted, or it is another Python; TimeoutError if it does not
-    answer: it runs the script when its main thread runs Python code the next time.
-    """
-    folder = tempfile.mkdtemp(prefix="dangagreen-")
-    script, answer = os.path.join(folder, "look.py"), os.path.join(folder, "answer")
-    with open(script, "w") as file:
-        file.write(_SCRIPT.replace("MOST", str(most)).replace("ANSWER", repr(answer)))
-    late = False
-    try:
-        _give_to_owner(pid, folder, script)
-        remote_exec(pid, script)
-        until = time.monotonic() + ANSWER_SECONDS
-        while not os.path.exists(answer):
-            os.kill(pid, 0)  # raises ProcessLookupError if it has ended
-            if late := time.monotonic() > until:
-                raise TimeoutError(
-                    f"it has not answered within {ANSWER_SECONDS} s, as its main thread waits in the kernel, or is in"
-                    f" the middle of a call in C. At its next event it writes what it does to {answer}"
-                )
-            time.sleep(_LOOK_SECONDS)
-        with open(answer, errors="replace") as file:
-            return file.read().rstrip("\n")
-    finally:
-        if not late:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _give_to_owner(pid: int, *paths: str) -> None:
-    """Root may look into a process of another user, who has to read and write these."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and os.path.isdir(f"/proc/{pid}"):
-        owner = os.stat(f"/proc/{pid}")
-        for path in paths:
-            os.chown(path, owner.st_uid, owner.st_gid)
-
-
 # -- by a signal
 
 
-class Refusal(Exception):
-    """A process is not sent a signal: why."""
-
-
-def ask(pid: int, number: int | None, most: int) -> int:
+def ask(pid: int, number: int | None, most: int, as_json: bool) -> int:
     """Send a process this signal, by default the one upon which it prints a dump. Returns the signal.
 
     Raises Refusal unless it prints a dump upon it; OSError where it may not be looked into, or be sent signals.
@@ -179,8 +111,8 @@ def ask(pid: int, number: int | None, most: int) -> int:
         raise Refusal(f"process {pid} prints no dump upon {name}, which might end it{hint}")
     if not catches(pid, number):
         raise Refusal(f"process {pid} does not catch {name} any more, which might end it")
-    if most != MOST:
-        ask_for(marks[number], most)
+    if most != MOST or as_json:
+        ask_for(marks[number], most, as_json)
     os.kill(pid, number)
     return number
 

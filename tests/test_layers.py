@@ -46,7 +46,7 @@ SHAPE = [
     ("metrics", "counts | prometheus otel __init__"),
     (
         "introspect",
-        "data stacks | records circles connections | collect profiles | text | mark on_signal watchdog"
+        "data stacks | records circles connections | collect profiles | text | mark on_signal remote watchdog"
         " | linting reach lint_tasks lint_locks lint_turns lint_calls lint_queues lint_waits lint __init__",
     ),
     ("", "__main__"),

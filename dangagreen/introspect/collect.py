@@ -107,7 +107,9 @@ class Collector:
         in_poll, in_turns = record.times(loop, self.now)
         in_tasks = 0.0
         if isinstance(self.table, TaskTable):
-            in_tasks = self.table.busy + self.table.running_for(self.running, self.now)
+            if self.running is not None and self.running in self.table:
+                self.table.adopt(self.running)  # of which nothing may be noted yet
+            in_tasks = min(in_turns, self.table.busy + self.table.running_for(self.running, self.now))
         gone = (handlers.bytes_in, handlers.bytes_out) if isinstance(handlers, HandlerTable) else (0, 0)
         return LoopInfo(
             thread=names.get(loop.thread, str(loop.thread)),

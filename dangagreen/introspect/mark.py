@@ -14,6 +14,7 @@ import os
 _NAME = "dangagreen-dump-"  # and the number of the signal
 _LINK = f"/memfd:{_NAME}"  # what /proc says
 _DIGITS = 18  # of the number that is asked for, at most
+_JSON = b" json"  # after it
 
 
 class Mark:
@@ -30,13 +31,14 @@ class Mark:
             self._opened = os.memfd_create(f"{_NAME}{number}")
             self._status = os.fstat(self._opened)
 
-    def asked(self) -> int | None:
-        """How many things of each kind who has sent the signal wants to see; None if it does not say."""
+    def asked(self) -> tuple[int | None, bool]:
+        """How many things of each kind who has sent the signal wants to see, or None; and whether as JSON."""
         text = b""
         if (fd := self._fd()) is not None:
-            text = os.pread(fd, _DIGITS, 0)
+            text = os.pread(fd, _DIGITS + len(_JSON), 0)
             os.ftruncate(fd, 0)
-        return int(text) if text.isdigit() else None
+        number = text.removesuffix(_JSON)
+        return int(number) if number.isdigit() else None, text.endswith(_JSON)
 
     def close(self) -> None:
         """The process does not print a dump upon this signal any more."""
@@ -66,13 +68,16 @@ def marks_of(pid: int) -> dict[int, str]:
     return found
 
 
-def ask_for(path: str, most: int) -> None:
-    """Have the dump after the next signal show so many things of each kind. Raises OSError if it cannot be asked."""
+def ask_for(path: str, most: int, as_json: bool = False) -> None:
+    """Have the dump after the next signal show so many things of each kind, perhaps as JSON.
+
+    Raises OSError if it cannot be asked.
+    """
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if _number(os.readlink(f"/proc/self/fd/{fd}")) is None:  # the process may be another user's, who tricks root
             raise OSError(f"{path} is no mark any more")
-        os.write(fd, b"%d" % most)
+        os.write(fd, b"%d%b" % (most, _JSON if as_json else b""))
     finally:
         os.close(fd)
 

@@ -15,7 +15,7 @@ from types import FrameType
 
 from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.mark import Mark
-from dangagreen.introspect.text import MOST, as_text
+from dangagreen.introspect.text import MOST, as_text, to_json
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.loop.loop import all_loops
 from dangagreen.loop.signal_chain import ChainedHandler, handler_of
@@ -42,8 +42,8 @@ class SignalDump(ChainedHandler):
         WATCHING_HANDLERS.append(self)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        most = None if self._mark is None else self._mark.asked()
-        self.write(text_of_loops(most or MOST) + "\n")
+        most, as_json = (None, False) if self._mark is None else self._mark.asked()
+        self.write(told(most or MOST, as_json) + "\n")
 
     def cancel(self) -> None:
         """Put the former handler back, unless another one was installed meanwhile."""
@@ -63,14 +63,20 @@ def dump_on_signal(number: int = signal.SIGUSR1, write: Callable[[str], object] 
     return SignalDump(int(number), _write if write is None else write)
 
 
-def text_of_loops(most: int = MOST) -> str:
+def told(most: int = MOST, as_json: bool = False) -> str:
     """What the loops of the main thread, which calls it, are doing: also for `python -m dangagreen dump`.
 
-    At most `most` sockets, tasks and timers of each.
+    At most `most` sockets, tasks and timers of each. As JSON a line for each loop, otherwise also which other threads
+    have loops, into which only these can look.
     """
     here = threading.get_ident()
-    texts = [as_text(snapshot(loop, most), most) for loop in all_loops() if loop.thread == here]
-    return "\n".join(texts or ["no loop in the main thread"])
+    loops = [loop for loop in all_loops() if loop.thread == here]
+    if as_json:
+        return "\n".join(to_json(loop, most=most) for loop in loops)
+    texts = [as_text(snapshot(loop, most), most) for loop in loops] or ["no loop in the main thread"]
+    others = {loop.thread for loop in all_loops()} - {here}
+    names = sorted(repr(thread.name) for thread in threading.enumerate() if thread.ident in others)
+    return "\n".join([*texts, f"not shown: loops of other threads, {', '.join(names)}"] if names else texts)
 
 
 def _write(text: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dangagreen.errors import Cancelled
+from dangagreen.frames import program_frames
 from dangagreen.green.sched import guard_parking, keep_tasks_in, running_task
 from dangagreen.green.told_tasks import ToldTasks
 from dangagreen.green.waiters import Waiter, watch_cancellations
@@ -213,7 +214,8 @@ class LoopRecord:
     """What is noted of the turns of a loop."""
 
     __slots__ = {
-        "_batch": "The events of the last turn that was over: while the loop has these it waits for others.",
+        "_batch": "The events of the last turn that was over: while the loop has these it waits for others. Where this"
+        " begins while the loop runs, and no code of the program's does, it waits.",
         "_worked_until": "When the last turn was over.",
         "in_poll": "How many seconds the loop has waited for events, up to the last turn.",
         "in_turns": "How many seconds all turns took.",
@@ -225,7 +227,7 @@ class LoopRecord:
 
     def __init__(self, loop: Loop) -> None:
         self.since = self._worked_until = loop.clock()
-        self._batch = None if loop.running else loop.batch
+        self._batch = None if loop.running and any(program_frames(running())) else loop.batch
         self.in_turns = self.in_poll = 0.0
         self.lags: deque[float] = deque(maxlen=_TURNS)
         self.longest = 0.0

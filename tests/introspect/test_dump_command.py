@@ -1,7 +1,8 @@
-"""`python -m dangagreen dump PID`: by sys.remote_exec, for which something else stands here, and by the signal."""
+"""`python -m dangagreen dump PID`: by sys.remote_exec, for which something else stands in here, and by the signal."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -28,12 +29,13 @@ signal.signal(signal.SIGUSR2, run_script)
 ASKER = """
 import os, signal, sys
 import dangagreen.__main__ as command
+from dangagreen.introspect import remote
 def remote_exec(pid, script):
     with open(sys.argv[1], "w") as file:
         file.write(script)
     {0}
 sys.remote_exec = remote_exec
-command.ANSWER_SECONDS = {1}
+remote.ANSWER_SECONDS = {1}
 sys.exit(command.main(["dump", *sys.argv[2:]]))
 """
 DOES = "os.kill(pid, signal.SIGUSR2)"
@@ -106,7 +108,9 @@ d.run(blocks)
 
 def test_one_that_does_not_use_this_library(started, tmp_path):
     program = started("import time\nprint('ready', flush=True)\nwhile True: time.sleep(1)\n")
-    assert asked(tmp_path, program.pid) == (0, "it does not use dangagreen\n", "")
+    for options in [], ["--json"]:
+        refusal = f"process {program.pid} does not use dangagreen\n"
+        assert asked(tmp_path, program.pid, *options) == (1, "", refusal)
 
 
 def test_where_it_is_not_permitted_the_signal_is_tried(started, tmp_path):
@@ -147,11 +151,10 @@ def test_one_that_does_not_answer_in_time_does_so_later_in_a_file(started, tmp_p
 def test_one_that_was_killed_meanwhile_and_one_that_is_not_there(started, tmp_path):
     program = started(UNPREPARED)
     does = "os.kill(pid, signal.SIGKILL)"
-    code, out, complaint = asked(tmp_path, program.pid, does=does, seconds=0.1)
+    code, out, _ = asked(tmp_path, program.pid, does=does, seconds=0.1)
     assert (code, out) == (1, "")
-    code, out, complaint = asked(tmp_path, 999999999, does="raise ProcessLookupError(3, 'No such process')")
-    assert (code, out) == (1, "")
-    assert complaint.startswith("process 999999999 cannot be looked into: ")
+    for pid in 999999999, 10**30:
+        assert asked(tmp_path, pid) == (1, "", f"there is no process {pid}\n")
 
 
 @pytest.mark.skipif(hasattr(sys, "remote_exec"), reason="where it can be asked without")
@@ -299,6 +302,19 @@ def test_how_many_it_prints_by_remote_exec(started, tmp_path):
     code, out, complaint = asked(tmp_path, program.pid, "--most", "1")
     assert (code, complaint) == (0, "")
     assert "... and 1 more tasks\n" in out
+
+
+def test_as_json_it_is_the_same_in_both_ways(started, ready, tmp_path):
+    code, out, complaint = asked(tmp_path, started(UNPREPARED).pid, "--json", "--most", "1")
+    assert (code, complaint) == (0, "")
+    program = ready(DUMPS + UNPREPARED)
+    assert dump(program, "--signal", "USR2", "--json", "--most", "1")[0] == 0
+    for lines in out.splitlines(), list(iter(program.stdout.readline, "<end>\n")):
+        (loop,) = map(json.loads, lines)
+        assert loop["loop"]["tasks"] == 2
+        assert [task["state"] for task in loop["tasks"]] == ["parked"]
+    assert dump(program, "--signal", "USR2")[0] == 0
+    assert program.stdout.readline().startswith("loop of thread 'MainThread'")
 
 
 @pytest.mark.parametrize(

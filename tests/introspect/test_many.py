@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 
 import pytest
 
 from tests.introspect.seeing import PREAMBLE
-from tests.programs import run_python
+from tests.programs import TRACEABLE, run_python
 
 MANY = 10_000
 
@@ -19,7 +20,7 @@ pytestmark = [
 
 # A server, and in a process of its own who connects to it; `ticks` are the times between two ticks, in seconds of the
 # server's processor time, so that a busy machine makes none of them longer.
-PROGRAM = """
+CONNECTED = """
 import gc, resource, subprocess
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -40,6 +41,14 @@ def tick():
         last = now
 def handler(sock):
     sock.read_some()
+def connect(listener, number):
+    command = [sys.executable, "-c", PEERS, str(listener.address[1]), str(number)]
+    peers.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+    before = listener.connections
+    while listener.connections < before + number:
+        d.sleep(0.02)
+"""
+PROGRAM = """
 def calls_of_a_dump():
     seen = []
     sys.setprofile(lambda _frame, event, _argument: seen.append(event) if event == "call" else None)
@@ -50,11 +59,7 @@ def main():
     d.current_loop().slow_seconds = None
     listener = d.serve(("127.0.0.1", 0), handler, backlog=4096)
     for number in (200, MANY - 200):
-        command = [sys.executable, "-c", PEERS, str(listener.address[1]), str(number)]
-        peers.append(subprocess.Popen(command, stdin=subprocess.PIPE))
-        before = listener.connections
-        while listener.connections < before + number:
-            d.sleep(0.02)
+        connect(listener, number)
         calls.append(calls_of_a_dump())
     gc.collect()
     gc.disable()
@@ -74,7 +79,7 @@ d.run(main)
 
 
 def test_ten_thousand_connections():
-    code, out, complaints = run_python("-c", PREAMBLE + PROGRAM.replace("MANY", str(MANY)))
+    code, out, complaints = run_python("-c", PREAMBLE + CONNECTED + PROGRAM.replace("MANY", str(MANY)))
     assert (code, complaints) == (0, "")
     said = json.loads(out)
     assert said["dumps"] == 3
@@ -82,3 +87,42 @@ def test_ten_thousand_connections():
     few, many = said["calls"]
     assert many < 1.1 * few  # what a dump does is decided by what it shows, not by what there is
     assert said["longest"] < 0.05  # usually 0.005
+
+
+UNPREPARED = f"""{TRACEABLE}
+import gc, json, os, sys, time
+import dangagreen as d
+CONNECTED
+dumps, longest = [], []
+def ask():
+    command = [sys.executable, "-m", "dangagreen", "dump", str(os.getpid())]
+    asker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return d.in_thread(asker.communicate)[0]
+def main():
+    d.current_loop().slow_seconds = None
+    listener = d.serve_requests(("127.0.0.1", 0), handler, backlog=4096)
+    connect(listener, MANY)
+    gc.collect()
+    gc.disable()
+    d.spawn(tick)
+    for _ in range(2):
+        del ticks[:]
+        dumps.append(ask())
+        d.sleep(0.05)
+        longest.append(max(ticks))
+    print(json.dumps([dumps, longest]), flush=True)
+    os._exit(0)
+d.run(main)
+"""
+
+
+@pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="needs sys.remote_exec, of Python 3.14")
+def test_ten_thousand_idle_connections_of_a_process_that_was_not_prepared():
+    code, out, complaints = run_python("-c", UNPREPARED.replace("CONNECTED", CONNECTED).replace("MANY", str(MANY)))
+    assert (code, complaints) == (0, "")
+    dumps, longest = json.loads(out)
+    for dump in dumps:
+        assert f"accepting, {MANY} open" in dump
+        assert "... and 9900 more descriptors\n" in dump
+    assert longest[0] < 0.5, longest  # usually 0.05, in which introspect is imported
+    assert longest[1] < 0.1, longest  # usually 0.005

@@ -47,23 +47,29 @@ def test_it_does_not_outlive_the_handler_in_a_process_that_runs_another_program(
 
 
 def test_how_many_things_are_asked_for_is_told_once(mark):
-    assert mark.asked() is None
+    assert mark.asked() == (None, False)
     ask_for(marks_of(HERE)[signal.SIGUSR2], 1234)
-    assert mark.asked() == 1234
-    assert mark.asked() is None
+    assert mark.asked() == (1234, False)
+    assert mark.asked() == (None, False)
+
+
+def test_whether_as_json_is_told_once(mark):
+    ask_for(marks_of(HERE)[signal.SIGUSR2], 10**17, as_json=True)
+    assert mark.asked() == (10**17, True)
+    assert mark.asked() == (None, False)
 
 
 def test_what_is_no_number_is_none(mark):
     with open(marks_of(HERE)[signal.SIGUSR2], "w") as file:
         file.write("many")
-    assert mark.asked() is None
+    assert mark.asked() == (None, False)
 
 
 def test_a_program_that_has_closed_its_descriptor_loses_none_of_those_that_took_its_number(mark):
     (path,) = marks_of(HERE).values()
     fd = int(path.rpartition("/")[2])
     os.close(fd)
-    assert mark.asked() is None
+    assert mark.asked() == (None, False)
     reader, writer = os.pipe()
     if reader != fd:
         os.dup2(reader, fd)
@@ -95,7 +101,7 @@ def test_where_there_are_no_such_files_there_is_no_mark(monkeypatch):
 
     monkeypatch.setattr(os, "memfd_create", refuses)
     mark = Mark(signal.SIGUSR2)
-    assert (mark.asked(), marks_of(HERE)) == (None, {})
+    assert (mark.asked(), marks_of(HERE)) == ((None, False), {})
     mark.close()
 
 
