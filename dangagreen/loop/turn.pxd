@@ -1,6 +1,7 @@
 cimport cython
 from dangagreen.loop.handlers cimport Handler
 from dangagreen.loop.instruments cimport Instrumented
+from dangagreen.loop.timers cimport Timer
 
 cdef int READ, WRITE
 
@@ -19,7 +20,7 @@ cdef class Turning(Instrumented):
     cdef _dispatch_many(self)
     @cython.locals(handler=Handler, mask=int, direct=int, last=double, suspect=double, now=double)
     cdef _dispatch(self, events)
-    @cython.locals(began=double, last=double, suspect=double, now=double)
+    @cython.locals(timer=Timer, began=double, last=double, suspect=double, now=double)
     cdef _run_timers(self)
     @cython.locals(began=double, last=double, suspect=double, now=double)
     cdef _run_calls(self, looks)
