@@ -20,7 +20,7 @@ SHAPE = [
     ("", "builds public errors frames places parks tracebacks checks system_calls"),
     (
         "loop",
-        "error_log pollers timers signal_chain sigint collecting | handlers births"
+        "error_log pollers timers signal_chain sigint collecting | handlers births gone"
         " wakeup schedule thread_pool registry deadlock slowness instruments | profiling turn forking loop",
     ),
     (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice, starmap
@@ -39,6 +40,7 @@ from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, l
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.places import named, owner_of, place_of
 from dangagreen.sockets.acceptor import Acceptor
+from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sync.locks import Mutex
 from dangagreen.sync.threads import jobs
 
@@ -125,6 +127,7 @@ class Collector:
             longest_by=None if record.longest_by is None else str(record.longest_by),
             bytes_in=None if sockets is None else gone[0] + sum(sock.bytes_in or 0 for sock in sockets),
             bytes_out=None if sockets is None else gone[1] + sum(sock.bytes_out or 0 for sock in sockets),
+            not_freed=self._not_freed(),
             slowest=None if loop.slowest is None else str(loop.slowest),
             poller=type(loop.poller).__name__,
             descriptors=descriptors,
@@ -135,6 +138,12 @@ class Collector:
             timers=len(loop.timers),
             stack=() if not loop.running else stacks.in_words(stacks.running()),
         )
+
+    def _not_freed(self) -> tuple[tuple[str, int], ...]:
+        handlers = self.loop.handlers
+        gone = handlers.gone.left() if isinstance(handlers, HandlerTable) else []
+        kinds = Counter(type(sock).__name__ for sock in gone if isinstance(sock, CallbackSocket) and sock.closed)
+        return tuple(kinds.most_common())
 
     def _timers(self) -> Iterator[TimerInfo]:
         pending = sorted(self.loop.timers.by_number.copy().values(), key=lambda timer: timer.deadline)

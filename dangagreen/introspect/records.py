@@ -20,6 +20,7 @@ from dangagreen.green.told_tasks import ToldTasks
 from dangagreen.green.waiters import Waiter, watch_cancellations
 from dangagreen.introspect.stacks import place_of, running
 from dangagreen.loop.births import BirthTable
+from dangagreen.loop.gone import Gone
 from dangagreen.loop.loop import Loop, watch_loops
 from dangagreen.loop.slowness import SlowReport
 from dangagreen.places import owner_of
@@ -192,15 +193,19 @@ class HandlerTable(BirthTable):
     __slots__ = {
         "bytes_in": "Bytes that connections have received that have gone since.",
         "bytes_out": "Bytes that these have sent.",
+        "gone": "Those that have gone and are not freed.",
     }
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
         self.bytes_in = self.bytes_out = 0
+        self.gone = Gone()
 
     def __delitem__(self, fd: int) -> None:
         """Called before the OS socket is closed: count what has passed through it."""
-        if (passed := counted(self[fd])) is not None:
+        handler = self[fd]
+        self.gone.add(handler)
+        if (passed := counted(handler)) is not None:
             self.bytes_in += passed[0]
             self.bytes_out += passed[1]
         dict.__delitem__(self, fd)

@@ -98,6 +98,8 @@ def _loop(loop: LoopInfo) -> Iterator[str]:
         yield f"  slowest: {loop.slowest}"
     if loop.bytes_in or loop.bytes_out:
         yield f"  all connections: {loop.bytes_in} bytes in, {loop.bytes_out} out"
+    if loop.not_freed:
+        yield f"  closed connections that are not freed: {_joined(f'{many} {kind}' for kind, many in loop.not_freed)}"
     yield from (f"    now in {place}" for place in loop.stack)
     yield f"  waiting for their turn: {loop.ready} calls, {loop.runnable} tasks; {loop.timers} timers"
 

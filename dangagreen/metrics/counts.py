@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from dangagreen import checks
 from dangagreen.errors import Cancelled
 from dangagreen.green.sched import scheduler
+from dangagreen.loop.gone import Gone
 from dangagreen.loop.instruments import Instrument
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.sockets.acceptor import Acceptor
@@ -62,6 +63,7 @@ class LoopMetrics(Instrument):
         "ended": "Tasks that have ended, by outcome.",
         "loop": "The loop.",
         "name": "What the loop is called.",
+        "not_freed": "Those that the program still refers to.",
         "spawned": "How many tasks were made.",
         "waited": "How many seconds the loop has waited for events.",
         "worked": "How many seconds all turns took, without that.",
@@ -83,6 +85,7 @@ class LoopMetrics(Instrument):
         self.closed: Counter[str] = Counter()
         self.ended: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
         self.gone: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+        self.not_freed = Gone()
         self._bytes: tuple[Counter[str], Counter[str]] = Counter(), Counter()
         self.loop.add_instrument(self)
 
@@ -120,6 +123,7 @@ class LoopMetrics(Instrument):
 
     def connection_closed(self, sock: Any) -> None:
         self.closed[type(sock).__name__] += 1
+        self.not_freed.add(sock)
         if (passed := traffic(sock)) is not None:
             self.gone[0][type(sock).__name__] += passed.received
             self.gone[1][type(sock).__name__] += passed.sent
@@ -142,7 +146,7 @@ class LoopMetrics(Instrument):
 def _states_of_connections(metrics: LoopMetrics) -> dict[Labels, float]:
     seen = [
         (type(sock).__name__, "closed" if sock.closed else "finishing" if sock._is_over() else "open")
-        for sock in metrics.connections()
+        for sock in {*metrics.connections(), *metrics.not_freed.left()}
     ]
     classes = {*metrics.closed, *(name for name, _ in seen)}
     none: dict[Labels, float] = dict.fromkeys(product(classes, _SOCKET_STATES), 0)
@@ -202,7 +206,7 @@ FAMILIES = tuple(
         ("tasks", "gauge", "", "Tasks that have not ended.", ("state",), _states_of_tasks),
         ("tasks_spawned", "counter", "", "Tasks that were made.", (), _alone(lambda of: of.spawned)),
         ("tasks_ended", "counter", "", "Tasks that have ended.", ("outcome",), _counted(lambda of: of.ended)),
-        ("connections", "gauge", "", "Connections in the loop.", ("class", "state"), _states_of_connections),
+        ("connections", "gauge", "", "Connections that are not freed.", ("class", "state"), _states_of_connections),
         (
             "connections_accepted",
             "counter",

@@ -65,6 +65,33 @@ d.run(main)
 """)
 
 
+def test_closed_connections_that_a_table_keeps_are_counted_by_class():
+    answers("""
+loop = virtual_loop()
+class Listed(d.Socket):
+    __slots__ = ()
+table = []
+with loop:
+    for _ in range(3):
+        ours, theirs = wire()
+        table += [Listed(ours), d.Socket(theirs)]
+    free = [sock for sock in wire()]
+    d.Socket(free.pop()).close()
+    assert introspect.snapshot().loop.not_freed == ()
+    for sock in table[:5]:
+        sock.close()
+    d.sleep(1)
+    del sock
+    seen = introspect.snapshot()
+    assert seen.loop.not_freed == (("Listed", 3), ("Socket", 2)), seen.loop
+    assert "  closed connections that are not freed: 3 Listed, 2 Socket\\n" in introspect.text.as_text(seen)
+    table.pop().close()
+    table.clear()
+    d.sleep(1)
+    assert introspect.snapshot().loop.not_freed == ()
+""")
+
+
 def test_servers_with_their_limits():
     answers("""
 def main():

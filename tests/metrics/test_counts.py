@@ -211,6 +211,30 @@ def test_a_class_of_connections_is_there_in_all_states_from_its_first_to_the_end
     assert of_echo() == nothing
 
 
+def test_closed_connections_that_a_table_keeps_are_counted_until_they_are_freed(real_loop, metrics):
+    table = []
+
+    class Listed(Echo):
+        __slots__ = ()
+
+        def __init__(self, sock):
+            super().__init__(sock)
+            table.append(self)
+
+    def main():
+        server = d.serve(("127.0.0.1", 0), Listed)
+        for _ in range(3):
+            with d.connect(server.address) as sock:
+                sock.write_all(b"x\n")
+                sock.read_line()
+        server.drain()
+
+    d.run(main)
+    assert value(metrics, "connections", "Listed", "closed") == 3
+    table.clear()
+    assert value(metrics, "connections", "Listed", "closed") == 0
+
+
 def test_the_histogram_has_room_for_short_turns_and_for_what_one_asks_for(active_loop):
     metrics = LoopMetrics(active_loop, buckets=[1e-6, 2, 3.5])
     assert metrics.bounds == (1e-6, 2.0, 3.5)
