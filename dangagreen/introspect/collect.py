@@ -38,6 +38,7 @@ from dangagreen.introspect.data import (
 )
 from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, loop_records
 from dangagreen.loop.loop import Loop, loop_or_current
+from dangagreen.net.handler_task import HandlerTask
 from dangagreen.places import named, owner_of, place_of
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
@@ -84,7 +85,10 @@ class Collector:
         queues: list[Any] = [handler for handler in sockets if getattr(handler, "unsent", 0)]
         chosen = _chosen(sockets, sorted(queues, key=lambda sock: sock.unsent, reverse=True), most)
         by_fd = sorted(chosen, key=lambda handler: handler.fd)
-        shown = [socket_info(handler, self.loop.handlers, self.now, self._name) for handler in by_fd]
+        shown = [
+            socket_info(handler, self.loop.handlers, self.now, self._name, self._served_by.get(id(handler)))
+            for handler in by_fd
+        ]
         tasks = [*self.waiting, *self.tasks]
         stuck = [task for task in tasks if task.wait is not None and isinstance(task.subject, _HAVE_OWNERS)]
         return Snapshot(
@@ -187,9 +191,15 @@ class Collector:
             spawned_by=None if record is None else record.parent,
             age=None if record is None or record.began is None else self.now - record.began,
             deadline=min(deadlines) - self.now if deadlines else None,
+            serves=task.sock.fd if isinstance(task, HandlerTask) and not task.sock.closed else None,
             group=self._groups_by_id[id(task.group)][0] if id(task.group) in self._groups_by_id else None,
             stack=stacks.in_words(stacks.running() if state == "running" else frames(task)),
         )
+
+    @cached_property
+    def _served_by(self) -> dict[int, str]:
+        """The id of a connection, to the unique name of the task of its handler."""
+        return {id(task.sock): self._name(task) for task in self.tasks if isinstance(task, HandlerTask)}
 
     def _waits_on(self, task: Waiter) -> str | None:
         """The unique name of the task that holds the lock for which this one waits, or that it joins."""

@@ -17,14 +17,17 @@ from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.net.opening import Opening
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.endpoint import in_words, peer_of
-from dangagreen.sockets.kernel import accept_queue, traffic
+from dangagreen.sockets.kernel import accept_queue, peer_has_ended, traffic
 from dangagreen.sockets.sock import CallbackSocket
 
 
 def socket_info(
-    handler: Handler, handlers: dict[int, Handler], now: float, name: Callable[[Waiter], str]
+    handler: Handler, handlers: dict[int, Handler], now: float, name: Callable[[Waiter], str], served_by: str | None
 ) -> SocketInfo:
-    """A connection, or another handler: `name` is a task's unique name, `handlers` the descriptors of its loop."""
+    """A connection, or another handler: `name` is a task's unique name, `handlers` the descriptors of its loop.
+
+    `served_by` is the task of its server's handler.
+    """
     sock: Any = handler
     connection = isinstance(handler, CallbackSocket)
     interest = handler._interest()
@@ -40,6 +43,7 @@ def socket_info(
         kind=type(handler).__name__,
         style="" if not connection else "callbacks" if sock._is_callback_style() else "tasks",
         state=_state(handler),
+        peer_ended=connection and not sock.closed and peer_has_ended(sock),
         peer=sock.peer_addr_string() if connection else in_words(peer_of(getattr(sock, "sock", None))),
         local=sock.local_addr_string() if connection else None,
         interest=("R" if interest & READ else "") + ("W" if interest & WRITE else ""),
@@ -47,6 +51,7 @@ def socket_info(
         queued=sock.unsent if connection else 0,
         bytes_in=None if passed is None else passed.received,
         bytes_out=None if passed is None else passed.sent,
+        handler=served_by,
         reader=None if reader is None else name(reader.task),
         writers=tuple(map(name, writers)),
         drainers=tuple(map(name, drainers)),

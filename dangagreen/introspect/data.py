@@ -46,6 +46,7 @@ class SocketInfo:
     kind: str  # its class
     style: str  # "callbacks" or "tasks" at this moment; "" for what has neither
     state: str  # "open", "finishing" (its queue is being sent, or it lingers), "closed"; "opening": a handshake
+    peer_ended: bool  # its FIN or RST has come; of TCP on Linux also if nobody has read so far
     peer: str | None
     local: str | None
     interest: str  # "R", "W", "RW" or ""
@@ -53,6 +54,7 @@ class SocketInfo:
     queued: int  # output that the kernel has not taken
     bytes_in: int | None  # received by the kernel since it was opened; of TLS as encrypted; None where nobody counts
     bytes_out: int | None  # taken by the kernel
+    handler: str | None  # the task that its server has started for it, or for its request, and that has not ended
     reader: str | None  # the task that is parked in a read of it, or in `select`
     writers: tuple[str, ...]  # those parked in `write_all`, in their order
     drainers: tuple[str, ...]  # those that wait until all is sent: in `drain`, `send_file`, at the end of its block
@@ -81,6 +83,7 @@ class TaskInfo:
     spawned_by: str | None  # the task that has spawned it; its `spawned_by` goes on with the chain
     age: float | None
     deadline: float | None  # in so many seconds the first of its scopes expires
+    serves: int | None  # the fd of the connection whose handler it is
     group: str | None  # the group that it belongs to, by the name in `GroupInfo`
     stack: tuple[str, ...]  # "file:line function" of the program's frames, innermost first
 
@@ -103,7 +106,7 @@ class EndedInfo:
     """A task that has ended: one of the last hundred."""
 
     name: str
-    outcome: str  # "returned", "raised ValueError(...)" or "was cancelled: ..." with the reason
+    outcome: str  # "returned", "raised ValueError(...)" or "was cancelled: ..."; "ended with ..." its connection's error
     seconds: float  # ago
     lived: float | None
     busy: float

@@ -107,7 +107,7 @@ class TaskTable(ToldTasks):
             if record.cancelled is not None:
                 record.ended(record.cancelled, task.cancel_seen)
             error = task.ended_by()
-            self.ended.appendleft((record, "returned" if error is None else _outcome(error), now))
+            self.ended.appendleft((record, _end_of(task) if error is None else _outcome(error), now))
 
     def adopt(self, task: Waiter) -> TaskRecord:
         """The record of a task; made here if it is older than the import."""
@@ -178,13 +178,23 @@ def table_of(loop: Loop) -> TaskTable | None:
     return green.tasks if green is not None and type(green.tasks) is TaskTable else None
 
 
+def _end_of(task: Waiter) -> str:
+    """How a task has ended that has raised nothing: a handler may have seen the end of its connection."""
+    reason = getattr(getattr(task, "sock", None), "close_reason", None)
+    return f"ended with {_shown(reason)}" if isinstance(reason, Exception) else "returned"
+
+
 def _outcome(error: BaseException) -> str:
     if isinstance(error, Cancelled):
         return "was cancelled" if error.reason is None else f"was cancelled: {error.reason}"
+    return f"raised {_shown(error)}"
+
+
+def _shown(error: BaseException) -> str:
     try:
-        return f"raised {error!r}"
+        return repr(error)
     except Exception:
-        return f"raised {type(error).__name__}"
+        return type(error).__name__
 
 
 class HandlerTable(BirthTable):

@@ -114,6 +114,7 @@ def _task(task: TaskInfo) -> Iterator[str]:
         f"scheduled {_seconds(task.scheduled)}" if task.scheduled >= _LONG else None,
         f"age {_seconds(task.age)}" if task.age is not None else None,
         f"deadline in {_seconds(task.deadline)}" if task.deadline is not None else None,
+        f"serves fd {task.serves}" if task.serves is not None else None,
         f"group {task.group}" if task.group is not None else None,
         f"which {task.waits_on} can end" if task.waits_on is not None else None,
         f"spawned at {task.spawned_at}" if task.spawned_at is not None else None,
@@ -214,12 +215,14 @@ def _ended(ended: EndedInfo) -> str:
 def _socket(sock: SocketInfo) -> str:
     details = [
         f"{sock.style}, {sock.state}" if sock.style else sock.state,
+        "its peer has ended" if sock.peer_ended else None,
         sock.tls,
+        f"handler {sock.handler}" if sock.handler is not None else None,
         f"watching {sock.interest}" if sock.interest else None,
         f"read by {sock.reader}" if sock.reader is not None else None,
         f"written by {', '.join(sock.writers)}" if sock.writers else None,
         f"drained by {', '.join(sock.drainers)}" if sock.drainers else None,
-        "nobody reads it" if sock.style == "tasks" and not (sock.reader or "R" in sock.interest) else None,
+        "nobody reads it" if _is_forgotten(sock) else None,
         f"buffered {sock.buffered}" if sock.buffered else None,
         f"queued {sock.queued}" if sock.queued else None,
         f"opened at {sock.opened_at}{_by(sock.opened_by)}" if sock.opened_at is not None else None,
@@ -229,6 +232,11 @@ def _socket(sock: SocketInfo) -> str:
     ]
     ends = f" {sock.local} <- {sock.peer}" if sock.peer is not None else ""
     return f"fd {sock.fd} {sock.kind}{ends}: {_joined(details)}"
+
+
+def _is_forgotten(sock: SocketInfo) -> bool:
+    """Whether nothing is seen that would read it some time: a handler may, when it has done what it does now."""
+    return sock.style == "tasks" and not (sock.reader or sock.handler or "R" in sock.interest)
 
 
 def _by(task: str | None) -> str:

@@ -73,6 +73,17 @@ def passed_through(handler: Any) -> tuple[int, int] | None:
     return passed.received - unread(handler.fd), passed.sent
 
 
+def peer_has_ended(sock: CallbackSocket) -> bool:
+    """Whether the peer of a connection has sent its FIN or RST: of TCP on Linux also if that was not read so far."""
+    if sock._is_at_eof() or sock._has_failed():
+        return True
+    beneath: Any = sock.sock
+    if type(beneath) not in OS_SOCKETS:
+        beneath = getattr(beneath, "beneath", beneath)  # of TLS
+    info = _tcp_info(beneath)
+    return info is not None and (info[0] in _AFTER_FIN or info[0] == _CLOSED)
+
+
 def accept_queue(sock: Any) -> int | None:
     """How many connections wait to be accepted by a listening socket; None where the kernel does not tell."""
     info = _tcp_info(sock)

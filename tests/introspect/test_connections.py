@@ -65,6 +65,69 @@ d.run(main)
 """)
 
 
+def test_a_connection_and_its_handler_are_named_with_each_other():
+    answers("""
+event = d.Event()
+def handler(sock):
+    sock.read_line()
+    event.wait()
+def main():
+    listener = d.serve(("127.0.0.1", 0), handler)
+    with d.connect(listener.address) as client:
+        client.write_all(b"x\\n")
+        d.sleep(0.05)
+        seen = introspect.snapshot()
+        (served,) = [sock for sock in seen.sockets if sock.opened_at is None]
+        (task,) = [task for task in seen.tasks if task.name.startswith("handler#")]
+        assert (served.handler, task.serves) == (task.name, served.fd), (served, task)
+        text = introspect.text.as_text(seen)
+        (line,) = [line for line in text.splitlines() if line.startswith(f"fd {served.fd} ")]
+        assert f", handler {task.name}, " in line and "nobody reads it" not in line, line
+        (line,) = [line for line in text.splitlines() if line.startswith(f"task {task.name}:")]
+        assert f", serves fd {served.fd}" in line, line
+        (line,) = [line for line in text.splitlines() if line.startswith(f"fd {client.fd} ")]
+        assert "nobody reads it" in line and "handler" not in line, line
+    event.set()
+    d.sleep(0.05)
+d.run(main)
+""")
+
+
+def test_an_end_of_the_peer_that_nobody_has_read_is_told():
+    answers("""
+def main():
+    listener = d.serve(("127.0.0.1", 0), d.Socket.finish)
+    with d.connect(listener.address) as idle, d.connect(listener.address) as read:
+        d.sleep(0.05)
+        assert read.read_line() == b""
+        ended = {sock.fd: sock.peer_ended for sock in introspect.snapshot().sockets}
+        assert ended[read.fd] and (ended[idle.fd] or sys.platform != "linux"), ended
+        text = introspect.text.as_text(introspect.snapshot())
+        (line,) = [line for line in text.splitlines() if line.startswith(f"fd {read.fd} ")]
+        assert "tasks, open, its peer has ended, nobody reads it" in line, line
+    with d.connect(d.serve(("127.0.0.1", 0), d.Socket.read_line).address) as sock:
+        d.sleep(0.05)
+        assert not any(one.peer_ended for one in introspect.snapshot().sockets if one.fd == sock.fd)
+d.run(main)
+""")
+
+
+def test_a_handler_that_has_ended_with_its_connection_does_not_count_as_returned():
+    answers("""
+def handler(sock):
+    sock.read_exactly(5)
+def main():
+    listener = d.serve(("127.0.0.1", 0), handler)
+    for data in (b"12345", b"123"):
+        with d.connect(listener.address) as sock:
+            sock.write_all(data)
+        d.sleep(0.05)
+    last, first = [ended.outcome for ended in introspect.snapshot().ended]
+    assert first == "returned" and last.startswith("ended with IncompleteReadError("), (first, last)
+d.run(main)
+""")
+
+
 def test_closed_connections_that_a_table_keeps_are_counted_by_class():
     answers("""
 loop = virtual_loop()
