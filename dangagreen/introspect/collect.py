@@ -24,7 +24,7 @@ from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect import stacks
 from dangagreen.introspect.circles import blocker
-from dangagreen.introspect.connections import listener_info, socket_info
+from dangagreen.introspect.connections import listener_info, open_files, socket_info
 from dangagreen.introspect.data import (
     AsyncioTaskInfo,
     EndedInfo,
@@ -37,9 +37,10 @@ from dangagreen.introspect.data import (
     TimerInfo,
 )
 from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, loop_records
+from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.net.handler_task import HandlerTask
-from dangagreen.places import named, owner_of, place_of
+from dangagreen.places import named, owner_of, place_of, unwrapped
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sync.locks import Mutex
@@ -131,6 +132,7 @@ class Collector:
             longest_by=None if record.longest_by is None else str(record.longest_by),
             bytes_in=None if sockets is None else gone[0] + sum(sock.bytes_in or 0 for sock in sockets),
             bytes_out=None if sockets is None else gone[1] + sum(sock.bytes_out or 0 for sock in sockets),
+            open_files=open_files(),
             not_freed=self._not_freed(),
             slowest=None if loop.slowest is None else str(loop.slowest),
             poller=type(loop.poller).__name__,
@@ -154,9 +156,14 @@ class Collector:
         for timer in pending:
             task = getattr(owner_of(timer.callback), "task", None)  # of a greenlet that sleeps
             if isinstance(task, Waiter):
-                yield TimerInfo(timer.deadline - self.now, f"resumes {self._name(task)}", stacks.place_of(frames(task)))
+                place = stacks.place_of(frames(task))
+                if place == "?":  # none of the program's code waits
+                    place = getattr(task, "spawned_at", None) or place
+                yield TimerInfo(timer.deadline - self.now, f"resumes {self._name(task)}", place)
             else:
-                yield TimerInfo(timer.deadline - self.now, named(timer.callback), place_of(timer.callback))
+                owner = owner_of(unwrapped(timer.callback))
+                whose = f" of fd {owner.fd}" if isinstance(owner, Handler) else ""
+                yield TimerInfo(timer.deadline - self.now, named(timer.callback) + whose, place_of(timer.callback))
 
     # -- tasks
 

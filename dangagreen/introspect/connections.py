@@ -6,6 +6,9 @@ what the kernel counts (kernel).
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,8 @@ from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.endpoint import in_words, peer_of
 from dangagreen.sockets.kernel import accept_queue, peer_has_ended, traffic
 from dangagreen.sockets.sock import CallbackSocket
+
+_OPEN = "/proc/self/fd"
 
 
 def socket_info(
@@ -77,6 +82,17 @@ def _tls(info: Any) -> str | None:
         return None
     cipher = info.cipher
     return f"{info.version} {cipher[0]}" if cipher else str(info.version)
+
+
+def open_files() -> tuple[int | None, int | None]:
+    """How many file descriptors the process has open, and how many it may have; None where that is not known."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = None if limit == resource.RLIM_INFINITY else limit
+    try:
+        count = os.stat(_OPEN).st_size or len(os.listdir(_OPEN)) - 1  # Linux since 6.2 has their number as the size
+    except OSError as error:  # to list them takes a descriptor
+        return (most if error.errno == errno.EMFILE else None), most
+    return count, most
 
 
 def listener_info(server: Any, acceptors: list[Acceptor]) -> ListenerInfo:

@@ -26,6 +26,7 @@ class LoopInfo:
     longest_by: str | None  # the slowest callback or run of a task in it, in words, if that was reported as slow
     bytes_in: int | None  # of all connections, those that have closed included; None where not all were looked at
     bytes_out: int | None
+    open_files: tuple[int | None, int | None]  # file descriptors of the process, and how many it may have
     not_freed: tuple[tuple[str, int], ...]  # (class, how many) of closed connections that the program still refers to
     slowest: str | None  # the slowest callback or run of a task that was reported as slow, in words
     poller: str

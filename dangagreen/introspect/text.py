@@ -86,7 +86,7 @@ def _loop(loop: LoopInfo) -> Iterator[str]:
     whole = loop.in_poll + loop.in_turns or 1.0
     yield (
         f"  of {_seconds(loop.seconds)}: {loop.in_poll / whole:.0%} waiting, {loop.in_turns / whole:.0%} at work,"
-        f" {loop.in_tasks / whole:.0%} in tasks, {loop.in_callbacks / whole:.0%} in callbacks"
+        f" {loop.in_tasks / whole:.0%} in tasks, {loop.in_callbacks / whole:.0%} in callbacks and the loop"
     )
     median, high, longest = map(_seconds, loop.lag)
     yield f"  a turn takes {median} (median), {high} (99 %), {longest} (longest)"
@@ -98,6 +98,9 @@ def _loop(loop: LoopInfo) -> Iterator[str]:
         yield f"  slowest: {loop.slowest}"
     if loop.bytes_in or loop.bytes_out:
         yield f"  all connections: {loop.bytes_in} bytes in, {loop.bytes_out} out"
+    count, most = loop.open_files
+    if count is not None:
+        yield f"  the process has {count}{'' if most is None else f' of at most {most}'} descriptors open"
     if loop.not_freed:
         yield f"  closed connections that are not freed: {_joined(f'{many} {kind}' for kind, many in loop.not_freed)}"
     yield from (f"    now in {place}" for place in loop.stack)

@@ -470,3 +470,44 @@ for look in (introspect.snapshot, introspect.dump, introspect.to_json):
         raise AssertionError(look)
 assert introspect.snapshot(most=0).timers == ()
 """)
+
+
+def test_how_many_descriptors_the_process_has_and_may_have():
+    answers("""
+import resource
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+count, most = introspect.snapshot().loop.open_files
+assert most == limit and (count or sys.platform != "linux"), (count, most)
+if sys.platform == "linux":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 3, limit))
+    more = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+    try:
+        os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        pass
+    assert introspect.snapshot().loop.open_files == (count + 3, count + 3)
+    text = introspect.text.as_text(introspect.snapshot())
+    assert f"  the process has {count + 3} of at most {count + 3} descriptors open\\n" in text
+    for fd in more:
+        os.close(fd)
+""")
+
+
+def test_a_timer_of_a_connection_names_it_and_one_of_a_bare_call_the_place_of_the_spawn():
+    answers("""
+loop = virtual_loop()
+class Limited(d.Socket):
+    __slots__ = ()
+    idle_timeout = 60
+with loop:
+    ours, theirs = wire()
+    sock = Limited(ours)
+    task = d.spawn(d.sleep, 100)
+    d.sleep(1)
+    timers = {timer.callback: timer.place for timer in introspect.snapshot().timers}
+    (limit,) = [name for name in timers if not name.startswith("resumes ")]
+    assert limit.endswith(f" of fd {sock.fd}"), timers
+    assert timers["resumes sleep#1"] == task.spawned_at, timers
+    task.cancel(); task.join()
+    sock.close(); theirs.close()
+""")
