@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
+from dangagreen.loop.error_log import MOST
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.timers import Timer
@@ -252,9 +253,10 @@ class Acceptor(Descriptor):
         return None
 
     def _back_off(self, error: OSError) -> None:
-        """Pause accepting for `accept_backoff` seconds, with one log line."""
+        """Pause accepting for `accept_backoff` seconds, with one log line; of many in a minute with a count."""
         seconds = self.server.accept_backoff
-        log.warning("%r pauses accepting for %s s: %s", self.server, seconds, error)
+        if self.loop.error_log.count(("a pause in accepting", repr(self.server))) <= MOST:
+            log.warning("%r pauses accepting for %s s: %s", self.server, seconds, error)
         self._backoff_timer = self._call_at(self.loop.clock() + seconds, self._resume)
         self._watch_input(False)
         self._look_at_interest(READ)

@@ -105,6 +105,14 @@ def test_out_of_descriptors_it_rests_says_so_in_one_line_does_not_spin_and_resum
     assert not listener.closed
 
 
+def test_descriptors_that_are_never_there_again_do_not_fill_the_log(loop, scripted, advance, caplog):
+    scripted(*[errno.EMFILE] * 200)
+    advance(Server.accept_backoff * 100)
+    assert len(caplog.records) == 10
+    advance(Server.accept_backoff * 40)
+    assert any("more of these were left out" in record.getMessage() for record in caplog.records)
+
+
 def test_a_listener_closed_while_it_rests_leaves_no_timer_behind(loop, scripted, run_turns, caplog):
     listener, _, _ = scripted(errno.EMFILE)
     run_turns(1)
