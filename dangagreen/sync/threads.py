@@ -23,7 +23,7 @@ from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.scopes import shield
 from dangagreen.green.waiters import Waiter, WaitKind, wake
-from dangagreen.loop.loop import Loop, current_loop
+from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.loop.registry import log
 from dangagreen.loop.thread_pool import call_in_thread
 from dangagreen.parks import parks
@@ -111,6 +111,19 @@ class _Job:
         finally:
             caller.job = None
             _running.pop(self, None)
+            if (loop := here.loop) is not None and loop.green is not None:
+                self._tell_of_tasks(loop)
+
+    def _tell_of_tasks(self, loop: Loop) -> None:
+        """Tasks on a loop of the thread's own wait in vain: nothing runs it when the function has ended."""
+        if tasks := list(scheduler(loop).tasks):
+            log.warning(
+                "%s, in a thread, has left behind %s on a loop of that thread, which does not run: %s. In a thread,"
+                " from_thread(spawn, f) starts a task on the loop that has called in_thread",
+                self.name,
+                "a task" if len(tasks) == 1 else f"{len(tasks)} tasks",
+                ", ".join(f"{task!r}, spawned at {getattr(task, 'spawned_at', None)}" for task in tasks[:3]),
+            )
 
     def is_cancelled(self) -> bool:
         """The answer of `thread_cancelled`."""

@@ -368,3 +368,19 @@ def test_a_loop_that_has_used_it_is_freed(uncollected):
 def test_an_argument_by_name_is_no_argument_of_the_function(loop):
     with pytest.raises(TypeError, match=r"in_thread has no argument 'base': .*\(functools\.partial\(f, base=\.\.\.\)"):
         d.in_thread(int, "11", base=2)
+
+
+# -- tasks of the thread's own
+
+
+def test_a_task_that_a_function_spawns_in_its_thread_is_told_of_since_it_never_runs(real_loop, pool, caplog):
+    task = d.run(d.in_thread, d.spawn, print, "never")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("spawn, in a thread, has left behind a task on a loop of that thread, which does not run: ")
+    assert repr(task) in line
+    assert "from_thread(spawn, f)" in line
+
+
+def test_tasks_that_have_ended_with_a_run_in_the_thread_are_not_told_of(real_loop, pool, caplog):
+    assert d.run(d.in_thread, d.run, lambda: d.spawn(d.sleep, 0.001).join()) is None
+    assert caplog.records == []
