@@ -86,10 +86,10 @@ class HandlerTask(Task[None]):
         return None
 
     def _failure(self, error: Exception) -> ErrorContext:
-        call = _waited_in(self.sock, error)
-        if call is None:
+        if (found := _gave_up(self.sock, error)) is None:
             return super()._failure(error)
-        return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {error}", error, self)
+        call, why = found
+        return InOneLine(f"{self.name!r} gave up on {connection(self.sock)}, in {call}: {why}", error, self)
 
     def _forget_locals(self, error: BaseException) -> None:
         forget_locals(error, all_frames=True)  # the handler's locals as well: the connection is over
@@ -211,10 +211,13 @@ def is_own_end(sock: StreamSocket, error: BaseException) -> bool:
     return sock._is_end_by(error)
 
 
-def _waited_in(sock: CallbackSocket, error: BaseException) -> str | None:
-    """The name of the call on the socket, if the error is the timeout of a wait for its peer; None otherwise."""
+def _gave_up(sock: CallbackSocket, error: BaseException) -> tuple[str, BaseException] | None:
+    """The call on the socket, and the error, if that is the timeout of a wait for its peer, and nothing else failed."""
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup whose tasks use the connection
+        found = [_gave_up(sock, one) for one in error.exceptions]
+        return found[0] if all(found) else None
     if not isinstance(error, TimeoutError):
         return None
     cause = error.__cause__
     waited = cause.waited if isinstance(cause, Cancelled) else None
-    return waited[0] if waited is not None and waited[1] == id(sock) else None
+    return (waited[0], error) if waited is not None and waited[1] == id(sock) else None

@@ -141,6 +141,41 @@ def test_a_peer_that_is_slow_is_one_line(loop, default_log, caplog, handler, cal
     assert f", in {call}: " in told
 
 
+def slow_in_a_group(sock):
+    def read():
+        with d.timeout(1):
+            sock.read_line()
+
+    with d.TaskGroup() as group:
+        group.spawn(read)
+        group.spawn(d.sleep, 60)
+
+
+def slow_and_wrong_in_a_group(sock):
+    def fail():
+        try:
+            d.sleep(60)
+        finally:
+            raise KeyError("wrong")
+
+    with d.TaskGroup() as group:
+        group.spawn(fail)
+        group.spawn(slow_scope, sock)
+
+
+def test_a_peer_that_is_slow_is_one_line_also_for_a_handler_of_several_tasks(loop, default_log, caplog):
+    for handler in (slow_in_a_group, slow_and_wrong_in_a_group):
+        listener = d.serve(("127.0.0.1", 0), handler)
+        with d.connect(listener.address):
+            d.sleep(2)
+        listener.close()
+    slow, wrong = [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert (slow.levelname, slow.exc_info, "\n" in slow.getMessage()) == ("WARNING", None, False)
+    assert slow.getMessage().endswith(", in read_line: the limit of 1 s has passed")
+    assert wrong.levelname == "ERROR"
+    assert wrong.exc_info is not None
+
+
 def a_queue(_sock):
     with d.timeout(1):
         d.Queue().get()
