@@ -266,7 +266,7 @@ def as_future(task: Task[Result]) -> asyncio.Future[Result]:
 
     Raises RuntimeError outside of coroutines, ForeignThreadError for a task of another thread.
     """
-    aio = asyncio.get_running_loop()
+    aio = _running_aio("as_future", "a task waits for another one by join()")
     near = neighbours(task.loop)
     if aio not in near.borders:
         words = f"which neither hosts {aio!r} nor is its guest: see bridge.guest()"
@@ -274,10 +274,18 @@ def as_future(task: Task[Result]) -> asyncio.Future[Result]:
     return _TaskFuture(task, aio)
 
 
+def _running_aio(call: str, elsewhere: str) -> asyncio.AbstractEventLoop:
+    """The loop of asyncio that runs here. Raises RuntimeError, which tells what to do elsewhere."""
+    if (aio := asyncio._get_running_loop()) is None:
+        raise RuntimeError(f"{call} was called outside of a coroutine, for which alone it is: {elsewhere}")
+    return aio
+
+
 def to_task(
     function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs
 ) -> asyncio.Future[Result]:
     """Run `function(*args, **kwargs)` in a task, in a copy of this context; `await` it for its result."""
+    _running_aio("to_task", "elsewhere a task is made by spawn(f, x)")
     task = spawn(function, *args, **kwargs)
     caller = sys._getframe(CALLER)
     task.origin = caller.f_code, caller.f_lasti

@@ -118,6 +118,8 @@ def lint(on: bool = True, tell: Callable[[LintReport], object] | None = None) ->
     One line for each kind of finding and place. `tell` gets the findings instead, as `LintReport`, in the thread of the
     loop, and must not wait. To switch it on again begins anew. It is about all loops.
     """
+    if not isinstance(on, bool):
+        raise TypeError(f"introspect.lint is given True or False, not {checks.shown(on)}: a function is for tell=...")
     if tell is not None:
         checks.function("introspect.lint", tell)
     while _on:

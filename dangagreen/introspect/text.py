@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, TextIO
 
 import dangagreen
+from dangagreen import checks
 from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.data import (
     AsyncioTaskInfo,
@@ -37,6 +38,8 @@ def dump(file: TextIO | None = None, *, loop: Loop | None = None, most: int | No
 
     At most `most` sockets, tasks and timers of each (None: all of them). Raises like `snapshot`.
     """
+    if file is not None and not hasattr(file, "write"):
+        raise TypeError(f"introspect.dump prints to a file that is open for text, not to {checks.shown(file)}")
     print(as_text(snapshot(loop, most), most), file=sys.stderr if file is None else file, flush=True)
 
 

@@ -326,6 +326,8 @@ class Connector:
         named = len(errors) > 1 or (self._name is not None and self._name.host != self._failures[0][0][0])
         words = f"cannot connect to {self._address!r}: {_each(self._failures) if named else _words(errors[0])}"
         numbers = {error.errno for error in errors}
+        if isinstance(self._address, str) and "/" not in self._address and numbers == {errno.ENOENT}:
+            words += f": that is the path of a Unix socket; a host has a port, ({self._address!r}, 80)"
         return kind(words) if len(numbers) > 1 or None in numbers else kind(numbers.pop(), words)
 
     # -- TLS

@@ -63,7 +63,11 @@ class Descriptor(Handler):
 
     def __init__(self, sock: Any, loop: Loop | None = None) -> None:
         loop = here.loop or current_loop() if loop is None else loop_or_current(loop)
-        sock.setblocking(False)
+        try:
+            sock.setblocking(False)
+        except OSError:  # EBADF says nothing of whose fault it is
+            if sock.fileno() != -1:
+                raise
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()

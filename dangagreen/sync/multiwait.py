@@ -248,7 +248,11 @@ class Selection:
             _check_loop("select", self.loop, given._timers.owner, given)
             return _TimerSource(given)
         if not hasattr(given, "_watch"):
-            raise TypeError(f"select cannot wait for {given!r}: its sources are its arguments, as in select(a, b)")
+            one_of = "tasks, timers, sockets, queues, channels, events and futures"
+            hint = (
+                "its sources are its arguments, as in select(a, b)" if isinstance(given, Iterable) else f"only {one_of}"
+            )
+            raise TypeError(f"select cannot wait for {given!r}: {hint}")
         _check_loop("select", self.loop, getattr(given, "loop", self.loop), given)
         return given
 

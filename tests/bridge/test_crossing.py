@@ -1299,3 +1299,19 @@ def test_a_future_of_a_running_loop_is_refused_with_the_names_of_both_threads(ou
     finally:
         end.set()
         thread.join()
+
+
+def test_outside_of_a_coroutine_the_way_there_is_named(loop):
+    ran = []
+
+    def main():
+        with pytest.raises(
+            RuntimeError, match=r"^to_task was called outside of a coroutine.*: elsewhere .* spawn\(f, x\)$"
+        ):
+            to_task(ran.append, 1)
+        with pytest.raises(RuntimeError, match=r"^as_future was called outside of a coroutine.* join\(\)$"):
+            as_future(d.spawn(d.sleep, 0))
+        d.sleep(0.1)
+
+    d.run(main)
+    assert ran == []

@@ -273,3 +273,17 @@ counts = []
 d.run(main)
 assert counts == [1, 1, 0] * 2, counts
 """)
+
+
+def test_wrong_arguments_are_refused_with_the_right_ones():
+    answers("""
+def refused(function, *args):
+    try:
+        function(*args)
+    except TypeError as error:
+        return str(error)
+assert "a function is for tell=..." in refused(introspect.lint, print)
+assert refused(introspect.lint, "off").startswith("introspect.lint is given True or False, not 'off'")
+assert refused(introspect.dump, "/tmp/x") == "introspect.dump prints to a file that is open for text, not to '/tmp/x'"
+assert refused(introspect.dump, d.current_loop()).startswith("introspect.dump prints to a file")
+""")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import re
 import socket
 import threading
 import types
@@ -280,3 +281,11 @@ def test_real_attempts_that_are_cancelled_at_any_moment_leave_nothing(
         sock = d.Socket.connect_to(("some.host", 1))
         d.sleep(chance.choice([0, 0.0002, 0.001]))
         sock.close()
+
+
+def test_a_host_without_a_port_is_told_from_a_path(real_loop):
+    with pytest.raises(FileNotFoundError, match=re.escape("a host has a port, ('no.such.host', 80)")):
+        d.run(d.connect, "no.such.host", 80)
+    with pytest.raises(FileNotFoundError) as raised:
+        d.run(d.connect, "/no/such/path")
+    assert "a host has a port" not in str(raised.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import time
 from contextvars import ContextVar
 
@@ -1129,3 +1130,12 @@ def test_one_task_in_the_place_of_several_is_refused_with_the_cure(loop):
     with pytest.raises(TypeError, match=r"select\(a, b\)"):
         d.select([task])
     task.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"), [([d.Event], "as in select(a, b)"), (d.Lock, "only tasks, timers, sockets,")]
+)
+def test_what_is_no_source_is_refused_with_what_is_one(loop, given, hint):
+    wrong = [given[0]()] if isinstance(given, list) else given()
+    with pytest.raises(TypeError, match=re.escape(hint)):
+        d.run(d.select, wrong)
