@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice, starmap
 from typing import Any
@@ -40,12 +40,13 @@ from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, l
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.net.handler_task import HandlerTask
-from dangagreen.places import named, owner_of, place_of, unwrapped
+from dangagreen.places import innermost, named, owner_of, place_of, unwrapped
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sync.locks import Mutex
 from dangagreen.sync.threads import jobs
 
+OLDEST = 1000  # so many tasks and timers, the oldest, are counted by where they come from
 _HAVE_OWNERS = (Mutex, Waiter, TaskGroup)  # one or a few tasks can end a wait for these
 
 
@@ -138,10 +139,12 @@ class Collector:
             poller=type(loop.poller).__name__,
             descriptors=descriptors,
             tasks=len(self.waiting) + len(self.tasks),
+            most_tasks=_most(self.tasks, _spawn, _spawned_at),
             asyncio_tasks=len(self.of_asyncio),
             ready=len(loop.ready),
             runnable=len(loop.runnable),
             timers=len(loop.timers),
+            most_timers=_most(list(loop.timers.by_number.values()), _called, _called_in_words),
             stack=() if not loop.running else stacks.in_words(stacks.running()),
         )
 
@@ -267,6 +270,7 @@ class Collector:
         """The other threads of the process, with what `in_thread` has given them."""
         given = {job.thread: job for job in jobs()}
         running = sys._current_frames()
+        running.pop(threading.get_ident(), None)  # this very frame: a cycle, which would keep all that was looked at
         for thread in threading.enumerate():
             if thread.ident == self.loop.thread:
                 continue
@@ -302,6 +306,41 @@ class Collector:
                 deferred=sum(task.worker is None and task.wait is not None for task in tasks),
                 cancelled=group.scope.cancelled,
             )
+
+
+def _most(things: list[Any], key: Callable[[Any], Any], words: Callable[[Any], str]) -> tuple[tuple[str, int], ...]:
+    """Of what is alike by `key` the three kinds with the most things, in words for one of them, and how many.
+
+    Of very many things these are the first, which are the oldest: those that were forgotten are among them.
+    """
+    things = things[:OLDEST]
+    keys = list(map(key, things))
+    one_of = dict(zip(keys, things, strict=True))
+    return tuple((words(one_of[kind]), count) for kind, count in Counter(keys).most_common(3))
+
+
+def _spawn(task: Any) -> object:
+    """What tells places of spawns apart; to hash the code itself would take much longer."""
+    return (id(task.origin[0]), task.origin[1]) if task.origin else task.name
+
+
+def _spawned_at(task: Any) -> str:
+    place = getattr(task, "spawned_at", None)
+    return f"called {task.name!r}" if place is None else f"spawned at {place}"
+
+
+def _called(timer: Any) -> int | None:
+    """What tells the functions that timers call apart: all that resume a task count as one."""
+    if hasattr(owner_of(unwrapped(timer.callback)), "task"):
+        return None
+    function = innermost(timer.callback)
+    return id(getattr(function, "__code__", function))
+
+
+def _called_in_words(timer: Any) -> str:
+    if hasattr(owner_of(unwrapped(timer.callback)), "task"):
+        return "for waits of tasks"
+    return f"of {named(timer.callback)} ({place_of(timer.callback)})"
 
 
 def _lag(lags: Iterable[float]) -> tuple[float, float, float]:

@@ -32,10 +32,12 @@ class LoopInfo:
     poller: str
     descriptors: int
     tasks: int
+    most_tasks: tuple[tuple[str, int], ...]  # (where spawned, how many): three places of most of the oldest 1,000
     asyncio_tasks: int
     ready: int  # calls that wait for their turn
     runnable: int  # tasks that do
     timers: int
+    most_timers: tuple[tuple[str, int], ...]  # (what they call, how many): three of most of the oldest 1,000
     stack: tuple[str, ...]  # "file:line function" of the program's frames that run now, innermost first
 
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import dangagreen
 from dangagreen import checks
-from dangagreen.introspect.collect import snapshot
+from dangagreen.introspect.collect import OLDEST, snapshot
 from dangagreen.introspect.data import (
     AsyncioTaskInfo,
     EndedInfo,
@@ -63,6 +63,7 @@ def _lines(seen: Snapshot, most: int | None) -> Iterator[str]:
         yield from _task(task)
     if seen.loop.tasks > len(seen.tasks):
         yield f"... and {seen.loop.tasks - len(seen.tasks)} more tasks"
+        yield from _oldest(seen.loop.tasks, seen.loop.most_tasks)
     for of_asyncio in seen.asyncio_tasks:
         yield from _asyncio_task(of_asyncio)
     if seen.loop.asyncio_tasks > len(seen.asyncio_tasks):
@@ -76,7 +77,13 @@ def _lines(seen: Snapshot, most: int | None) -> Iterator[str]:
         yield f"timer in {_seconds(timer.due)}: {timer.callback} ({timer.place})"
     if seen.loop.timers > len(seen.timers):
         yield f"... and {seen.loop.timers - len(seen.timers)} more timers"
+        yield from _oldest(seen.loop.timers, seen.loop.most_timers)
     yield from map(_ended, seen.ended)
+
+
+def _oldest(number: int, kinds: Iterable[tuple[str, int]]) -> Iterator[str]:
+    which = "all" if number <= OLDEST else f"the oldest {OLDEST}"
+    return (f"    of {which}: {count} {what}" for what, count in kinds)
 
 
 def _loop(loop: LoopInfo) -> Iterator[str]:

@@ -22,5 +22,5 @@ class Gone:
         self._refs.add(ref(thing, self._refs.discard))
 
     def left(self) -> list[Any]:
-        """Those that something still refers to, or that wait for the garbage collector."""
+        """What something still refers to, or what waits for the garbage collector."""
         return [thing for one in self._refs.copy() if (thing := one()) is not None]

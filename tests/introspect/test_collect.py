@@ -511,3 +511,30 @@ with loop:
     task.cancel(); task.join()
     sock.close(); theirs.close()
 """)
+
+
+def test_a_snapshot_keeps_nothing_of_what_it_has_looked_at():
+    answers("""
+import weakref
+gc.collect()
+gc.disable()
+loop = virtual_loop()
+def waits(sock):
+    sock.read_line()
+with loop:
+    ours, theirs = wire()
+    sock = d.Socket(ours)
+    task = d.spawn(waits, sock)
+    d.sleep(1)
+    introspect.snapshot()
+    introspect.dump(io.StringIO())
+    introspect.to_json()
+    kept = [weakref.ref(sock), weakref.ref(task)]
+    theirs.close()
+    task.join()
+    sock.close()
+    del sock, task
+    d.sleep(1)
+    assert [one() for one in kept] == [None, None], kept
+    assert introspect.snapshot().loop.not_freed == ()
+""")

@@ -150,3 +150,31 @@ printed = [int(line.split()[1]) for line in out.getvalue().splitlines() if line.
 assert printed == seen, printed
 loop.close()
 """)
+
+
+def test_of_many_tasks_and_timers_it_is_told_where_most_of_them_are_from():
+    said = answers("""
+loop = virtual_loop()
+def leak():
+    loop.add_timer(300, lambda: None)
+    d.spawn(d.sleep, 100)
+def main():
+    for _ in range(20):
+        leak()
+    for _ in range(2):
+        d.spawn(d.sleep, 100)
+    d.sleep(1)
+    answers["lines"] = introspect.text.as_text(introspect.snapshot(most=5)).splitlines()
+    answers["place"], answers["other"] = line_of(leak, 2), line_of(main, 4)
+    answers["timer"] = line_of(leak, 1)
+with loop:
+    d.run(main)
+""")
+    lines, place = said["lines"], said["place"]
+    at = lines.index("... and 18 more tasks")
+    assert lines[at + 1 : at + 3] == [f"    of all: 20 spawned at {place}", f"    of all: 2 spawned at {said['other']}"]
+    at = lines.index("... and 37 more timers")
+    assert lines[at + 1 :][:2] == [
+        "    of all: 22 for waits of tasks",
+        f"    of all: 20 of leak.<locals>.<lambda> ({said['timer']})",
+    ]
