@@ -1,12 +1,13 @@
 """A signal upon which a process prints what its loops are doing: also while one of them is blocked, or hangs.
 
 Rules: the handler looks on, and changes nothing; what it prints goes to the file descriptor of stderr in one piece,
-past buffers that the program may be writing to just now; it wakes nobody, and is no reason to hope in a deadlock. What
-does not belong here: what is printed.
+past buffers that the program may be writing to just now; it is no reason to hope in a deadlock; loops of other threads
+are asked to print what they do. What does not belong here: what is printed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.mark import Mark
 from dangagreen.introspect.text import MOST, as_text, to_json
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
-from dangagreen.loop.loop import all_loops
+from dangagreen.loop.loop import Loop, all_loops
 from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 
 _STDERR = 2
@@ -43,7 +44,16 @@ class SignalDump(ChainedHandler):
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
         most, as_json = (None, False) if self._mark is None else self._mark.asked()
-        self.write(told(most or MOST, as_json) + "\n")
+        self.write(told(most or MOST, as_json, "they print theirs") + "\n")
+        here = threading.get_ident()
+        for loop in all_loops():
+            if loop.running and loop.thread != here:
+                with contextlib.suppress(RuntimeError):  # closed meanwhile
+                    loop.call_soon_threadsafe(self._tell_of, loop, most or MOST, as_json)
+
+    def _tell_of(self, loop: Loop, most: int, as_json: bool) -> None:
+        """In the thread of the loop."""
+        self.write((to_json(loop, most=most) if as_json else as_text(snapshot(loop, most), most)) + "\n")
 
     def cancel(self) -> None:
         """Put the former handler back, unless another one was installed meanwhile."""
@@ -57,17 +67,18 @@ class SignalDump(ChainedHandler):
 def dump_on_signal(number: int = signal.SIGUSR1, write: Callable[[str], object] | None = None) -> SignalDump:
     """From now on print, upon this signal, what the loops of the main thread are doing, to stderr.
 
-    `write` gets the text instead, inside the signal handler. Returns an object whose `cancel()` ends it. Raises
+    Those of other threads print what they do in their next turn. `write` gets the text instead, that of the main thread
+    inside the signal handler, that of another one there. Returns an object whose `cancel()` ends it. Raises
     ValueError in another thread than the main one. Other processes, as `python -m dangagreen dump`, see that it is on.
     """
     return SignalDump(int(number), _write if write is None else write)
 
 
-def told(most: int = MOST, as_json: bool = False) -> str:
+def told(most: int = MOST, as_json: bool = False, others_are: str = "not shown") -> str:
     """What the loops of the main thread, which calls it, are doing: also for `python -m dangagreen dump`.
 
     At most `most` sockets, tasks and timers of each. As JSON a line for each loop, otherwise also which other threads
-    have loops, into which only these can look.
+    have loops, into which only these can look, and what becomes of them.
     """
     here = threading.get_ident()
     loops = [loop for loop in all_loops() if loop.thread == here]
@@ -76,7 +87,7 @@ def told(most: int = MOST, as_json: bool = False) -> str:
     texts = [as_text(snapshot(loop, most), most) for loop in loops] or ["no loop in the main thread"]
     others = {loop.thread for loop in all_loops()} - {here}
     names = sorted(repr(thread.name) for thread in threading.enumerate() if thread.ident in others)
-    return "\n".join([*texts, f"not shown: loops of other threads, {', '.join(names)}"] if names else texts)
+    return "\n".join([*texts, f"{others_are}: loops of other threads, {', '.join(names)}"] if names else texts)
 
 
 def _write(text: str) -> None:

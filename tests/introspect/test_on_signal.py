@@ -94,3 +94,26 @@ thread.join()
 assert answers == {"refused": True}
 assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 """)
+
+
+def test_a_loop_of_another_thread_prints_what_it_does_itself():
+    answers("""
+texts = []
+introspect.dump_on_signal(write=texts.append)
+def waits(event):
+    event.wait()
+with d.start_in_thread() as background:
+    event = background.call(d.Event)
+    task = background.call(d.spawn, waits, event)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    for _ in range(1000):
+        if len(texts) == 2:
+            break
+        time.sleep(0.01)
+    event.set()
+first, other = texts
+assert first.startswith("no loop in the main thread"), first
+assert "they print theirs: loops of other threads, 'dangagreen loop'" in first, first
+assert other.startswith("loop of thread 'dangagreen loop': running"), other
+assert "task waits#" in other and "parked in wait of" in other, other
+""")
