@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -72,9 +74,11 @@ def ended(process):
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 for a program that cannot choose one itself."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """A port of 127.0.0.1 for a program that cannot choose one itself; none that the kernel chooses for anybody."""
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("a hundred ports are all in use")
 
 
 def missing(what):

@@ -49,13 +49,13 @@ def test_so_many_at_a_time(site: tuple[str, Path], monkeypatch: pytest.MonkeyPat
             running.append(self)
             most.append(len(running))
         threading.Event().wait(0.005)
-        usual(self)
-        with guard:
+        with guard:  # before the crawler may have the end of the answer
             running.remove(self)
+        usual(self)
 
     monkeypatch.setattr(Quiet, "do_GET", counted)
     assert crawl(url, "--limit", "4").splitlines()[1:] == ["  1 with status 200", "  30 with status 404"]
-    assert 1 < max(most) <= 4 + 1  # a connection may end a little before its thread
+    assert 1 < max(most) <= 4
 
 
 def test_a_circle_of_redirects() -> None:

@@ -23,7 +23,7 @@ FULL = re.compile(r"^fd \d+ Feed .*: callbacks, open, watching RW, queued \d+", 
 def dumped(program: Program, pid: int, mark: str) -> str:
     """What it prints upon a dump, up to a line that begins so."""
     before = len(program.errors.read_text())
-    subprocess.run([sys.executable, "-m", "dangagreen", "dump", str(pid)], check=True, capture_output=True, timeout=20)
+    subprocess.run([sys.executable, "-m", "dangagreen", "dump", str(pid)], check=True, capture_output=True, timeout=60)
     give_up = time.monotonic() + SECONDS
     while True:
         text = program.errors.read_text()[before:]
