@@ -92,8 +92,11 @@ def until_it_raises(function, *args):
 
 
 def filled(sock):
-    """Send until the kernel takes no more; returns how many bytes that were."""
-    sent = sum(until_it_raises(sock.send, b"x" * 65536))
+    """Send until the kernel takes no more, also a little later; returns how many bytes that were."""
+    sent = 0
+    while pieces := until_it_raises(sock.send, b"x" * 65536):
+        sent += sum(pieces)
+        threading.Event().wait(0.02)  # it may be late with handing them on to the peer
     with pytest.raises(BlockingIOError) as raised:
         sock.send(b"x" * 65536)
     assert raised.value.errno == errno.EAGAIN
@@ -276,16 +279,33 @@ class Struck(Exception):
 
 @pytest.fixture
 def soon():
-    """soon(f): have f called by a handler of a signal, in a moment."""
-    before = signal.getsignal(signal.SIGALRM)
+    """soon(f): have f called by a handler of a signal, in a moment, once.
+
+    A signal that comes just before the call that blocks does not break it off: so it is sent again and again.
+    """
+    before = signal.getsignal(signal.SIGUSR1)
+    threads = []
 
     def begin(function):
-        signal.signal(signal.SIGALRM, lambda *_: function())
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        over = threading.Event()
+
+        def handler(*_):
+            if not over.is_set():
+                over.set()
+                function()
+
+        def send():
+            while not over.wait(0.02):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, handler)
+        threads.append(threading.Thread(target=send))
+        threads[-1].start()
 
     yield begin
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    for thread in threads:
+        thread.join()
+    signal.signal(signal.SIGUSR1, before)
 
 
 def strike():
@@ -296,10 +316,14 @@ def test_a_handler_of_a_signal_raises_in_what_blocks(calls, connection, local, s
     ours, _peer = connection
     ours.setblocking(True)
     local.setblocking(True)
-    for call in (lambda: ours.recv(100), lambda: ours.recv(100_000), calls.accepting(local)):
+
+    def soon_struck(call):
         soon(strike)
+        call()
+
+    for call in (lambda: ours.recv(100), lambda: ours.recv(100_000), calls.accepting(local)):
         with pytest.raises(Struck):
-            call()
+            soon_struck(call)
 
 
 def test_what_blocks_goes_on_after_a_handler_of_a_signal(calls, connection, local, soon):

@@ -247,7 +247,7 @@ def test_a_signal_that_the_program_handles_for_another_purpose_is_refused(ready)
         assert f"process {program.pid} " in complaint
         assert signal.Signals(number).name in complaint
     with open(f"/proc/{program.pid}/status") as status:
-        assert "State:\tS" in status.read()  # it runs, and was not stopped
+        assert "State:\tT" not in status.read()  # it was not stopped
     program.send_signal(signal.SIGTERM)
     assert program.stdout.readline() == "ended by 15\n"  # by this one, and by none before it
 
