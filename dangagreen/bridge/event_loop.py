@@ -172,10 +172,10 @@ class EventLoop(asyncio.SelectorEventLoop):
         """Parks until what tasks of ours still await in it has ended: it is cancelled first."""
         try:
             if not self.is_closed() and not self.is_running():
-                with shield():
-                    while awaited := self._awaited():
-                        for future in awaited:
-                            future.cancel()
+                while awaited := self._awaited():
+                    for future in awaited:
+                        future.cancel()
+                    with shield():
                         self.run_until_complete(asyncio.wait(awaited))
         finally:
             super().close()

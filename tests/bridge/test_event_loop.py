@@ -283,6 +283,15 @@ def test_the_end_of_a_thread_leaves_nothing(in_thread):
 # -- errors in words
 
 
+def test_one_that_was_never_run_is_closed_in_a_coroutine_as_well(vloop):
+    async def main():
+        with contextlib.closing(bridge.EventLoop()) as other, pytest.raises(RuntimeError):
+            other.run_forever()
+        return other.is_closed() and asyncio.get_running_loop() is not other
+
+    assert bridge.run(main())
+
+
 def test_a_loop_that_runs_or_is_closed_says_so(vloop):
     async def again():
         loop = asyncio.get_running_loop()
