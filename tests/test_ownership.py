@@ -26,13 +26,13 @@ FAST_PATHS = {
     "sockets.acceptor.Admitting.set_up": ("_listener", "0.3 percent of it"),
     "net.handler_task.begin_handler": ("_sequential", "0.3 percent of it"),
     "sockets.sock.CallbackSocket.__init__": (
-        "_at_work _buffer _bulk_credit _created_at _eof _finishing _last_activity _line_limit _pos _read_error"
-        " _scan_from _sequential",
+        "_at_work _buffer _bulk_credit _created_at _eof _finishing _last_activity _line_limit _lines _pos"
+        " _read_error _scan_from _sequential",
         "1.1 percent of the life of a connection",
     ),
     "streams.reading.ReadingSocket.read_line": ("_buffer _pos", "3.7 percent of a line among several"),
     "streams.reading.ReadingSocket.read_some": ("_buffer", "1.0 percent of a request to a task"),
-    "streams.reading.ReadingSocket.__iter__": ("_buffer _pos _scan_from", "4.8 percent of a line among several"),
+    "streams.reading.ReadingSocket.__iter__": ("_pos", "4.8 percent of a line among several"),
     "streams.writing.StreamSocket.write_all": ("_queue _sequential", "2.1 percent of a request to a task"),
 }
 

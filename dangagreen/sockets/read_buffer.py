@@ -6,7 +6,6 @@ is taken or pushed back, however much lies behind. What does not belong here: sy
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
 from typing import ClassVar
@@ -29,13 +28,14 @@ class ReadBuffer(IdleClock):
     __slots__ = {
         "_buffer": "The bytes, after some that were taken and are not deleted yet; a bytearray where it is large.",
         "_line_limit": "`line_limit`: a slot is read four times as fast as a setting.",
+        "_lines": "The lines from `_pos` on that were granted: `read_line` gives them without any more ado. Or None.",
         "_pos": "Where in the buffer the unread bytes begin.",
-        "_scan_from": "Below 0: so many of the unread bytes were searched by a parked reader. Above 0: lines up to this"
-        " position were granted: `read_line` gives them without any more ado; and then `_pos` is not 0.",
+        "_scan_from": "Below 0: so many of the unread bytes were searched by a parked reader.",
     }
 
     _buffer: bytes | bytearray
     _line_limit: int
+    _lines: BytesIO | None
     _pos: int
     _scan_from: int
     _usual_line_limit: ClassVar[int] = 65536  # what the class has: see `settings.adopt_settings`
@@ -45,7 +45,7 @@ class ReadBuffer(IdleClock):
         """Called when a setting was assigned for this object."""
         if name == "line_limit":
             self._line_limit = self.line_limit
-            self._scan_from = 0
+            self._grant_no_lines()
 
     @property
     def buffered(self) -> int:
@@ -62,7 +62,7 @@ class ReadBuffer(IdleClock):
         else:
             joined = buffer[self._pos :] + data
             self._buffer = joined if len(joined) <= LARGE else bytearray(joined)
-            self._pos, self._scan_from = 0, min(self._scan_from, 0)
+            self._pos, self._lines = 0, None
 
     def _put_behind(self, data: bytes) -> None:
         """Append received bytes to the buffer, which may be empty."""
@@ -77,7 +77,7 @@ class ReadBuffer(IdleClock):
         A large buffer grows at its head by as much as it holds, so that pushing back many small pieces takes time
         proportional to their size, however much lies behind them.
         """
-        self._scan_from = 0
+        self._scan_from, self._lines = 0, None
         buffer, start = self._buffer, self._pos
         unread = len(buffer) - start
         if unread + len(data) <= LARGE:
@@ -99,7 +99,7 @@ class ReadBuffer(IdleClock):
             raise ValueError(f"read({n}): at least one byte must be asked for")
         buffer, start = self._buffer, self._pos
         taken = buffer[start : start + n]
-        self._scan_from = 0
+        self._scan_from, self._lines = 0, None
         if start + n >= len(buffer):
             self._buffer, self._pos = b"", 0
         elif isinstance(buffer, bytearray):
@@ -122,7 +122,7 @@ class ReadBuffer(IdleClock):
         """Take n bytes, n at least 1; None if there are fewer."""
         buffer, start = self._buffer, self._pos
         if (end := start + n) < len(buffer) and type(buffer) is bytes:
-            self._pos = end
+            self._pos, self._lines = end, None
             return buffer[start:end]
         return self._consume(n) if end <= len(buffer) else None
 
@@ -133,21 +133,28 @@ class ReadBuffer(IdleClock):
     def _consume_line(self, end: int) -> bytes:
         """Take the line that ends before this position.
 
-        If there have been others in this buffer, the next ones are granted, if they are about as long as this one:
-        `read_line` gives them in fewer steps, and the budget of calls pays for them at once.
+        Lines behind it that have come are granted, if they are about as long as this one: `read_line` gives them in
+        fewer steps, and the budget of calls pays for them at once.
         """
         buffer, start = self._buffer, self._pos
         if type(buffer) is not bytes:
             return self._consume(end - start)
+        self._lines = None
         if end >= len(buffer):
-            self._buffer, self._pos, self._scan_from = b"", 0, 0
+            self._buffer, self._pos = b"", 0
             return buffer[start:]  # which is the buffer itself, where it is one line
-        if start:
-            most = min(_LINES_AT_ONCE * (end - start), _SHORT, self._line_limit)
-            self._scan_from = min(len(buffer), end + most)
-            next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
         self._pos = end
+        size = end - start
+        most = min(_LINES_AT_ONCE * size, _SHORT, self._line_limit)
+        stop = buffer.rfind(b"\n", end, end + most) + 1
+        if stop:
+            self._lines = BytesIO(buffer[end:stop])
+            next(islice(self.loop.budget, (stop - end) // size, None), None)
         return buffer[start:end]
+
+    def _grant_no_lines(self) -> None:
+        """Have the next `read_line` look at the buffer again."""
+        self._lines = None
 
     def _consume_all(self) -> bytes:
         """Take all bytes; b"" if there are none."""
@@ -155,7 +162,7 @@ class ReadBuffer(IdleClock):
 
     def _drop_input(self) -> None:
         """Discard the buffer."""
-        self._buffer, self._pos, self._scan_from = b"", 0, 0
+        self._buffer, self._pos, self._scan_from, self._lines = b"", 0, 0, None
 
     # -- looking
 
@@ -175,19 +182,3 @@ class ReadBuffer(IdleClock):
     def _search_anew(self) -> None:
         """Begin a search for another separator: the next one starts at the head."""
         self._scan_from = 0
-
-    def _lines_ahead(self, size: int) -> tuple[bytes, int, Iterator[bytes]] | None:
-        """For iteration over lines: the buffer, the position in it, and the lines from there on, a portion of them.
-
-        `size`: bytes of the last line, by which the portion is estimated. The budget of calls is charged at once.
-        Returns None if `read_line` has to be called.
-        """
-        buffer, at = self._buffer, self._pos
-        if not buffer or type(buffer) is not bytes or len(buffer) - at > self._line_limit:
-            return None
-        lines: Iterator[bytes] = BytesIO(buffer)
-        lines.seek(at)  # type: ignore[attr-defined]
-        if len(buffer) - at > min(_LINES_AT_ONCE * size, _SHORT):  # else there are about so many, or fewer
-            next(islice(self.loop.budget, _LINES_AT_ONCE, None), None)
-            lines = islice(lines, _LINES_AT_ONCE)
-        return buffer, at, lines

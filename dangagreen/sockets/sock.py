@@ -53,7 +53,7 @@ class CallbackSocket(Lingering):
         self._buffer, self._line_limit = b"", self._usual_line_limit
         self._at_work = self._pos = self._scan_from = self._bulk_credit = self._eof = self._sequential = 0
         self._finishing = False
-        self._read_error = None
+        self._read_error = self._lines = None
         self._created_at, self._last_activity = 0.0, self.loop.now
         self._begin_writing()
         self._hangup_state = 0

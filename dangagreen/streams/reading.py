@@ -23,7 +23,6 @@ from dangagreen.streams.readiness import SelectableSocket
 _LINES = 16384  # bytes that one recv asks for when many small messages may come, which are then read without a park
 _MOST = 1024 * 1024  # bytes that it asks for at most for bulk: few large calls are twice as cheap as many small ones
 _BULK = CHUNK  # bytes: a recv that asks for more than that receives bulk
-_NEWLINE = 10
 _TO_END = 16 * 1024 * 1024
 
 
@@ -69,12 +68,15 @@ class ReadingSocket(SelectableSocket):
             task = self._checkpoint("read_line")
         if limit is not None:
             limit = checks.count("the limit of read_line", limit)
+        elif (lines := self._lines) is not None:
+            for line in lines:
+                self._pos = at = self._pos + len(line)
+                if at == len(self._buffer):
+                    self._drop_input()
+                return line
         if buffer := self._buffer:
             start = self._pos
             end = buffer.find(b"\n", start) + 1
-            if limit is None and end and end < self._scan_from:
-                self._pos = end
-                return buffer[start:end]  # type: ignore[return-value]
         elif not self._fill(task, _READ_LINE):
             checkpoint(self.loop, "read_line")
             return b""
@@ -140,7 +142,7 @@ class ReadingSocket(SelectableSocket):
             if not self.buffered and not self._may_go_on(room):
                 if not self._fill(task, _READ_SOME_INTO, 0):
                     return 0
-            elif self._write_closed:
+            else:
                 self._is_asked()
             size = self._receive_into(buffer)
             if size != room:
@@ -169,25 +171,19 @@ class ReadingSocket(SelectableSocket):
         loop = self.loop
         while line := self.read_line():
             yield line
-            if (ahead := self._lines_ahead(len(line))) is None:
-                continue
-            # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line, and one
-            # line in so many. Other readers may read in between: bytes stay in the buffer until they are yielded.
-            buffer, at, more = ahead
-            length = len(buffer)
-            for line in more:
+            # Lines that came with it, at three quarters of the cost. What parks or raises is left to read_line. Other
+            # readers may read in between: bytes stay in the buffer until they are yielded.
+            lines, length = self._lines, len(self._buffer)
+            for line in lines or ():
                 task = loop.current
                 if task is None or task.interrupt is not None or self._reader is not None:
+                    self._grant_no_lines()
                     break
-                at += len(line)
-                if at < length:
-                    self._pos = at
-                elif line[-1] == _NEWLINE:
-                    self._buffer, self._pos, self._scan_from = b"", 0, 0
-                else:  # the beginning of a line, whose rest has not come
-                    break
+                self._pos = at = self._pos + len(line)
+                if at == length:
+                    self._drop_input()
                 yield line
-                if self._pos != at or self._buffer is not buffer:
+                if self._lines is not lines:
                     break
 
     def _checkpoint(self, call: str) -> Waiter:

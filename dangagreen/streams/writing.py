@@ -49,8 +49,8 @@ class StreamSocket(ReadingSocket):
             self._wait_for_room(task, len(data))
             unsent = self.unsent + len(data)
         self.unsent = unsent
-        if self._queue is not None:
-            self._queue.append(data)
+        if (queue := self._queue) is not None:
+            queue.append(data)
         elif data:
             if not self._watch_read:
                 self._sequential = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -195,6 +196,40 @@ def test_others_may_read_and_push_back_between_the_lines_of_an_iteration(loop, p
         if not unread.endswith(b"\n"):
             break
     assert not unread
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lines_agree_with_a_model_whatever_else_reads_between_them(loop, pair, seed):
+    sock, far = pair()
+    rng = Random(seed)
+    unread, iteration = b"", iter(sock)
+    for _ in range(300):
+        step = rng.choice(["send", "read_line", "read_line", "next", "read_exactly", "read_some", "push back", "limit"])
+        if step in ("send", "push back"):
+            data = b"".join(b"x" * rng.randrange(30) + b"\n" for _ in range(rng.randrange(12)))
+            data += b"y" * rng.choice((0, 0, 5))
+            far.send(data) if step == "send" else sock.push_back_read(data)
+            unread = unread + data if step == "send" else data + unread
+        elif step == "limit":
+            sock.line_limit = rng.choice((15, 29, 1000, 1000))
+        elif step in ("read_line", "next"):
+            for _ in range(rng.randrange(1, 5)):
+                if not (size := unread.find(b"\n") + 1):
+                    break
+                if size > sock.line_limit:
+                    with pytest.raises(d.LimitError):
+                        sock.read_line()
+                    break
+                assert (sock.read_line() if step == "read_line" else next(iteration)) == unread[:size]
+                unread = unread[size:]
+        elif len(unread) >= (size := rng.randrange(1, 40)):
+            got = getattr(sock, step)(size)
+            assert got == unread[: len(got)]
+            assert got
+            assert step == "read_some" or len(got) == size
+            unread = unread[len(got) :]
+    far.shutdown(1)
+    assert sock.read_to_end() == unread
 
 
 def test_an_iteration_is_cancelled_between_lines_that_came_together(loop, pair):
