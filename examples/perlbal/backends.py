@@ -82,7 +82,6 @@ class Backend(Socket):
 
     @property
     def service(self) -> Service | None:
-        """The service that it belongs to."""
         return self.keeper.service
 
     def as_string(self) -> str:
@@ -112,7 +111,6 @@ class Backend(Socket):
         spawn(self._verify, path)
 
     def _verify(self, path: str) -> None:
-        """The dialogue of a verification, in a task."""
         try:
             with timeout(15):
                 self.write(b"OPTIONS %b HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" % path.encode("latin-1"))
@@ -158,7 +156,6 @@ class Backend(Socket):
         self.watch_read(True)
 
     def _count(self, head: RequestHead) -> None:
-        """One more request."""
         self.head = None
         self.no_body = head.method == "HEAD"
         self.modern = head.version >= 11
@@ -172,7 +169,6 @@ class Backend(Socket):
         self.active = True
 
     def _uncount(self) -> None:
-        """The request is over."""
         if self.active:
             self.active = False
             self.node.active -= 1

@@ -134,7 +134,6 @@ class Client(Socket):
             self.close("the client has left")
 
     def hand_to(self, service: Service) -> None:
-        """Have a service answer the request."""
         assert self.head is not None
         self.target = service
         service.role.begin(self, self.head)
@@ -286,6 +285,15 @@ class Client(Socket):
             seconds = service.persist_client_idle_timeout if self.served else service.idle_timeout
             if seconds and now - self.active > seconds:
                 self.close("idle for too long")
+
+
+class Working(Exchange):
+    """Something is done for the request, as on a disk, in which the client has no part."""
+
+    state = "wait_stat"
+
+    def overdue(self, client: Client) -> None:
+        """It may take as long as it takes."""
 
 
 class Sending(Exchange):

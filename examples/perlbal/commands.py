@@ -259,11 +259,32 @@ def verbose(call: Call, word: str) -> None:
 
 @command("server", pattern=r"server (\S+) ?= ?(.+)")
 def server(call: Call, key: str, value: str) -> None:
-    of = re.fullmatch(r"(max_reproxy_connections)\((.+)\)", key)
-    setting = SETTINGS.get(of[1] if of else key)
-    if setting is None:
-        raise CommandError(f"unknown server option '{key}'")
-    setting(call.world, value, of[2] if of else "")
+    world = call.world
+    if of := re.fullmatch(r"max_reproxy_connections\((.+)\)", key):
+        world.max_reproxy_connections_of[of[1]] = _number(value)
+        return
+    match key:
+        case "max_reproxy_connections":
+            world.max_reproxy_connections = _number(value)
+        case "max_connections":
+            _limit_descriptors(world, _number(value))
+        case "nice_level":
+            _renice(world, _number(value))
+        case "aio_mode" if value in ("none", "ioaio"):
+            world.aio_mode = value
+        case "aio_mode":
+            raise CommandError("Linux::AIO no longer supported" if value == "linux" else "Unknown AIO mode")
+        case "aio_threads":
+            world.aio_threads = max(1, _number(value))
+        case "pidfile" if world.running:
+            raise CommandError("pidfile must be configured at startup, before Perlbal::run is called")
+        case "pidfile":
+            world.pidfile = value
+        case "track_obj" | "crash_backtrace":  # of the Perl process
+            if value not in ("0", "1"):
+                raise CommandError("Expected 1 or 0")
+        case _:
+            raise CommandError(f"unknown server option '{key}'")
 
 
 def _number(value: str) -> int:
@@ -272,65 +293,19 @@ def _number(value: str) -> int:
     return int(value)
 
 
-def _flag(world: World, value: str, of: str) -> None:
-    if value not in ("0", "1"):
-        raise CommandError("Expected 1 or 0")
-
-
-def _max_connections(world: World, value: str, of: str) -> None:
-    number = _number(value)
+def _limit_descriptors(world: World, number: int) -> None:
     if not world.dry:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
         except (OSError, ValueError):
             root = os.geteuid() == 0
-            raise CommandError(
-                "Unable to set limit." if root else "Need to be root to increase max connections."
-            ) from None
+            problem = "Unable to set limit." if root else "Need to be root to increase max connections."
+            raise CommandError(problem) from None
 
 
-def _nice_level(world: World, value: str, of: str) -> None:
-    number = _number(value)
+def _renice(world: World, number: int) -> None:
     if not world.dry:
         try:
             os.nice(number)
         except OSError as error:
             raise CommandError(f"Unable to renice: {error.strerror}") from None
-
-
-def _aio_mode(world: World, value: str, of: str) -> None:
-    if value == "linux":
-        raise CommandError("Linux::AIO no longer supported")
-    if value not in ("none", "ioaio"):
-        raise CommandError("Unknown AIO mode")
-    world.aio_mode = value
-
-
-def _aio_threads(world: World, value: str, of: str) -> None:
-    world.aio_threads = max(1, _number(value))
-
-
-def _pidfile(world: World, value: str, of: str) -> None:
-    if world.running:
-        raise CommandError("pidfile must be configured at startup, before Perlbal::run is called")
-    world.pidfile = value
-
-
-def _max_reproxy_connections(world: World, value: str, of: str) -> None:
-    number = _number(value)
-    if of:
-        world.max_reproxy_connections_of[of] = number
-    else:
-        world.max_reproxy_connections = number
-
-
-SETTINGS: dict[str, Callable[[World, str, str], None]] = {
-    "max_connections": _max_connections,
-    "nice_level": _nice_level,
-    "aio_mode": _aio_mode,
-    "aio_threads": _aio_threads,
-    "pidfile": _pidfile,
-    "track_obj": _flag,
-    "crash_backtrace": _flag,
-    "max_reproxy_connections": _max_reproxy_connections,
-}

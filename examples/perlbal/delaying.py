@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 
 from dangagreen import Timer
-from perlbal.clients import Client, Exchange
+from perlbal.clients import Client, Working
 
 
-class Delay(Exchange):
-    """What is being done for the request meanwhile: nothing. The client may wait as long as this lasts."""
+class Delay(Working):
+    """What is being done for the request meanwhile: nothing."""
 
     state = "delayed"
     timer: Timer | None = None
@@ -26,9 +26,6 @@ class Delay(Exchange):
             self.timer.cancel()
         if self.left is not None:
             self.left()
-
-    def overdue(self, client: Client) -> None:
-        """It is not the client's fault."""
 
 
 def delay(

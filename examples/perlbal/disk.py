@@ -10,19 +10,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dangagreen import ThreadLimiter, in_thread, spawn
-from perlbal.clients import Client, Exchange
+from perlbal.clients import Client, Working
 from perlbal.services import World
 
 Outcome = TypeVar("Outcome")
-
-
-class OnDisk(Exchange):
-    """A thread works for the request."""
-
-    state = "wait_stat"
-
-    def overdue(self, client: Client) -> None:
-        """The client has no part in the wait for a disk."""
 
 
 def threads_of(world: World) -> ThreadLimiter:
@@ -47,14 +38,14 @@ def after_disk(
     meanwhile. An OSError is answered by a page."""
     if client.service.world.aio_mode == "none":
         return _conclude(client, attempt(work), then)
-    client.exchange = exchange = OnDisk()
+    client.exchange = exchange = Working()
     spawn(_work, client, exchange, work, then, dropped)
     return None
 
 
 def _work(
     client: Client,
-    exchange: OnDisk,
+    exchange: Working,
     work: Callable[[], Outcome],
     then: Callable[[Outcome], object],
     dropped: Callable[[Outcome], object] | None,

@@ -185,7 +185,6 @@ def answer(client: Client, service: Service, head: RequestHead, found: File | Li
 
 
 def listing(uri: str, entries: list[tuple[str, bool]]) -> bytes:
-    """A directory as HTML."""
     uri = escape(uri.rstrip("/"), quote=True)
     lines = []
     for name, is_directory in entries:

@@ -32,7 +32,6 @@ def observed_address(service: Service, client: Client, head: RequestHead) -> str
 
 
 def backend_head(service: Service, client: Client, head: RequestHead, node_name: str) -> RequestHead:
-    """The head to be sent to a backend."""
     sent = head.copy()
     if service.backend_http_version == "1.1":
         sent.version = 11

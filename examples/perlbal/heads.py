@@ -62,14 +62,10 @@ class BadHead(Refused):
 class Head:
     """What both kinds have in common. Names of fields are given in lower case, but to `set` and `add`."""
 
-    __slots__ = {
-        "chunked": "Whether the body is chunked.",
-        "content_length": "What the field says; None without it.",
-        "fields": "Name in lower case to the whole line, or lines.",
-        "version": "10 or 11.",
-    }
+    __slots__ = ("chunked", "content_length", "fields", "version")
+
     fields: dict[str, str]
-    version: int
+    version: int  # 10 or 11
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a field. Several Set-Cookie come as one, with line ends: for those ask `items`."""
@@ -117,8 +113,6 @@ class Head:
 
 
 class RequestHead(Head):
-    """The head of a request."""
-
     __slots__ = ("method", "uri")
 
     def __init__(self, method: str, uri: str, version: int, fields: dict[str, str] | None = None) -> None:

@@ -68,7 +68,6 @@ class Plugin(Generic[State]):
         return {}
 
     def load(self, world: World) -> None:
-        """LOAD."""
         world.commands |= self.commands()
         for name, row in self.tunables.items():
             world.add_tunable(name, row)

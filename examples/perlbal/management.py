@@ -38,8 +38,6 @@ class Manager(Socket):
 
 
 class Management(Role):
-    """The role `management`."""
-
     name = "management"
 
     def listen(self, address: Any) -> Listener:

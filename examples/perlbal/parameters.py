@@ -19,8 +19,6 @@ PROXY, WEB, SELECTOR, POOL = "reverse_proxy", "web_server", "selector", "pool"
 
 # fmt: off
 class ServiceParameters:
-    """The parameters of services."""
-
     # -- of every role
 
     role = kinds.role(ANY, None, "What the service is; sets the defaults of all parameters of that role.")
@@ -101,8 +99,6 @@ class ServiceParameters:
 
 
 class PoolParameters:
-    """The parameters of pools."""
-
     nodefile = optional(POOL, None, "A file with ip[:port] on each line, read anew when it has changed; none: no more.")
     balance_method = choice(POOL, "random round_robin least_used", "How a node is chosen.", "Unknown balance method")
     eject_failures = integer(POOL, "0", "So many failures in a row put a node aside; 0: none do.", ours=True)

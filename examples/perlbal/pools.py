@@ -85,8 +85,6 @@ class Node:
 
 
 class Nodes(dict[str, Node]):
-    """All nodes by name."""
-
     def named(self, text: str) -> Node:
         """The node of this text. Raises ValueError like `parse_node`."""
         name = parse_node(text)[0]

@@ -155,7 +155,6 @@ def obey(world: World, came: signals) -> None:
 
 
 def report(world: World) -> None:
-    """Log what SIGUSR1 asks for."""
     for text in (*(f"show service {name}" for name in sorted(world.services)), *REPORT):
         execute(world, Context(), text, lambda line: world.log("info", line))
 

@@ -20,8 +20,6 @@ LOOK_SECONDS = 0.5  # between two looks at who waits, while anybody does
 
 
 class ProxyRole(HttpRole):
-    """A reverse proxy."""
-
     name = "reverse_proxy"
 
     def __init__(self, service: Service) -> None:

@@ -86,7 +86,6 @@ class ProxyExchange(Exchange):
         return None
 
     def ask(self) -> None:
-        """Ask for a backend."""
         self.asked = True
         self.state = "wait_backend"
         self.role.queues.ask(self)
@@ -172,7 +171,6 @@ class ProxyExchange(Exchange):
             self.client.resume()
 
     def gone(self, client: Client) -> None:
-        """The client has left, or was closed."""
         self._let_go()
 
     def abandon(self, code: int, text: str) -> None:
@@ -329,7 +327,6 @@ class ProxyExchange(Exchange):
             self._hold(backend)
 
     def more(self, backend: Backend, data: bytes) -> None:
-        """A piece of the body."""
         client = self.client
         if self.chunked:
             data = chunk(data)

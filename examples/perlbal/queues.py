@@ -222,6 +222,5 @@ class Queues:
         return not (self.waiting or self.pending or len(self.open) > len(self.bored) or ahead)
 
     def close_idle(self) -> None:
-        """Close idle connections."""
         for backend in list(self.bored):
             backend.close("the service ends")

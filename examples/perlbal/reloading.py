@@ -8,9 +8,8 @@ from one service to another refuses nobody. What does not belong here: the comma
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET, socket
+from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Any, cast
 
 from dangagreen import Address, serve
@@ -93,8 +92,7 @@ class Difference:
             except OSError as error:
                 for sock in opened.values():
                     sock.close()
-                reason = error.strerror or str(error)
-                raise CommandError(f"Can't start service '{service.name}' on {text}: {reason}") from None
+                raise service.cannot_listen(text, error) from None
         return opened
 
     # -- what all share
@@ -226,13 +224,4 @@ def _shown(service: Service, row: Any) -> str | None:
 def _bound(address: Address) -> socket:
     """A listening socket. Raises OSError."""
     host = address[0] if isinstance(address, tuple) else ""
-    sock = socket(AF_INET6 if ":" in host else AF_INET)
-    try:
-        if os.name == "posix":
-            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        sock.bind(cast(Any, address))
-        sock.listen(1024)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    return create_server(cast(Any, address), family=AF_INET6 if ":" in host else AF_INET, backlog=1024)

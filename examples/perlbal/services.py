@@ -249,9 +249,13 @@ class Service(ServiceParameters, Hooked):
             else:
                 listener = self.role.listen(self.world.socket_for(parse_listen(text)))
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            raise CommandError(f"Can't start service '{self.name}' on {text}: {reason}") from None
+            raise self.cannot_listen(text, error) from None
         return listener
+
+    def cannot_listen(self, text: str, error: OSError) -> CommandError:
+        """What is told where an address cannot be listened on."""
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return CommandError(f"Can't start service '{self.name}' on {text}: {reason}")
 
     def _reopen(self, text: str | None) -> None:
         """Listen elsewhere. The new address is opened first, so that a failure leaves everything as it was."""

@@ -47,7 +47,6 @@ class Upload:
             self._file.flush()
 
     def delete(self) -> None:
-        """Close and remove the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -118,7 +117,6 @@ def collect(exchange: ProxyExchange, reason: str) -> None:
 
 
 def new_path(service: Service, client: Socket) -> str:
-    """A name for the file."""
     listen = (service.listen or "none").replace("/", "_")
     name = f"{service.name}-{listen}-{client.fd}-{secrets.token_hex(8)}"
     return os.path.join(service.buffer_uploads_path or "", name)

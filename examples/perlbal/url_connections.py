@@ -19,8 +19,6 @@ STALE_SECONDS = 5.0  # an idle connection that is older is not used any more
 
 
 class Server:
-    """What there is of one server."""
-
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.room = Semaphore(limit) if limit else None
@@ -111,7 +109,6 @@ class UrlConnections:
                 server.room.release()
 
     def close_idle(self) -> None:
-        """Close idle connections."""
         for server in self.servers.values():
             for backend in list(server.idle):
                 backend.close("the program ends")

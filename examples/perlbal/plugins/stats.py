@@ -20,8 +20,6 @@ KEPT = 100
 
 
 class Record:
-    """What is known of one service."""
-
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.recent: deque[str] = deque(maxlen=KEPT)
