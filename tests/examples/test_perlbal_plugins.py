@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 
+from perlbal.clients import Client
+from perlbal.hooks import Plugin
 from perlbal.program import make_world
+from perlbal.services import Service
 from perlbal_worlds import ask, configured, get, serving, web
+from programs import EXAMPLES
 
 LOADABLE = [
     "AccessControl",
@@ -90,3 +95,15 @@ def test_a_plugin_writes_before_the_body(proxied):
     world, _ = proxied
     world.services["rp"].register_hook("T", "prepend_body", lambda backend, client: client.write(b"oh "))
     assert get(world, "rp")[2] == b"oh hi"
+
+
+def test_the_plugin_of_the_page_is_one(tmp_path):
+    page = (EXAMPLES / "perlbal" / "README.md").read_text()
+    (source,) = re.findall(r"```python\n(class Teapot.*?)```", page, re.DOTALL)
+    names = {"Plugin": Plugin, "Service": Service, "Client": Client}
+    exec(source, names)
+    with serving(web(tmp_path)) as world:
+        world.plugins["teapot"] = names["PLUGIN"]()
+        configured("SET ws.plugins = teapot", world)
+        code, _, body = get(world, "ws")
+    assert (code, body) == (418, b"<h1>418 - I'm a Teapot</h1>\nNo coffee here.")
