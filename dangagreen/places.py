@@ -41,6 +41,11 @@ def named(call: object) -> str:
     return name
 
 
+def with_place(call: object) -> str:
+    """ "name (file:line)" of the function that a call comes down to."""
+    return f"{named(call)} ({place_of(call)})"
+
+
 def innermost(call: Any) -> Any:
     """The function that a `functools.partial` calls in the end, also by way of `Context.run`; anything else itself."""
     call = unwrapped(call)

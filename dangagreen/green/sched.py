@@ -16,7 +16,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.stacks import last_run
-from dangagreen.green.task_table import table
+from dangagreen.green.task_table import table, told_apart
 from dangagreen.green.told_tasks import Resume, ToldTasks, exchange
 from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
 from dangagreen.loop.instruments import Instruments
@@ -225,12 +225,25 @@ class Scheduler:
         """The task that runs now, in a `no_parking()` block too; None while a callback, or the loop itself, does."""
         return self.loop.current if self.no_parking is None else self.no_parking.task  # type: ignore[no-any-return]
 
+    def names(self) -> dict[Waiter, str]:
+        """The tasks, and top-level code that waits, by the names that tell them apart: in a dump they have the same."""
+        top = self.top_level
+        waiting = [top] if top is not None and top.wait is not None else []
+        tasks = list(self.tasks)
+        return told_apart(
+            chain(waiting, tasks), self.tasks.unique_name if isinstance(self.tasks, ToldTasks) else lambda _task: None
+        )
+
+    def name_of(self, task: Waiter) -> str:
+        """The name by which a task is told apart; of one that has ended its own."""
+        return self.names().get(task, task.name)
+
     def table(self, most: int | None = None) -> str:
         """The table of tasks, and of top-level code if it waits; of more than `most` only the number of the others."""
         top = self.top_level
         running = self.running()
         waiting = [top] if top is not None and top.wait is not None else []
-        text = table(islice(chain(waiting, self.tasks), most), running)
+        text = table(islice(chain(waiting, self.tasks), most), running, self.names())
         more = len(waiting) + len(self.tasks) - most if most is not None else 0
         return f"{text}\n... and {more} more" if more > 0 else text
 

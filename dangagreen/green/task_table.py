@@ -6,7 +6,7 @@ the tasks themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dangagreen.loop.loop import Loop, loop_or_current
@@ -17,16 +17,29 @@ _HEADINGS = ("task", "state", "waits for", "spawned at")
 def task_table(loop: Loop | None = None, most: int | None = None) -> str:
     """The tasks of a loop, by default this thread's, one a line: name, state, what it waits for, where it was spawned.
 
-    States: not started, ready, running, parked. Returns "" if there are none; of more than `most` tasks only the number
-    of the others. May be called at any time, in a signal handler or another thread too.
+    Those of one name are told apart: "name#2". States: not started, ready, running, parked. Returns "" if there are
+    none; of more than `most` tasks only the number of the others. May be called at any time, in a signal handler or
+    another thread too.
     """
     loop = loop_or_current(loop)
     return loop.green.table(most) if loop.green is not None else ""
 
 
-def table(tasks: Iterable[Any], running: object) -> str:
+def told_apart(tasks: Iterable[Any], unique: Callable[[Any], str | None]) -> dict[Any, str]:
+    """Tasks, each with its name; where several have the same one, with that of `unique`, or its number among them."""
+    of_name: dict[str, list[Any]] = {}
+    for task in tasks:
+        of_name.setdefault(described(task, "name"), []).append(task)
+    return {
+        task: name if len(same) == 1 else unique(task) or f"{name}#{number}"
+        for name, same in of_name.items()
+        for number, task in enumerate(same, 1)
+    }
+
+
+def table(tasks: Iterable[Any], running: object, names: Mapping[Any, str]) -> str:
     """A table of these tasks, one of which may be `running`, with headings; "" if there are none."""
-    rows = [_row(task, running) for task in tasks]
+    rows = [_row(task, running, names[task]) for task in tasks]
     if not rows:
         return ""
     rows.insert(0, _HEADINGS)
@@ -34,14 +47,14 @@ def table(tasks: Iterable[Any], running: object) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _row(task: Any, running: object) -> tuple[str, ...]:
+def _row(task: Any, running: object, name: str) -> tuple[str, ...]:
     if task.wait is not None:
         state = "parked"
     elif task is running:
         state = "running"
     else:
         state = "not started" if task.worker is None else "ready"
-    return described(task, "name"), state, described(task, "waits_for"), described(task, "spawned_at")
+    return name, state, described(task, "waits_for"), described(task, "spawned_at")
 
 
 def described(task: Any, attribute: str) -> str:

@@ -29,6 +29,10 @@ class ToldTasks(dict[Waiter, None]):
         if (instruments := self.loop.instruments) is not None:
             instruments.tell("task", "task_spawned", task)
 
+    def unique_name(self, _task: Waiter) -> str | None:
+        """The name of a task that no other has; None where nobody keeps one."""
+        return None
+
     def __delitem__(self, task: Waiter) -> None:
         dict.__delitem__(self, task)
         if (instruments := self.loop.instruments) is not None:

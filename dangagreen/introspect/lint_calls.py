@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from dangagreen.errors import connection
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.linting import Findings, LintReport, Patches, place_here
+from dangagreen.introspect.linting import Findings, LintReport, Patches, name_of, place_here
 from dangagreen.loop.timers import Timer
 from dangagreen.net.sock import Socket
 from dangagreen.sockets.sock import CallbackSocket
@@ -55,7 +55,7 @@ class CallLints:
         count = self._ends[sock] = self._ends.get(sock, 0) + 1
         if count == READS_AT_END:
             task = sock.loop.current
-            who = f"task {task.name!r}" if task is not None else f"a callback of {type(sock).__name__}"
+            who = f"task {name_of(task)!r}" if task is not None else f"a callback of {type(sock).__name__}"
             what = (
                 f"{who} reads on, {count} times by now, although {connection(sock)} has ended, which a read tells"
                 f" by b'' or an error, and read() by None"
@@ -81,7 +81,7 @@ class CallLints:
         self._selected[task] = ref(source), count
         if count == SELECTED:
             what = (
-                f"task {task.name!r} has called select {SELECTED} times in a row, and got one and the same"
+                f"task {name_of(task)!r} has called select {SELECTED} times in a row, and got one and the same"
                 f" {type(source).__name__}, which stays ready; leave it out from then on"
             )
             self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))
@@ -118,7 +118,7 @@ class CallLints:
         if count > VAIN_WAKES:
             del self._vain[task]
             what = (
-                f"task {task.name!r} was woken {VAIN_WAKES} times by notify, and what it waits for in wait_for was true"
-                f" not once; a Condition of its own, or notify(1), would spare that"
+                f"task {name_of(task)!r} was woken {VAIN_WAKES} times by notify, and what it waits for in wait_for was"
+                f" true not once; a Condition of its own, or notify(1), would spare that"
             )
             self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from dangagreen.green.groups import TaskGroup
-from dangagreen.green.sched import Switch, running_task, scheduler
+from dangagreen.green.sched import Switch, running_task
 from dangagreen.green.stacks import frames
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
@@ -23,11 +23,11 @@ from dangagreen.introspect.linting import (
     LintReport,
     Patches,
     Since,
+    name_of,
     place_here,
     place_of_wait,
     waiting_tasks,
 )
-from dangagreen.introspect.records import TaskTable
 from dangagreen.introspect.stacks import Step, chain, steps, steps_here
 from dangagreen.loop.loop import Loop
 from dangagreen.sync.locks import Mutex
@@ -179,15 +179,15 @@ class LockLints:
                 held.setdefault(lock, []).append(task)
         for lock, tasks in held.items():
             what = (
-                f"task {_named(holder)!r} holds a {type(lock).__name__}, {self._place_of(holder, lock)}, while it waits"
-                f" in {call}, {self._since.in_words(holder, now - since)}, and {_others(tasks)} for that lock"
+                f"task {name_of(holder)!r} holds a {type(lock).__name__}, {self._place_of(holder, lock)}, while it"
+                f" waits in {call}, {self._since.in_words(holder, now - since)}, and {_others(tasks)} for that lock"
             )
             self._findings.add(holder.loop, LintReport("held-lock", what, place(), holder))
 
     def _tell_of_lost_lock(self, task: Waiter, lock: Mutex, holder: Waiter, seconds: float) -> None:
         what = (
-            f"task {_named(task)!r} has waited {self._since.in_words(task, seconds)} for a {type(lock).__name__}, which"
-            f" task {_named(holder)!r} has {self._place_of(holder, lock)}, and not released before it ended"
+            f"task {name_of(task)!r} has waited {self._since.in_words(task, seconds)} for a {type(lock).__name__},"
+            f" which task {name_of(holder)!r} has {self._place_of(holder, lock)}, and not released before it ended"
         )
         self._findings.add(task.loop, LintReport("held-lock", what, place_of_wait(task), task))
 
@@ -198,19 +198,6 @@ class LockLints:
         return "acquired before lints were switched on" if place is None else f"acquired at {chain(place)}"
 
 
-def name_of(task: Waiter) -> str:
-    """The unique name of a task."""
-    table: Any = scheduler(task.loop).tasks
-    return table.adopt(task).name if isinstance(table, TaskTable) and task in table else task.name
-
-
-def _named(task: Waiter) -> str:
-    """The name of a task; the unique one if there is another task of that name."""
-    others: Any = scheduler(task.loop).tasks
-    is_one_of_many = any(other.name == task.name and other is not task for other in list(others))
-    return name_of(task) if is_one_of_many else task.name
-
-
 def _others(tasks: list[Waiter]) -> str:
-    first = f"{_named(tasks[0])!r} ({place_of_wait(tasks[0])})"
+    first = f"{name_of(tasks[0])!r} ({place_of_wait(tasks[0])})"
     return f"{first} waits" if len(tasks) == 1 else f"{first} and {len(tasks) - 1} more wait"

@@ -15,7 +15,7 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.parking import GIVING_WAY
 from dangagreen.green.sched import running_task, scheduler
 from dangagreen.green.waiters import Waiter
-from dangagreen.introspect.linting import Findings, LintReport, Patches, Since, place_here
+from dangagreen.introspect.linting import Findings, LintReport, Patches, Since, name_of, place_here
 from dangagreen.introspect.records import TaskRecord, TaskTable
 from dangagreen.introspect.stacks import Step, chain, steps_here
 from dangagreen.loop.pollers import READ
@@ -117,7 +117,7 @@ class TaskLints:
         else:
             until, place = "it ended", scheduler(task.loop).describe_task(task)[1]
         what = (
-            f"task {task.name!r} ran for {seconds:.3f} s, {since}, before {until}, and nothing else could run;"
+            f"task {name_of(task)!r} ran for {seconds:.3f} s, {since}, before {until}, and nothing else could run;"
             f" {runs[1]} of {runs[0]} runs were such"
         )
         self._findings.add(task.loop, LintReport("long-run", what, place, task))
@@ -135,8 +135,8 @@ class TaskLints:
         self._polls[task] = _Polls(now)
         if polls.busy < polls.count * POLL_RUN:
             what = (
-                f"task {task.name!r} wakes itself: {polls.count} times in {now - polls.began:.1f} s it has waited in"
-                f" sleep(0), and done next to nothing in between; have it wait for an Event or the like"
+                f"task {name_of(task)!r} wakes itself: {polls.count} times in {now - polls.began:.1f} s it has waited"
+                f" in sleep(0), and done next to nothing in between; have it wait for an Event or the like"
             )
             self._findings.add(task.loop, LintReport("self-wake", what, place_here(), task))
 
@@ -153,8 +153,8 @@ class TaskLints:
             waits.count = 0
             if waits.read is not None and waits.read == bytes_read(fd):
                 what = (
-                    f"task {task.name!r} has called wait_readable {WAITS} times in a row, and has read nothing, though"
-                    f" there is input, or its end, of fd {fd}"
+                    f"task {name_of(task)!r} has called wait_readable {WAITS} times in a row, and has read nothing,"
+                    f" though there is input, or its end, of fd {fd}"
                 )
                 self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))
 

@@ -15,7 +15,7 @@ from dangagreen.green.groups import TaskGroup
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.circles import without_limit
-from dangagreen.introspect.linting import Findings, LintReport, Since, place_of_wait, waiting_tasks
+from dangagreen.introspect.linting import Findings, LintReport, Since, name_of, place_of_wait, waiting_tasks
 from dangagreen.introspect.reach import PARKED_FOR, lost
 from dangagreen.loop.loop import Loop
 from dangagreen.sync.handoff import Handoff
@@ -69,8 +69,8 @@ class WaitLints:
         assert task.wait is not None
         kind = type(task.subject).__name__
         what = (
-            f"task {task.name!r} has waited in {task.wait.name} of a {kind} {self._since.in_words(task, seconds)}, and"
-            f" will for ever, if it is not cancelled: no other code can reach this {kind} any more"
+            f"task {name_of(task)!r} has waited in {task.wait.name} of a {kind} {self._since.in_words(task, seconds)},"
+            f" and will for ever, if it is not cancelled: no other code can reach this {kind} any more"
         )
         self._findings.add(task.loop, LintReport("lost-wait", what, place_of_wait(task), task))
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext
+from dangagreen.green.sched import scheduler
 from dangagreen.green.stacks import frames
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.records import table_of
@@ -140,6 +141,11 @@ def _parked_at(task: Waiter) -> float | None:
     table = table_of(task.loop)
     record = None if table is None else table.records.get(task)
     return None if record is None else record.parked_at
+
+
+def name_of(task: Waiter) -> str:
+    """The name of a task, as in a dump where another one has the same."""
+    return scheduler(task.loop).name_of(task)
 
 
 def waiting_tasks(loop: Loop) -> list[Waiter]:

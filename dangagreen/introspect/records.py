@@ -118,6 +118,9 @@ class TaskTable(ToldTasks):
                 self.records[task] = record
         return record
 
+    def unique_name(self, task: Waiter) -> str | None:
+        return self.adopt(task).name if task in self else None
+
     def ran(self, record: TaskRecord, now: float) -> None:
         """A task has run until now: it waits, or has ended."""
         began = record.resumed_at

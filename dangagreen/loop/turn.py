@@ -19,6 +19,7 @@ from dangagreen.loop.instruments import Instrumented
 from dangagreen.loop.pollers import LONGEST_WAIT, READ, WRITE, Poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.schedule import ContextCall
+from dangagreen.places import with_place
 from dangagreen.system_calls import run_in
 
 _CALLS_PER_TURN = 64  # calls, tasks, timers and pending reads, of each kind: more would starve the others
@@ -202,7 +203,7 @@ class Turning(Instrumented):
             try:
                 timer.fire()
             except Exception as error:
-                self._report_in(context, f"a timer's callback raised: {what!r}", error)
+                self._report_in(context, f"a timer's callback raised: {with_place(what)}", error)
             if (now := clock()) > suspect:
                 suspect = self.call_took(last, now, what, "the timer's callback")
             last = now
@@ -247,7 +248,7 @@ class Turning(Instrumented):
 
     def _call_failed(self, call: Callable[[], object], error: Exception) -> None:
         context = call.context if isinstance(call, ContextCall) else None
-        self._report_in(context, f"a call_soon callback raised: {call!r}", error)
+        self._report_in(context, f"a call_soon callback raised: {with_place(call)}", error)
 
     def _is_long_since(self, began: float) -> bool:
         """Whether one kind of work has taken longer than its share of the turn, since `began`."""
@@ -312,7 +313,7 @@ class Turning(Instrumented):
                     go_on = self.instruments.callback(callback, "post_loop", callback, *arguments)
                 checks.outcome("it", go_on)
             except Exception as error:
-                self.report(ErrorContext(f"a post-loop callback raised: {callback!r}", error))
+                self.report(ErrorContext(f"a post-loop callback raised: {with_place(callback)}", error))
                 continue
             self.call_took(began, self.clock(), callback, "the post-loop callback")
             if not go_on:

@@ -5,13 +5,21 @@ Rules: two ends of one connection are one line, as one fault has left both. What
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import os
 import socket
+import tracemalloc
 from collections.abc import Iterable
+from io import FileIO
 from typing import Any, NamedTuple
 
 from dangagreen.loop.births import Birth
 from dangagreen.loop.handlers import Handler
 from dangagreen.sockets.endpoint import in_words, peer_of
+
+_HAVE_FD = socket.socket, FileIO
+_LIBRARY = os.path.dirname(os.__file__) + os.sep  # the standard library
 
 
 class End(NamedTuple):
@@ -50,16 +58,52 @@ def end_of_handler(handler: Handler, birth: Birth | None) -> End:
 
 def end_of_fd(fd: int, what: str) -> End:
     """A descriptor that is not registered; `what` is what the system calls it."""
+    made = _made_at(fd)
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
-        return End(f"fd {fd}: {what}")
+        return _end_of_file(fd, what, made)
     try:
         local, peer = in_words(_name_of(sock)), in_words(peer_of(sock))
     finally:
         sock.detach()
     to = f" to {peer}" if peer else ""
-    return End(f"fd {fd}: {what}" + (f", {local}{to}" if local or peer else ""), local, peer)
+    return End(f"fd {fd}: {what}" + (f", {local}{to}" if local or peer else "") + made, local, peer)
+
+
+def _end_of_file(fd: int, what: str, made: str) -> End:
+    if not what.startswith("pipe:["):
+        return End(f"fd {fd}: {what}{made}")
+    ways = [f"{what} to write", f"{what} to read"]
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        ways.reverse()
+    return End(f"fd {fd}: {ways[0]}{made}", *ways)
+
+
+def _made_at(fd: int) -> str:
+    """Where the program has made the object that has this fd, in words, while tracemalloc notes that; otherwise ""."""
+    if tracemalloc.is_tracing():
+        for one in gc.get_objects():
+            if not issubclass(type(one), _HAVE_FD) or _fd_of(one) != fd:
+                continue
+            if traced := tracemalloc.get_object_traceback(one):
+                places = [(frame.filename, frame.lineno) for frame in reversed(traced)]  # the innermost first
+                of_program = (place for place in places if not _is_of_library(place[0]))
+                return ", made at {}:{}".format(*next(of_program, places[0]))
+    return ""
+
+
+def _is_of_library(file: str) -> bool:
+    return file.startswith(_LIBRARY) and "-packages" not in file
+
+
+def _fd_of(one: Any) -> int:
+    if isinstance(one, socket.socket):
+        return socket.socket.fileno(one)
+    try:
+        return FileIO.fileno(one)
+    except ValueError:  # it is closed
+        return -1
 
 
 def _name_of(sock: socket.socket) -> Any:

@@ -19,12 +19,13 @@ from dangagreen.net.serving import serve
 from dangagreen.testing.clock import VirtualClock, VirtualPoller, virtual_loop
 from dangagreen.testing.order import random_order
 from dangagreen.testing.servers import ServerThread
-from dangagreen.testing.time_limit import EndLimit
+from dangagreen.testing.time_limit import EndLimit, TimeLimit
 from dangagreen.testing.trial import LeftBehindError, Trial
 from dangagreen.testing.wire import wire as make_wire
 
 TRIAL = pytest.StashKey[Trial]()
 END_LIMIT = pytest.StashKey[EndLimit]()
+LIMIT = pytest.StashKey[TimeLimit]()  # that of the moment: of the setup, the function, or the teardown
 _SERVERS = pytest.StashKey[dict[Any, ServerThread]]()
 _SCOPES: dict[str, Any] = {
     "class": pytest.Class,
@@ -56,6 +57,8 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     try:
         with trial:
             yield trial.loop
+            if (limit := request.config.stash.get(LIMIT, None)) is not None:
+                limit.lift()  # the end of the loop has a limit of its own
     except LeftBehindError as error:
         words = f"a fixture has {error}"
     else:

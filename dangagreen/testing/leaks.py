@@ -23,7 +23,7 @@ from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, all_loops, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.loop.wakeup import WakeupPair
-from dangagreen.places import named, place_of
+from dangagreen.places import with_place
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.testing.ends import End, end_of_fd, end_of_handler, in_pairs
 from dangagreen.testing.idle import is_idle
@@ -77,7 +77,8 @@ class LeakCheck:
         loop = self.loop
         found = [f"unhandled error: {context.message}: {context.exception!r}" for context in self.errors]
         tasks = [task for task in scheduler(loop).tasks if task not in self._tasks and task is not loop.current]
-        found += [f"task: {task!r}{spawned(task)}" for task in tasks]
+        names = scheduler(loop).names() if tasks else {}
+        found += [f"task: {_shown(task, names[task])}{spawned(task)}" for task in tasks]
         found += self._ended or self._new_asyncio()
         births: Any = loop.handlers
         sockets = [(handler, births.birth(handler)) for handler in self._new_handlers()]
@@ -188,6 +189,11 @@ def _subject(task: Waiter) -> object:
     return task.subject if task.wait is not None else None
 
 
+def _shown(task: Waiter, name: str) -> str:
+    """A task's `repr`, with this name in the place of its own."""
+    return repr(task).replace(f"<Task {task.name},", f"<Task {name},", 1)
+
+
 def spawned(task: Any) -> str:
     """Where a task was spawned, in words that follow its repr."""
     where = getattr(task, "spawned_at", None)
@@ -195,7 +201,7 @@ def spawned(task: Any) -> str:
 
 
 def _of_timer(timer: Timer, now: float) -> str:
-    return f"{named(timer.callback)} ({place_of(timer.callback)}), due in {timer.deadline - now:g} s"
+    return f"{with_place(timer.callback)}, due in {timer.deadline - now:g} s"
 
 
 def _open_fds() -> dict[int, str]:

@@ -23,7 +23,7 @@ import pytest
 
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.testing.cases import TestCase
-from dangagreen.testing.fixtures import END_LIMIT, TRIAL, loop, server, tell_last, virtual_clock, wire
+from dangagreen.testing.fixtures import END_LIMIT, LIMIT, TRIAL, loop, server, tell_last, virtual_clock, wire
 from dangagreen.testing.time_limit import TimeLimit, TimeLimitError
 from dangagreen.testing.trial import LeftBehindError, Trial
 
@@ -32,7 +32,6 @@ __all__ = ["loop", "server", "virtual_clock", "wire"]  # pytest finds fixtures b
 _MARKER = "dangagreen: run the test as a task on a fresh loop, and fail it for what it leaves behind"
 _OTHERS = ("anyio", "asyncio", "trio", "twisted")  # markers of other plugins: tests that are not ours in mode auto
 _SEED = "dangagreen_task_order"
-_LIMIT = pytest.StashKey[TimeLimit]()
 
 
 # -- options
@@ -61,8 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dangagreen-timeout",
         type=_time,
         metavar="SECONDS",
-        help="fail a test on a loop of dangagreen that takes longer, and show what the loop was doing; end the process"
-        " if it cannot be ended (0: no limit)",
+        help="fail a test on a loop of dangagreen, or its fixtures, that take longer, and show what the loop was doing;"
+        " end the process if it cannot be ended (0: no limit)",
     )
     parser.addini(
         "dangagreen_mode", "strict: marked tests run as tasks; auto: all that are plain functions", default="strict"
@@ -124,10 +123,22 @@ def _function(item: pytest.Function) -> Callable[..., Any]:
     return function
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if not _is_ours(item):
-        return
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    if _is_ours(item):
+        _prepare(item)
+    with _limited_fixtures(item, "the setup of the fixtures"):
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    with _limited_fixtures(item, "the teardown of the fixtures", interrupts=False):
+        yield
+
+
+def _prepare(item: pytest.Item) -> None:
+    """Have a test that is ours have a loop, or refuse it."""
     assert isinstance(item, pytest.Function)
     if _is_case(item):
         if not issubclass(item.cls, TestCase):
@@ -169,7 +180,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if TRIAL not in pyfuncitem.stash:
         return (yield)
     try:
-        with _sure_of_deadlocks(), _limited(pyfuncitem), _called_by_us(pyfuncitem):
+        with _sure_of_deadlocks(), _limited(pyfuncitem, _thrown(pyfuncitem)), _called_by_us(pyfuncitem):
             return (yield)
     except (LeftBehindError, TimeLimitError) as error:
         words = "\n".join([str(error), *getattr(error, "__notes__", ())])  # Hypothesis notes the example
@@ -233,21 +244,42 @@ def _sure_of_deadlocks() -> Iterator[None]:
             WATCHING_HANDLERS.remove(handler)
 
 
-def _limited(item: pytest.Function) -> contextlib.AbstractContextManager[object]:
-    """The time limit of the test. Hypothesis would try again what fails, but not what is interrupted."""
+def _thrown(item: pytest.Function) -> Callable[[str], BaseException]:
+    """What ends the function of a test. Hypothesis would try again what fails, but not what is interrupted."""
+    return KeyboardInterrupt if hasattr(item.obj, "hypothesis") else pytest.fail.Exception
+
+
+def _limited(
+    item: pytest.Item, thrown: Callable[[str], BaseException], **about: Any
+) -> contextlib.AbstractContextManager[object]:
+    """The time limit of a part of a test."""
     seconds = item.config.option.dangagreen_timeout
     if not seconds:
         return contextlib.nullcontext()
-    thrown = KeyboardInterrupt if hasattr(item.obj, "hypothesis") else pytest.fail.Exception
     tell = functools.partial(tell_last, item)
-    limit = TimeLimit(seconds, lambda: item.stash[TRIAL], thrown, tell)
-    item.stash[_LIMIT] = item.config.stash[_LIMIT] = limit
+    limit = TimeLimit(seconds, lambda: item.stash.get(TRIAL, None), thrown, tell, **about)
+    item.stash[LIMIT] = item.config.stash[LIMIT] = limit
     return limit
+
+
+@contextlib.contextmanager
+def _limited_fixtures(item: pytest.Item, what: str, **about: Any) -> Iterator[None]:
+    """A block in which the fixtures of a test are made, or end."""
+    if "loop" not in getattr(item, "fixturenames", ()):
+        yield
+        return
+    try:
+        with _limited(item, pytest.fail.Exception, what=what, **about):
+            yield
+        return
+    except TimeLimitError as error:
+        words = str(error)
+    pytest.fail(words, pytrace=False)
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """A debugger takes as long as its user does."""
-    for limit in (config.stash.get(_LIMIT, None), config.stash.get(END_LIMIT, None)):
+    for limit in (config.stash.get(LIMIT, None), config.stash.get(END_LIMIT, None)):
         if limit is not None:
             limit.lift()
 
@@ -255,20 +287,20 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
-    if report.failed and (trial := item.stash.get(TRIAL, None)) is not None:
-        trial.judged = True  # what a failed fixture leaves is not told beside its failure
-        if call.when == "call":
-            report.sections += _sections(item, trial)
-    if call.when == "teardown" and _LIMIT in item.stash:
-        del item.stash[_LIMIT], item.config.stash[_LIMIT]
+    if report.failed:
+        if (limit := item.stash.get(LIMIT, None)) is not None and limit.dump is not None:
+            report.sections.append(("dangagreen: what the loop was doing", limit.dump))
+        if (trial := item.stash.get(TRIAL, None)) is not None:
+            trial.judged = True  # what a failed fixture leaves is not told beside its failure
+            if call.when == "call":
+                report.sections += _sections(item, trial)
+    if call.when == "teardown" and LIMIT in item.stash:
+        del item.stash[LIMIT], item.config.stash[LIMIT]
     return report
 
 
 def _sections(item: pytest.Item, trial: Trial) -> Iterator[tuple[str, str]]:
     """What is told beside a failure."""
-    limit = item.stash.get(_LIMIT, None)
-    if limit is not None and limit.dump is not None:
-        yield "dangagreen: what the loop was doing", limit.dump
     if trial.errors:
         yield "dangagreen: unhandled errors", "\n".join(trial.errors)
     if trial.left:

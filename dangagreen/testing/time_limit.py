@@ -31,34 +31,39 @@ _LAST_GRACE = 5.0  # seconds that are given after all attempts, before the proce
 
 
 class TimeLimitError(AssertionError):
-    """A test has taken longer than its time limit."""
+    """A test, or what its fixtures do, has taken longer than its time limit."""
 
 
 class TimeLimit:
     """A block that is to end within so many seconds; `dump` is what its loop was doing when they were over, or None.
 
-    `trial` returns the trial of the moment; an exception of class `thrown` is raised where its test waits. A block that
-    ends by it, by the KeyboardInterrupt of `interrupt`, or all the same by itself, raises TimeLimitError. If nothing of
-    that ends it, `tell` is called with words, and the process is ended.
+    `trial` returns the trial of the moment, if there is one; an exception of class `thrown` is raised where its test
+    waits. A block that ends by it, by the KeyboardInterrupt of `interrupt`, or all the same by itself, raises
+    TimeLimitError. If nothing of that ends it, `tell` is called with words, and the process is ended. `what` is to end.
+    Without `interrupts` no SIGINT is sent: pytest would forget the fixtures that are left to be torn down.
     """
 
     def __init__(
         self,
         seconds: float,
-        trial: Callable[[], Trial],
+        trial: Callable[[], Trial | None],
         thrown: Callable[[str], BaseException],
         tell: Callable[[str], object] = print,
+        *,
+        what: str = "the test",
+        interrupts: bool = True,
     ) -> None:
         self.dump: str | None = None
         self._seconds = seconds
         self._trial = trial
         self._thrown = thrown
         self._tell_last = tell
-        self._words = f"the test took longer than {seconds:g} s"
+        self._words = f"{what} took longer than {seconds:g} s"
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._interrupted = False
         self._tested = threading.current_thread()
+        self._attempts = _ATTEMPTS if interrupts and self._tested is threading.main_thread() else 0
         self._watcher = threading.Thread(target=self._watch, name="dangagreen, time limit of a test", daemon=True)
 
     def __enter__(self) -> Self:
@@ -87,14 +92,17 @@ class TimeLimit:
     def _watch(self) -> None:
         if self._over.wait(self._seconds):
             return
-        with contextlib.suppress(RuntimeError):  # the loop was closed
-            self._trial().loop.call_soon_threadsafe(self._tell)
-        attempts = _ATTEMPTS if self._tested is threading.main_thread() else 0
+        if (trial := self._trial()) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                trial.loop.call_soon_threadsafe(self._tell)
+        attempts = self._attempts
         while attempts and not self._over.wait(_GRACE):
             attempts -= 1
             self._interrupt()
         if not self._over.wait(_LAST_GRACE):
-            _end_process(self._trial().loop, self._tested, f"{self._words}, and nothing ends it", self._tell_last)
+            trial = self._trial()
+            loop = None if trial is None else trial.loop
+            _end_process(loop, self._tested, f"{self._words}, and nothing ends it", self._tell_last)
 
     def _interrupt(self) -> None:
         if self.dump is None:
@@ -108,12 +116,11 @@ class TimeLimit:
     # -- in the thread of the loop
 
     def _tell(self) -> None:
-        if self._over.is_set():
+        if self._over.is_set() or (trial := self._trial()) is None:
             return
         from dangagreen.introspect import snapshot  # not before: from its import on it takes notes, which cost
         from dangagreen.introspect.text import MOST, as_text
 
-        trial = self._trial()
         self.dump = as_text(snapshot(trial.loop, MOST))
         trial.thrown.append(self._thrown(self._words))
         self._throw(trial, trial.thrown[-1])
@@ -163,9 +170,11 @@ def _tasks_of(loop: Loop) -> list[Waiter]:
     return list(scheduler(loop).tasks) if loop.green is not None else []
 
 
-def _end_process(loop: Loop, thread: threading.Thread, words: str, tell: Callable[[str], object]) -> None:
+def _end_process(loop: Loop | None, thread: threading.Thread, words: str, tell: Callable[[str], object]) -> None:
     """Tell what a thread, and a loop there, does that does not end, and end the process. In another thread."""
-    task = loop.current or next((task for task in _tasks_of(loop) if task.wait is not None and task.wait.due), None)
+    task = None
+    if loop is not None:
+        task = loop.current or next((task for task in _tasks_of(loop) if task.wait is not None and task.wait.due), None)
     frame = None if task is None else next(frames(task), None)  # where it yields just now
     stack = "".join(traceback.format_stack(frame or sys._current_frames().get(thread.ident or 0)))
     culprit = "" if task is None else f", while {task!r}{spawned(task)} runs, which may swallow what ends it"

@@ -182,3 +182,21 @@ def test_a_table_with_a_bound_says_how_many_more_there_are(loop, run_turns):
     for task in tasks:
         task.cancel()
     run_turns(2)
+
+
+def test_tasks_of_one_name_are_told_apart(loop):
+    tasks = [d.spawn(d.sleep, 7), d.spawn(int), d.spawn(d.sleep, 8)]
+    assert [row[0] for row in rows(d.task_table())] == ["sleep#1", "int", "sleep#2"]
+    for task in tasks:
+        task.cancel()
+
+
+def test_a_deadlock_tells_tasks_of_one_name_apart(loop):
+    def wait():
+        d.Event().wait()
+
+    with pytest.raises(d.Deadlock) as caught:
+        d.wait([d.spawn(wait), d.spawn(wait)])
+    names = [row[0] for row in rows(caught.value.table)]
+    assert names == ["top-level code", f"{wait.__qualname__}#1", f"{wait.__qualname__}#2"]
+    loop.reset()

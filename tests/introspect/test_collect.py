@@ -538,3 +538,23 @@ with loop:
     assert [one() for one in kept] == [None, None], kept
     assert introspect.snapshot().loop.not_freed == ()
 """)
+
+
+def test_tasks_of_one_name_have_the_same_numbers_in_a_dump_in_the_table_and_in_the_report_of_leaks():
+    answers("""
+from dangagreen.testing import LeakCheck
+with virtual_loop() as loop:
+    check = LeakCheck(loop)
+    d.spawn(int).join()
+    tasks = [d.spawn(d.sleep, 7), d.spawn(d.sleep, 8), d.spawn(d.sleep, 9)]
+    tasks.pop(0).cancel()
+    d.sleep(1)
+    names = [task.name for task in introspect.snapshot().tasks if task.name.startswith("sleep#")]
+    assert len(names) == 2
+    for text in (d.task_table(), str(check.leaks())):
+        assert all(name in text for name in names), (names, text)
+    for task in tasks:
+        task.cancel()
+    d.sleep(0)
+    check.finish()
+""")

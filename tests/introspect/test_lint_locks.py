@@ -336,7 +336,7 @@ def main():
     task.cancel()
     task.join()
 """,
-        "waits for the end of 'child#",
+        "waits for the end of 'child'",
     )
 
 
@@ -355,7 +355,7 @@ def main():
         d.sleep(1)
     task.cancel()
 """,
-        "unless another task releases it: 'twice#",
+        "unless another task releases it: 'twice'",
     )
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
+import tracemalloc
 
 import dangagreen as d
 from dangagreen.loop.births import Birth
 from dangagreen.testing import no_leaks, wire
 from dangagreen.testing.ends import End, end_of_fd, end_of_handler, in_pairs
+
+
+def line_here():
+    return sys._getframe(1).f_lineno
 
 
 def test_two_ends_of_one_connection_are_one_line_and_others_one_each():
@@ -56,6 +62,29 @@ def test_a_descriptor_of_another_library_is_told_with_its_addresses():
     fd = os.open(os.devnull, os.O_RDONLY)
     assert end_of_fd(fd, "/dev/null") == (f"fd {fd}: /dev/null", None, None)
     os.close(fd)
+
+
+def test_the_two_ends_of_a_pipe_are_one_line():
+    reading, writing = os.pipe()
+    what = os.readlink(f"/proc/self/fd/{reading}") if os.path.exists("/proc/self/fd") else "pipe:[7]"
+    lines = in_pairs([end_of_fd(fd, what) for fd in (reading, writing)])
+    assert lines == [f"fd {reading}: {what} to read; its other end: fd {writing}: {what} to write"]
+    os.close(reading)
+    os.close(writing)
+
+
+def test_where_a_file_and_a_socket_were_made_is_told_while_tracemalloc_notes_that():
+    with open(os.devnull) as file, socket.socket() as sock:  # before it does
+        tracemalloc.start(10)
+        try:
+            with open(os.devnull) as traced, socket.create_server(("127.0.0.1", 0)) as server:
+                here = f"{__file__}:{line_here() - 1}"
+                assert end_of_fd(traced.fileno(), "x").what == f"fd {traced.fileno()}: x, made at {here}"
+                assert end_of_fd(server.fileno(), "x").what.endswith(f", made at {here}")
+            assert end_of_fd(file.fileno(), "x").what == f"fd {file.fileno()}: x"
+            assert "made at" not in end_of_fd(sock.fileno(), "x").what
+        finally:
+            tracemalloc.stop()
 
 
 def test_no_leaks_names_both_ends_in_one_line_whoever_has_them(real_loop):

@@ -68,6 +68,12 @@ def test_a_registered_socket_is_named(own_loop):
     assert "10.0.0.2" in message
 
 
+def test_tasks_of_one_name_are_told_apart(own_loop):
+    message = leak_of(own_loop, lambda: (d.spawn(d.sleep, 7), d.spawn(d.sleep, 8)))
+    assert "task: <Task sleep#1, " in message
+    assert "task: <Task sleep#2, " in message
+
+
 def test_a_parked_task_is_named_with_what_it_waits_for(own_loop):
     def forgotten():
         d.sleep(100)

@@ -135,6 +135,11 @@ def test_it(virtual_clock):
     sleep(0)
     current_loop().add_timer(50, alarm)
     os.pipe()
+    from functools import partial
+    def divide(by):
+        1 / by
+    current_loop().call_soon(divide, 0)
+    current_loop().add_timer(0, partial(divide, 0))
     kept.extend(wire())
     d.Socket(kept[0]).watch_read(True)
 
@@ -146,9 +151,12 @@ def test_next():
     printed = text(result)
     assert re.search(r"  task: <Task test_it.<locals>.forgotten, parked in sleep .*, spawned at .*\.py:15\n", printed)
     assert re.search(r"  timer: test_it.<locals>.alarm \(.*\.py:13\), due in 50 s", printed)
-    assert len(re.findall(r"  fd \d+: pipe:", printed)) == 2
+    assert len(re.findall(r"  fd \d+: pipe:.* to read; its other end: fd \d+: pipe:.* to write\n", printed)) == 1
     assert re.search(r"  socket: Socket\(R\): open to 10\.0\.0\.2:\d", printed)
     assert "  unhandled error: task 'test_it.<locals>.<lambda>', spawned at " in printed
+    where = r"\(.*\.py:\d+\): ZeroDivisionError\('division by zero'\)"
+    assert re.search(r"  unhandled error: a call_soon callback raised: test_it.<locals>.divide " + where, printed)
+    assert re.search(r"  unhandled error: a timer's callback raised: test_it.<locals>.divide " + where, printed)
     assert "Traceback (most recent call last):" in printed
     assert "ZeroDivisionError: division by zero" in printed
 
@@ -365,6 +373,90 @@ def test_quick():
     dump = printed[printed.index("- dangagreen: what the loop was doing -") :]
     assert re.search(r"task waits#\d+: parked in sleep until [\d.]+; waiting \d+ ms, busy [\d.]+ ms, age \d+ ms", dump)
     assert re.search(r"spawned at .*\.py:\d+, by test_it#\d+", dump)
+
+
+FIXTURES = """
+@pytest.fixture
+def opens(loop):
+    HERE
+    yield
+
+@pytest.fixture
+def other(loop):
+    yield
+    closed.append(True)
+
+closed = []
+
+@pytest.fixture
+def closes(other):
+    yield
+    HERE
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_time_limit_holds_for_the_setup_of_fixtures_too(started, blocks):
+    result = started(
+        FIXTURES.replace("HERE", "time.sleep(30)" if blocks else "sleep(100)")
+        + """
+@pytest.mark.dangagreen
+def test_it(other, opens):
+    pass
+
+@pytest.mark.dangagreen
+def test_next(loop):
+    assert closed == [True]
+""",
+        "--dangagreen-timeout=0.2",
+        *("-p", "no:timeout"),
+    )
+    result.assert_outcomes(errors=1, passed=1)
+    printed = text(result)
+    assert "the setup of the fixtures took longer than 0.2 s" in printed
+    dump = printed[printed.index("- dangagreen: what the loop was doing -") :]
+    assert ("in opens" if blocks else "task top-level code: parked in sleep") in dump
+
+
+@pytest.mark.slow
+def test_a_time_limit_holds_for_the_teardown_of_fixtures_that_wait(started):
+    result = started(
+        FIXTURES.replace("HERE", "sleep(100)")
+        + """
+@pytest.mark.dangagreen
+def test_it(closes):
+    pass
+
+@pytest.mark.dangagreen
+def test_next(loop):
+    assert closed == [True]
+""",
+        "--dangagreen-timeout=0.2",
+    )
+    result.assert_outcomes(errors=1, passed=2)
+    printed = text(result)
+    assert "the teardown of the fixtures took longer than 0.2 s" in printed
+    assert ">       sleep(100)" in printed
+    assert "- dangagreen: what the loop was doing -" in printed
+
+
+@pytest.mark.slow
+def test_a_teardown_that_blocks_ends_the_process_and_is_named(pytester):
+    pytester.makepyfile(
+        HEAD
+        + FIXTURES.replace("HERE", "time.sleep(30)")
+        + """
+@pytest.mark.dangagreen
+def test_it(closes):
+    pass
+"""
+    )
+    result = pytester.runpytest_subprocess(*OPTIONS, *ASYNCIO, "--dangagreen-timeout=0.2", timeout=40)
+    assert result.ret == 1
+    told = result.stderr.str()
+    assert "test_it: the teardown of the fixtures took longer than 0.2 s, and nothing ends it" in told
+    assert "in closes" in told
 
 
 @pytest.mark.parametrize(("options", "there"), [((), False), (("--dangagreen-timeout=20",), True)])
