@@ -19,14 +19,26 @@ def place_of(call: object) -> str:
 
     Of a class that is its `__init__`, if that is neither in C nor ours; otherwise its name.
     """
+    code = code_of(call)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else named(call)
+
+
+def code_of(call: object) -> CodeType | None:
+    """The code of the function that a call comes down to, of a class that of its `__init__`; None where there is none.
+
+    So it is where that is in C, or of a class ours.
+    """
     function = innermost(call)
     if isinstance(function, type):
-        code = getattr(getattr(function, "__init__", None), "__code__", None)
-        if code is None or is_our_code(code):
-            return named(function)
-        return f"{code.co_filename}:{code.co_firstlineno}"
-    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else named(function)
+        code: CodeType | None = getattr(getattr(function, "__init__", None), "__code__", None)
+        return None if code is None or is_our_code(code) else code
+    return getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+
+
+def origin_of(call: object) -> tuple[CodeType, int] | None:
+    """The code of a call, with its first instruction, as `place_of_instruction` takes it; None where there is none."""
+    code = code_of(call)
+    return None if code is None else (code, 0)
 
 
 def named(call: object) -> str:
@@ -66,6 +78,6 @@ def owner_of(call: object) -> object:
 
 
 def place_of_instruction(code: CodeType, instruction: int) -> str:
-    """ "file:line" of an instruction, by its offset in bytes."""
+    """ "file:line" of an instruction, by its offset in bytes; of one that is in no line that of the function."""
     line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
-    return f"{code.co_filename}:{line}"
+    return f"{code.co_filename}:{line or code.co_firstlineno}"

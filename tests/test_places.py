@@ -81,4 +81,4 @@ def test_the_owner_of_a_method():
 def test_an_instruction_by_its_line():
     code = function.__code__
     assert place_of_instruction(code, 0).startswith(f"{__file__}:")
-    assert place_of_instruction(code, 10_000) == f"{__file__}:None"
+    assert place_of_instruction(code, 10_000) == f"{__file__}:{code.co_firstlineno}"

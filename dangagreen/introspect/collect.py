@@ -39,6 +39,7 @@ from dangagreen.introspect.data import (
 from dangagreen.introspect.records import HandlerTable, LoopRecord, TaskTable, loop_records
 from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, loop_or_current
+from dangagreen.loop.timers import Timer
 from dangagreen.net.handler_task import HandlerTask
 from dangagreen.places import innermost, named, owner_of, place_of, unwrapped
 from dangagreen.sockets.acceptor import Acceptor
@@ -143,8 +144,8 @@ class Collector:
             asyncio_tasks=len(self.of_asyncio),
             ready=len(loop.ready),
             runnable=len(loop.runnable),
-            timers=len(loop.timers),
-            most_timers=_most(list(loop.timers.by_number.values()), _called, _called_in_words),
+            timers=len(timers := self._pending()),
+            most_timers=_most(timers, _called, _called_in_words),
             stack=() if not loop.running else stacks.in_words(stacks.running()),
         )
 
@@ -154,8 +155,13 @@ class Collector:
         kinds = Counter(type(sock).__name__ for sock in gone if isinstance(sock, CallbackSocket) and sock.closed)
         return tuple(kinds.most_common())
 
+    def _pending(self) -> list[Timer]:
+        """The timers, without those that only look on."""
+        loop = self.loop
+        return [timer for timer in loop.timers.by_number.copy().values() if timer not in loop.onlookers]
+
     def _timers(self) -> Iterator[TimerInfo]:
-        pending = sorted(self.loop.timers.by_number.copy().values(), key=lambda timer: timer.deadline)
+        pending = sorted(self._pending(), key=lambda timer: timer.deadline)
         for timer in pending:
             task = getattr(owner_of(timer.callback), "task", None)  # of a greenlet that sleeps
             if isinstance(task, Waiter):

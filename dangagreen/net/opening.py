@@ -19,6 +19,8 @@ from dangagreen.errors import OUT_OF_BUFFERS, ErrorContext, TlsError
 from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
+from dangagreen.places import origin_of
+from dangagreen.sockets.acceptor import maker_of
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.endpoint import in_words, peer_of
 
@@ -33,6 +35,8 @@ class Step(Protocol):
 
     @property
     def may_park(self) -> bool: ...  # whether it calls code of the program's, which may park
+    @property
+    def sni_callback(self) -> object: ...  # that code
     @property
     def wants_write(self) -> bool: ...  # whether it waits for room in the kernel, and not only for input
     def go_on(
@@ -99,7 +103,8 @@ class Opening(Descriptor):
         if self._late is not None:
             self._discard()
         elif self._step.may_park:
-            self._task = Task(self.loop, self._run_step, copy_context(), "the opening of a connection")
+            origin = origin_of(self._step.sni_callback)
+            self._task = Task(self.loop, self._run_step, copy_context(), "the opening of a connection", origin)
             self.loop.runnable.append(self._task.start)
         else:
             self._take_step()
@@ -135,6 +140,8 @@ class Opening(Descriptor):
         """The last step is over: leave the loop, and hand the socket over."""
         self._release()
         self._stop_timer()
+        if self._task is not None and (origin := origin_of(self._code_behind("event_read"))) is not None:
+            self._task.origin = origin  # what makes the connection's object runs in it now
         self._tell(sock, None)
 
     def _tell(self, sock: Any, error: BaseException | None) -> None:
@@ -202,6 +209,9 @@ class _Accepted(Opening):
         then = partial(openings.ended, listener, peer)
         super().__init__(sock, openings.steps, then, openings.timeout, listener.loop)
 
+    def _code_behind(self, _hook: str) -> object:
+        return self._openings.maker()
+
     def _succeed(self, sock: Any) -> None:
         self._openings.remove(self, self._server)
         super()._succeed(sock)
@@ -239,6 +249,10 @@ class Openings:
         self.most = most
         self.under_way: dict[Opening, None] = {}
         self.failed = 0
+
+    def maker(self) -> object:
+        """What makes the object of a connection."""
+        return maker_of(self._connected)
 
     @property
     def full(self) -> bool:

@@ -143,6 +143,7 @@ class ProxyHeader:
     __slots__ = {"_received": "What has come of the header.", "_sock": "The OS socket."}
 
     may_park = wants_write = False
+    sni_callback = None
 
     def __init__(self, sock: ProxiedSocket) -> None:
         self._sock = sock

@@ -20,6 +20,7 @@ from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import WaitKind, wake
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
+from dangagreen.places import origin_of
 from dangagreen.sockets.states import HELD
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ class StartTls:
         if self._task is not None:  # it has what it needs; what else comes would be reported again and again
             self._sock._unregister()
         elif self._tls.may_park:
-            self._task = Task(self._sock.loop, self._run_step, copy_context(), "a TLS handshake")
+            origin = origin_of(self._tls.sni_callback)
+            self._task = Task(self._sock.loop, self._run_step, copy_context(), "a TLS handshake", origin)
             self._sock.loop.runnable.append(self._task.start)
         else:
             self._take_step()

@@ -26,7 +26,7 @@ from dangagreen.loop.error_log import MOST
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.timers import Timer
-from dangagreen.places import innermost
+from dangagreen.places import innermost, owner_of
 from dangagreen.sockets.binding import SocketFile
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.system_calls import accepting
@@ -34,6 +34,15 @@ from dangagreen.system_calls import accepting
 log = logging.getLogger("dangagreen")
 
 _LONGEST_QUEUE = 4096  # connections in the kernel's accept queue at most; Linux's somaxconn
+
+
+def maker_of(connected: Callable[..., object]) -> object:
+    """What makes the object of a connection: its class, as `serve` has it, or a function of the OS socket."""
+    maker = getattr(owner_of(connected), "maker", None)  # of what a connection goes through before
+    if maker is not None:
+        return maker()
+    first = connected.args[0] if isinstance(connected, partial) and connected.args else None
+    return first if isinstance(innermost(first), type) else connected
 
 
 class Admitting:
@@ -67,10 +76,8 @@ class Admitting:
         self._on_connection = observer
 
     def maker(self) -> object:
-        """What makes the object of a connection: its class, as `serve` has it, or a function of the OS socket."""
-        connected = self._connected
-        first = connected.args[0] if isinstance(connected, partial) and connected.args else None
-        return first if isinstance(innermost(first), type) else connected
+        """What makes the object of a connection: see `maker_of`."""
+        return maker_of(self._connected)
 
     def set_up(self, sock: Any, connected: Callable[[Any, Any], object] | None = None) -> None:
         """Have an object made of an accepted OS socket, by `connected` if given, and count it until it closes."""

@@ -49,6 +49,11 @@ class TlsSocket(Decrypting):
         self.may_park = server_side and context.sni_callback is not None
         self._notified = self.closed = False
 
+    @property
+    def sni_callback(self) -> object:
+        """The program's code that the handshake of a server calls, or None."""
+        return self.ssl_object.context.sni_callback
+
     # -- what a socket has
 
     def fileno(self) -> int:

@@ -558,3 +558,17 @@ with virtual_loop() as loop:
     d.sleep(0)
     check.finish()
 """)
+
+
+def test_timers_that_only_look_on_are_not_listed():
+    answers("""
+introspect.lint()
+def main():
+    waits = d.spawn(d.sleep, 60)
+    d.sleep(0.01)
+    seen = introspect.snapshot()
+    assert [timer.callback.partition("#")[0] for timer in seen.timers] == ["resumes sleep"], seen.timers
+    assert seen.loop.timers == 1
+    waits.cancel()
+d.run(main)
+""")

@@ -52,6 +52,44 @@ assert "blocks" in functions[:1 if how == "sleep" else 3], text
     )
 
 
+@pytest.mark.parametrize("how", ["call", "timer", "task", "socket"])
+def test_a_slow_destructor_of_what_the_loop_itself_has_dropped(how):
+    """Which callback that was nobody knows any more; the stack tells the class, and the line."""
+    answers(
+        f"how, names = {how!r}, ['Slow.__del__']"
+        + TELL
+        + """
+class Slow:
+    def __del__(self):
+        until(lambda: told)
+class Holder(d.Socket):
+    __slots__ = ("held",)
+def main():
+    if how == "call":
+        d.current_loop().call_soon(lambda slow: None, Slow())
+    elif how == "timer":
+        d.current_loop().add_timer(0, lambda slow=Slow(): None)
+    elif how == "task":
+        d.spawn(lambda slow: None, Slow())
+    else:
+        import socket
+        ours, theirs = socket.socketpair()
+        holder = Holder(ours)
+        holder.held = Slow()
+        d.current_loop().call_soon(holder.close)
+        del holder
+        theirs.close()
+    d.sleep(0.01)
+    gc.collect()
+d.current_loop().slow_seconds = None
+d.run(main)
+guard.cancel()
+((_, text),) = told
+assert text.splitlines()[0] == "a loop is blocked for more than 0.05 s, in", text
+"""
+    )
+
+
 @pytest.mark.parametrize(
     ("how", "slow_seconds"), [("tasks", 0.01), ("tasks", None), ("callbacks", 0.01), ("events", 0.01)]
 )

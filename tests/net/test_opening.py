@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import sys
@@ -677,3 +678,49 @@ def test_closing_it_tells_its_owner_once(loop, wires, run_turns):
     assert len(outcome) == 1
     assert "enough" in outcome[0]
     assert one.closed
+
+
+# -- what is told of slow code
+
+
+class Made(d.Socket):
+    __slots__ = ()
+
+    def __init__(self, sock):
+        super().__init__(sock)
+
+    def event_read(self):
+        self.close()
+
+
+FOLDER = os.path.dirname(d.__file__)
+
+
+def place_of(function):
+    return f"{__file__}:{function.__code__.co_firstlineno}"
+
+
+@pytest.mark.parametrize("how", ["TLS", "TLS with an sni_callback", "PROXY"])
+def test_slow_code_is_named_by_the_program_s_line_and_not_by_ours(real_loop, how):
+    """What comes before a connection is open makes its object, and calls the sni_callback."""
+    reports = []
+    context = server_context()
+    context.sni_callback = sni_callback = (lambda *_: None) if how == "TLS with an sni_callback" else None
+    proxy, hello = how == "PROXY", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"
+    ours = {"proxy_protocol": ["127.0.0.1"]} if proxy else {"tls": context}
+    theirs = {} if proxy else {"tls": client_context(), "server_hostname": "localhost"}
+    real_loop.on_slow = reports.append
+    real_loop.slow_seconds = 0.0  # all that runs is slow
+
+    def main():
+        with d.serve(LOCAL, Made, **ours) as server, d.connect(server.address, **theirs) as sock:
+            sock.write_all(hello * proxy + b"x")
+            sock.read_to_end(9)
+
+    d.spawn(main).join()
+    real_loop.slow_seconds = None
+    openings = "opening of a connection", "_Accepted"
+    told = [report.place for report in reports if any(words in report.what for words in openings)]
+    assert place_of(Made.__init__) in told
+    assert sni_callback is None or place_of(sni_callback) in told
+    assert not [place for place in told if place.startswith(FOLDER)]
