@@ -16,6 +16,7 @@ from dangagreen.green.sched import drop_guard, guard_parking
 from dangagreen.introspect.lint_calls import CallLints
 from dangagreen.introspect.lint_locks import HELD_SECONDS, LockLints
 from dangagreen.introspect.lint_queues import QueueLints
+from dangagreen.introspect.lint_spins import SpinLints
 from dangagreen.introspect.lint_tasks import TaskLints
 from dangagreen.introspect.lint_turns import IdleSockets, TurnLints
 from dangagreen.introspect.lint_waits import LOST_SECONDS, WaitLints
@@ -33,6 +34,7 @@ class Lints:
         self._patches = patches = Patches()
         self._since = Since()
         self._tasks = TaskLints(findings, patches, self._since)
+        self._spins = SpinLints(findings, patches)
         self._locks = LockLints(findings, patches, self._since)
         self._queues = QueueLints(findings, patches)
         self._idle = IdleSockets(patches)
@@ -105,7 +107,7 @@ class Lints:
         for loop, turns in list(self._turns.items()):
             turns.close(loop)
         for_each_loop(self._cancel_timer)
-        for part in (self._tasks, self._locks, self._since):
+        for part in (self._tasks, self._spins, self._locks, self._since):
             part.close()
 
 

@@ -29,6 +29,8 @@ from dangagreen.sockets.kernel import counted
 _ENDED = 100  # tasks that have ended: so many of them are remembered
 _TURNS = 1000  # the lag is that of so many turns
 
+NOBODY = id(None)  # the id of whose code has woken a task where that was no task's
+
 _numbers = itertools.count(1)
 
 Cancellation = tuple[Cancelled | None, str | None, str | None]  # that, the task whose code it was, and the place
@@ -48,6 +50,7 @@ class TaskRecord:
         "resumed_at": "Since when it runs; None before it has.",
         "scheduled": "How many seconds it was ready, and did not run.",
         "waited": "How many seconds it has waited, up to the last time that it was woken.",
+        "woken_by": "The id of the task whose code has done that; NOBODY: none.",
         "woken_at": "When it was started or woken; None once it runs, and if the loop resumes it without that.",
     }
 
@@ -59,6 +62,7 @@ class TaskRecord:
         self.parked_at: float | None = None
         self.resumed_at: float | None = None
         self.woken_at: float | None = None
+        self.woken_by = NOBODY
         self.waited = self.scheduled = 0.0
         self.cancelled: Cancellation | None = None
 
@@ -172,7 +176,7 @@ class TaskQueue(deque[Callable[[], object]]):
             if record is None:  # its greenlet
                 record = table.records.get(getattr(call if owner is None else owner, "task", None))  # type: ignore[arg-type]
             if record is not None:
-                record.woken_at = loop.clock()
+                record.woken_at, record.woken_by = loop.clock(), id(loop.current)
 
 
 def table_of(loop: Loop) -> TaskTable | None:
