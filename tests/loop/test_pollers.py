@@ -167,9 +167,9 @@ def test_wait_never_ends_early_without_an_event(poller, pair, seconds):
 
 def test_wait_of_nothing_does_not_wait(poller):
     start = time.monotonic()
-    for _ in range(10):
+    for _ in range(1000):
         assert poller.wait(0) == []
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 10  # of which a hundredth of a second each would be all
 
 
 # -- kqueue, where there is none
