@@ -11,6 +11,7 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from dangagreen.green.lender import Lender
+from dangagreen.green.sched import scheduler
 from dangagreen.green.waiters import Waiter, wake
 
 
@@ -64,5 +65,6 @@ class Host(Lender):
 
     def end(self, error: BaseException | None) -> None:
         self.done, self.error, self.worker = True, error, None
+        scheduler(self.loop).note_end(self)
         if self.caller is not None and self.caller.subject is self:
             wake(self.caller)

@@ -1,7 +1,11 @@
-from dangagreen.green.waiters cimport Waiter
+cimport cython
+from dangagreen.green.parking cimport park
+from dangagreen.green.waiters cimport Roster, Waiter
+from dangagreen.loop.schedule cimport get_ident
 
 cdef class Runnable(Waiter):
-    pass
+    @cython.locals(sched=Roster, idle=list)
+    cpdef start(self)
 
 cdef class Life(Runnable):
     cdef object __weakref__
@@ -13,3 +17,5 @@ cdef class Life(Runnable):
     cdef public bint error_retrieved
     cdef public object group
     cdef public object name
+    @cython.locals(sched=Roster, joiners=dict)
+    cpdef end(self, error, result=*)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from itertools import chain, islice
-from types import CodeType
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -18,7 +17,7 @@ from dangagreen.errors import Cancelled, CannotParkError
 from dangagreen.green.stacks import last_run
 from dangagreen.green.task_table import table, told_apart
 from dangagreen.green.told_tasks import Resume, ToldTasks, exchange
-from dangagreen.green.waiters import Collector, Throw, TopLevel, Waiter
+from dangagreen.green.waiters import Collector, Roster, Throw, TopLevel, Waiter
 from dangagreen.loop.instruments import Instruments
 from dangagreen.loop.loop import Loop, for_each_loop
 from dangagreen.places import owner_of, place_of_instruction
@@ -34,16 +33,12 @@ class Worker(greenlet):
     """A greenlet that runs one task after another."""
 
     __slots__ = {
-        "ended": "The name of the last task that has ended in it.",
-        "ended_from": "The `origin` of that task.",
         "resume": "Its `switch`, made once and not for each task.",
         "sched": "The scheduler that it belongs to.",
         "task": "The task that it runs; None between two.",
     }
 
     task: Waiter | None
-    ended: str
-    ended_from: tuple[CodeType, int] | None
 
     def __init__(self, sched: Scheduler) -> None:
         super().__init__(_work, sched.hub)
@@ -69,7 +64,6 @@ def _work() -> None:
     try:
         while True:
             worker.task.run()  # type: ignore[union-attr]
-            worker.ended, worker.ended_from = worker.task.name, worker.task.origin  # type: ignore[union-attr]
             worker.task = None
             worker.gr_context = None
             if len(idle) >= _IDLE_WORKERS:
@@ -82,7 +76,7 @@ def _work() -> None:
         del sched.workers[worker], worker.resume
 
 
-class Scheduler:
+class Scheduler(Roster):
     """The greenlet side of one loop: the hub, the workers, the tasks. It attaches itself as `loop.green`."""
 
     __slots__ = {
@@ -90,17 +84,13 @@ class Scheduler:
         "closers": "Functions that end what tasks used, called when all tasks have ended, before the sockets close.",
         "collector": "Stands for the current task during a garbage collection.",
         "forevers": "Each serve_forever that waits.",
-        "from_tasks": "`to_hub` with the guard of `guard_parking` before it, if there is one: the `to_hub` of tasks.",
         "hub": "The greenlet that runs the loop.",
-        "idle": "Workers without a task, kept for the next ones.",
         "main": "The task of `run`, or None.",
         "looked": "The clock's time when `spender` first spent a budget in this turn.",
         "loop": "The loop.",
-        "no_parking": "The innermost no_parking() block that is open, or None.",
         "signals": "The callbacks of signals, or None.",
         "spender": "(id of the task, turn) of the task that last spent a budget of calls; None at first.",
         "spent": "How many budgets `spender` has spent in this turn.",
-        "tasks": "The tasks that have not ended, in the order of their making.",
         "tells_of_runs": "Whether instruments hear of each run of a task.",
         "thread_limiter": "The limiter of `in_thread` for calls without one, made at first use; or None.",
         "to_hub": "Switches to the hub.",
@@ -109,13 +99,12 @@ class Scheduler:
     }
 
     def __init__(self, loop: Loop) -> None:
+        super().__init__()
         self.loop = loop
-        self.tasks: dict[Waiter, None] = _new_table(loop)
-        self.idle: list[Worker] = []
+        self.tasks = _new_table(loop)
         self.workers: dict[Worker, None] = {}
         self.tells_of_runs = False
         self.top_level: TopLevel | None = None
-        self.no_parking: Any = None
         self.collector = Collector(loop)
         self.forevers: list[Any] = []
         self.bridge: Any = None
@@ -201,11 +190,6 @@ class Scheduler:
         elif self.loop.current is not None or not self.loop.running:
             self.collector.enter()
 
-    def forget_no_parking(self, task: Waiter) -> None:
-        """Close the `no_parking()` blocks of a task that has ended: a generator may have left one open."""
-        while self.no_parking is not None and self.no_parking.task is task:
-            self.no_parking = self.no_parking.outer
-
     def has_waiters(self) -> bool:
         """Whether there is a task, or top-level code that waits."""
         return bool(self.tasks) or (self.top_level is not None and self.top_level.wait is not None)
@@ -252,8 +236,8 @@ class Scheduler:
         owner = call.task if isinstance(call, Throw) else owner_of(call)
         if isinstance(owner, Worker):
             if owner.task is None:
-                place = place_of_instruction(*owner.ended_from) if owner.ended_from is not None else "?"
-                return f"task {owner.ended!r}, before it ended,", place, None
+                place = place_of_instruction(*self.ended_from) if self.ended_from is not None else "?"
+                return f"task {self.ended!r}, before it ended,", place, None
             owner = owner.task
         return self.describe_task(owner) if isinstance(owner, Waiter) else None
 

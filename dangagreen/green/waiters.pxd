@@ -22,6 +22,14 @@ cdef class Waiter:
     cdef public WaitKind wait
     cdef public object worker
 
+cdef class Roster:
+    cdef public object ended
+    cdef public object ended_from
+    cdef public object from_tasks
+    cdef public list idle
+    cdef public object no_parking
+    cdef public object tasks
+
 cdef class TopLevel(Waiter):
     cdef public bint _thrown
     cdef public bint _woken

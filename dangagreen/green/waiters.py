@@ -183,6 +183,37 @@ class Waiter:
         self.end(error)
 
 
+class Roster:
+    """What a loop knows of its tasks: base class of `Scheduler`."""
+
+    __slots__ = {
+        "ended": "The name of the task, or of whatever else a worker ran, that has ended last.",
+        "ended_from": "The `origin` of that task.",
+        "from_tasks": "`to_hub` with the guard of `guard_parking` before it, if there is one: the `to_hub` of tasks.",
+        "idle": "Workers without a task, kept for the next ones.",
+        "no_parking": "The innermost no_parking() block that is open, or None.",
+        "tasks": "The tasks that have not ended, in the order of their making.",
+    }
+
+    ended: str
+    ended_from: tuple[CodeType, int] | None
+    from_tasks: Callable[[], Any]
+    tasks: dict[Waiter, None]
+
+    def __init__(self) -> None:
+        self.idle: list[Any] = []
+        self.no_parking: Any = None
+
+    def note_end(self, waiter: Waiter) -> None:
+        """Note, for reports of slow code, that this one has ended last."""
+        self.ended, self.ended_from = waiter.name, waiter.origin
+
+    def forget_no_parking(self, task: Waiter) -> None:
+        """Close the `no_parking()` blocks of a task that has ended: a generator may have left one open."""
+        while self.no_parking is not None and self.no_parking.task is task:
+            self.no_parking = self.no_parking.outer
+
+
 class Throw(partial[None]):
     """A queued call that resumes a task with an error: the task's `resume_with`, and the error."""
 
