@@ -13,7 +13,7 @@ import sys
 import weakref
 from collections.abc import Container, Iterable, Iterator
 from functools import partial
-from inspect import CO_OPTIMIZED
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_OPTIMIZED
 from itertools import repeat
 from types import (
     AsyncGeneratorType,
@@ -46,8 +46,13 @@ _OURS = 2  # references to an object while its references are counted: that of t
 # What a generator refers to is in its frame, which is among those of the task while it runs there.
 _NOT_FOLLOWED = (Waiter, Loop, type, ModuleType, CodeType, FrameType, GeneratorType, CoroutineType, AsyncGeneratorType)
 PARKED_FOR = WaitQueue, Handoff, Future  # all waits for these are made by `park_for`
-# Elsewhere the interpreter counts otherwise: since Python 3.14 it leaves out references that others are known to hold.
-COUNTS = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 14)
+_KNOWN = (3, 11), (3, 12), (3, 13), (3, 14)
+# Others count otherwise, as those do without a global lock.
+COUNTS = sys.implementation.name == "cpython" and sys.version_info[:2] in _KNOWN and "t" not in sys.abiflags
+# Since Python 3.14 what a function calls, and its arguments, may be references that are not counted, if they are in
+# variables of the caller, which keep the objects: such an argument may be one reference or none.
+_BORROWS = sys.version_info >= (3, 14)
+_SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR  # these keep references of their own
 
 
 def _held_in_c() -> int:
@@ -181,26 +186,39 @@ def _held_by(task: Waiter, in_c: int) -> Iterator[Any]:
     if call is None:
         return
     yield call
-    if type(call) is partial:
+    if type(call) is partial and not _BORROWS:
         yield call  # the call that is under way refers to it as well
     function = unwrapped(call)
-    for frame in frames(task):
+    stack = list(frames(task))
+    for frame, caller in zip(stack, [*stack[1:], None], strict=True):
         code = frame.f_code
-        yield from _locals(frame)
+        yield from _counted(frame, caller)
         if type(function) is FunctionType and function.__code__ is code:
-            yield function  # a frame refers to the function that it runs, and to the cells of that
+            if not (_BORROWS and caller is not None and any(one is function for one in _locals(caller))):
+                yield function  # a frame refers to the function that it runs, and to the cells of that
             yield from function.__closure__ or ()
             function = None
 
 
-def _locals(frame: FrameType) -> list[Any]:
-    """The values of a frame's local variables, without those in cells, which are another object's."""
+def _counted(frame: FrameType, caller: FrameType | None) -> list[Any]:
+    """The values of a frame's local variables, as `_locals`: those that are certainly references of their own."""
+    code = frame.f_code
+    if not _BORROWS or caller is None or code.co_flags & _SUSPENDED:
+        return _locals(frame)
+    theirs = set(map(id, _locals(caller)))
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    borrowed = {name for name in arguments if id(frame.f_locals.get(name)) in theirs}
+    return _locals(frame, borrowed)
+
+
+def _locals(frame: FrameType, but: Iterable[str] = ()) -> list[Any]:
+    """The values of a frame's local variables, without those in cells, which are another object's, and some others."""
     code = frame.f_code
     if not code.co_flags & CO_OPTIMIZED:
         return []
-    in_cells = {*code.co_cellvars, *code.co_freevars}
+    left_out = {*code.co_cellvars, *code.co_freevars, *but}
     variables = frame.f_locals
-    values = [value for name, value in variables.items() if name not in in_cells]
+    values = [value for name, value in variables.items() if name not in left_out]
     if type(variables) is dict:  # before Python 3.13 a copy, which the frame would keep
         variables.clear()
     return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.introspect.seeing import answers
@@ -52,6 +54,9 @@ def closure(event):
 
 LOST = {
     "an argument": "d.spawn(wait, d.Event())",
+    "an argument that is passed on": "d.spawn(lambda event: wait(event), d.Event())",
+    "an argument that nobody else has": "d.spawn(lambda some: wait(some.pop()), [d.Event()])",
+    "a variable and an argument": "d.spawn(passes, d.Event)",
     "a method": "event = d.Event(); d.spawn(keep, event.wait, event)",
     "a partial": "d.spawn(partial(wait, d.Event()))",
     "a closure": "d.spawn(closure(d.Event()))",
@@ -79,6 +84,9 @@ KEPT = {
     "its method": "event = d.Event(); left.append(event.set); d.spawn(wait, event)",
     "a timer": "event = d.Event(); loop.add_timer(1000, event.set); d.spawn(wait, event)",
     "a call": "event = d.Event(); loop.post_loop_callback = lambda *maps: bool(event); d.spawn(wait, event)",
+    "an argument that is passed on": "event = d.Event(); left.append(event); d.spawn(lambda one: wait(one), event)",
+    "an argument that nobody else has": "left.append(d.Event()); d.spawn(lambda some: wait(some.pop()), left[:])",
+    "a variable and an argument": "d.spawn(passes, lambda: left.append(d.Event()) or left[0])",
     "another closure": "event = d.Event(); left.append(closure(event)); d.spawn(wait, event)",
     "the same closure": "function = closure(d.Event()); left.append(function); d.spawn(function)",
     "the same partial": "call = partial(wait, d.Event()); left.append(call); d.spawn(call)",
@@ -109,12 +117,19 @@ UNSEEN = {
     "a wait in its block": "d.spawn(enter, d.Semaphore(0))",
     "a named argument": "d.spawn(wait, event=d.Event())",
 }
+if sys.version_info >= (3, 14):  # an argument that the caller has in a variable too may be a reference, or be none
+    UNSEEN["a method"] = LOST.pop("a method")
+    LOST["a wait in its block"] = UNSEEN.pop("a wait in its block")
 TABLES = {"kept": KEPT, "unseen": UNSEEN, "on purpose": NAMELESS}
 ALL = {f"{kind}: {how}": code for kind, table in TABLES.items() for how, code in table.items()}
 HELPERS = """
 def for_ever():
     with d.TaskGroup() as group:
         group.spawn(lambda: d.Event().wait())
+
+def passes(make):
+    event = make()
+    wait(event)
 
 def keep(wait, event):
     wait()
