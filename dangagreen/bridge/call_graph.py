@@ -17,26 +17,27 @@ from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 
 KEPT = sys.version_info >= (3, 14)
-_entered: dict[Waiter, list[Any]] = {}  # a task of ours that awaits a future, to who was entered as awaiting that
+entered: dict[Waiter, list[Any]] = {}  # a task of ours that awaits a future, to who was entered as awaiting that
 
 
 def enter(future: asyncio.Future[Any], task: Waiter) -> None:
     """This task of ours begins to await the future."""
-    for awaiter in _awaiters(task):
-        add(future, task, awaiter)
+    if isinstance(task, Task) and (task.group is not None or task.joiners):
+        for awaiter in _awaiters(task):
+            add(future, task, awaiter)
 
 
 def add(future: asyncio.Future[Any], task: Waiter, awaiter: asyncio.Task[Any] | None) -> None:
     """This task of asyncio's awaits the task of ours that awaits the future."""
     if sys.version_info >= (3, 14) and awaiter is not None:
         asyncio.future_add_to_awaited_by(future, awaiter)
-        _entered.setdefault(task, []).append(awaiter)
+        entered.setdefault(task, []).append(awaiter)
 
 
 def leave(future: asyncio.Future[Any], task: Waiter) -> None:
     """This task of ours does not await the future any more."""
     if sys.version_info >= (3, 14):
-        for awaiter in _entered.pop(task, ()):
+        for awaiter in entered.pop(task, ()):
             asyncio.future_discard_from_awaited_by(future, awaiter)
 
 

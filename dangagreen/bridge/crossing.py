@@ -91,7 +91,7 @@ def await_(awaitable: Awaitable[Result]) -> Result:
         except BaseException as interrupt:
             _see_it_end(future, task, interrupt)
         finally:
-            if call_graph.KEPT:
+            if call_graph.entered:
                 call_graph.leave(future, task)
     try:
         result: Result = future.result()

@@ -29,7 +29,7 @@ def chain():
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     yield
-    assert not call_graph._entered
+    assert not call_graph.entered
 
 
 def test_it_goes_on_through_each_task_in_each_hosting(theirs):
