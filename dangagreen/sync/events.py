@@ -105,6 +105,10 @@ class Condition(WaitQueue):
         """Release its lock: see `Lock.release`."""
         self._lock.release()
 
+    def locked(self) -> bool:
+        """Whether its lock is held."""
+        return self._lock.locked()
+
     @parks
     def wait(self, timeout: float | None = None) -> bool:
         """Parks until notified, with the lock released, and then until the lock is acquired again.

@@ -177,8 +177,11 @@ class Mutex(_Acquirable):
         self._depth = depth
 
     def __repr__(self) -> str:
-        owner = f" owner={owner_name(self._owner)}" if self._owner is not None else ""
-        return f"<{'locked' if owner else 'unlocked'} {self._name()} object{owner} at {id(self):#x}>"
+        state = "unlocked" if self._owner is None else "locked"
+        return f"<{state} {self._name()} object{self._owner_in_words()} at {id(self):#x}>"
+
+    def _owner_in_words(self) -> str:
+        return "" if self._owner is None else f" owner={owner_name(self._owner)}"
 
 
 class Lock(Mutex):
@@ -209,6 +212,9 @@ class RLock(Mutex):
             self._depth += 1
             return True
         return super()._try_acquire(taker)
+
+    def _owner_in_words(self) -> str:
+        return f"{super()._owner_in_words()} count={0 if self._owner is None else self._depth + 1}"
 
 
 class Semaphore(_Acquirable):

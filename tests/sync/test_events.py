@@ -320,6 +320,13 @@ def test_wait_for_looks_for_cancellation_also_when_it_need_not_wait(loop, work, 
     assert isinstance(context.exception, d.CannotParkError)
 
 
+def test_whether_the_lock_of_a_condition_is_held(loop):
+    condition = d.Condition()
+    assert not condition.locked()
+    with condition:
+        assert condition.locked()
+
+
 def test_a_condition_in_words(loop, work):
     condition = d.Condition(d.Lock())
 

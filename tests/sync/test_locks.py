@@ -147,6 +147,14 @@ def test_a_lock_that_nobody_holds_cannot_be_released(anywhere):
     assert anywhere(work)
 
 
+def test_an_rlock_says_how_often_it_was_acquired(loop):
+    lock = d.RLock()
+    assert repr(lock).startswith("<unlocked dangagreen.RLock object count=0 at 0x")
+    with lock, lock:
+        assert repr(lock).startswith("<locked dangagreen.RLock object owner=")
+        assert " count=2 at 0x" in repr(lock)
+
+
 def test_a_lock_says_who_holds_it(loop):
     lock = d.Lock()
 
