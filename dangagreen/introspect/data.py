@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoopInfo:
-    """A loop. Of its turns and their times only what came after the import of `dangagreen.introspect` counts."""
+    """A loop. Of the times of its turns only what came after the import of `dangagreen.introspect` counts."""
 
     thread: str  # the name of its thread
     running: bool
