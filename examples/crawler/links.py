@@ -76,6 +76,7 @@ class Page(HTMLParser):
             if len(self.rawdata) > LONGEST_TAG and self.cdata_elem is None and re.match("</?[A-Za-z]", self.rawdata):
                 return  # it is looked through each time, by a regular expression
             yield
+        self.feed(" " * len(self.rawdata))  # newer parsers look at it again when as much has come as is not finished
 
 
 def media_type(content_type: str) -> str:
