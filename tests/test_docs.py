@@ -150,7 +150,7 @@ INNER = {
     " to_close to_flush turn unregister wakeup_pair looked post_loop_calls call_took handler_took slow_limit slow_log"
     " slow_in_turn slowest suspect_after after_turn awaited direct drop_instrument end_turn instruments"
     " slow_count error_count accepting onlookers",
-    dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit maker set_up stop_accepting"
+    dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit maker set_up spare stop_accepting"
     " tell_of_connections",
     dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved function"
     " group in_words interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub"

@@ -47,7 +47,8 @@ SHAPE = [
     (
         "introspect",
         "data stacks | records circles connections | collect profiles | text | mark on_signal remote watchdog"
-        " | linting reach lint_tasks lint_spins lint_locks lint_turns lint_calls lint_queues lint_waits lint __init__",
+        " | linting reach lint_tasks lint_spins lint_locks lint_turns lint_calls lint_errors lint_queues lint_waits"
+        " lint __init__",
     ),
     ("", "__main__"),
     (

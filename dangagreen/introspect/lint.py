@@ -14,6 +14,7 @@ from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
 from dangagreen.green.sched import drop_guard, guard_parking
 from dangagreen.introspect.lint_calls import CallLints
+from dangagreen.introspect.lint_errors import ErrorLints
 from dangagreen.introspect.lint_locks import HELD_SECONDS, LockLints
 from dangagreen.introspect.lint_queues import QueueLints
 from dangagreen.introspect.lint_spins import SpinLints
@@ -39,6 +40,7 @@ class Lints:
         self._queues = QueueLints(findings, patches)
         self._idle = IdleSockets(patches)
         self._calls = CallLints(findings, patches)
+        self._errors = ErrorLints(findings, patches)
         self._waits = WaitLints(findings, self._queues, self._since)
         self._turns: WeakKeyDictionary[Loop, TurnLints] = WeakKeyDictionary()
         self._is_over = False
@@ -107,7 +109,7 @@ class Lints:
         for loop, turns in list(self._turns.items()):
             turns.close(loop)
         for_each_loop(self._cancel_timer)
-        for part in (self._tasks, self._spins, self._locks, self._since):
+        for part in (self._tasks, self._spins, self._locks, self._errors, self._since):
             part.close()
 
 

@@ -78,6 +78,16 @@ def running() -> Iterator[FrameType]:
     return outward(sys._getframe())
 
 
+def raised_at(error: BaseException) -> str | None:
+    """ "file:line" of the program's innermost frame that the error has passed; None if there is none."""
+    place, step = None, error.__traceback__
+    while step is not None:
+        if not is_ours(step.tb_frame) and not is_library(step.tb_frame):
+            place = f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}"
+        step = step.tb_next
+    return place
+
+
 def place_of(stack: Iterable[FrameType]) -> str:
     """ "file:line" of the program's innermost frame; "?" if there is none, as in what the loop does by itself."""
     frame = next(program_frames(stack), None)
