@@ -227,7 +227,8 @@ class Scheduler(Roster):
         top = self.top_level
         running = self.running()
         waiting = [top] if top is not None and top.wait is not None else []
-        text = table(islice(chain(waiting, self.tasks), most), running, self.names())
+        tasks = [*waiting, *self.tasks]  # another thread may ask
+        text = table(islice(tasks, most), running, self.names())
         more = len(waiting) + len(self.tasks) - most if most is not None else 0
         return f"{text}\n... and {more} more" if more > 0 else text
 

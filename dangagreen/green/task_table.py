@@ -39,7 +39,7 @@ def told_apart(tasks: Iterable[Any], unique: Callable[[Any], str | None]) -> dic
 
 def table(tasks: Iterable[Any], running: object, names: Mapping[Any, str]) -> str:
     """A table of these tasks, one of which may be `running`, with headings; "" if there are none."""
-    rows = [_row(task, running, names[task]) for task in tasks]
+    rows = [_row(task, running, names.get(task) or described(task, "name")) for task in tasks]
     if not rows:
         return ""
     rows.insert(0, _HEADINGS)

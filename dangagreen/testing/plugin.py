@@ -166,9 +166,13 @@ def _place_of_loop(item: pytest.Function) -> int:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
-    """What a fixture opens that outlives the test, at whose request it is made, is no leak."""
-    trial = None if fixturedef.scope == "function" else request.config.stash.get(TRIAL, None)
-    with contextlib.nullcontext() if trial is None else trial.exempt():
+    """What a fixture opens that outlives the test, at whose request it is made, is no leak, and has no time limit."""
+    with contextlib.ExitStack() as blocks:
+        if fixturedef.scope != "function":
+            if (trial := request.config.stash.get(TRIAL, None)) is not None:
+                blocks.enter_context(trial.exempt())
+            if (limit := request.config.stash.get(LIMIT, None)) is not None:
+                blocks.enter_context(limit.suspended())
         return (yield)
 
 

@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from dangagreen.green.sched import scheduler
@@ -60,6 +61,8 @@ class TimeLimit:
         self._tell_last = tell
         self._words = f"{what} took longer than {seconds:g} s"
         self._over = threading.Event()
+        self._from = time.monotonic()
+        self._holds = 0  # `suspended` blocks that are open
         self._lock = threading.Lock()
         self._interrupted = False
         self._tested = threading.current_thread()
@@ -87,11 +90,23 @@ class TimeLimit:
         with self._lock:
             self._over.set()
 
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """A block that may take as long as it likes: the time begins anew after it."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._from = time.monotonic()
+            self._holds -= 1
+
     # -- in the thread that watches
 
     def _watch(self) -> None:
-        if self._over.wait(self._seconds):
-            return
+        while self._holds or time.monotonic() - self._from < self._seconds:
+            left = self._from + self._seconds - time.monotonic()
+            if self._over.wait(self._seconds if self._holds else max(0.0, left)):
+                return
         if (trial := self._trial()) is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 trial.loop.call_soon_threadsafe(self._tell)

@@ -420,6 +420,29 @@ def test_next(loop):
 
 
 @pytest.mark.slow
+def test_a_fixture_of_a_wider_scope_has_no_time_limit(started):
+    result = started(
+        """
+@pytest.fixture(scope="module")
+def inner():
+    time.sleep(0.4)
+
+@pytest.fixture(scope="module")
+def slow(inner):
+    time.sleep(0.4)
+    yield
+    time.sleep(0.4)
+
+@pytest.mark.dangagreen
+def test_it(slow, loop):
+    pass
+""",
+        "--dangagreen-timeout=0.3",
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.slow
 def test_a_time_limit_holds_for_the_teardown_of_fixtures_that_wait(started):
     result = started(
         FIXTURES.replace("HERE", "sleep(100)")
