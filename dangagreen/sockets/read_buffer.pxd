@@ -17,7 +17,10 @@ cdef class ReadBuffer(IdleClock):
     @cython.locals(start=Py_ssize_t, size=Py_ssize_t, most=Py_ssize_t, stop=Py_ssize_t)
     cdef bytes _consume_line(self, Py_ssize_t end)
     cdef _grant_no_lines(self)
+    cdef bytes _consume_up_to(self, Py_ssize_t end)
     cdef bytes _consume_all(self)
     cdef _drop_input(self)
     @cython.locals(start=Py_ssize_t, end=Py_ssize_t)
     cdef Py_ssize_t _search(self, separator) except -1
+    cdef bint _is_longer(self, Py_ssize_t end, Py_ssize_t limit) except -1
+    cdef _search_anew(self)

@@ -14,5 +14,6 @@ cdef class Receiving(ReadBuffer):
     cpdef bint _await_input(self, reader) except -1
     cdef bint _may_go_on(self, Py_ssize_t size) except -1
     cdef _was_less(self)
+    cdef _receive_into(self, buffer)
     cdef bint _ends_input(self, error) except -1
     cdef bint _meet_eof(self, int eof=*) except -1

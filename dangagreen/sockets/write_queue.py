@@ -204,7 +204,7 @@ class WriteQueue(BackPressure):
         if len(queue) > 1:
             size = count = 0
             for piece in queue:
-                if count and (size >= _JOIN or (self._queued_callables and callable(piece))):
+                if count and ((self._queued_callables and callable(piece)) or size + len(piece) > _JOIN):
                     break
                 size += len(piece)
                 count += 1

@@ -137,7 +137,7 @@ class ReadingSocket(SelectableSocket):
         For bulk: the buffer may be reused, and nothing is allocated. Raises ValueError for a buffer of size 0.
         """
         task = self._checkpoint("read_some_into")
-        room = checks.room("read_some_into", buffer)
+        room = len(buffer) if type(buffer) is bytearray and buffer else checks.room("read_some_into", buffer)
         while True:
             if not self.buffered and not self._may_go_on(room):
                 if not self._fill(task, _READ_SOME_INTO, 0):

@@ -184,6 +184,17 @@ def test_writes_leave_in_the_order_of_the_calls(loop, wires, drain):
     assert drain(peer, 100) == b"".join(pieces)
 
 
+def test_small_pieces_leave_together_and_large_ones_are_not_copied_for_that(loop, wires):
+    sock, _ = wires()
+    one = Plain(sock)
+    sends = []
+    one.set_writer_func(lambda data: sends.append(len(data)) or len(data))
+    for size in (10, 20, 200_000, 300_000, 30, 40):
+        one.write_soon(bytes(size))
+    one.write(None)
+    assert sends == [30, 200_000, 300_000, 70]
+
+
 def test_a_write_within_event_write_goes_behind_what_is_queued(loop, wires, drain):
     class Chatty(Plain):
         __slots__ = ()

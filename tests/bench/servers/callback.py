@@ -65,6 +65,10 @@ class Receive(Socket):
 class Send(Lines):
     __slots__ = ("left", "tail")
 
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.left, self.tail = 0, b""
+
     def event_read(self):
         data = self.read(CHUNK)
         if data is None:
@@ -73,15 +77,17 @@ class Send(Lines):
         if self.rest.endswith(b"\n"):
             self.left, self.tail = blocks(int(self.rest))
             self.rest = b""
-            self.pump()
+            self.on_low_water()
         return None
 
-    def pump(self):
-        while self.left:
+    def on_low_water(self):
+        most = self.high_water
+        while self.left and self.unsent <= most:
             self.left -= 1
-            if not self.write(BLOCK):
-                return self.write(self.pump)
-        return self.write(self.tail)
+            self.write(BLOCK)
+        if not self.left and self.tail:
+            tail, self.tail = self.tail, b""
+            self.write(tail)
 
 
 class Broadcast(Lines):
