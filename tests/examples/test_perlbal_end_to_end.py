@@ -291,7 +291,7 @@ class Counting:
     def _talk(self, sock: socket.socket, choice: random.Random, number: int) -> None:
         with sock.makefile("rb") as replies:
             for turn in range(choice.randrange(1, 30)):
-                if self.over.wait(choice.random() * 0.05):
+                if self.over.is_set():
                     return
                 token = f"{number}-{choice.randrange(10**9)}"
                 sock.sendall(f"GET /{token} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -304,7 +304,7 @@ class Counting:
                     self.codes["none"] += 1
                     return
                 self.codes[code if code != "200" or body == token.encode() else "another's"] += 1
-                if not stays:
+                if not stays or self.over.wait(choice.random() * 0.05):
                     return
 
     def answered(self, count: int) -> None:
