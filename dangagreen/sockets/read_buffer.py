@@ -134,7 +134,7 @@ class ReadBuffer(IdleClock):
         """Take the line that ends before this position.
 
         Lines behind it that have come are granted, if they are about as long as this one: `read_line` gives them in
-        fewer steps, and the budget of calls pays for them at once.
+        fewer steps, and the budget of calls pays for them at once, unless they are the last.
         """
         buffer, start = self._buffer, self._pos
         if type(buffer) is not bytes:
@@ -149,7 +149,8 @@ class ReadBuffer(IdleClock):
         stop = buffer.rfind(b"\n", end, end + most) + 1
         if stop:
             self._lines = BytesIO(buffer[end:stop])
-            next(islice(self.loop.budget, (stop - end) // size, None), None)
+            if stop < len(buffer):  # otherwise the next read has to receive, and parks
+                next(islice(self.loop.budget, (stop - end) // size, None), None)
         return buffer[start:end]
 
     def _grant_no_lines(self) -> None:
