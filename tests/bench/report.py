@@ -125,7 +125,7 @@ def _runs(results: Results) -> Iterator[str]:
             ways.setdefault(way, []).append(workload.title)
     seconds = sum(run["seconds"] for run in results.runs.values())
     for way, titles in ways.items():
-        yield way if len(ways) == 1 else f"{way}: {', '.join(titles)}"
+        yield way if len(ways) == 1 else f"{way}: {'; '.join(titles)}"
     if seconds:
         yield f"{seconds / 60:.0f} minutes for all of it"
 
