@@ -47,11 +47,12 @@ _OURS = 2  # references to an object while its references are counted: that of t
 _NOT_FOLLOWED = (Waiter, Loop, type, ModuleType, CodeType, FrameType, GeneratorType, CoroutineType, AsyncGeneratorType)
 PARKED_FOR = WaitQueue, Handoff, Future  # all waits for these are made by `park_for`
 _KNOWN = (3, 11), (3, 12), (3, 13), (3, 14)
-# Others count otherwise, as those do without a global lock.
-COUNTS = sys.implementation.name == "cpython" and sys.version_info[:2] in _KNOWN and "t" not in sys.abiflags
 # Since Python 3.14 what a function calls, and its arguments, may be references that are not counted, if they are in
 # variables of the caller, which keep the objects: such an argument may be one reference or none.
 _BORROWS = sys.version_info >= (3, 14)
+# Others count otherwise, as those do without a global lock; and what C has borrowed is not known.
+_ALIKE = sys.implementation.name == "cpython" and sys.version_info[:2] in _KNOWN and "t" not in sys.abiflags
+COUNTS = _ALIKE and not (_BORROWS and is_compiled(parking))
 _SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR  # these keep references of their own
 
 
