@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+import dangagreen as d
 from tests.introspect.seeing import answers, linted
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "guide" / "inside.md"
@@ -31,6 +33,8 @@ def test_a_block(block):
 
 @pytest.mark.parametrize(("program", "line"), FAULTS, ids=[line.split()[1] for _, line in FAULTS])
 def test_a_fault_is_found_as_the_page_says(program, line):
+    if "lost-wait" in line and d.compiled and sys.version_info >= (3, 14):
+        pytest.skip("what C borrows there is not known")
     said = linted(f"""
 import logging
 records = []
