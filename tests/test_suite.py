@@ -60,7 +60,7 @@ PRIVATE = {  # how often a test file may use private names of the package: less 
     "sync/test_threads.py": 1,
     "test_context.py": 3,
     "test_example_sources.py": 2,
-    "test_ownership.py": 12,
+    "test_ownership.py": 13,
     "test_memory.py": 2,
 }
 

@@ -140,12 +140,12 @@ class Collector:
             poller=type(loop.poller).__name__,
             descriptors=descriptors,
             tasks=len(self.waiting) + len(self.tasks),
-            most_tasks=_most(self.tasks, _spawn, _spawned_at),
+            most_tasks=_commonest(self.tasks, _spawn, _spawned_at),
             asyncio_tasks=len(self.of_asyncio),
             ready=len(loop.ready),
             runnable=len(loop.runnable),
             timers=len(timers := self._pending()),
-            most_timers=_most(timers, _called, _called_in_words),
+            most_timers=_commonest(timers, _called, _called_in_words),
             stack=() if not loop.running else stacks.in_words(stacks.running()),
         )
 
@@ -314,7 +314,9 @@ class Collector:
             )
 
 
-def _most(things: list[Any], key: Callable[[Any], Any], words: Callable[[Any], str]) -> tuple[tuple[str, int], ...]:
+def _commonest(
+    things: list[Any], key: Callable[[Any], Any], words: Callable[[Any], str]
+) -> tuple[tuple[str, int], ...]:
     """Of what is alike by `key` the three kinds with the most things, in words for one of them, and how many.
 
     Of very many things these are the first, which are the oldest: those that were forgotten are among them.

@@ -13,7 +13,7 @@ import pytest
 from tests.programs import TRACEABLE, run_python, start_python
 
 pytestmark = [  # starts programs
-    pytest.mark.slow,
+    pytest.mark.slow_but_first,
     pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="needs sys.remote_exec, of Python 3.14"),
     pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc"),
 ]

@@ -719,7 +719,7 @@ def test_slow_code_is_named_by_the_program_s_line_and_not_by_ours(real_loop, how
 
     d.spawn(main).join()
     real_loop.slow_seconds = None
-    openings = "opening of a connection", "_Accepted"
+    openings = "opening of a connection", "Accepted"
     told = [report.place for report in reports if any(words in report.what for words in openings)]
     assert place_of(Made.__init__) in told
     assert sni_callback is None or place_of(sni_callback) in told
