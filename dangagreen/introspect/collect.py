@@ -213,9 +213,9 @@ class Collector:
         )
 
     @cached_property
-    def _served_by(self) -> dict[int, str]:
-        """The id of a connection, to the unique name of the task of its handler."""
-        return {id(task.sock): self._name(task) for task in self.tasks if isinstance(task, HandlerTask)}
+    def _served_by(self) -> dict[int, Waiter]:
+        """The id of a connection, to the task of its handler."""
+        return {id(task.sock): task for task in self.tasks if isinstance(task, HandlerTask)}
 
     def _waits_on(self, task: Waiter) -> str | None:
         """The unique name of the task that holds the lock for which this one waits, or that it joins."""

@@ -27,7 +27,7 @@ _OPEN = "/proc/self/fd"
 
 
 def socket_info(
-    handler: Handler, handlers: dict[int, Handler], now: float, name: Callable[[Waiter], str], served_by: str | None
+    handler: Handler, handlers: dict[int, Handler], now: float, name: Callable[[Waiter], str], served_by: Waiter | None
 ) -> SocketInfo:
     """A connection, or another handler: `name` is a task's unique name, `handlers` the descriptors of its loop.
 
@@ -56,7 +56,7 @@ def socket_info(
         queued=sock.unsent if connection else 0,
         bytes_in=None if passed is None else passed.received,
         bytes_out=None if passed is None else passed.sent,
-        handler=served_by,
+        handler=None if served_by is None else name(served_by),
         reader=None if reader is None else name(reader.task),
         writers=tuple(map(name, writers)),
         drainers=tuple(map(name, drainers)),

@@ -201,7 +201,7 @@ RULES: Final = [
 # What holds at the end of a turn as well: nobody waits for what nothing brings.
 AT_REST: Final = [
     "s._queue is None or s._sending in (BLOCKED, HELD) or s in s.loop.to_flush",
-    "s._drain_waiters is None or s._queue is not None",
+    "s._queue is not None or all(most < 0 for line in s._drain_waiters or () for most, _ in line.values())",  # woken
     "s._reader is None or not s._eof or s in s.loop.pending_reads",
     "s.closed or not s._finishing or s._timer.active",
     "s._registered_mask & UNREGISTERED or not s._interest() & ~s._registered_mask",

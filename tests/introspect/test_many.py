@@ -86,7 +86,7 @@ def test_ten_thousand_connections():
     assert said["lines"] < 500
     few, many = said["calls"]
     assert many < 1.1 * few  # what a dump does is decided by what it shows, not by what there is
-    assert said["longest"] < 0.05  # usually 0.005
+    assert said["longest"] < 0.1  # usually 0.005
 
 
 UNPREPARED = f"""{TRACEABLE}

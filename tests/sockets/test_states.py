@@ -70,6 +70,11 @@ def test_random_programs_in_memory_find_the_whole_table_and_nothing_else():
     assert seen.missing() == []
 
 
+def test_a_writer_that_a_read_has_woken_may_run_in_the_next_turn():
+    """One program of millions, in which a hook of reading steals the socket, and so sends the queue."""
+    assert ends.once(357690853820) == []
+
+
 def test_random_programs_over_real_sockets_find_nothing_else():
     assert [wrong for seed in range(300) for wrong in ends.once(seed, real=True)] == []
 
