@@ -9,7 +9,7 @@ cdef class Runnable(Waiter):
 
 cdef class Life(Runnable):
     cdef object __weakref__
-    cdef public object _call
+    cdef public object call
     cdef public object _error
     cdef public dict _joiners
     cdef public object origin

@@ -66,7 +66,7 @@ class Life(Runnable):
 
     __slots__ = {
         "__weakref__": "Weak references to it work.",
-        "_call": "The function with its arguments; None once it has ended.",
+        "call": "The function with its arguments; None once it has ended.",
         "_error": "What it raised; None if it returned, or has not ended.",
         "_joiners": "What is notified at its end; True: takes care of a failure for certain, as `join` does. Or None.",
         "origin": "(code, instruction) of the spawn, or None.",
@@ -92,7 +92,7 @@ class Life(Runnable):
         self.deadline_timer = self.unflushed_socket = None
         self.done = self.error_retrieved = False
         self.context = context
-        self._call: Callable[[], object] | None = call
+        self.call: Callable[[], object] | None = call
         self.name: str = named_after.__qualname__ if type(named_after) is FunctionType else name_of(named_after)
         self.origin = origin
         self._joiners: dict[Joiner, bool] | None = None
@@ -111,7 +111,7 @@ class Life(Runnable):
 
     def function(self) -> object:
         """The function that it runs; None once it has ended."""
-        return self._call
+        return self.call
 
     @parks
     def join(self, timeout: float | None = None) -> None:
@@ -173,11 +173,6 @@ class Life(Runnable):
 
     # -- its end, and its error
 
-    def begin(self) -> Callable[[], Any]:
-        """Note that its worker runs it from here on. Returns what is to be called."""
-        self.loop.current = self
-        return self._call  # type: ignore[return-value]
-
     def end(self, error: BaseException | None, result: object = None) -> None:
         """Note that it has returned `result`, or raised `error`."""
         loop = self.loop
@@ -190,7 +185,7 @@ class Life(Runnable):
             close_scopes(self)
         self.done = True
         self._error, self._result = error, result
-        self.worker = self._call = None
+        self.worker = self.call = None
         sched: Scheduler = loop.green  # type: ignore[assignment]
         del sched.tasks[self]
         sched.ended, sched.ended_from = self.name, self.origin  # `note_end`, in line: 1 percent

@@ -81,7 +81,9 @@ class Task(Life, Generic[Result]):
 
     def run(self) -> None:
         """Call the function, and end. Called in a worker only."""
-        call, result, error = self.begin(), None, None
+        self.loop.current = self
+        call: Any
+        call, result, error = self.call, None, None
         try:
             result = call()
             if result is not None and type(result) is CoroutineType:
