@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from itertools import chain, islice
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -211,12 +210,14 @@ class Scheduler(Roster):
 
     def names(self) -> dict[Waiter, str]:
         """The tasks, and top-level code that waits, by the names that tell them apart: in a dump they have the same."""
+        return self._names(self._waiters())
+
+    def _waiters(self) -> list[Waiter]:
         top = self.top_level
-        waiting = [top] if top is not None and top.wait is not None else []
-        tasks = list(self.tasks)
-        return told_apart(
-            chain(waiting, tasks), self.tasks.unique_name if isinstance(self.tasks, ToldTasks) else lambda _task: None
-        )
+        return [*([top] if top is not None and top.wait is not None else ()), *self.tasks]  # another thread may ask
+
+    def _names(self, waiters: list[Waiter]) -> dict[Waiter, str]:
+        return told_apart(waiters, self.tasks.unique_name if isinstance(self.tasks, ToldTasks) else lambda _task: None)
 
     def name_of(self, task: Waiter) -> str:
         """The name by which a task is told apart; of one that has ended its own."""
@@ -224,13 +225,10 @@ class Scheduler(Roster):
 
     def table(self, most: int | None = None) -> str:
         """The table of tasks, and of top-level code if it waits; of more than `most` only the number of the others."""
-        top = self.top_level
-        running = self.running()
-        waiting = [top] if top is not None and top.wait is not None else []
-        tasks = [*waiting, *self.tasks]  # another thread may ask
-        text = table(islice(tasks, most), running, self.names())
-        more = len(waiting) + len(self.tasks) - most if most is not None else 0
-        return f"{text}\n... and {more} more" if more > 0 else text
+        waiters = self._waiters()
+        shown = waiters[:most]
+        text = table(shown, self.running(), self._names(shown))
+        return f"{text}\n... and {len(waiters) - len(shown)} more" if len(waiters) > len(shown) else text
 
     def describe_run(self, call: Any) -> tuple[str, str, Any] | None:
         """The task that a call of the loop has started or resumed: as `describe_task`; None if it was none."""
