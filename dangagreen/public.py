@@ -37,7 +37,7 @@ def name_methods(public: type, bases: Iterable[type]) -> None:
 
 def _settle_annotations(public: type, names: dict[str, Any]) -> None:
     """Evaluate the annotations of the class, which cannot be evaluated in the module that `__module__` will name."""
-    if sys.version_info < (3, 14) and "__annotations__" in vars(public):
+    if "__annotations__" in vars(public):
         public.__annotations__ = {
             name: eval(words, names) if isinstance(words, str) else words
             for name, words in public.__annotations__.items()

@@ -341,7 +341,8 @@ CALLS = [
 FREE = set(
     """
     Loop.remove_other_fd Socket.remove_other_fd Barrier.abort Barrier.reset Channel.close Channel.receive
-    Channel.receive_nowait Channel.send Channel.send_nowait Condition.acquire Condition.notify_all Condition.release
+    Channel.receive_nowait Channel.send Channel.send_nowait Condition.acquire Condition.locked Condition.notify_all
+    Condition.release
     Event.clear Event.is_set Event.set Listener.close Listener.acceptor_closed Listener.acceptor_failed
     Listener.is_shared Listener.maker Listener.set_up Listener.stop Listener.stop_accepting Listener.tell_of_connections
     Lock.locked Lock.release RLock.locked RLock.release Loop.abandon Loop.call Loop.check_thread Loop.close
@@ -349,7 +350,7 @@ FREE = set(
     Loop.begin Loop.close_with_thread Loop.look_for_a_stall Loop.post_loop_maps Loop.seems_stalled Loop.take_struck
     Loop.remove_instrument Loop.discard Loop.drop_instrument Loop.end_turn Task.in_words
     Loop.turn Task.set_hub Loop.call_took Loop.handler_took Loop.post_loop_calls Task.function Task.ended_by
-    Task.outcome Condition.locked
+    Task.outcome
     Loop.unregister Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown
     Queue.task_done Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close
     Socket.debug_msg Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain Socket.dump_error
