@@ -41,7 +41,7 @@ from dangagreen.loop.handlers import Handler
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.loop.timers import Timer
 from dangagreen.net.handler_task import HandlerTask
-from dangagreen.places import innermost, named, owner_of, place_of, unwrapped
+from dangagreen.places import innermost, named, owner_of, place_of, unwrapped, with_place
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.sock import CallbackSocket
 from dangagreen.sync.locks import Mutex
@@ -339,16 +339,18 @@ def _spawned_at(task: Any) -> str:
 
 def _called(timer: Any) -> int | None:
     """What tells the functions that timers call apart: all that resume a task count as one."""
-    if hasattr(owner_of(unwrapped(timer.callback)), "task"):
+    if _resumes_a_task(timer):
         return None
     function = innermost(timer.callback)
     return id(getattr(function, "__code__", function))
 
 
 def _called_in_words(timer: Any) -> str:
-    if hasattr(owner_of(unwrapped(timer.callback)), "task"):
-        return "for waits of tasks"
-    return f"of {named(timer.callback)} ({place_of(timer.callback)})"
+    return "for waits of tasks" if _resumes_a_task(timer) else f"of {with_place(timer.callback)}"
+
+
+def _resumes_a_task(timer: Any) -> bool:
+    return hasattr(owner_of(unwrapped(timer.callback)), "task")
 
 
 def _lag(lags: Iterable[float]) -> tuple[float, float, float]:

@@ -109,9 +109,7 @@ class EndedInfo:
     """A task that has ended: one of the last hundred."""
 
     name: str
-    outcome: (
-        str  # "returned", "raised ValueError(...)" or "was cancelled: ..."; "ended with ..." its connection's error
-    )
+    outcome: str  # "returned", "raised ValueError(...)", "was cancelled: ...", "ended with ..." its connection's error
     seconds: float  # ago
     lived: float | None
     busy: float
