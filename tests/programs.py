@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import os
 import random
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 PROGRAM_SECONDS = 240  # what one may take, on a machine that is busy with others: a test that is slower has failed
 PYTHONPATH = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+PORTS = set(range(10_000, 32_000))
+given: set[int] = set()  # of those, by this process
+locks = os.open(Path(tempfile.gettempdir(), f"dangagreen-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
 
 # What programs begin with in which Ctrl-C strikes: Python's own handler, and what tells that a `finally` has run.
 PREAMBLE = """
@@ -74,9 +81,15 @@ def ended(process):
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 for a program that cannot choose one itself; none that the kernel chooses for anybody."""
-    for port in random.SystemRandom().sample(range(10_000, 32_000), 100):
+    """A port of 127.0.0.1 for a program that cannot choose one itself; none that the kernel chooses for anybody.
+
+    Nobody is given it twice: a byte of a file is locked for it until this process ends, since two that run tests at the
+    same time would now and then choose one that the other has found free and whose program has yet to listen.
+    """
+    for port in random.SystemRandom().sample(sorted(PORTS - given), 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            given.add(port)
             return port
     raise AssertionError("a hundred ports are all in use")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import random
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import programs
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -209,3 +212,22 @@ def test_the_limit_of_open_files_is_raised_or_the_test_says_what_it_needs():
     assert "5 passed" in run(name, before=limit.format(hard))
     printed = run("-rs", name, before=limit.format(256))
     assert "needs 400 open files at once, and the limit (ulimit -n) is 256" in printed
+
+
+def test_two_processes_that_run_tests_never_choose_the_same_port(monkeypatch):
+    """Even where both have found it free, since the program that is to listen there has not come so far."""
+    few = set(range(31_000, 31_150))
+    code = f"from tests import programs as p; p.PORTS = set({sorted(few)}); print(p.free_port()); input()"
+    monkeypatch.setattr(programs, "PORTS", few)
+    monkeypatch.setattr(programs, "given", set())
+    process = programs.start_python("-c", code, stdin=True)
+    theirs = int(process.stdout.readline())
+    ours = [programs.free_port() for _ in range(20)]
+    assert theirs not in ours
+    assert len(set(ours)) == 20
+    monkeypatch.setattr(programs, "given", few - {theirs})
+    monkeypatch.setattr(random.SystemRandom, "sample", lambda self, ports, n: ports)
+    with pytest.raises(AssertionError, match="all in use"):
+        programs.free_port()
+    process.communicate("\n", timeout=programs.PROGRAM_SECONDS)
+    assert process.returncode == 0

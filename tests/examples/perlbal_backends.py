@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from perlbal_peers import free_port, program
+from perlbal_peers import program
+from tests.programs import free_port
 
 APPLICATION = '''
 import sys

@@ -20,11 +20,6 @@ SILENCE = 0.5  # seconds without a byte after which an exchange is over, on a co
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextlib.contextmanager
 def program(
     command: list[str], port: int, cwd: Path | None = None, host: str = "127.0.0.1"

@@ -17,11 +17,6 @@ from programs import SECONDS, command
 from tests.programs import without_slowness
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def needs(program: str) -> str:
     """Where a program is; the test is skipped, and says so, where it is not installed."""
     path = shutil.which(program)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,14 +85,6 @@ def get(world: World, name: str, path: str = "/", *lines: str) -> tuple[int, dic
     head, _, body = exchange(world, name, request).partition(b"\r\n\r\n")
     status, *fields = head.decode("latin-1").split("\r\n")
     return int(status.split(" ")[1]), dict(field.split(": ", 1) for field in fields), body
-
-
-def free_port() -> int:
-    """A port for a program that cannot choose one itself; outside the range that the kernel takes ports from."""
-    while True:
-        place = ("127.0.0.1", random.randrange(20000, 30000))
-        with contextlib.suppress(OSError), socket.create_server(place) as sock:
-            return int(sock.getsockname()[1])
 
 
 def web(tmp_path: Path, name: str = "ws", plugins: str = "none", *lines: str) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from perlbal_peers import ORIGINAL, Backend, exchange_all, free_port, original, ours
+from perlbal_peers import ORIGINAL, Backend, exchange_all, original, ours
+from tests.programs import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(ORIGINAL is None, reason="the Perl original is not installed")]
 

@@ -22,9 +22,10 @@ from typing import BinaryIO
 import pytest
 
 from perlbal_backends import ALL, DYNAMIC, FILES, NGINX, STATIC, backend, curl
-from perlbal_peers import free_port, ours, program
+from perlbal_peers import ours, program
 from perlbal_programs import output_of
 from programs import command, expect
+from tests.programs import free_port
 
 pytestmark = pytest.mark.slow
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -17,9 +17,8 @@ import pytest
 
 from perlbal.program import abbreviated
 from perlbal_programs import started
-from perlbal_worlds import free_port
 from programs import command
-from tests.programs import without_slowness
+from tests.programs import free_port, without_slowness
 
 pytestmark = [pytest.mark.slow_but_first, pytest.mark.timeout(120)]
 

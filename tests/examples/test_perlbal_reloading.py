@@ -12,8 +12,9 @@ from perlbal.clients import HttpRole
 from perlbal.program import make_world
 from perlbal.reloading import reload
 from perlbal.services import World
-from perlbal_worlds import address, ask, exchange, free_port, get, serving
+from perlbal_worlds import address, ask, exchange, get, serving
 from tests.certificates import AUTHORITY, certificate
+from tests.programs import free_port
 
 
 class Configured:

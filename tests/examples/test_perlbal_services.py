@@ -12,7 +12,8 @@ from perlbal.heads import parse_request
 from perlbal.hooks import Plugin
 from perlbal.language import CommandError
 from perlbal.services import Role, Service, World
-from perlbal_worlds import CONFIGURATION, ask, configured, free_port, get, inert_world, serving
+from perlbal_worlds import CONFIGURATION, ask, configured, get, inert_world, serving
+from tests.programs import free_port
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import socket
 
 import pytest
 
-from perlbal_programs import free_port, original, perlbal
+from perlbal_programs import original, perlbal
+from tests.programs import free_port
 
 CONFIGURATION = """
 SERVER aio_mode = none

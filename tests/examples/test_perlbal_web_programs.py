@@ -14,10 +14,11 @@ from functools import partial
 
 import pytest
 
-from perlbal_programs import free_port, output_of, perlbal
+from perlbal_programs import output_of, perlbal
 from programs import EXAMPLES, expect
 from tests.certificates import AUTHORITY, certificate
 from tests.helpers import attempt
+from tests.programs import free_port
 
 CONFIGURATION = """
 SERVER aio_mode = {aio}

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from perlbal_worlds import free_port
 from programs import SECONDS, command, expect
-from tests.programs import missing
+from tests.programs import free_port, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
