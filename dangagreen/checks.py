@@ -45,6 +45,14 @@ def seconds(what: str, value: Any, unit: str = "seconds") -> float:
     return value  # type: ignore[no-any-return]
 
 
+def span(what: str, value: Any) -> float:
+    """How long something takes: `seconds`, and ValueError below zero."""
+    time = seconds(what, value)
+    if time < 0:
+        raise ValueError(f"{what} cannot be negative: {shown(time)}")
+    return time
+
+
 def count(what: str, value: Any, least: int | None = 0) -> int:
     """A count: an int, or anything else with `__index__`, from `least` (0, 1, or None: no bound) to `sys.maxsize`.
 
@@ -63,6 +71,13 @@ def count(what: str, value: Any, least: int | None = 0) -> int:
     if number > sys.maxsize:
         raise OverflowError(f"{what} is at most {sys.maxsize}, not {shown(number)}")
     return number
+
+
+def text(what: str, value: Any) -> str:
+    """A str; TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {shown(value)}")
+    return value
 
 
 def shown(value: object) -> str:

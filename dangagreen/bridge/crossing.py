@@ -266,6 +266,8 @@ def as_future(task: Task[Result]) -> asyncio.Future[Result]:
 
     Raises RuntimeError outside of coroutines, ForeignThreadError for a task of another thread.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"as_future needs a task of spawn, not {checks.shown(task)}")
     aio = _running_aio("as_future", "a task waits for another one by join()")
     near = neighbours(task.loop)
     if aio not in near.borders:

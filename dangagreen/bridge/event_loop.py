@@ -17,10 +17,11 @@ from asyncio import _set_running_loop
 from collections.abc import Coroutine
 from contextvars import Context
 from functools import partial
-from inspect import iscoroutine
+from inspect import isawaitable, iscoroutine
 from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
+from dangagreen import checks
 from dangagreen.bridge.host import Host
 from dangagreen.bridge.selector import ParkingSelector
 from dangagreen.bridge.sides import AWAIT, HOSTING, Border, Coroutines, home_of_context, neighbours, refuses_to_end
@@ -284,13 +285,22 @@ class _InPlace(ChainedHandler):
 @parks
 def run(main: Coroutine[Any, Any, Result], *, debug: bool | None = None) -> Result:
     """Parks until the coroutine has ended, in an asyncio loop of its own: `asyncio.run` on an `EventLoop`."""
+    _check_coroutine(main)
     try:
         checkpoint(current_loop(), "bridge.run")
     except BaseException:
-        main.close()
+        if asyncio.iscoroutine(main):
+            main.close()
         raise
     with asyncio.Runner(debug=debug, loop_factory=EventLoop) as runner:
         return runner.run(main)
+
+
+def _check_coroutine(given: object) -> None:
+    """What is awaitable and no coroutine asyncio refuses itself, or takes, since Python 3.14."""
+    if not isawaitable(given):
+        hint = ": call it" if asyncio.iscoroutinefunction(given) else ""
+        raise TypeError(f"bridge.run needs a coroutine, not {checks.shown(given)}{hint}")
 
 
 def _is_clean_up(awaitable: Any) -> bool:

@@ -16,6 +16,6 @@ cdef class Life(Runnable):
     cdef public object _result
     cdef public bint error_retrieved
     cdef public object group
-    cdef public object name
+    cdef public object _name
     @cython.locals(sched=Roster, joiners=dict)
     cpdef end(self, error, result=*)

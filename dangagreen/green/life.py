@@ -73,7 +73,7 @@ class Life(Runnable):
         "_result": "What it returned.",
         "error_retrieved": "Whether its exception reached a caller, or was reported.",
         "group": "The TaskGroup that it belongs to, or None.",
-        "name": "Its name in errors and tables: by default the function's; assignable.",
+        "_name": "The `name`.",
     }
 
     _error: BaseException | None
@@ -93,12 +93,21 @@ class Life(Runnable):
         self.done = self.error_retrieved = False
         self.context = context
         self.call: Callable[[], object] | None = call
-        self.name: str = named_after.__qualname__ if type(named_after) is FunctionType else name_of(named_after)
+        self._name: str = named_after.__qualname__ if type(named_after) is FunctionType else name_of(named_after)
         self.origin = origin
         self._joiners: dict[Joiner, bool] | None = None
         self.group: Group | None = None
         sched: Scheduler = loop.green or scheduler(loop)  # type: ignore[assignment]
         sched.tasks[self] = None
+
+    @property
+    def name(self) -> str:
+        """Its name in errors and tables: by default the function's. Assignable."""
+        return self._name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = checks.text("the name of a task", value)
 
     @property
     def spawned_at(self) -> str | None:
@@ -188,7 +197,7 @@ class Life(Runnable):
         self.worker = self.call = None
         sched: Scheduler = loop.green  # type: ignore[assignment]
         del sched.tasks[self]
-        sched.ended, sched.ended_from = self.name, self.origin  # `note_end`, in line: 1 percent
+        sched.ended, sched.ended_from = self._name, self.origin  # `note_end`, in line: 1 percent
         if sched.no_parking is not None:
             sched.forget_no_parking(self)
         joiners, self._joiners = self._joiners, None

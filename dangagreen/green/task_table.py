@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from dangagreen import checks
 from dangagreen.loop.loop import Loop, loop_or_current
 
 _HEADINGS = ("task", "state", "waits for", "spawned at")
@@ -21,6 +22,7 @@ def task_table(loop: Loop | None = None, most: int | None = None) -> str:
     none; of more than `most` tasks only the number of the others. May be called at any time, in a signal handler or
     another thread too.
     """
+    most = None if most is None else checks.count("most", most)
     loop = loop_or_current(loop)
     return loop.green.table(most) if loop.green is not None else ""
 

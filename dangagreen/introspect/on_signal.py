@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from dangagreen import checks
 from dangagreen.introspect.collect import snapshot
 from dangagreen.introspect.mark import Mark
 from dangagreen.introspect.text import MOST, as_text, to_json
@@ -69,9 +70,13 @@ def dump_on_signal(number: int = signal.SIGUSR1, write: Callable[[str], object] 
 
     Those of other threads print what they do in their next turn. `write` gets the text instead, that of the main thread
     inside the signal handler, that of another one there. Returns an object whose `cancel()` ends it. Raises
-    ValueError in another thread than the main one. Other processes, as `python -m dangagreen dump`, see that it is on.
+    ValueError in another thread than the main one; ValueError or OSError for what is no signal, or can have no handler
+    (SIGKILL). Other processes, as `python -m dangagreen dump`, see that it is on.
     """
-    return SignalDump(int(number), _write if write is None else write)
+    number = checks.count("the signal of introspect.dump_on_signal", number)
+    if write is not None:
+        checks.function("introspect.dump_on_signal", write)
+    return SignalDump(number, _write if write is None else write)
 
 
 def told(most: int = MOST, as_json: bool = False, others_are: str = "not shown") -> str:

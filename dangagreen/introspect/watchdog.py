@@ -49,7 +49,7 @@ class Watchdog:
             WATCHING_THREADS.remove(self._watcher)
 
     def _run(self) -> None:
-        while not self._over.wait(self.seconds / _LOOKS):
+        while not self._over.wait(min(self.seconds / _LOOKS, threading.TIMEOUT_MAX)):
             for loop in all_loops():
                 self.look(loop)
 
@@ -76,6 +76,8 @@ def watchdog(seconds: float = 1.0, tell: Callable[[str], object] | None = None) 
     seconds = checks.seconds("introspect.watchdog", seconds)
     if not seconds > 0:
         raise ValueError(f"introspect.watchdog needs a time above zero, not {seconds}")
+    if tell is not None:
+        checks.function("introspect.watchdog", tell)
     return Watchdog(seconds, _log if tell is None else tell)
 
 

@@ -68,7 +68,7 @@ class DeadlockWatch(Registry):
     @deadlock_seconds.setter
     def deadlock_seconds(self, value: float | None) -> None:
         if value is not None:
-            value = min(max(0.0, checks.seconds("deadlock_seconds", value)), LONGEST_WAIT)
+            value = min(checks.span("deadlock_seconds", value), LONGEST_WAIT)
         self._deadlock_seconds = value
 
     def _begin_run(self) -> None:

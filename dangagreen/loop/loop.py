@@ -24,7 +24,7 @@ from dangagreen.errors import CannotParkError
 from dangagreen.frames import LOOPS
 from dangagreen.loop.collecting import is_collecting, watch_collections
 from dangagreen.loop.forking import Forking
-from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers
+from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers, check_poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.loop.wakeup import WakeupPair
@@ -54,10 +54,8 @@ class Loop(Forking):
         checks.function("Loop(clock=...)", clock)
         if poller is None:
             poller = available_pollers()[0]()
-        elif not all(hasattr(poller, name) for name in ("add", "close", "modify", "remove", "wait")):
-            raise TypeError(
-                f"Loop needs a poller, an instance of one of available_pollers(), not {checks.shown(poller)}"
-            )
+        else:
+            check_poller("Loop", poller)
         super().__init__(clock, poller)
         self._outer: Loop | None = None
         self._resolver: Any = socket
@@ -276,8 +274,11 @@ def for_each_loop(call: Callable[[Loop], object]) -> None:
 
 def loop_or_current(loop: Loop | None) -> Loop:
     """A `loop` argument, or this thread's loop for None. Raises TypeError for what is no loop."""
-    if loop is None:
-        return current_loop()
+    return current_loop() if loop is None else certain_loop(loop)
+
+
+def certain_loop(loop: Loop) -> Loop:
+    """A `loop` argument that cannot be None. Raises TypeError for what is no loop."""
     if not isinstance(loop, Loop):
         raise TypeError(f"{checks.shown(loop)} is no Loop")
     return loop

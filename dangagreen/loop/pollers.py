@@ -12,7 +12,9 @@ import os
 import select
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+from dangagreen import checks
 
 READ, WRITE, ERR, HUP = 1, 4, 8, 16
 LONGEST_WAIT = 86400.0  # seconds: epoll and poll take at most 24 days; a wake-up without need does no harm
@@ -202,6 +204,14 @@ class SelectPoller:
 
     def close(self) -> None:
         self._masks.clear()
+
+
+def check_poller(call: str, given: Any) -> None:
+    """Raise TypeError, in the name of `call`, unless it has the methods of a poller."""
+    if isinstance(given, type) or not all(
+        hasattr(given, name) for name in ("add", "close", "modify", "remove", "wait")
+    ):
+        raise TypeError(f"{call} needs a poller, an instance of one of available_pollers(), not {checks.shown(given)}")
 
 
 def available_pollers() -> list[Callable[[], Poller]]:

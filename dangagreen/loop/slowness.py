@@ -84,7 +84,7 @@ class SlowWatch(DeadlockWatch):
 
     @slow_seconds.setter
     def slow_seconds(self, value: float | None) -> None:
-        self.slow_limit = math.inf if value is None else max(0.0, checks.seconds("slow_seconds", value))
+        self.slow_limit = math.inf if value is None else checks.span("slow_seconds", value)
         self.suspect_after = -math.inf
 
     @property

@@ -72,11 +72,13 @@ class LoopMetrics(Instrument):
     def __init__(
         self, loop: Loop | None = None, name: str | None = None, *, buckets: Iterable[float] = BUCKETS
     ) -> None:
+        if not isinstance(buckets, Iterable):
+            raise TypeError(f"buckets are upper bounds, in seconds, not {checks.shown(buckets)}")
         self.bounds = tuple(checks.seconds("buckets", bound) for bound in buckets)
         if not self.bounds or any(here >= after for here, after in pairwise((*self.bounds, inf))):
             raise ValueError(f"buckets are upper bounds that grow, and end before infinity, not {self.bounds}")
         self.loop = loop_or_current(loop)
-        self.name = current_thread().name if name is None else name
+        self.name = current_thread().name if name is None else checks.text("the name of a loop", name)
         self._began: float | None = None
         self.buckets = [0] * (len(self.bounds) + 1)
         self.waited = self.worked = 0.0

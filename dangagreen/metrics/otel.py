@@ -108,7 +108,7 @@ def traced(
     checks.function("traced", function)
     call = _Traced(function)
     call.traced, call.tracer = function, tracer
-    call.name = name_of(function) if name is None else name
+    call.name = name_of(function) if name is None else checks.text("the name of a span", name)
     return call
 
 

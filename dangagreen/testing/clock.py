@@ -15,7 +15,7 @@ from dangagreen.errors import Deadlock
 from dangagreen.green.task_table import task_table
 from dangagreen.loop.deadlock import external_wakers
 from dangagreen.loop.loop import Loop
-from dangagreen.loop.pollers import Events, Poller, available_pollers
+from dangagreen.loop.pollers import Events, Poller, available_pollers, check_poller
 from dangagreen.testing.order import shuffle_tasks
 from dangagreen.testing.wire_end import WireEnd, end_of
 
@@ -30,17 +30,14 @@ class VirtualClock:
     __slots__ = {"now": "The time, in seconds."}
 
     def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
+        self.now = checks.seconds("the time of a VirtualClock", now)
 
     def __call__(self) -> float:
         return self.now
 
     def jump(self, seconds: float) -> None:
         """Move the clock on by so many seconds. Raises ValueError for a negative number."""
-        seconds = checks.seconds("the time of jump", seconds)
-        if seconds < 0:
-            raise ValueError(f"jump({seconds}): time does not go back")
-        self.now += seconds
+        self.now += checks.span("the time of jump", seconds)
 
 
 class VirtualPoller:
@@ -51,8 +48,12 @@ class VirtualPoller:
     """
 
     def __init__(self, clock: VirtualClock | None = None, real: Poller | None = None, patience: float = 1.0) -> None:
+        if clock is not None and not isinstance(clock, VirtualClock):
+            raise TypeError(f"VirtualPoller needs a VirtualClock, not {checks.shown(clock)}")
+        if real is not None:
+            check_poller("VirtualPoller", real)
         self.clock = clock if clock is not None else VirtualClock()
-        self.patience = checks.seconds("the patience of a VirtualPoller", patience)
+        self.patience = checks.span("the patience of a VirtualPoller", patience)
         self.waits = 0
         self._real = real if real is not None else available_pollers()[0]()
         self._fds = 0  # how many real ones are watched
@@ -127,13 +128,14 @@ def virtual_loop(real: Poller | None = None, *, seed: int | None = None) -> Loop
     `real` is the poller for real fds. With a `seed`, tasks that are ready at the same time run, and events of the same
     moment come, in a random order, the same one for the same seed.
     """
+    random = None if seed is None else Random(seed)
     clock = VirtualClock()
     poller = VirtualPoller(clock, real)
     loop = Loop(clock=clock, poller=poller)
     loop.deadlock_seconds = None  # the poller raises StalledError at once
     loop.slow_seconds = None  # a jump of the clock is no slow code
     poller._loop = weakref.ref(loop)
-    if seed is not None:
-        poller._random = random = Random(seed)
+    if random is not None:
+        poller._random = random
         shuffle_tasks(loop, random)
     return loop

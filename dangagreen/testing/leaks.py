@@ -20,7 +20,7 @@ from dangagreen.green.sleep import sleep
 from dangagreen.green.waiters import Waiter
 from dangagreen.loop.births import BirthTable
 from dangagreen.loop.handlers import Handler
-from dangagreen.loop.loop import Loop, all_loops, current_loop
+from dangagreen.loop.loop import Loop, all_loops, certain_loop, current_loop
 from dangagreen.loop.timers import Timer
 from dangagreen.loop.wakeup import WakeupPair
 from dangagreen.places import with_place
@@ -39,7 +39,7 @@ class LeakCheck:
     """
 
     def __init__(self, loop: Loop) -> None:
-        self.loop = loop
+        self.loop = certain_loop(loop)
         self.errors: list[ErrorContext] = []
         self._old_on_error = loop.on_error
         if loop.wakeup_pair is None:

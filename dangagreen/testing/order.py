@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from dangagreen.green.sched import scheduler
-from dangagreen.loop.loop import Loop
+from dangagreen.loop.loop import Loop, certain_loop
 from dangagreen.loop.pollers import Events, Poller
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.timers import Timer, Timers
@@ -118,9 +118,9 @@ def random_order(loop: Loop, seed: int) -> None:
 
     What the kernel does stays its own affair. Raises RuntimeError if the loop is in use already.
     """
-    if loop.turns or loop.handlers or loop.ready or loop.runnable or loop.timers:
-        raise RuntimeError("random_order() needs a fresh loop, and this one is in use")
     random = Random(seed)
+    if certain_loop(loop).turns or loop.handlers or loop.ready or loop.runnable or loop.timers:
+        raise RuntimeError("random_order() needs a fresh loop, and this one is in use")
     shuffle_tasks(loop, random)
     kind = type(loop.poller)
     loop.poller = type(kind.__name__, (ShuffledPoller,), {"kind": kind, "random": random})(loop.poller)

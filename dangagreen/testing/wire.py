@@ -19,6 +19,7 @@ import errno
 import socket
 import sys
 
+from dangagreen import checks
 from dangagreen.testing.wire_end import Name, WireEnd, os_error
 
 
@@ -146,6 +147,7 @@ def wire(capacity: int = 65536, *, family: int = socket.AF_INET) -> tuple[WireEn
 
     `capacity`: how many bytes each end buffers unread. Raises ValueError for another family.
     """
+    capacity = checks.count("the capacity of a wire", capacity)
     one: WireEnd
     other: WireEnd
     if family == socket.AF_INET:
