@@ -102,7 +102,7 @@ class Life(Runnable):
 
     @property
     def name(self) -> str:
-        """Its name in errors and tables: by default the function's. Assignable."""
+        """What errors and tables call it: a str, assignable; by default the name of the function."""
         return self._name
 
     @name.setter

@@ -79,3 +79,80 @@ def main():
     del task
     d.sleep(1)
 """)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def main():\n    d.Future().set_exception(KeyError(1))  # HERE",
+        """
+def lose():
+    future = d.Future()
+    try:
+        {}["no"]  # HERE
+    except KeyError as error:
+        future.set_exception(error)  # whose traceback refers to this frame, and that to the future
+def main():
+    lose()
+    gc.collect()
+""",
+        """
+def main():
+    future = d.Future()
+    loop.add_timer(1, lambda: future.set_exception(KeyError(1)))  # HERE
+    try:
+        future.wait(0.5)
+    except TimeoutError:
+        pass
+    d.sleep(1)
+    del future
+    d.sleep(1)
+""",
+        """
+def main():
+    future = d.Future()
+    loop.add_timer(1, lambda: future.set_exception(KeyError(1)))  # HERE
+    assert d.select(future) is future
+    d.sleep(1)
+""",
+    ],
+    ids=["nobody", "raised", "late", "selected"],
+)
+def test_the_exception_of_a_future_that_nobody_has_asked_for(program):
+    finds("lost-error", program, "a Future was given an exception, KeyError, and nobody has asked for it")
+
+
+def test_of_futures_in_one_place_one_is_told():
+    finds("lost-error", "def main():\n    for _ in range(9):\n        d.Future().set_exception(KeyError(1))  # HERE\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "future.set_exception(KeyError(1)); asked(future.result)",
+        "future.set_exception(KeyError(1)); asked(future.wait)",
+        "loop.add_timer(1, lambda: future.set_exception(KeyError(1))); asked(future.wait)",
+        "future.set_exception(KeyError(1)); d.select(future); d.sleep(9); asked(future.result)",
+        "future.set_exception(KeyError(1)); kept.append(future)",  # it may be asked yet
+        "future.set_exception(d.Cancelled()); d.sleep(1)",  # a cancellation is no failure
+        "future.set_result(1)",
+        "future.set_result(1); asked(lambda: future.set_exception(KeyError(1)), RuntimeError)",
+        "asked(lambda: future.set_exception(1), TypeError)",
+    ],
+    ids=["result", "set-before", "wait", "later", "kept", "cancelled", "value", "twice", "no-exception"],
+)
+def test_futures_whose_exceptions_are_not_lost(body):
+    finds_nothing(f"""
+kept = []
+def asked(call, kind=KeyError):
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError("nothing was raised")
+def main():
+    future = d.Future()
+    {body}
+    del future
+    d.sleep(1)
+""")
