@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from dangagreen import checks
 from dangagreen.errors import ForeignThreadError
 from dangagreen.green.sched import drop_guard, guard_parking
-from dangagreen.introspect.lint_calls import CallLints
+from dangagreen.introspect.lint_calls import CallLints, ScopeLints
 from dangagreen.introspect.lint_errors import ErrorLints
 from dangagreen.introspect.lint_locks import HELD_SECONDS, LockLints
 from dangagreen.introspect.lint_queues import QueueLints
@@ -40,6 +40,7 @@ class Lints:
         self._queues = QueueLints(findings, patches)
         self._idle = IdleSockets(patches)
         self._calls = CallLints(findings, patches)
+        self._scopes = ScopeLints(findings, patches)
         self._errors = ErrorLints(findings, patches)
         self._waits = WaitLints(findings, self._queues, self._since)
         self._turns: WeakKeyDictionary[Loop, TurnLints] = WeakKeyDictionary()

@@ -1,5 +1,5 @@
-"""Lints of calls that are made again and again to no effect: reads at the end of a stream, waits whose condition never
-holds, a select that finds what it has found before.
+"""Lints of calls to no effect: again and again, as reads at the end of a stream, waits whose condition never holds, and
+a select that finds what it has found before; or once, as a time limit whose block is never entered.
 
 Rules: what is watched are functions that are called at an end, or when a task waits, not where bytes are moved. What
 does not belong here: loops that wait (lint_tasks, lint_turns).
@@ -12,9 +12,13 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from dangagreen.errors import connection
+from dangagreen.green.deadlines import move_on_after, timeout, timeout_at
+from dangagreen.green.scopes import CancelScope
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.linting import Findings, LintReport, Patches, name_of, place_here
+from dangagreen.introspect.stacks import Step, chain, steps_here
+from dangagreen.loop.loop import here
 from dangagreen.loop.timers import Timer
 from dangagreen.net.sock import Socket
 from dangagreen.sockets.sock import CallbackSocket
@@ -122,3 +126,39 @@ class CallLints:
                 f" true not once; a Condition of its own, or notify(1), would spare that"
             )
             self._findings.add(task.loop, LintReport("idle-wake", what, place_here(), task))
+
+
+class ScopeLints:
+    """What is noted of time limits: where each was made, until its block is entered."""
+
+    def __init__(self, findings: Findings, patches: Patches) -> None:
+        self._findings = findings
+        self._made: dict[int, tuple[Step, ...]] = {}  # by their ids
+        for kind in (timeout, timeout_at, move_on_after):
+            patches.put(kind, "__init__", self._watch_making)
+            patches.put(kind, "__enter__", self._watch_entering)
+            patches.put(kind, "__del__", self._watch_ends)  # which they have for as long as lints are on
+
+    def _watch_making(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def make(scope: CancelScope, *args: Any, **kwargs: Any) -> None:
+            original(scope, *args, **kwargs)
+            self._made[id(scope)] = steps_here()
+
+        return make
+
+    def _watch_entering(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def enter(scope: CancelScope) -> Any:
+            self._made.pop(id(scope), None)
+            return original(scope)
+
+        return enter
+
+    def _watch_ends(self, _no_original: None) -> Callable[..., Any]:
+        def freed(scope: CancelScope) -> None:
+            made = self._made.pop(id(scope), None)
+            if made is not None and (loop := here.loop) is not None:
+                call = f"{type(scope).__name__}(...)"
+                what = f"a {call} was made, and freed without its block: it limits nothing without a with statement"
+                self._findings.add(loop, LintReport("unused-limit", what, chain(made), None))
+
+        return freed

@@ -64,15 +64,16 @@ class Findings:
 class Patches:
     """Functions of classes that were replaced.
 
-    Only those of classes that are never compiled to C: of sockets those of `Socket` itself, which inherits them.
+    Only those of classes that are never compiled to C: of sockets those of `Socket` itself, which inherits them; or
+    special methods, by which the interpreter calls them.
     """
 
     def __init__(self) -> None:
         self._replaced: list[tuple[type, str, object]] = []
 
     def put(self, owner: type, name: str, wrap: Callable[[Any], Callable[..., Any]]) -> None:
-        """Replace a function of a class, which may have inherited it, by `wrap(function)`."""
-        original = getattr(owner, name)
+        """Replace a function of a class, which may have inherited it or have none (None), by `wrap(function)`."""
+        original: Any = getattr(owner, name, None)
         self._replaced.append((owner, name, vars(owner).get(name)))
         setattr(owner, name, update_wrapper(wrap(original), original))
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow_but_first  # each starts a program
 
 def test_there_are_some():
     assert len(BLOCKS) == 4
-    assert len(FAULTS) == 9
+    assert len(FAULTS) == 10
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

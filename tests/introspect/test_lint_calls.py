@@ -175,3 +175,80 @@ def test_a_select_that_finds_what_it_has_found_before(which):
 def test_a_select_that_finds_others_too_or_what_may_be_cleared(each, which):
     program = SELECTING.replace("EACH", each).replace("FIRST, SECOND", "queue, source")
     finds_nothing(program.replace("WHICH", repr(which)))
+
+
+# -- time limits that limit nothing
+
+
+@pytest.mark.parametrize(
+    "call", ["timeout(5)", "timeout_at(loop.time() + 5)", "move_on_after(5)", "timeout(seconds=5)"]
+)
+def test_a_time_limit_whose_block_is_never_entered(call):
+    finds(
+        "unused-limit",
+        f"def main():\n    d.{call}  # HERE\n    d.sleep(9)\n",
+        f"a {call.partition('(')[0]}(...) was made, and freed without its block",
+    )
+
+
+def test_a_time_limit_that_is_kept_for_a_while_is_told_where_it_was_made():
+    finds(
+        "unused-limit",
+        """
+def wait():
+    limit = d.timeout(5)  # HERE in wait, called from
+    d.sleep(9)
+def main():
+    wait()  # HERE
+""",
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with d.timeout(5): d.sleep(1)",
+        "with d.move_on_after(5) as scope: scope.deadline = None",
+        "with d.timeout_at(loop.time() + 5): d.sleep(1)",
+        "with d.timeout(5), d.move_on_after(1): d.sleep(9)",
+        "limit = d.timeout(5); d.sleep(9)\n    with limit: pass",
+        "kept.append(d.timeout(5))",
+        "d.shield(), d.CancelScope(None), d.TaskGroup()",  # who makes one without a limit may have had reasons
+        "refused(lambda: d.timeout('5'), TypeError)",
+        "loop.call_soon(lambda: refused(d.timeout(5).__enter__, d.CannotParkError)); d.sleep(1)",
+        "d.spawn(d.sleep, 5).join(timeout=9)",
+    ],
+    ids=["timeout", "move", "at", "two", "later", "kept", "others", "refused", "callback", "join"],
+)
+def test_time_limits_that_limit_something(body):
+    finds_nothing(f"""
+kept = []
+def refused(call, kind):
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError
+def main():
+    {body}
+""")
+
+
+def test_nothing_is_left_of_it_when_lints_are_off():
+    finds_nothing("""
+def names():
+    kinds = d.timeout, d.timeout_at, d.move_on_after, d.CancelScope
+    return [(kind, name, id(vars(kind).get(name))) for kind in kinds for name in ("__init__", "__enter__", "__del__")]
+def main():
+    introspect.lint(False)
+    before = names()
+    introspect.lint(tell=found.append)
+    limit = d.timeout(5)
+    assert names() != before
+    introspect.lint(False)
+    assert names() == before
+    del limit
+    d.timeout(5)
+    with d.timeout(5):
+        d.sleep(1)
+""")
