@@ -1,4 +1,4 @@
-"""What is called for each event: accept, recv and send of OS sockets, and a call in a context. The plain twin.
+"""What is called for each event: epoll_wait, accept, recv and send of OS sockets, a call in a context. The plain twin.
 
 `system_calls.pyx` has these names too, in C, and is what a compiled build imports; the tests run both. Rules: these are
 for real sockets alone; whatever else looks like a socket is called as it is; nobody can tell the two apart, but by the
@@ -15,6 +15,12 @@ from typing import Any
 OS_SOCKETS: tuple[type, ...] = (socket.socket,)  # what is an OS socket and nothing else; in C a subclass as well
 
 run_in = Context.run  # run_in(context, function): call the function in this context (contextvars)
+
+
+def waiting(epoll: Any) -> Callable[[float | None], list[tuple[int, int]]]:
+    """Return what waits for events of an epoll object, for so many seconds at most: (fd, events) of each. In C it takes
+    128 in one go, so that what is made for all of them is little at any time; the others come with the next wait."""
+    return epoll.poll  # type: ignore[no-any-return]
 
 
 def accepting(listener: Any) -> Callable[[], Any]:

@@ -6,6 +6,7 @@ not to wait (MSG_DONTWAIT), and leaves everything else, such as timeouts, signal
 `socket.socket`. The one call that might block is made without the lock. What does not belong here: as there.
 """
 
+import select
 import socket
 import _socket
 
@@ -13,11 +14,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t
+from libc.math cimport ceil
+from libc.stdint cimport int64_t, uint32_t
 
 cdef extern from *:
     """
+    #include <sys/epoll.h>
     #include <sys/socket.h>
+    #include <time.h>
     #include <unistd.h>
 
     /* The beginning of the interpreter's socket object, which no header shows: see `_check_layout`. */
@@ -27,6 +31,17 @@ cdef extern from *:
         PyObject *(*set_error)(void);
         int64_t timeout;  /* nanoseconds; 0: non-blocking; -1 second: none */
     } Fields;
+
+    typedef struct {  /* and that of its epoll object */
+        PyObject_HEAD
+        int fd;
+    } EpollFields;
+
+    static double monotonic(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec + now.tv_nsec * 1e-9;
+    }
 
     static char received[65536];
 
@@ -49,6 +64,18 @@ cdef extern from *:
         int fd, family, type, proto
         int64_t timeout
 
+    ctypedef struct EpollFields:
+        int fd
+
+    union epoll_data_t:
+        int fd
+
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+    int epoll_wait(int, epoll_event*, int, int) nogil
+    double monotonic() nogil
     char* received
     int MSG_DONTWAIT, MSG_NOSIGNAL
     ssize_t recv(int, void*, size_t, int) nogil
@@ -66,6 +93,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     SMALL = 65536  # bytes, at most, that are copied while the interpreter lock is held
+    MANY = 128  # events that one wait takes, at most
+    LONG = 1000000  # seconds: a longer wait is left to the method of the epoll object
 
 cdef type _plain = socket.socket
 cdef object _recv = _socket.socket.recv
@@ -126,6 +155,45 @@ def run_in(context, call, /):
         return call()
     finally:
         PyContext_Exit(context)
+
+
+cdef class _Waiting:
+    """An epoll object, and a short way to wait for its events."""
+
+    cdef object epoll
+    cdef object poll
+
+    def __cinit__(self, epoll):
+        self.epoll = epoll
+        self.poll = epoll.poll
+
+    def wait(self, timeout, /):
+        cdef int fd = (<EpollFields*> <PyObject*> self.epoll).fd, most = -1, count
+        cdef double end = 0.0
+        cdef epoll_event found[MANY]
+        if timeout is not None:
+            if type(timeout) is not float and type(timeout) is not int or not 0.0 <= timeout < LONG:
+                return self.poll(timeout)
+            most = <int> ceil(timeout * 1e3)
+            if most:
+                end = monotonic() + <double> timeout
+        if fd < 0:
+            return self.poll(timeout)  # which raises: it was closed
+        while True:
+            with nogil:
+                count = epoll_wait(fd, found, MANY, most)
+            if count >= 0:
+                return [(found[at].data.fd, found[at].events) for at in range(count)]
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+            PyErr_CheckSignals()
+            if most > 0:
+                most = max(0, <int> ceil((end - monotonic()) * 1e3))
+
+
+def waiting(epoll):
+    known = type(epoll) is select.epoll and (<EpollFields*> <PyObject*> epoll).fd == epoll.fileno()
+    return _Waiting(epoll).wait if known else epoll.poll
 
 
 def accepting(listener):

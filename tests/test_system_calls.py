@@ -9,12 +9,14 @@ import importlib.util
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -125,10 +127,10 @@ def run_while(thread_function, *args):
 def test_the_twins_have_the_same_names():
     names = [
         {name for name in vars(module) if name[0] not in "_@" and name != "annotations"}  # @: pytest's assertions
-        - {"socket", "Callable", "Context", "Any", "OSSocket"}
+        - {"socket", "select", "Callable", "Context", "Any", "OSSocket"}
         for module in TWINS.values()
     ]
-    assert names == [{"OS_SOCKETS", "accepting", "hand_over", "run_in", "take_over"}] * len(TWINS)
+    assert names == [{"OS_SOCKETS", "accepting", "hand_over", "run_in", "take_over", "waiting"}] * len(TWINS)
 
 
 def test_the_one_in_c_is_used_where_it_is_there():
@@ -240,6 +242,128 @@ def test_a_connection_that_was_reset_before_it_was_accepted(calls, local):
         sock.setblocking(False)
         with pytest.raises(ConnectionResetError):
             sock.recv(100)
+
+
+# -- wait
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="epoll(7) is Linux's")
+
+
+@pytest.fixture
+def epoll():
+    with select.epoll() as one:
+        yield one
+
+
+@linux
+def test_wait(calls, epoll):
+    wait = calls.waiting(epoll)
+    near, far = socket.socketpair()
+    with near, far:
+        epoll.register(near.fileno(), select.EPOLLIN)
+        epoll.register(far.fileno(), select.EPOLLOUT)
+        assert wait(None) == wait(1.5) == wait(0) == epoll.poll(0) == [(far.fileno(), select.EPOLLOUT)]
+        far.send(b"x")
+        assert sorted(wait(None)) == sorted([(near.fileno(), select.EPOLLIN), (far.fileno(), select.EPOLLOUT)])
+        far.close()
+        assert wait(1) == [(near.fileno(), select.EPOLLIN | select.EPOLLHUP)]
+        assert all(type(number) is int for event in wait(None) for number in event)
+    events = wait(0)
+    assert events == []
+    assert events is not wait(0)  # each call has a list of its own, which the caller may change
+
+
+@linux
+def test_wait_for_many(calls, epoll):
+    pairs = [socket.socketpair() for _ in range(300)]
+    wait, all_of_them = calls.waiting(epoll), {near.fileno() for near, _ in pairs}
+    try:
+        for near, far in pairs:
+            epoll.register(near.fileno(), select.EPOLLIN)
+            far.send(b"x")
+        found = set()
+        for _ in range(3):  # who was told of goes behind the others: none is left out, though each is still readable
+            found |= {fd for fd, _ in wait(None)}
+        assert found == all_of_them
+    finally:
+        for pair in pairs:
+            for one in pair:
+                one.close()
+
+
+@linux
+@pytest.mark.parametrize("timeout", [0.03, 0.0301])
+def test_wait_returns_no_earlier_where_nothing_comes(calls, epoll, timeout):
+    wait, began = calls.waiting(epoll), time.monotonic()
+    assert wait(timeout) == []
+    assert time.monotonic() - began >= timeout
+
+
+@linux
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [("text", TypeError), (b"", TypeError), (1e300, OverflowError), (float("nan"), ValueError)],
+)
+def test_wait_for_what_is_no_time(calls, epoll, timeout, error):
+    with pytest.raises(error) as raised:
+        calls.waiting(epoll)(timeout)
+    with pytest.raises(error) as plain:
+        epoll.poll(timeout)
+    assert str(raised.value) == str(plain.value)
+
+
+@linux
+def test_wait_without_a_limit_in_other_words(calls, epoll):
+    with socket.socket() as sock:
+        epoll.register(sock.fileno(), 0)  # which has hung up: it was never connected
+        for timeout in (None, -1, -0.5, True, 1_500_000, 2.5):
+            assert calls.waiting(epoll)(timeout) == epoll.poll(timeout) != []
+
+
+@linux
+def test_wait_of_an_epoll_object_that_is_closed_or_foreign(calls, epoll):
+    wait = calls.waiting(epoll)
+    epoll.close()
+    with select.epoll() as other:  # has its number now
+        assert other.fileno() >= 0
+        for timeout in (None, 0, 1.0):
+            with pytest.raises(ValueError, match="closed epoll object"):
+                wait(timeout)
+
+    class Foreign:
+        def poll(self, timeout):
+            return [timeout]
+
+    assert calls.waiting(Foreign())(2) == [2]
+
+
+@linux
+def test_wait_lets_other_threads_run(calls, epoll):
+    near, far = socket.socketpair()
+    with near, far:
+        epoll.register(near.fileno(), select.EPOLLIN)
+        events = run_while(calls.waiting(epoll), None)
+        far.send(b"x")
+        assert events() == [(near.fileno(), select.EPOLLIN)]
+
+
+@linux
+def test_wait_and_handlers_of_signals(calls, epoll, soon):
+    wait = calls.waiting(epoll)
+    near, far = socket.socketpair()
+    with near, far:
+        epoll.register(near.fileno(), select.EPOLLIN)
+        for timeout in (None, SECONDS):
+            soon(strike)
+            with pytest.raises(Struck):
+                wait(timeout)
+        began = time.monotonic()
+        soon(lambda: None)
+        assert wait(0.2) == []  # it goes on, for what is left of the time
+        assert 0.2 <= time.monotonic() - began < SECONDS
+        soon(lambda: far.send(b"x"))
+        assert wait(SECONDS) == [(near.fileno(), select.EPOLLIN)]
 
 
 # -- what blocks lets other threads run, and handlers of signals

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dangagreen import checks
+from dangagreen.system_calls import waiting
 
 READ, WRITE, ERR, HUP = 1, 4, 8, 16
 LONGEST_WAIT = 86400.0  # seconds: epoll and poll take at most 24 days; a wake-up without need does no harm
@@ -54,7 +55,7 @@ if sys.platform == "linux":
             "fileno": "fileno of the epoll object: a descriptor that is readable while there are events.",
             "modify": "modify of the epoll object.",
             "remove": "unregister of the epoll object.",
-            "wait": "poll of the epoll object.",
+            "wait": "poll of the epoll object, or a shorter way.",
         }
 
         def __init__(self) -> None:
@@ -62,7 +63,7 @@ if sys.platform == "linux":
             self.add: Callable[[int, int], object] = epoll.register
             self.modify: Callable[[int, int], object] = epoll.modify
             self.remove: Callable[[int], object] = epoll.unregister
-            self.wait: Callable[[float | None], Events] = epoll.poll
+            self.wait: Callable[[float | None], Events] = waiting(epoll)
             self.close: Callable[[], object] = epoll.close
             self.fileno: Callable[[], int] = epoll.fileno
 
