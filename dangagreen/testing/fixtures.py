@@ -6,6 +6,7 @@ Rules: each test has its own loop, which its fixtures share. What does not belon
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     trial = Trial(functools.partial(fresh_loop, seed, "virtual_clock" in request.fixturenames))
     request.node.stash[TRIAL] = request.config.stash[TRIAL] = trial
     if seconds := request.config.option.dangagreen_timeout:
-        tell = functools.partial(tell_last, request.node)
+        tell = functools.partial(tell_last, request.config, request.node.nodeid)
         request.config.stash[END_LIMIT] = trial.end_limit = EndLimit(seconds, trial.loop, tell)
     try:
         with trial:
@@ -70,12 +71,23 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     pytest.fail(words, pytrace=False)
 
 
-def tell_last(item: pytest.Item, words: str) -> None:
-    """Write the last words of the process, in a test, where its user reads them: not into what captures its output."""
-    capture = item.config.pluginmanager.getplugin("capturemanager")
+def tell_last(config: pytest.Config, where: str, words: str) -> None:
+    """Write the last words of the process where its user reads them: not into what captures its output.
+
+    First the failures so far, which pytest tells at the end, that does not come.
+    """
+    capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.suspend_global_capture(in_=True)
-    sys.stderr.write(f"\n{item.nodeid}: {words}\n")
+    reporter = config.pluginmanager.getplugin("terminalreporter")  # a process of pytest-xdist has none, nor failures
+    if reporter is not None:
+        with contextlib.suppress(Exception):  # another plugin's report that fails must not hide the words
+            reporter.ensure_newline()
+            reporter.summary_errors()
+            reporter.summary_failures()
+            reporter.short_test_summary()
+            reporter.flush()
+    sys.stderr.write(f"\n{where}: {words}\n")
     sys.stderr.flush()
 
 

@@ -24,7 +24,7 @@ import pytest
 from dangagreen.loop.deadlock import WATCHING_HANDLERS
 from dangagreen.testing.cases import TestCase
 from dangagreen.testing.fixtures import END_LIMIT, LIMIT, TRIAL, loop, server, tell_last, virtual_clock, wire
-from dangagreen.testing.time_limit import TimeLimit, TimeLimitError
+from dangagreen.testing.time_limit import WIDER, EndLimit, TimeLimit, TimeLimitError
 from dangagreen.testing.trial import LeftBehindError, Trial
 
 __all__ = ["loop", "server", "virtual_clock", "wire"]  # pytest finds fixtures by their names here
@@ -32,6 +32,7 @@ __all__ = ["loop", "server", "virtual_clock", "wire"]  # pytest finds fixtures b
 _MARKER = "dangagreen: run the test as a task on a fresh loop, and fail it for what it leaves behind"
 _OTHERS = ("anyio", "asyncio", "trio", "twisted")  # markers of other plugins: tests that are not ours in mode auto
 _SEED = "dangagreen_task_order"
+_ENDING = pytest.StashKey[dict[Any, EndLimit]]()  # fixtures of a wider scope whose teardown is under way
 
 
 # -- options
@@ -166,14 +167,31 @@ def _place_of_loop(item: pytest.Function) -> int:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
-    """What a fixture opens that outlives the test, at whose request it is made, is no leak, and has no time limit."""
+    """What a fixture opens that outlives the test, at whose request it is made, is no leak, and may take longer."""
+    config = request.config
     with contextlib.ExitStack() as blocks:
         if fixturedef.scope != "function":
-            if (trial := request.config.stash.get(TRIAL, None)) is not None:
+            if (trial := config.stash.get(TRIAL, None)) is not None:
                 blocks.enter_context(trial.exempt())
-            if (limit := request.config.stash.get(LIMIT, None)) is not None:
-                blocks.enter_context(limit.suspended())
+            if (limit := config.stash.get(LIMIT, None)) is not None:
+                words = f"of the fixture {fixturedef.argname!r}, of scope {fixturedef.scope!r},"
+                blocks.enter_context(limit.extended(f"the setup {words}"))
+                tell = functools.partial(tell_last, config, f"{fixturedef.baseid}::{fixturedef.argname}")
+                end = EndLimit(WIDER * config.option.dangagreen_timeout, None, tell, f"the teardown {words}")
+                blocks.callback(fixturedef.addfinalizer, functools.partial(_limit_end, config, fixturedef, end))
         return (yield)
+
+
+def _limit_end(config: pytest.Config, fixturedef: pytest.FixtureDef[Any], end: EndLimit) -> None:
+    """The teardown of a fixture begins."""
+    config.stash.setdefault(_ENDING, {})[fixturedef] = end
+    end.__enter__()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    if (end := request.config.stash.get(_ENDING, {}).pop(fixturedef, None)) is not None:
+        end.__exit__()
 
 
 # -- how they are called
@@ -260,7 +278,7 @@ def _limited(
     seconds = item.config.option.dangagreen_timeout
     if not seconds:
         return contextlib.nullcontext()
-    tell = functools.partial(tell_last, item)
+    tell = functools.partial(tell_last, item.config, item.nodeid)
     limit = TimeLimit(seconds, lambda: item.stash.get(TRIAL, None), thrown, tell, **about)
     item.stash[LIMIT] = item.config.stash[LIMIT] = limit
     return limit
@@ -283,7 +301,11 @@ def _limited_fixtures(item: pytest.Item, what: str, **about: Any) -> Iterator[No
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """A debugger takes as long as its user does."""
-    for limit in (config.stash.get(LIMIT, None), config.stash.get(END_LIMIT, None)):
+    for limit in (
+        config.stash.get(LIMIT, None),
+        config.stash.get(END_LIMIT, None),
+        *config.stash.get(_ENDING, {}).values(),
+    ):
         if limit is not None:
             limit.lift()
 

@@ -29,6 +29,7 @@ from dangagreen.testing.trial import Trial
 _GRACE = 1.0  # seconds that the test is given to end, after each attempt to end it
 _ATTEMPTS = 3
 _LAST_GRACE = 5.0  # seconds that are given after all attempts, before the process is ended
+WIDER = 10  # times as long may take what is done for several tests
 
 
 class TimeLimitError(AssertionError):
@@ -59,10 +60,11 @@ class TimeLimit:
         self._trial = trial
         self._thrown = thrown
         self._tell_last = tell
-        self._words = f"{what} took longer than {seconds:g} s"
+        self._what = what
         self._over = threading.Event()
         self._from = time.monotonic()
-        self._holds = 0  # `suspended` blocks that are open
+        self._wider: list[str] = []  # what is done in the `extended` blocks that are open
+        self._words = ""  # what has taken too long
         self._lock = threading.Lock()
         self._interrupted = False
         self._tested = threading.current_thread()
@@ -91,22 +93,23 @@ class TimeLimit:
             self._over.set()
 
     @contextlib.contextmanager
-    def suspended(self) -> Iterator[None]:
-        """A block that may take as long as it likes: the time begins anew after it."""
-        self._holds += 1
+    def extended(self, what: str) -> Iterator[None]:
+        """A block that may take ten times as long: the time begins anew with it, and after it."""
+        self._from = time.monotonic()
+        self._wider.append(what)
         try:
             yield
         finally:
             self._from = time.monotonic()
-            self._holds -= 1
+            self._wider.pop()
 
     # -- in the thread that watches
 
     def _watch(self) -> None:
-        while self._holds or time.monotonic() - self._from < self._seconds:
-            left = self._from + self._seconds - time.monotonic()
-            if self._over.wait(self._seconds if self._holds else max(0.0, left)):
+        while (left := self._from + self._allowed() - time.monotonic()) > 0:
+            if self._over.wait(min(left, self._seconds)):  # it may be extended meanwhile, and that may end
                 return
+        self._words = f"{self._wider[-1] if self._wider else self._what} took longer than {self._allowed():g} s"
         if (trial := self._trial()) is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 trial.loop.call_soon_threadsafe(self._tell)
@@ -118,6 +121,9 @@ class TimeLimit:
             trial = self._trial()
             loop = None if trial is None else trial.loop
             _end_process(loop, self._tested, f"{self._words}, and nothing ends it", self._tell_last)
+
+    def _allowed(self) -> float:
+        return self._seconds * (WIDER if self._wider else 1)
 
     def _interrupt(self) -> None:
         if self.dump is None:
@@ -148,15 +154,19 @@ class TimeLimit:
 
 
 class EndLimit:
-    """A block that ends what is on a loop: if it takes so many seconds, `tell` gets words, and the process is ended.
+    """A block that ends what is on a loop, or `what`: if it takes so many seconds, `tell` gets words, and the process
+    is ended.
 
     Nothing else would end a task that swallows all errors: it would never leave the thread again.
     """
 
-    def __init__(self, seconds: float, loop: Loop, tell: Callable[[str], object]) -> None:
+    def __init__(
+        self, seconds: float, loop: Loop | None, tell: Callable[[str], object], what: str = "the end of a test's loop"
+    ) -> None:
         self._seconds = seconds + _LAST_GRACE
         self._loop = loop
         self._tell = tell
+        self._what = what
         self._over = threading.Event()
         self._tested = threading.current_thread()
         self._watcher = threading.Thread(target=self._watch, name="dangagreen, time limit of an end", daemon=True)
@@ -177,7 +187,7 @@ class EndLimit:
 
     def _watch(self) -> None:
         if not self._over.wait(self._seconds):
-            words = f"the end of a test's loop takes longer than {self._seconds:g} s"
+            words = f"{self._what} takes longer than {self._seconds:g} s"
             _end_process(self._loop, self._tested, words, self._tell)
 
 

@@ -420,7 +420,84 @@ def test_next(loop):
 
 
 @pytest.mark.slow
-def test_a_fixture_of_a_wider_scope_has_no_time_limit(started):
+@pytest.mark.parametrize("where", ["setup", "teardown"])
+def test_a_fixture_of_a_wider_scope_has_a_time_limit_of_its_own(started, where):
+    result = started(
+        f"""
+@pytest.fixture(scope="module")
+def stuck():
+    if {where == "setup"}:
+        time.sleep(60)
+    yield
+    if {where == "teardown"}:
+        time.sleep(60)
+
+@pytest.mark.dangagreen
+def test_it(stuck, loop):
+    pass
+
+def test_next():
+    pass
+""",
+        "--dangagreen-timeout=0.1",
+    )
+    words = f"the {where} of the fixture 'stuck', of scope 'module', "
+    if where == "setup":
+        result.assert_outcomes(errors=1, passed=1)
+        assert words + "took longer than 1 s" in text(result)
+        assert re.search(r'\.py", line \d+, in stuck', text(result))
+    else:
+        assert result.ret == 1
+        last = result.stderr.str()
+        assert f"::stuck: {words}takes longer than 6 s; the process of the tests ends here" in last
+        assert re.search(r'\.py", line \d+, in stuck', last)
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_so_tells_of_the_failures_before(started):
+    result = started(
+        """
+@pytest.fixture
+def broken():
+    raise OSError("no such thing")
+
+def test_first():
+    assert 1 == 2, "first words"
+
+def test_second(broken):
+    pass
+
+def test_third():
+    pass
+
+@pytest.mark.dangagreen
+def test_last(loop):
+    while True:
+        try:
+            sleep(100)
+        except BaseException:
+            pass
+""",
+        "--dangagreen-timeout=0.2",
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "*= ERRORS =*",
+            "E   *no such thing",
+            "*= FAILURES =*",
+            "E   *first words",
+            "*short test summary info*",
+            "FAILED *::test_first*",
+            "FAILED *::test_last*",
+            "ERROR *::test_second*",
+        ]
+    )
+    assert "::test_last: the end of a test's loop takes longer than 5.2 s" in result.stderr.str()
+
+
+@pytest.mark.slow
+def test_a_fixture_of_a_wider_scope_may_take_longer(started):
     result = started(
         """
 @pytest.fixture(scope="module")
