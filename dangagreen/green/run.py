@@ -34,7 +34,8 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
 
     When main has ended, listeners are closed, the remaining tasks cancelled and waited for, and sockets closed. In the
     main thread Ctrl-C raises KeyboardInterrupt: at once in the program's own code, in main, a task or a callback;
-    otherwise in main, at its wait; a second one before that wherever the program is. When the loop is stopped, by
+    otherwise in main, at its wait; a second one before that wherever the program is. When main has ended Ctrl-C ends
+    the wait for the other tasks, even if they swallow it. When the loop is stopped, by
     `stop()` or a post-loop callback, `serve_forever` shuts down gracefully as at SIGTERM; any other main gets Cancelled
     where it waits, and None is returned. Raises RuntimeError if the loop is running.
     """
@@ -46,7 +47,8 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         )
     task = make_task(loop, main, args, kwargs, named, sys._getframe(CALLER))
     task.error_retrieved = True
-    scheduler(loop).main = task
+    sched = scheduler(loop)
+    sched.main, sched.given_up = task, False
     loop.runnable.append(task.start)
 
     def interrupt() -> None:
@@ -57,10 +59,15 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
 
     def notify() -> None:
         if task.done:
-            raise KeyboardInterrupt
-        loop.call_soon_threadsafe(interrupt)
+            _give_up(loop)
+        else:
+            loop.call_soon_threadsafe(interrupt)
 
-    signals = Interrupts(notify)
+    def raised() -> None:
+        if task.done:
+            _give_up(loop)
+
+    signals = Interrupts(notify, raised)
     try:
         while not task.done:
             loop.run(lambda: task.done)
@@ -70,7 +77,7 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         try:
             _wind_up(loop, "run() ended")
         finally:
-            scheduler(loop).main = None
+            sched.main = None
             signals.restore()
     if signals.pending or isinstance(task.interrupt, KeyboardInterrupt):  # it came after the last wait of main
         raise KeyboardInterrupt
@@ -80,6 +87,12 @@ def run(main: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.
         if error.reason is not _STOPPED:
             raise
     return None  # type: ignore[return-value]
+
+
+def _give_up(loop: Loop) -> None:
+    """Ctrl-C has come while tasks are ended: wait for them no longer. They may swallow what is raised in their code."""
+    scheduler(loop).given_up = True
+    loop.call_soon_threadsafe(bool)  # wake it
 
 
 def _wind_up(loop: Loop, reason: str) -> None:
@@ -129,18 +142,24 @@ def end_closers(loop: Loop) -> None:
 
 
 def _end_tasks(loop: Loop, reason: str) -> None:
-    """Cancel all tasks and run the loop until they have ended; a SystemExit of one is raised after that."""
+    """Cancel all tasks and run the loop until they have ended; a SystemExit of one is raised after that.
+
+    Raises KeyboardInterrupt after Ctrl-C, though they may not have ended.
+    """
     kept: SystemExit | None = None
-    with _telling_who_is_late(loop, reason) if scheduler(loop).tasks else nullcontext():
-        while rest := cast("list[Task[Any]]", list(scheduler(loop).tasks)):
+    sched = scheduler(loop)
+    with _telling_who_is_late(loop, reason) if sched.tasks else nullcontext():
+        while rest := cast("list[Task[Any]]", list(sched.tasks)):
             for task in rest:
                 task.cancel(reason)
             try:
-                loop.run(lambda: all(task.done for task in rest))
+                loop.run(lambda: sched.given_up or all(task.done for task in rest))
             except SystemExit as error:
                 kept = kept or error
                 if not any(task.done for task in rest):  # raised by a callback, which may raise it in each turn
                     close_descriptors(loop, reason)
+            if sched.given_up:
+                raise KeyboardInterrupt
     if kept is not None:
         try:
             raise kept
@@ -166,13 +185,21 @@ def _telling_who_is_late(loop: Loop, reason: str) -> Iterator[None]:
 
 
 def _at_exit() -> None:
-    """At the end of a script without `run`: end its tasks, so that their `finally` blocks run."""
+    """At the end of a script without `run`: end its tasks, so that their `finally` blocks run.
+
+    Not those that Ctrl-C has ended the wait for already.
+    """
     loop = here.loop
     if loop is not None:
         loop.error_log.tell_left_out()
     if loop is not None and not loop.running and loop.green is not None:
-        if scheduler(loop).tasks or scheduler(loop).closers:
-            _wind_up(loop, "the program ended")
+        sched = scheduler(loop)
+        if not sched.given_up and (sched.tasks or sched.closers):
+            signals = Interrupts(partial(_give_up, loop), partial(_give_up, loop))
+            try:
+                _wind_up(loop, "the program ended")
+            finally:
+                signals.restore()
 
 
 atexit.register(_at_exit)

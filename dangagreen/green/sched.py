@@ -83,6 +83,7 @@ class Scheduler(Roster):
         "closers": "Functions that end what tasks used, called when all tasks have ended, before the sockets close.",
         "collector": "Stands for the current task during a garbage collection.",
         "forevers": "Each serve_forever that waits.",
+        "given_up": "Whether Ctrl-C has ended the wait for tasks that were cancelled at the end of the program.",
         "hub": "The greenlet that runs the loop.",
         "main": "The task of `run`, or None.",
         "looked": "The clock's time when `spender` first spent a budget in this turn.",
@@ -109,6 +110,7 @@ class Scheduler(Roster):
         self.bridge: Any = None
         self.signals: Any = None
         self.main: Waiter | None = None
+        self.given_up = False
         self.thread_limiter: Any = None
         self.closers: list[Callable[[], object]] = []
         self.spender: tuple[int, float] | None = None

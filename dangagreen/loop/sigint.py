@@ -131,6 +131,7 @@ class SignalHandler(ChainedHandler):
                 looks.trace(callers(frame), self._on_line)
         elif self.pending or self._is_urgent(frame):
             looks.wanted = False
+            self._raises()
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         else:
             self.pending = True
@@ -151,6 +152,9 @@ class SignalHandler(ChainedHandler):
     def _tell(self) -> None:
         """Have the loop act upon the signal."""
         raise NotImplementedError
+
+    def _raises(self) -> None:
+        """A signal of which the loop is not told is about to raise where it has come."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Note whose code is at work at a first signal, and begin to watch it."""
@@ -182,16 +186,18 @@ class SignalHandler(ChainedHandler):
 
 class Interrupts(SignalHandler):
     """Ctrl-C while a loop runs: raises KeyboardInterrupt in the program's own code. In ours it calls `notify`, and
-    raises if our code returns before the loop has acted upon it."""
+    raises if our code returns before the loop has acted upon it. Where it raises without that it calls `raises`."""
 
     __slots__ = {
         "_callers": "The frames of the program to which our code will return.",
         "_notify": "Has the loop act upon it.",
+        "_on_raise": "Called where it raises at once.",
     }
 
-    def __init__(self, notify: Callable[[], object]) -> None:
+    def __init__(self, notify: Callable[[], object], raises: Callable[[], object] = bool) -> None:
         SignalHandler.__init__(self)
         self._notify = notify
+        self._on_raise = raises
         self._callers: list[FrameType] = []
         if threading.current_thread() is threading.main_thread():
             if handler_of(signal.SIGINT) is signal.default_int_handler:
@@ -202,6 +208,9 @@ class Interrupts(SignalHandler):
 
     def _tell(self) -> None:
         self._notify()
+
+    def _raises(self) -> None:
+        self._on_raise()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._callers = callers(frame)
@@ -221,7 +230,7 @@ class Interrupts(SignalHandler):
     def restore(self) -> None:
         SignalHandler.restore(self)
         self._callers = []
-        self._notify = bool  # which does nothing: who keeps this handler keeps nobody else
+        self._notify = self._on_raise = bool  # which does nothing: who keeps this handler keeps nobody else
         if threading.current_thread() is threading.main_thread():
             handler_of(signal.SIGINT)  # that of an earlier run may have been put back meanwhile
 

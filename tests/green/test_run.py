@@ -8,6 +8,7 @@ import pytest
 
 import dangagreen as d
 from tests.helpers import of_ours
+from tests.programs import ended, start_python
 
 
 def test_run_returns_the_result_of_main(loop):
@@ -452,3 +453,62 @@ def test_a_ctrl_c_that_comes_after_mains_last_wait_is_not_lost():
     with pytest.raises(KeyboardInterrupt):
         d.run(main)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+STUBBORN = """
+import contextlib
+import dangagreen as d
+
+told = []
+
+def tell(error):
+    if not told and isinstance(error, d.Cancelled):
+        told.append(error)
+        d.current_loop().add_timer(0.05, lambda: print("refused", flush=True))  # when it waits, or spins, again
+
+def late():
+    while True:
+        try:
+            d.sleep(1000)
+        except BaseException as error:
+            tell(error)
+            with contextlib.suppress(BaseException), d.shield():
+                d.sleep(1000)
+
+def spinning():
+    while True:
+        try:
+            while True:
+                try:
+                    d.sleep(1000)
+                except BaseException as error:
+                    tell(error)
+        except BaseException:  # raised in the except block
+            pass
+
+def main():
+    d.spawn(TASK)
+    d.sleep(0.01)
+    if FIRST:
+        print("ready", flush=True)
+        d.sleep(1000)
+
+if RUN:
+    d.run(main)
+else:
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["late", "spinning"])
+@pytest.mark.parametrize("run", [True, False], ids=["run", "script"])
+@pytest.mark.parametrize("first", [True, False], ids=["main", "end"])
+def test_a_second_ctrl_c_ends_a_program_whose_task_swallows_everything(task, run, first):
+    process = start_python("-c", STUBBORN.replace("TASK", task).replace("RUN", str(run)).replace("FIRST", str(first)))
+    for line in ["ready", "refused"] if first else ["refused"]:
+        assert process.stdout.readline() == line + "\n"
+        process.send_signal(signal.SIGINT)
+    _, complaints, code = ended(process)
+    assert "KeyboardInterrupt" in complaints
+    assert code == (-signal.SIGINT if run or first else 0)  # of what an atexit function raises nothing is made
