@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 cdef extern from *:
     """
-    #include <sys/epoll.h>
+    #include <errno.h>
     #include <sys/socket.h>
     #include <time.h>
     #include <unistd.h>
@@ -36,6 +36,19 @@ cdef extern from *:
         PyObject_HEAD
         int fd;
     } EpollFields;
+
+    #ifdef __linux__
+    #include <sys/epoll.h>
+    #else  /* where nobody asks for it */
+    struct epoll_event {
+        unsigned events;
+        struct { int fd; } data;
+    };
+    static int epoll_wait(int fd, struct epoll_event *found, int most, int milliseconds) {
+        errno = ENOSYS;
+        return -1;
+    }
+    #endif
 
     static double monotonic(void) {
         struct timespec now;
