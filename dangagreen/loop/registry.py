@@ -134,10 +134,11 @@ class Registry(Schedule):
         """Put a handler into the descriptor map. Raises ValueError if another one has its fd."""
         if get_ident() != self.thread:
             self._check_open(f"registering {type(handler).__name__}")
-        other = self.handlers.get(handler.fd)
+        fd = handler.fd
+        other = self.handlers.get(fd)
         if other is not None:
-            raise ValueError(f"fd {handler.fd} already belongs to {other!r}")
-        self.handlers[handler.fd] = handler
+            raise ValueError(f"fd {fd} already belongs to {other!r}")
+        self.handlers[fd] = handler
 
     def unregister(self, fd: int) -> None:
         """Take an fd, and its pending events, out of the map now: a new owner of the number must not get them."""
@@ -181,8 +182,9 @@ class Registry(Schedule):
         """Close the OS sockets of `to_close`, and take them out of the map."""
         while self.to_close:
             handler = self.to_close.pop()
-            if self.handlers.get(handler.fd) is handler:
-                del self.handlers[handler.fd]
+            fd = handler.fd
+            if self.handlers.get(fd) is handler:
+                del self.handlers[fd]
             try:
                 handler._close_fd()
             except Exception as error:

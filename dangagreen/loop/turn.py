@@ -165,8 +165,9 @@ class Turning(Instrumented):
         handlers, direct, clock = self.handlers, self.direct, self.clock
         last, suspect = self.looked, self.suspect_after
         for fd, mask in events:
-            handler = handlers.get(fd)
-            if handler is None:
+            try:
+                handler = handlers[fd]
+            except KeyError:
                 self._unknown_fd(fd)
                 continue
             reader = handler._reader
