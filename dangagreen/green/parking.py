@@ -25,9 +25,11 @@ from dangagreen.loop.registry import log
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.parks import parks
+from dangagreen.sockets.write_queue import WriteQueue
 
 _CALLS = (True,) * 128  # a budget: calls that need not wait before the clock is read
 _FEW_CALLS = (True,) * 4  # a budget in a turn that is older than LONG_TURN
+_flush = WriteQueue._flush  # nobody overrides it
 INSISTENT = 1000  # calls of an interrupted task that were refused for one cancellation: it will hardly end by itself
 _MANY = 64  # budgets that one task may spend in a turn on a clock that stands still
 
@@ -195,7 +197,7 @@ def park(task: Waiter, wait: WaitKind, subject: Any) -> None:
         if task.unflushed_socket is not None:  # after `wait` is set: sending may already wake the task
             sock, task.unflushed_socket = task.unflushed_socket, None
             try:
-                sock._flush()
+                _flush(sock)
             except Exception as error:  # it costs the socket; the task may wait for something else
                 loop.handler_failed(sock, error)
         if task.interrupt is not None and task.wait is not None:  # cancelled since it last looked

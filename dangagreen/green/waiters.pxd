@@ -1,3 +1,4 @@
+from dangagreen.loop.handlers cimport Resumable
 from dangagreen.loop.turn cimport Turning
 
 cdef class WaitKind:
@@ -7,18 +8,15 @@ cdef class WaitKind:
     cdef public object undo
     cdef public object words
 
-cdef class Waiter:
+cdef class Waiter(Resumable):
     cdef public object cancelled
     cdef public object context
     cdef public object deadline_timer
     cdef public bint done
-    cdef public object interrupt
     cdef public Turning loop
-    cdef public object resume
     cdef public object scope
     cdef public object subject
     cdef public object to_hub
-    cdef public object unflushed_socket
     cdef public WaitKind wait
     cdef public object worker
 

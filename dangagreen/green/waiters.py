@@ -14,6 +14,7 @@ from types import CodeType
 from typing import Any
 
 from dangagreen.errors import Cancelled, CannotParkError
+from dangagreen.loop.handlers import Resumable
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.timers import Timer
 
@@ -48,7 +49,7 @@ class WaitKind:
         return self.words.format(self.name, subject)
 
 
-class Waiter:
+class Waiter(Resumable):
     """What can be parked: a task, or top-level code. Base class of `Task`."""
 
     __slots__ = {
@@ -56,13 +57,10 @@ class Waiter:
         "context": "The context (contextvars) that it runs in.",
         "deadline_timer": "A timer that fires at the earliest deadline of its scopes, or before; or None.",
         "done": "Whether it has ended.",
-        "interrupt": "What each call that may park raises: by `cancelled` and its scopes; or by Ctrl-C; or None.",
         "loop": "The loop that it runs on.",
-        "resume": "Switches to it. For the hub only.",
         "scope": "Its innermost open scope, or None.",
         "subject": "What it is parked for: the object; or the error that it is to raise, after `resume_with`.",
         "to_hub": "Switches from it to the hub; returns true if it is to raise the error in `subject`.",
-        "unflushed_socket": "The socket that it wrote to last, whose queue is sent when it parks or ends; or None.",
         "wait": "What it is parked for: the kind of wait. None while it runs, and once it was woken.",
         "worker": "The greenlet that runs it; None before it starts and after it has ended.",
     }
@@ -70,7 +68,6 @@ class Waiter:
     group: Any = None  # the TaskGroup that it belongs to
     origin: tuple[CodeType, int] | None = None  # (code, instruction) of the call that has made it
     context: Context | None
-    resume: Callable[[], object]
     to_hub: Callable[[], object]
     subject: Any
 
@@ -92,11 +89,6 @@ class Waiter:
     def in_words(self) -> str:
         """What has run, in reports of slow code."""
         return f"task {self.name!r}"
-
-    @property
-    def task(self) -> Waiter:
-        """The waiter itself: a handler's `Reader` that is parked in a read is a waiter."""
-        return self
 
     def _wake(self, error: BaseException | None = None, undone: bool = False) -> bool:
         """Have the loop resume it, if it is parked, with an error to raise if one is given. The first wake counts.

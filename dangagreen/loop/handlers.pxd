@@ -1,11 +1,16 @@
 cdef extern from "stdbool.h":
     ctypedef bint flag "bool"  # a bint of one byte: those of one class lie next to each other
 
+cdef class Resumable:
+    cdef public object interrupt
+    cdef public object resume
+    cdef public object unflushed_socket
+
 cdef class Handler:
     cdef object __weakref__
     cdef public object _context
     cdef public object _queue
-    cdef public object _reader
+    cdef public Resumable _reader
     cdef public object _timer
     cdef public int fd
     cdef public char _registered_mask

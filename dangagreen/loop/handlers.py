@@ -18,16 +18,6 @@ UNREGISTERED = 32  # the poller does not know the fd: a bit of its own, so that 
 PAUSED = UNREGISTERED | READ | WRITE  # nor is it to be registered for a while: all interest counts as registered
 
 
-class Reader(Protocol):
-    """The waiter that is parked in a read of a handler, or what stands for it."""
-
-    @property
-    def resume(self) -> Callable[[], object]: ...  # called by the loop when there is input or EOF
-    @property
-    def task(self) -> Any: ...  # the waiter, to be woken for other reasons
-    def _wake(self, error: BaseException, /, undone: bool) -> object: ...  # there will be no input: it was closed
-
-
 class TaskLayer(Protocol):
     """The greenlet layer, as the loop calls it; it attaches itself as `Loop.green`."""
 
@@ -63,6 +53,27 @@ class Registrar(Protocol):
     def unregister(self, fd: int) -> None: ...
 
 
+class Resumable:
+    """What the loop resumes: a waiter, or what stands for one as the parked reader of a handler."""
+
+    __slots__ = {
+        "interrupt": "What each call that may park raises: by `cancelled` and its scopes; or by Ctrl-C; or None.",
+        "resume": "Called by the loop: switches to it. A reader is resumed when there is input or EOF.",
+        "unflushed_socket": "The socket that it wrote to last, whose queue is sent when it parks or ends; or None.",
+    }
+
+    resume: Callable[[], object]
+
+    @property
+    def task(self) -> Any:
+        """The waiter, to be woken for other reasons, or named."""
+        return self
+
+    def _wake(self, error: BaseException, /, undone: bool) -> object:
+        """There will be no input: the handler was closed."""
+        raise NotImplementedError
+
+
 class Handler:
     """An object that owns a file descriptor: base class of sockets and listeners.
 
@@ -84,7 +95,7 @@ class Handler:
 
     _context: Context
     _queue: Any
-    _reader: Reader | None
+    _reader: Resumable | None
     _registered_mask: int
     _timer: Any
     _watch_read: bool

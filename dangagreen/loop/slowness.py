@@ -15,7 +15,7 @@ from dangagreen import checks
 from dangagreen.errors import ErrorContext, connection
 from dangagreen.loop.deadlock import DeadlockWatch
 from dangagreen.loop.error_log import MOST, Ration
-from dangagreen.loop.handlers import Handler, Reader
+from dangagreen.loop.handlers import Handler, Resumable
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE, Poller
 from dangagreen.loop.registry import log
 from dangagreen.places import innermost, named, owner_of, place_of
@@ -112,7 +112,7 @@ class SlowWatch(DeadlockWatch):
         return self._suspect(ended)
 
     def handler_took(
-        self, began: float, ended: float, handler: Handler | None, mask: int, reader: Reader | None = None
+        self, began: float, ended: float, handler: Handler | None, mask: int, reader: Resumable | None = None
     ) -> float:
         """An event of a handler has ended: its callback, or the run of `reader`, the task that it has resumed.
 

@@ -18,6 +18,7 @@ from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import WaitKind, wake
+from dangagreen.loop.handlers import Resumable
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
 from dangagreen.places import origin_of
@@ -79,7 +80,7 @@ def _tell(sock: Any, error: BaseException | None) -> None:
         sock.debugmsg("%s", error)
 
 
-class StartTls:
+class StartTls(Resumable):
     """The handshake of a Socket: calls `then(None)` once it is over, or `then(error)` when the socket has closed.
 
     Raises RuntimeError where there is TLS already, BusyError, ClosedError.
@@ -101,6 +102,7 @@ class StartTls:
 
     def __init__(self, sock: Any, options: TlsOptions, then: Then, timeout: float | None) -> None:
         _check(sock)
+        self.resume = self._resume
         self._sock = sock
         self._tls = options.wrap(sock.sock)
         self._then: Then | None = then
@@ -133,12 +135,7 @@ class StartTls:
 
     # -- a parked reader
 
-    @property
-    def task(self) -> StartTls:
-        """What is named as the reader."""
-        return self
-
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Called by the loop when there is input: go on."""
         if self._over or not self._begun:
             return

@@ -14,7 +14,7 @@ from _thread import get_ident
 
 from dangagreen import checks
 from dangagreen.errors import ClosedError
-from dangagreen.loop.handlers import Reader
+from dangagreen.loop.handlers import Resumable
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.sockets.busy import HELD
@@ -120,7 +120,7 @@ class Receiving(ReadBuffer):
 
     # -- a task that waits for input
 
-    def _await_input(self, reader: Reader) -> bool:
+    def _await_input(self, reader: Resumable) -> bool:
         """Park a reader: the loop resumes it when there is input or EOF. There is no other reader.
 
         Returns False if there is nothing to wait for: EOF, or closed. Raises OSError if the poller refuses (ENOSPC,
@@ -143,7 +143,7 @@ class Receiving(ReadBuffer):
             self._sequential = 1
         return True
 
-    def _stop_awaiting(self, reader: Reader) -> None:
+    def _stop_awaiting(self, reader: Resumable) -> None:
         """Undo `_await_input` for this reader. Input that was read ahead is for `event_read` now, if watched."""
         if self._reader is reader:
             self._reader = None
@@ -173,7 +173,7 @@ class Receiving(ReadBuffer):
         """Whether a task is parked in a read."""
         return self._reader is not None
 
-    def _parked_reader(self) -> Reader | None:
+    def _parked_reader(self) -> Resumable | None:
         """The waiter that is parked in a read of it, or what stands for it; or None."""
         return self._reader
 

@@ -1,7 +1,8 @@
+from dangagreen.loop.handlers cimport Resumable
 from dangagreen.sockets.sock cimport CallbackSocket
 
-cdef class ReadyWaiter:
-    cdef public object task
+cdef class ReadyWaiter(Resumable):
+    cdef public object _task
 
 cdef class SelectableSocket(CallbackSocket):
     pass

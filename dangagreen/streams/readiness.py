@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from dangagreen.errors import BusyError, connection
 from dangagreen.green.waiters import Waiter, wake
+from dangagreen.loop.handlers import Resumable
 from dangagreen.sockets.sock import CallbackSocket
 
 
-class ReadyWaiter:
+class ReadyWaiter(Resumable):
     """Stands for a parked reader: to resume it is to wake its task, in `select`, which then looks at all sources."""
 
-    __slots__ = {"task": "The task that waits in `select`."}
+    __slots__ = {"_task": "The task that waits in `select`."}
 
     def __init__(self, task: Waiter) -> None:
-        self.task = task
+        self._task = task
+        self.resume = task._wake
 
-    def resume(self) -> None:
-        """Called by the loop: there is input or EOF."""
-        wake(self.task)
+    @property
+    def task(self) -> Waiter:
+        return self._task
 
     def _wake(self, error: BaseException, undone: bool) -> None:
         """Called when the socket is closed: the task finds that by reading, so `error` is not raised."""
-        wake(self.task)
+        wake(self._task)
 
 
 class SelectableSocket(CallbackSocket):

@@ -1,4 +1,4 @@
-from dangagreen.green.parking cimport park
+from dangagreen.green.parking cimport checkpoint, park
 from dangagreen.loop.schedule cimport get_ident
 from dangagreen.streams.reading cimport ReadingSocket
 
