@@ -18,6 +18,7 @@ from dangagreen.errors import Cancelled, ErrorContext, TaskCancelledError
 from dangagreen.green.parking import checkpoint, park, park_for
 from dangagreen.green.sched import Scheduler, Worker, scheduler
 from dangagreen.green.scopes import CancelScope, close_scopes
+from dangagreen.green.task_table import called
 from dangagreen.green.waiters import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
@@ -113,6 +114,11 @@ class Life(Runnable):
     def spawned_at(self) -> str | None:
         """ "file:line" of the spawn, or None."""
         return None if self.origin is None else place_of_instruction(*self.origin)
+
+    @property
+    def called(self) -> str:
+        """What words about others call it: its name, or in a table what tells it apart there."""
+        return called(self)
 
     def ended_by(self) -> BaseException | None:
         """The exception that has ended it, if one has."""
@@ -295,4 +301,4 @@ def name_of(function: Any) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-_JOIN = WaitKind("join", Life._unwatch, "{0} of task {1.name!r}")  # not its repr: two may wait for each other
+_JOIN = WaitKind("join", Life._unwatch, "{0} of task {1.called!r}")  # not its repr: two may wait for each other

@@ -229,7 +229,9 @@ class Scheduler(Roster):
         """The table of tasks, and of top-level code if it waits; of more than `most` only the number of the others."""
         waiters = self._waiters()
         shown = waiters[:most]
-        text = table(shown, self.running(), self._names(shown))
+        joined = [waiter.subject for waiter in shown if waiter.wait is not None and isinstance(waiter.subject, Waiter)]
+        names = self._names(list(dict.fromkeys([*shown, *joined])))
+        text = table(shown, self.running(), names)
         return f"{text}\n... and {len(waiters) - len(shown)} more" if len(waiters) > len(shown) else text
 
     def describe_run(self, call: Any) -> tuple[str, str, Any] | None:

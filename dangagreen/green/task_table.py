@@ -6,13 +6,41 @@ the tasks themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import local
 from typing import Any
 
 from dangagreen import checks
 from dangagreen.loop.loop import Loop, loop_or_current
 
 _HEADINGS = ("task", "state", "waits for", "spawned at")
+
+
+class _Telling(local):
+    """What this thread is telling just now."""
+
+    name_of: Callable[[Any], str | None] | None = None  # by which name a task is told apart there
+
+
+_telling = _Telling()
+
+
+@contextmanager
+def telling_apart(name_of: Callable[[Any], str | None]) -> Iterator[None]:
+    """A block in which the words about other tasks, such as whom one joins, call these by what tells them apart."""
+    before, _telling.name_of = _telling.name_of, name_of
+    try:
+        yield
+    finally:
+        _telling.name_of = before
+
+
+def called(task: Any) -> str:
+    """What a task is called in words about others: its name, or in a table that which tells it apart."""
+    name_of = _telling.name_of
+    name: str = task.name
+    return name if name_of is None else name_of(task) or name
 
 
 def task_table(loop: Loop | None = None, most: int | None = None) -> str:
@@ -41,7 +69,8 @@ def told_apart(tasks: Iterable[Any], unique: Callable[[Any], str | None]) -> dic
 
 def table(tasks: Iterable[Any], running: object, names: Mapping[Any, str]) -> str:
     """A table of these tasks, one of which may be `running`, with headings; "" if there are none."""
-    rows = [_row(task, running, names.get(task) or described(task, "name")) for task in tasks]
+    with telling_apart(names.get):
+        rows = [_row(task, running, names.get(task) or described(task, "name")) for task in tasks]
     if not rows:
         return ""
     rows.insert(0, _HEADINGS)

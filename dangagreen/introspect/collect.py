@@ -19,7 +19,7 @@ from dangagreen import checks
 from dangagreen.green.groups import TaskGroup
 from dangagreen.green.scopes import around
 from dangagreen.green.stacks import frames
-from dangagreen.green.task_table import described
+from dangagreen.green.task_table import described, telling_apart
 from dangagreen.green.tasks import Task
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect import stacks
@@ -60,7 +60,9 @@ def snapshot(loop: Loop | None = None, most: int | None = None) -> Snapshot:
     most = None if most is None else checks.count("most", most)
     loop = loop_or_current(loop)
     loop.check_thread("introspect.snapshot")
-    return Collector(loop).collect(most)
+    collector = Collector(loop)
+    with telling_apart(collector.name):
+        return collector.collect(most)
 
 
 class Collector:
@@ -89,7 +91,7 @@ class Collector:
         chosen = _chosen(sockets, sorted(queues, key=lambda sock: sock.unsent, reverse=True), most)
         by_fd = sorted(chosen, key=lambda handler: handler.fd)
         shown = [
-            socket_info(handler, self.loop.handlers, self.now, self._name, self._served_by.get(id(handler)))
+            socket_info(handler, self.loop.handlers, self.now, self.name, self._served_by.get(id(handler)))
             for handler in by_fd
         ]
         tasks = [*self.waiting, *self.tasks]
@@ -168,7 +170,7 @@ class Collector:
                 place = stacks.place_of(frames(task))
                 if place == "?":  # none of the program's code waits
                     place = getattr(task, "spawned_at", None) or place
-                yield TimerInfo(timer.deadline - self.now, f"resumes {self._name(task)}", place)
+                yield TimerInfo(timer.deadline - self.now, f"resumes {self.name(task)}", place)
             else:
                 owner = owner_of(unwrapped(timer.callback))
                 whose = f" of fd {owner.fd}" if isinstance(owner, Handler) else ""
@@ -176,7 +178,8 @@ class Collector:
 
     # -- tasks
 
-    def _name(self, task: Waiter | None) -> str:
+    def name(self, task: Waiter | None) -> str:
+        """The unique name of a task."""
         if task is None or not isinstance(self.table, TaskTable) or task not in self.table:
             return "?" if task is None else task.name
         return self.table.adopt(task).name
@@ -195,7 +198,7 @@ class Collector:
         if state == "running" and isinstance(self.table, TaskTable):
             busy += self.table.running_for(task, self.now)
         return TaskInfo(
-            name=self._name(task) if record is None else record.name,
+            name=self.name(task) if record is None else record.name,
             state=state,
             waits_for=described(task, "waits_for") if task.wait is not None else None,
             waits_on=self._waits_on(task),
@@ -222,7 +225,7 @@ class Collector:
         if task.wait is not None and id(task) in self._awaited:
             return self._awaited[id(task)]
         other = blocker(task)
-        return self._name(other) if isinstance(other, Task) else None
+        return self.name(other) if isinstance(other, Task) else None
 
     # -- tasks of asyncio's
 
@@ -239,7 +242,7 @@ class Collector:
         awaits = seen.awaits
         waits = awaits is not None and not seen.running
         if isinstance(awaits, Task):
-            waits_on = None if awaits.done else self._name(awaits)
+            waits_on = None if awaits.done else self.name(awaits)
         else:
             waits_on = self._asyncio_names.get(id(awaits))
         return AsyncioTaskInfo(
@@ -248,7 +251,7 @@ class Collector:
             state="running" if seen.running else "waiting" if waits else "ready",
             waits_for=described(seen, "waits_for") if waits else None,
             waits_on=waits_on if waits else None,
-            awaited_by=tuple(map(self._name, seen.awaited_by)),
+            awaited_by=tuple(map(self.name, seen.awaited_by)),
             stack=stacks.in_words(stacks.running() if seen.running else seen.frames),
         )
 
@@ -285,7 +288,7 @@ class Collector:
             yield ThreadInfo(
                 name=thread.name,
                 runs=None if job is None else job.name,
-                task=self._name(job.waiter) if job is not None and waits else None,
+                task=self.name(job.waiter) if job is not None and waits else None,
                 seconds=None if job is None or job.began is None else job.loop.clock() - job.began,
                 limit=None if job is None else (job.limiter.in_use, job.limiter.limit),
                 stack=stacks.in_words(stacks.outward(running.get(thread.ident or 0))),
@@ -298,7 +301,7 @@ class Collector:
         """The groups that have tasks, each with its name: that of its owner, and a number."""
         groups = {id(task.group): task.group for task in self.tasks if task.group is not None}
         return {
-            which: (f"{self._name(group.scope._owner)}/{number}", group)
+            which: (f"{self.name(group.scope._owner)}/{number}", group)
             for number, (which, group) in enumerate(groups.items(), 1)
         }
 
@@ -307,8 +310,8 @@ class Collector:
             tasks, owner = group.tasks, group.scope._owner
             yield GroupInfo(
                 name=name,
-                owner=None if owner is None else self._name(owner),
-                tasks=tuple(map(self._name, tasks)),
+                owner=None if owner is None else self.name(owner),
+                tasks=tuple(map(self.name, tasks)),
                 deferred=sum(task.worker is None and task.wait is not None for task in tasks),
                 cancelled=group.scope.cancelled,
             )

@@ -238,6 +238,7 @@ class LoopRecord:
     __slots__ = {
         "_batch": "The events of the last turn that was over: while the loop has these it waits for others. Where this"
         " begins while the loop runs, and no code of the program's does, it waits.",
+        "_polls": "Whether there was work left then, so that the loop asks for events and does not wait.",
         "_worked_until": "When the last turn was over.",
         "in_poll": "How many seconds the loop has waited for events, up to the last turn.",
         "in_turns": "How many seconds all turns took.",
@@ -249,6 +250,7 @@ class LoopRecord:
 
     def __init__(self, loop: Loop) -> None:
         self.since = self._worked_until = loop.clock()
+        self._polls = False
         self._batch = None if loop.running and any(program_frames(running())) else loop.batch
         self.in_turns = self.in_poll = 0.0
         self.lags: deque[float] = deque(maxlen=_TURNS)
@@ -260,6 +262,8 @@ class LoopRecord:
         if not loop.running:
             return self.in_poll, self.in_turns
         began = now if loop.batch is self._batch else max(loop.now, self._worked_until)
+        if self._polls:
+            began = self._worked_until
         return self.in_poll + began - self._worked_until, self.in_turns + now - began
 
     def turned(self, loop: Loop) -> None:
@@ -274,8 +278,12 @@ class LoopRecord:
             turn, report = loop.slow_in_turn or (0, None)
             self.longest_by = report if turn == loop.turns else None
         if began > self._worked_until:
-            self.in_poll += began - self._worked_until
+            if self._polls:
+                self.in_turns += began - self._worked_until
+            else:
+                self.in_poll += began - self._worked_until
         self._worked_until, self._batch = ended, loop.batch
+        self._polls = bool(loop.ready or loop.runnable or loop.pending_reads)
 
 
 loop_records: WeakKeyDictionary[Loop, LoopRecord] = WeakKeyDictionary()

@@ -186,7 +186,7 @@ class Acceptor(Descriptor):
                         self._queue_is_empty(number)
                     return
                 server.accepted += 1
-                last = server.spare and not self._is_free(sock.fileno())
+                last = server.spare and not self._is_free(sock.fileno() + 1)
                 if self._sets_nodelay is not False:
                     self._set_nodelay(sock)
                 server.set_up(sock)
@@ -287,7 +287,7 @@ class Acceptor(Descriptor):
         return self._is_free(lowest)
 
     def _is_free(self, fd: int) -> bool:
-        """Whether a descriptor, which was the lowest that was not in use, is below those that are to be spared."""
+        """Whether a descriptor, below which all are in use, is below those that are to be spared."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return limit == resource.RLIM_INFINITY or fd < limit - self.server.spare
 

@@ -100,7 +100,10 @@ class Server(Admitting):
 
     @property
     def spare_descriptors(self) -> int:
-        """How many descriptors it leaves free for others, such as connections to backends. Assignable."""
+        """How many descriptors it leaves free for others, such as connections to backends. Assignable.
+
+        These are the highest numbers below the process's limit: the kernel gives out the lowest that is free.
+        """
         return self.spare
 
     @spare_descriptors.setter

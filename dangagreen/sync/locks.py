@@ -14,6 +14,7 @@ from dangagreen import checks
 from dangagreen.green.parking import check_present, checkpoint, current_waiter
 from dangagreen.green.sched import top_level
 from dangagreen.green.scopes import shield
+from dangagreen.green.task_table import called
 from dangagreen.green.waiters import Waiter, WaitKind
 from dangagreen.loop.loop import Loop
 from dangagreen.parks import parks
@@ -317,7 +318,7 @@ def caller(loop: Loop) -> Waiter | Loop:
 def owner_name(owner: Waiter | Loop | None) -> str:
     """An owner in an error message or a `repr`."""
     if isinstance(owner, Waiter):
-        return f"{owner.name!r}, which has ended," if owner.done else repr(owner.name)
+        return f"{owner.name!r}, which has ended," if owner.done else repr(called(owner))
     return "a callback"
 
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from dangagreen import checks
 from dangagreen.green.parking import checkpoint, park
+from dangagreen.green.task_table import called
 from dangagreen.green.tasks import Result, Task
 from dangagreen.green.waiters import Waiter, WaitKind, wake
 from dangagreen.loop.loop import Loop, current_loop
@@ -298,7 +299,7 @@ class Selection:
         _report_unretrieved(self.loop, tasks)
 
     def __repr__(self) -> str:
-        some = ", ".join(f"task {one.name!r}" if isinstance(one, Task) else repr(one) for one in self.given[:3])
+        some = ", ".join(f"task {called(one)!r}" if isinstance(one, Task) else repr(one) for one in self.given[:3])
         return some if len(self.given) <= 3 else f"{some} and {len(self.given) - 3} more"
 
 

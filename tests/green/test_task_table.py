@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import dangagreen as d
+from dangagreen.green.task_table import telling_apart
 
 
 def rows(table):
@@ -200,3 +201,52 @@ def test_a_deadlock_tells_tasks_of_one_name_apart(loop):
     names = [row[0] for row in rows(caught.value.table)]
     assert names == ["top-level code", f"{wait.__qualname__}#1", f"{wait.__qualname__}#2"]
     loop.reset()
+
+
+def test_a_table_tells_apart_whom_a_task_waits_for_too(loop, run_turns):
+    def work(wait):
+        wait()
+
+    lock = d.Lock()
+    first = d.spawn(work, lambda: lock.acquire() and d.sleep(9))
+    second = d.spawn(work, first.join)
+    others = d.spawn(work, lock.acquire), d.spawn(work, lambda: d.select(first, second))
+    run_turns(2)
+    name = work.__qualname__
+    assert [row[0] for row in rows(d.task_table())] == [f"{name}#{n}" for n in (1, 2, 3, 4)]
+    joins, acquires, waits = [row[2] for row in rows(d.task_table())][1:]
+    assert joins == f"join of task '{name}#1'"
+    assert f"'{name}#1'" in acquires
+    assert f"task '{name}#1', task '{name}#2'" in waits
+    last = rows(d.task_table(most=2))[1]
+    assert last[2] == f"join of task '{name}#1'"
+    assert second.waits_for == f"join of task '{name}'"  # by itself it has its own name
+    for task in (first, second, *others):
+        task.cancel()
+    run_turns(3)
+
+
+def test_of_whom_no_row_is_shown_is_told_apart_too(loop, run_turns):
+    def work(wait):
+        wait()
+
+    joining = d.spawn(work, lambda: last.join())
+    last = d.spawn(work, lambda: d.sleep(9))
+    run_turns(2)
+    (row,) = rows(d.task_table(most=1))[:1]
+    assert row[::2] == [f"{work.__qualname__}#1", f"join of task '{work.__qualname__}#2'"]
+    for task in (joining, last):
+        task.cancel()
+    run_turns(3)
+
+
+def test_what_is_told_apart_in_a_table_is_so_nowhere_else(loop):
+    seen = []
+    with telling_apart(lambda task: "another"):
+        task = d.spawn(int)
+        seen.append(task.called)
+        thread = threading.Thread(target=lambda: seen.append(task.called))
+        thread.start()
+        thread.join()
+    assert (seen, task.called) == (["another", "int"], "int")
+    task.cancel()

@@ -572,3 +572,23 @@ def main():
     waits.cancel()
 d.run(main)
 """)
+
+
+def test_who_is_waited_for_has_the_name_that_tells_it_apart():
+    program = """
+def work(wait):
+    wait()
+lock = d.Lock()
+first = d.spawn(work, lambda: lock.acquire() and d.sleep(9))
+d.spawn(work, first.join)
+d.spawn(work, lock.acquire)
+d.sleep(0)
+seen = {task.name: task for task in introspect.snapshot().tasks}
+answers["joins"] = seen["work#2"].waits_for
+answers["acquires"] = seen["work#3"].waits_for
+for task in list(d.current_loop().green.tasks):
+    task.cancel()
+"""
+    told = answers(program)
+    assert told["joins"] == "join of task 'work#1'"
+    assert "'work#1'" in told["acquires"]

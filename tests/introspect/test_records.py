@@ -119,3 +119,21 @@ assert [task.state for task in seen[1].tasks] == ["running"], seen
 """,
     )
     assert (code, complaints) == (0, "")
+
+
+def test_a_loop_that_only_asks_for_events_does_not_wait_for_them():
+    """A task that spins in sleep(0) was shown as waiting for a quarter of the time: that of epoll_wait(2)."""
+    program = """
+loop = d.current_loop()
+ticks = iter(range(1, 10**9))
+slow = d.Loop(clock=lambda: float(next(ticks)))  # each look at the clock takes a second
+def spin():
+    for _ in range(100):
+        d.sleep(0)
+    seen = introspect.snapshot().loop
+    answers["spin"] = seen.in_poll, seen.in_turns
+with slow:
+    d.spawn(spin).join()
+"""
+    waited, worked = answers(program)["spin"]
+    assert waited < 10 < 100 < worked

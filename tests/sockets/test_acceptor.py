@@ -1,6 +1,8 @@
 """Accepting: pausing when descriptors run out, errors of accept(2), shares of a turn."""
 
+import contextlib
 import errno
+import fcntl
 import logging
 import os
 import resource
@@ -261,15 +263,15 @@ def test_it_leaves_descriptors_free_for_others_and_goes_on_once_there_are_more(
     clients = [client(listener.address) for _ in range(4)]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     listener.spare_descriptors = 10
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + 2 + 10, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + 3 + 10, limits[1]))
     try:
         run_turns(5)
-        assert listener.connections == 3  # the third shows that there are no more
+        assert listener.connections == 3
         advance(Server.accept_backoff * 3.5)
         assert listener.connections == 3
         (record,) = caplog.records
         assert "10 descriptors are to be left for others" in record.getMessage()
-        taken = [os.dup(0) for _ in range(9)]  # they are there for others
+        taken = [os.dup(0) for _ in range(10)]  # they are there for others
         for fd in taken:
             os.close(fd)
         for one in clients[:3]:
@@ -303,3 +305,28 @@ def test_how_many_are_to_be_spared_is_a_count(server, number, kind):
     with pytest.raises(kind):
         listener.spare_descriptors = number
     assert listener.spare_descriptors == 0
+
+
+def test_descriptors_are_spared_by_their_numbers(loop, server, client, run_turns, no_gaps):
+    """What stands at a high number is one of those that are spared, as the reference says."""
+    listener = server()
+    clients = [client(listener.address) for _ in range(3)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    listener.spare_descriptors = 3
+    most = lowest_free() + 6
+    high = fcntl.fcntl(0, fcntl.F_DUPFD, most - 1)
+    assert high == most - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        run_turns(5)
+        assert listener.connections == len(clients) == 3
+        left = []
+        with contextlib.suppress(OSError):
+            while True:
+                left.append(os.dup(0))
+        assert len(left) == 3 - 1
+        for fd in left:
+            os.close(fd)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(high)
