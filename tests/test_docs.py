@@ -152,7 +152,8 @@ INNER = {
     " slow_count error_count accepting onlookers",
     dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit maker set_up spare stop_accepting"
     " spare tell_of_connections",
-    dangagreen.Task: "cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved function"
+    dangagreen.Task: "called cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved"
+    " function"
     " group in_words interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub"
     " begin outcome unflushed_socket update_interrupt wait was_cancelled worker",
     dangagreen.Timer: "context fire",
