@@ -31,8 +31,8 @@ from dangagreen.frames import is_library, is_ours, line_of
 from dangagreen.green.parking import NoParking
 from dangagreen.green.sched import guard_parking, scheduler
 from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop
-from dangagreen.loop.registry import log
 
 
 class _Await(WaitKind):
@@ -223,7 +223,7 @@ def neighbours(loop: Loop) -> Neighbours:
 def refuses_to_end(future: Future[Any]) -> None:
     """Report what is left where it is at the end of a loop, which is not to be waited for any more."""
     seconds, where = clean_up_seconds(future.get_loop()), "\n  ".join(places_of(future))
-    log.error("%r did not end within %s s of its cancellation, at\n  %s", future, seconds, where)
+    log().error("%r did not end within %s s of its cancellation, at\n  %s", future, seconds, where)
     if isinstance(future, Task):
         future._log_destroy_pending = False  # type: ignore[attr-defined]
         _unregister_task(future)

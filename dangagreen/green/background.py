@@ -19,8 +19,8 @@ from dangagreen.green.from_thread import from_thread
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.run import run
 from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop, current_loop
-from dangagreen.loop.registry import log
 
 Result = TypeVar("Result")
 
@@ -87,7 +87,7 @@ class LoopThread:
             self.loop.call_soon_threadsafe(self._stop)
         self._background.join(_EXIT_SECONDS)
         if self._background.is_alive():
-            log.warning("the program ends, and tasks of %r did not end within %s s", self, _EXIT_SECONDS)
+            log().warning("the program ends, and tasks of %r did not end within %s s", self, _EXIT_SECONDS)
 
     def __enter__(self) -> Self:
         return self

@@ -20,8 +20,8 @@ from dangagreen.frames import LOOPS, is_ours, line_of, program_frame
 from dangagreen.green.sched import foreign, scheduler, top_level
 from dangagreen.green.task_table import described
 from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop, current_loop, here
-from dangagreen.loop.registry import log
 from dangagreen.loop.schedule import OrderedCall
 from dangagreen.loop.turn import LONG_TURN
 from dangagreen.parks import parks
@@ -174,7 +174,7 @@ def interrupted_before(task: Waiter) -> BaseException:
 
 def _tell_of_insistence(task: Waiter, error: BaseException, count: int) -> None:
     frame = program_frame(sys._getframe())
-    log.warning(
+    log().warning(
         "%s goes on, though each wait in it is interrupted (%s), %s times by now%s. What catches Cancelled, as"
         " `except:` and `except BaseException:` do, is to raise it again",
         task.in_words(),

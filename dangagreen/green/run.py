@@ -18,9 +18,9 @@ from dangagreen.frames import CALLER
 from dangagreen.green.sched import scheduler
 from dangagreen.green.tasks import Params, Result, Task, check_function, make_task
 from dangagreen.green.waiters import end_forevers, wake
+from dangagreen.loop.error_log import log
 from dangagreen.loop.handlers import FdHandler
 from dangagreen.loop.loop import Loop, current_loop, here
-from dangagreen.loop.registry import log
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.sockets.acceptor import Acceptor
 from dangagreen.sockets.descriptor import Descriptor
@@ -173,7 +173,7 @@ def _telling_who_is_late(loop: Loop, reason: str) -> Iterator[None]:
 
     def tell() -> None:
         loop.onlookers.discard(timer)
-        log.warning("%s, and waits for tasks that it has cancelled:\n%s", reason, scheduler(loop).table(most=50))
+        log().warning("%s, and waits for tasks that it has cancelled:\n%s", reason, scheduler(loop).table(most=50))
 
     timer = loop.timers.add(loop.clock() + _CLEAN_UP_SECONDS, tell)
     loop.onlookers.add(timer)  # it ends no wait

@@ -18,8 +18,8 @@ from dangagreen.green.stacks import frames
 from dangagreen.green.waiters import Waiter
 from dangagreen.introspect.records import table_of
 from dangagreen.introspect.stacks import chain, steps, steps_here
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop
-from dangagreen.loop.registry import log
 
 MOST = 256  # findings that are told, of all kinds
 
@@ -52,7 +52,7 @@ class Findings:
         current, loop.current = loop.current, None
         try:
             if self._tell is None:
-                log.warning("%s", report)
+                log().warning("%s", report)
             elif (result := self._tell(report)) is not None:
                 checks.outcome("the tell of introspect.lint", result)
         except Exception as error:

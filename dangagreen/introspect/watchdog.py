@@ -20,8 +20,8 @@ from dangagreen.frames import LOOPS, is_ours, program_frames
 from dangagreen.introspect.records import table_of
 from dangagreen.introspect.stacks import with_function
 from dangagreen.loop.deadlock import WATCHING_THREADS
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop, all_loops
-from dangagreen.loop.registry import log
 
 _WAITS = {"wait", "_turn", "_stalled"}  # functions of ours that wait for events, or call what does
 _LOOKS = 4  # looks within the time that it allows
@@ -82,7 +82,7 @@ def watchdog(seconds: float = 1.0, tell: Callable[[str], object] | None = None) 
 
 
 def _log(text: str) -> None:
-    log.warning("%s", text)
+    log().warning("%s", text)
 
 
 def _work(loop: Loop) -> _Work:

@@ -18,9 +18,10 @@ from weakref import ref
 
 from dangagreen import checks
 from dangagreen.errors import Deadlock
+from dangagreen.loop.error_log import log
 from dangagreen.loop.handlers import Handler, LookUpLayer, TaskLayer
 from dangagreen.loop.pollers import LONGEST_WAIT, Poller
-from dangagreen.loop.registry import Registry, log
+from dangagreen.loop.registry import Registry
 from dangagreen.loop.sigint import Interrupts
 from dangagreen.loop.thread_pool import idle_threads
 from dangagreen.loop.timers import Timer
@@ -154,7 +155,7 @@ class DeadlockWatch(Registry):
         if outside := ", ".join(self._doubts()):
             self._warned = bool(table)
             if table:
-                log.warning("all tasks wait, and only %s might wake the loop:\n%s", outside, table)
+                log().warning("all tasks wait, and only %s might wake the loop:\n%s", outside, table)
         elif not self.poller.wait(0):  # a thread may have woken the loop and ended meanwhile
             raise Deadlock("all tasks wait, and nothing can wake the loop", table)
 

@@ -7,18 +7,31 @@ and the count is logged. An `on_error` of the user's own gets every error. What 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dangagreen.errors import ErrorContext
 from dangagreen.frames import is_ours
 
+if TYPE_CHECKING:
+    import logging
+
 MOST = 10  # errors of a kind that are logged in full
 SECONDS = 60.0  # within so many seconds since the first of them
 KINDS = 256  # kinds that are counted at a time
+DEBUG = 10  # logging.DEBUG
 
-log = logging.getLogger("dangagreen")
+
+@cache
+def log() -> logging.Logger:
+    """The logger "dangagreen". It is asked for when the first loop is made: who only imports this package does not load
+    `logging`, a tenth of the whole; and once a loop runs, nothing is left to load when no more files can be opened.
+    """
+    import logging
+
+    return logging.getLogger("dangagreen")
 
 
 class InOneLine(ErrorContext):
@@ -38,6 +51,7 @@ class Ration:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kinds: dict[tuple[str, str], list[float]] = {}
+        log()  # loads logging
 
     def count(self, kind: tuple[str, str]) -> int:
         """Count one of this kind, (what, place). Returns the number of it in its minute: above MOST it is left out."""
@@ -63,7 +77,7 @@ class Ration:
         kind = next(iter(self._kinds))
         _, count = self._kinds.pop(kind)
         if count > MOST:
-            log.error("%s at %s: %d more of these were left out", *kind, count - MOST)
+            log().error("%s at %s: %d more of these were left out", *kind, count - MOST)
 
 
 class ErrorLog(Ration):
@@ -78,16 +92,16 @@ class ErrorLog(Ration):
         if count <= MOST:
             log_error(context)
         if count == MOST:
-            log.warning("%s at %s: more of these are only counted for %s s", *kind, SECONDS)
+            log().warning("%s at %s: more of these are only counted for %s s", *kind, SECONDS)
 
 
 def log_error(context: ErrorContext) -> None:
     """Log one error, with its traceback, to the logger "dangagreen"."""
     error = context.exception
     if isinstance(context, InOneLine):
-        log.warning("%s", context.message)
+        log().warning("%s", context.message)
     else:
-        log.error("%s", context.message, exc_info=(type(error), error, error.__traceback__))
+        log().error("%s", context.message, exc_info=(type(error), error, error.__traceback__))
 
 
 def _place(error: BaseException) -> str:

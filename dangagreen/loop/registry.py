@@ -8,19 +8,16 @@ What does not belong here: the turn.
 from __future__ import annotations
 
 import contextlib
-import logging
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dangagreen import checks
 from dangagreen.errors import ErrorContext, connection
-from dangagreen.loop.error_log import ErrorLog
+from dangagreen.loop.error_log import ErrorLog, log
 from dangagreen.loop.handlers import FdHandler, Handler
 from dangagreen.loop.pollers import Events, Poller
 from dangagreen.loop.schedule import Schedule
-
-log = logging.getLogger("dangagreen")
 
 
 class Registry(Schedule):
@@ -252,7 +249,7 @@ class Registry(Schedule):
             if (result := self._on_error(context)) is not None:
                 checks.outcome("on_error", result)
         except Exception:
-            log.exception("loop.on_error raised; what it was to report follows")
+            log().exception("loop.on_error raised; what it was to report follows")
             self.error_log(context)
 
 

@@ -16,16 +16,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from opcode import opmap
+from functools import cache
 from types import FrameType
 from typing import Any
 
 from dangagreen.frames import LOOPS, is_library, is_ours
 from dangagreen.loop.signal_chain import ChainedHandler, handler_of
 
-_JUMPS_BACK = {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
-# An exception raised at these, in a loop of one line, escapes `except` and `finally` around it (CPython 3.13).
 _LOOK_SECONDS = 0.005  # between two looks whether this package's code has returned, after Ctrl-C was noted
+
+
+@cache
+def _jumps_back() -> set[int]:
+    """What ends a round of a loop: raised there, an exception escapes `except` and `finally` around a loop of one line
+    (CPython 3.13).
+    """
+    from opcode import opmap
+
+    return {opmap[name] for name in ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT") if name in opmap}
 
 
 class Looks:
@@ -44,6 +52,7 @@ class Looks:
     }
 
     def __init__(self) -> None:
+        _jumps_back()  # so that the handler imports nothing
         self._lock = _thread.allocate_lock()
         self.own = self.wanted = False
         self._traced: list[FrameType] = []
@@ -59,7 +68,7 @@ class Looks:
 
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
         if self._traced and event in ("line", "opcode"):
-            if frame.f_code.co_code[frame.f_lasti] in _JUMPS_BACK:
+            if frame.f_code.co_code[frame.f_lasti] in _jumps_back():
                 frame.f_trace_opcodes = True  # wait for the next instruction
             else:
                 self._on_line(frame)

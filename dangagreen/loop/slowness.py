@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from dangagreen import checks
 from dangagreen.errors import ErrorContext, connection
 from dangagreen.loop.deadlock import DeadlockWatch
-from dangagreen.loop.error_log import MOST, Ration
+from dangagreen.loop.error_log import MOST, Ration, log
 from dangagreen.loop.handlers import Handler, Resumable
 from dangagreen.loop.pollers import ERR, HUP, READ, WRITE, Poller
-from dangagreen.loop.registry import log
 from dangagreen.places import innermost, named, owner_of, place_of
 
 SLOW_SECONDS = 0.1  # the default of `slow_seconds`
@@ -45,7 +44,7 @@ class SlowLog(Ration):
         kind = "slow", report.place if report.place != "?" else report.what
         count = self.count(kind)
         if count <= MOST:
-            log.warning("%s", report)
+            log().warning("%s", report)
 
 
 class SlowWatch(DeadlockWatch):

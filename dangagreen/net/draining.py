@@ -7,7 +7,6 @@ handler is bounded. What does not belong here: who asks for it (listener), signa
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from functools import partial
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 from dangagreen.green.parking import park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.loop.error_log import log
 from dangagreen.loop.timers import Timer
 from dangagreen.net.handler_task import HandlerTask
 from dangagreen.sockets.sock import CallbackSocket
-
-log = logging.getLogger("dangagreen")
 
 _EACH_TURN = 6  # connections that a drain looks at in each turn, at least
 _ROUND_SECONDS = 0.04  # within so many seconds it looks at all of them
@@ -198,7 +196,7 @@ class Drain:
         """The clean-up time is over: close the connections of handlers that still run, and end the drain."""
         self._close_all(self._reason)
         for handler in self._handlers().values():
-            log.warning(
+            log().warning(
                 "%r still runs %s s after it was cancelled: %s", handler, self._listener.clean_up_seconds, self._reason
             )
         self._conclude()

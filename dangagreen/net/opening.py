@@ -8,7 +8,6 @@ is in use already (starttls).
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from contextvars import copy_context
@@ -17,14 +16,13 @@ from typing import Any, Protocol
 
 from dangagreen.errors import OUT_OF_BUFFERS, ErrorContext, TlsError
 from dangagreen.green.tasks import Task
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.pollers import READ, WRITE
 from dangagreen.places import origin_of
 from dangagreen.sockets.acceptor import maker_of
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.sockets.endpoint import in_words, peer_of
-
-log = logging.getLogger("dangagreen")
 
 _LINGER_SECONDS = 2.0  # for a peer that was refused to end its side
 _LATE = 65536  # bytes that are discarded meanwhile
@@ -286,7 +284,7 @@ class Openings:
             listener._connection_closed()  # it was counted when it was accepted
         else:
             self.failed += 1
-            log.debug("%r: the connection with %s has not opened: %s", listener, _named(peer), error)
+            log().debug("%r: the connection with %s has not opened: %s", listener, _named(peer), error)
             if not isinstance(error, OSError):
                 listener.loop.report(
                     ErrorContext(f"the opening of a connection accepted by {listener!r} failed", error)

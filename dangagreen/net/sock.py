@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dangagreen import checks
 from dangagreen.loop.loop import current_loop
-from dangagreen.net.connector import Connector
 from dangagreen.net.handler_task import RequestTask
-from dangagreen.net.starttls import client_tls, start_tls
-from dangagreen.net.unconnected import Unconnected
 from dangagreen.parks import parks
 from dangagreen.sockets.addresses import PeerAddress
 from dangagreen.sockets.danga import DangaAliases
@@ -59,6 +56,10 @@ class Socket(FileSocket, DangaAliases, CheckedSubclasses):
         before that is queued; a task that reads or writes raises that error too. Raises TypeError and
         ValueError for arguments that make no sense.
         """
+        from dangagreen.net.connector import Connector
+        from dangagreen.net.starttls import client_tls
+        from dangagreen.net.unconnected import Unconnected
+
         if timeout is not None:
             timeout = checks.seconds("the timeout of connect_to", timeout)
         check_socket_class("connect_to", cls, Socket)
@@ -154,6 +155,7 @@ class Socket(FileSocket, DangaAliases, CheckedSubclasses):
         it fails, or takes longer than `timeout` seconds, the socket closes with the reason, which is raised: a TlsError
         also where plain text was received and not read. Raises RuntimeError, and does nothing, where there is TLS.
         """
+        from dangagreen.net.starttls import start_tls
         from dangagreen.sockets.tls_options import start_options
 
         if timeout is not None:

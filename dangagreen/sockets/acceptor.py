@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import resource
 import select
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dangagreen import checks
 from dangagreen.errors import ACCEPT_GONE, ACCEPT_PASSING, NO_ROOM, OUT_OF_RESOURCES, ErrorContext
-from dangagreen.loop.error_log import MOST
+from dangagreen.loop.error_log import MOST, log
 from dangagreen.loop.loop import Loop, loop_or_current
 from dangagreen.loop.pollers import READ
 from dangagreen.loop.timers import Timer
 from dangagreen.places import innermost, owner_of
-from dangagreen.sockets.binding import SocketFile
 from dangagreen.sockets.descriptor import Descriptor
 from dangagreen.system_calls import accepting
 
-log = logging.getLogger("dangagreen")
+if TYPE_CHECKING:
+    from dangagreen.sockets.binding import SocketFile
 
 _LONGEST_QUEUE = 4096  # connections in the kernel's accept queue at most; Linux's somaxconn
 
@@ -263,7 +262,7 @@ class Acceptor(Descriptor):
         """Pause accepting for `accept_backoff` seconds, with one log line; of many in a minute with a count."""
         seconds = self.server.accept_backoff
         if self.loop.error_log.count(("a pause in accepting", repr(self.server))) <= MOST:
-            log.warning("%r pauses accepting for %s s: %s", self.server, seconds, error)
+            log().warning("%r pauses accepting for %s s: %s", self.server, seconds, error)
         self._backoff_timer = self._call_at(self.loop.clock() + seconds, self._resume)
         self._watch_input(False)
         self._look_at_interest(READ)

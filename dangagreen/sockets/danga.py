@@ -5,12 +5,12 @@ Rules: each method is one line to `Loop`. What does not belong here: behaviour.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from dangagreen import checks
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.timers import Timer
@@ -79,7 +79,7 @@ class DangaAliases:
     @staticmethod
     def debug_msg(message: str, *args: object) -> None:
         """Log a line to the logger "dangagreen" at level DEBUG. A newline at its end is cut."""
-        logging.getLogger("dangagreen").debug(message.removesuffix("\n"), *args)
+        log().debug(message.removesuffix("\n"), *args)
 
     @staticmethod
     def other_fds(fds: Mapping[int, Callable[[int], object]] | None = None) -> dict[int, Callable[[int], object]]:

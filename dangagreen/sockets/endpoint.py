@@ -6,16 +6,14 @@ not belong here: reading and writing.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from typing import Any
 
+from dangagreen.loop.error_log import DEBUG, log
 from dangagreen.loop.pollers import WRITE
 from dangagreen.sockets.addresses import public
 from dangagreen.sockets.descriptor import Descriptor
-
-log = logging.getLogger("dangagreen")
 
 # TCP_CORK is Linux's name, TCP_NOPUSH that of the BSDs and macOS.
 _CORK: int | None = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", None))
@@ -74,8 +72,8 @@ class Endpoint(Descriptor):
 
     def debugmsg(self, message: str, *args: object) -> None:
         """Log a line with this socket as text to the logger "dangagreen" at DEBUG. A newline at its end is cut."""
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(message.removesuffix("\n") + " [%s]", *args, self.as_string())
+        if log().isEnabledFor(DEBUG):
+            log().debug(message.removesuffix("\n") + " [%s]", *args, self.as_string())
 
     def tcp_cork(self, on: bool) -> None:
         """Have the kernel hold back partial TCP segments (TCP_CORK, TCP_NOPUSH), or send them.
@@ -90,7 +88,7 @@ class Endpoint(Descriptor):
 
     def dump_error(self, message: str) -> None:
         """Log the message, this socket as text, and the stack, to the logger "dangagreen" at ERROR."""
-        log.error("%s [%s]", message, self.as_string(), stack_info=True)
+        log().error("%s [%s]", message, self.as_string(), stack_info=True)
 
     def _was_released(self) -> None:
         """Called when the last `busy()` was released: a server may end the connection then."""

@@ -23,8 +23,8 @@ from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import scheduler
 from dangagreen.green.scopes import shield
 from dangagreen.green.waiters import Waiter, WaitKind, wake
+from dangagreen.loop.error_log import log
 from dangagreen.loop.loop import Loop, current_loop, here
-from dangagreen.loop.registry import log
 from dangagreen.loop.thread_pool import call_in_thread
 from dangagreen.parks import parks
 from dangagreen.sync.locks import Semaphore
@@ -106,7 +106,7 @@ class _Job:
             return function()
         except BaseException:
             if self.loop.closed:
-                log.exception("%s failed in a thread, after the loop that had waited for it was closed", self.name)
+                log().exception("%s failed in a thread, after the loop that had waited for it was closed", self.name)
             raise
         finally:
             caller.job = None
@@ -117,7 +117,7 @@ class _Job:
     def _tell_of_tasks(self, loop: Loop) -> None:
         """Tasks on a loop of the thread's own wait in vain: nothing runs it when the function has ended."""
         if tasks := list(scheduler(loop).tasks):
-            log.warning(
+            log().warning(
                 "%s, in a thread, has left behind %s on a loop of that thread, which does not run: %s. In a thread,"
                 " from_thread(spawn, f) starts a task on the loop that has called in_thread",
                 self.name,
@@ -262,7 +262,7 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     if names := ", ".join(job.name for job in list(_running)):
-        log.warning("the program ends while functions run in threads, and does not wait for them: %s", names)
+        log().warning("the program ends while functions run in threads, and does not wait for them: %s", names)
 
 
 _running: dict[_Job, None] = {}

@@ -513,7 +513,7 @@ def test_what_asyncio_waits_for_is_no_deadlock(rloop, what, monkeypatch):
         return seems_stalled(loop)
 
     monkeypatch.setattr(Loop, "seems_stalled", look)
-    monkeypatch.setattr(deadlock.log, "warning", lambda *words: [warned.append(words), looked.set()])
+    monkeypatch.setattr(deadlock.log(), "warning", lambda *words: [warned.append(words), looked.set()])
     near, far = socket.socketpair()
 
     async def main():

@@ -43,7 +43,7 @@ def test_a_hosted_loop_that_waits_for_nothing_is_a_deadlock(alone, where, what):
 def test_a_hosted_loop_that_waits_for_a_thread_is_none(rloop, monkeypatch):
     rloop.deadlock_seconds = 0.01
     looked = threading.Event()  # for a deadlock, and found that the thread might end it
-    monkeypatch.setattr(deadlock.log, "warning", lambda *_words: looked.set())
+    monkeypatch.setattr(deadlock.log(), "warning", lambda *_words: looked.set())
 
     async def main():
         return await asyncio.to_thread(lambda: looked.wait(30) and "it")
