@@ -44,6 +44,10 @@ pytest_plugins = ["dangagreen.testing.plugin", "pytester"]  # the first one also
 _trials: dict[int, Trial] = {}
 
 
+class TimeLimit(SystemExit):
+    """A test has taken too long. asyncio and uvloop log all other errors of a callback and go on, and so might hang."""
+
+
 @contextmanager
 def _owned(make_loop: Callable[[], Loop]) -> Iterator[Loop]:
     with Trial(make_loop) as trial:
@@ -87,6 +91,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Of pytest-xdist: what a process is told beside the command line."""
     node.workerinput["matrix_seed"] = node.config.option.matrix_seed
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_timeout_set_timer() -> Iterator[Any]:
+    """Of pytest-timeout: have what it raises into a test pass through all kinds of loops."""
+    result = yield
+    fail = signal.getsignal(signal.SIGALRM)
+    if callable(fail):
+
+        def end(number: int, frame: Any) -> None:
+            try:
+                fail(number, frame)
+            except BaseException as error:
+                raise TimeLimit(str(error)) from None
+
+        signal.signal(signal.SIGALRM, end)
+    return result
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,52 @@ def test_two_processes_that_run_tests_never_choose_the_same_port(monkeypatch):
         programs.free_port()
     process.communicate("\n", timeout=programs.PROGRAM_SECONDS)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run_it", ["asyncio.run(main())", "uvloop.run(main())", "d.run(spin)"])
+def test_a_test_that_hangs_is_ended_whatever_runs_it(tmp_path, run_it):
+    """Where all time is spent in callbacks, whose errors asyncio's loops and ours log, but for a few."""
+    source = f"""
+        import asyncio, sys
+        import dangagreen as d
+        {"import uvloop" if "uvloop" in run_it else ""}
+
+        class Forever:
+            def again(self):
+                for _ in range(1000):
+                    pass
+                self.soon(self.again)
+
+        async def main():
+            forever = Forever()
+            forever.soon = asyncio.get_running_loop().call_soon
+            forever.again()
+            await asyncio.Future()
+
+        def spin():
+            forever = Forever()
+            forever.soon = d.current_loop().call_soon
+            forever.again()
+            d.Event().wait()
+
+        def test_hangs():
+            {run_it}
+
+        def test_after():
+            pass
+    """
+    name = tmp_path / "test_hang.py"
+    name.write_text(textwrap.dedent(source))
+    options = ["-p", "tests.conftest", "--rootdir", str(tmp_path), "-o", "timeout=2", "-p", "no:xdist", str(name)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=ROOT,
+        env=os.environ | programs.PYTHONPATH,
+        capture_output=True,
+        text=True,
+        timeout=140,
+        check=False,
+    )
+    assert "1 failed, 1 passed" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "Timeout" in done.stdout

@@ -42,10 +42,12 @@ def in_pool(in_company, database_url):
     return in_pool
 
 
-def active(pool, query):
-    """How many connections of the server are busy with it, other than the one that asks."""
-    count = "select count(*) from pg_stat_activity where query = $1 and state = 'active' and pid <> pg_backend_pid()"
-    return await_(pool.fetchval(count, query))
+def asleep(pool, query):
+    """How many connections of the server sleep in it. One that is active might not have begun what it was sent last,
+    and PostgreSQL ignores a wish to cancel that comes between two messages."""
+    return await_(
+        pool.fetchval("select count(*) from pg_stat_activity where query = $1 and wait_event = 'PgSleep'", query)
+    )
 
 
 def test_many_tasks_share_a_pool(in_pool):
@@ -83,7 +85,7 @@ def test_a_query_that_is_cut_off_is_gone_from_the_server(in_pool, cut):
             await pool.fetchval(query)
 
     def body(company, pool):
-        begun = lambda: active(pool, query) == 1  # noqa: E731
+        begun = lambda: asleep(pool, query) == 1  # noqa: E731
         if cut == "timeout":
             company.cut_off(pool.fetchval(query), begun)
         elif cut == "move_on_after":
@@ -103,7 +105,7 @@ def test_a_query_that_is_cut_off_is_gone_from_the_server(in_pool, cut):
             task.cancel()
             with pytest.raises(d.TaskCancelledError):
                 result(task)
-        company.until(lambda: active(pool, query) == 0)
+        company.until(lambda: asleep(pool, query) == 0)
 
     in_pool(body)
 
@@ -117,7 +119,7 @@ def test_a_transaction_that_is_cut_off_is_rolled_back(in_pool):
     def body(company, pool):
         await_(pool.execute("create table cut (n int)"))
         try:
-            company.cut_off(change(pool, 3600), lambda: active(pool, "select pg_sleep(3600)") == 1)
+            company.cut_off(change(pool, 3600), lambda: asleep(pool, "select pg_sleep(3600)") == 1)
             assert await_(pool.fetchval("select count(*) from cut")) == 0
             await_(change(pool, 0))
             assert await_(pool.fetchval("select count(*) from cut")) == 1

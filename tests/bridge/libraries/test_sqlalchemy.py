@@ -151,7 +151,7 @@ def test_a_session_that_is_cut_off_is_rolled_back(in_engine):
             await session.execute(sqlalchemy.text("select pg_sleep(3600)"))
 
     def sleeps(engine):
-        query = "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(3600)'"
+        query = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'select pg_sleep(3600)'"
         return await_(execute(engine, query)) == 1
 
     def body(company, engine):
