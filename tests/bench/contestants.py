@@ -39,7 +39,7 @@ class Contestant:
     micro: str = ""
     micro_modes: tuple[str, ...] = MICRO
     imports: str = ""  # what the start-up workload imports
-    slowness: int = 1  # timers: do this many times less
+    slowness: tuple[tuple[str, int], ...] = ()  # (mode, do this many times less), where it would take minutes
     program: tuple[str, ...] = ()  # in place of `server`: what the interpreter is to run
     pure: bool = False  # the pure modules, where there are compiled ones as well
 
@@ -59,7 +59,7 @@ class Contestant:
         """How to measure a workload within one process."""
         if not self.micro or mode not in self.micro_modes:
             return None
-        count = str(max(100, count // self.slowness) if mode == "timer_cancel" else count)
+        count = str(max(100, count // dict(self.slowness).get(mode, 1)))
         if self.needs == "perl":
             return ["perl", str(HERE / "micro" / self.micro), mode, count]
         return [*self._interpreter(), "-m", f"tests.bench.micro.{self.micro}", mode, count, *self.arguments[:1]]
@@ -165,10 +165,12 @@ CONTESTANTS = (
     Contestant("gevent-readline", "gevent, makefile", "gevent", "on_gevent", LINES, ("readline",)),
     Contestant("eventlet", "eventlet, own split", "eventlet", "on_eventlet", micro="on_eventlet",
                imports="eventlet"),
-    Contestant("trio", "trio, own split", "trio", "on_trio", micro="on_trio", imports="trio"),
-    Contestant("curio", "curio, own split", "curio", "on_curio", micro="on_curio", imports="curio"),
+    Contestant("trio", "trio, own split", "trio", "on_trio", micro="on_trio", imports="trio",
+               slowness=(("timer_fire", 10),)),
+    Contestant("curio", "curio, own split", "curio", "on_curio", micro="on_curio", imports="curio",
+               slowness=(("timer_fire", 10),)),
     Contestant("perl", "Danga::Socket (Perl)", "perl", "danga.pl", micro="danga.pl", micro_modes=TIMERS,
-               imports="Danga::Socket", slowness=500),
+               imports="Danga::Socket", slowness=(("timer_cancel", 10_000), ("timer_fire", 10))),
     Contestant("ddlockd-perl", "ddlockd, the original (Perl)", "ddlockd", modes=("locks",),
                program=("-m", "tests.bench.servers.original")),
 )  # fmt: skip

@@ -129,13 +129,15 @@ WORKLOADS = (
     Workload(
         "timer_cancel", "Timers, added and cancelled",
         "1,000 timers added, then cancelled, with 100,000 others pending: timeouts that are not reached. trio and"
-        " curio have scopes instead.",
-        "timer", 100_000, "micro", smallest=1000, reference="asyncio",
+        " curio have scopes instead. With the long-term share of the garbage collector, which walks over all of them"
+        " now and then.",
+        "timer", 2_500_000, "micro", smallest=1000, reference="asyncio",
     ),
     Workload(
         "timer_fire", "Timers, added and fired",
-        "1,000 timers due within 5 ms, with 100,000 others pending. trio and curio have sleeping tasks instead.",
-        "timer", 50_000, "micro", smallest=1000, reference="asyncio",
+        "1,000 timers due within 5 ms, with 100,000 others pending. trio and curio have sleeping tasks instead."
+        " With the garbage collector's share, likewise.",
+        "timer", 1_000_000, "micro", smallest=1000, reference="asyncio",
     ),
     Workload(
         "startup", "Start-up",

@@ -47,10 +47,14 @@ async def timer_cancel(count):
 
 async def timer_fire(count):
     call_later, fired = asyncio.get_running_loop().call_later, []
+
+    def fire():
+        fired.append(None)
+
     for _ in range(count // BATCH):
         fired.clear()
         for seconds in NEAR:
-            call_later(seconds, fired.append, None)
+            call_later(seconds, fire)
         while len(fired) < BATCH:
             await asyncio.sleep(WINDOW)
 

@@ -51,10 +51,14 @@ def timer_cancel(count):
 
 def timer_fire(count):
     add_timer, fired = current_loop().add_timer, []
+
+    def fire():
+        fired.append(None)
+
     for _ in range(count // BATCH):
         fired.clear()
         for seconds in NEAR:
-            add_timer(seconds, lambda: fired.append(None))
+            add_timer(seconds, fire)
         while len(fired) < BATCH:
             sleep(WINDOW)
 

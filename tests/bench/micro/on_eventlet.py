@@ -40,10 +40,14 @@ def timer_cancel(count):
 
 def timer_fire(count):
     add, fired = get_hub().schedule_call_global, []
+
+    def fire():
+        fired.append(None)
+
     for _ in range(count // BATCH):
         fired.clear()
         for seconds in NEAR:
-            add(seconds, fired.append, None)
+            add(seconds, fire)
         while len(fired) < BATCH:
             eventlet.sleep(WINDOW)
 

@@ -40,9 +40,13 @@ def timer_cancel(count):
 
 def timer_fire(count):
     fired = []
+
+    def fire():
+        fired.append(None)
+
     for _ in range(count // BATCH):
         fired.clear()
-        timers = [add(seconds, fired.append, None) for seconds in NEAR]
+        timers = [add(seconds, fire) for seconds in NEAR]
         while len(fired) < BATCH:
             gevent.sleep(WINDOW)
         for timer in timers:

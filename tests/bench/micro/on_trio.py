@@ -3,7 +3,7 @@ that sleeps is what fires."""
 
 import trio
 
-from tests.bench.micro.common import BATCH, FAN_OUT, FAR, NEAR, Measured, arguments, far, nothing_async, warmup
+from tests.bench.micro.common import BATCH, FAN_OUT, FAR, NEAR, arguments, far, measured, nothing_async, warmup
 
 
 async def spawn_one(count):
@@ -55,8 +55,8 @@ async def main(pending=100_000):
             nursery.start_soon(trio.sleep, seconds)
         await trio.sleep(0)
         await MODES[mode](warmup(count))
-        with Measured(count):
-            await MODES[mode](count)
+        for number in measured(mode, count):
+            await MODES[mode](number)
         nursery.cancel_scope.cancel()
 
 
