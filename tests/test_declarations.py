@@ -17,6 +17,7 @@ SLOT = re.compile(r"    cdef (?:public (?:unsigned long|\w+)|object) (\w+)")
 METHOD = re.compile(r"(?:    )?(?:cdef|cpdef) (?:inline )?(?:\w+ )?(\w+)\((.*)\)(?: except [-?*]\w*)?(?: noexcept)?")
 VARIABLES = re.compile(r"cdef (?:int|Py_ssize_t) (\w+(?:, \w+)*)")
 EXTERN = re.compile(r'    cpdef (?:unsigned long|\w+) (\w+) "\w+"\(\)')  # a function of C in the place of Python's
+FORWARD = re.compile(r"cdef class \w+")  # of a class that is declared further down
 TYPE = re.compile(r'    ctypedef bint \w+ "\w+"')  # of an extern block
 LOCALS = re.compile(r"(?:    )?@cython\.locals\((.*)\)")
 IMPORT = re.compile(r"from (dangagreen[\w.]*) cimport (\w+(?:, \w+)*)|cimport cython")
@@ -50,7 +51,11 @@ def parse(text):
             variables = {part.partition("=")[0].strip() for part in match[1].split(",")}
         elif match := VARIABLES.fullmatch(line):
             classes[0].slots.update(match[1].split(", "))
-        elif (line.startswith("cdef extern from ") and line.endswith('":')) or TYPE.fullmatch(line):
+        elif (
+            (line.startswith("cdef extern from ") and line.endswith('":'))
+            or TYPE.fullmatch(line)
+            or FORWARD.fullmatch(line)
+        ):
             continue
         elif match := EXTERN.fullmatch(line):
             classes[0].slots.add(match[1])

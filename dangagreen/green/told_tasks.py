@@ -45,6 +45,6 @@ def exchange(loop: Loop, resumptions: dict[Resume, Resume]) -> None:
         for place, call in enumerate(list(queue)):
             if isinstance(call, (BuiltinMethodType, MethodType)) and call in resumptions:
                 queue[place] = resumptions[call]
-    for timer in loop.timers.by_number.values():
+    for timer in loop.timers.pending():
         if isinstance(timer.callback, (BuiltinMethodType, MethodType)) and timer.callback in resumptions:
             timer.callback = resumptions[timer.callback]

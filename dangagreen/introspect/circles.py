@@ -87,7 +87,7 @@ def without_limit(tasks: Iterable[Waiter]) -> list[Waiter]:
 
 def _timed(loop: Loop) -> Iterator[Waiter]:
     """The waiters of a loop that wait with a timeout."""
-    for timer in list(loop.timers.by_number.values()):
+    for timer in loop.timers.pending():
         call = timer.callback
         if isinstance(call, TimeLimit):
             yield call.args[0]

@@ -160,7 +160,7 @@ class Collector:
     def _pending(self) -> list[Timer]:
         """The timers, without those that only look on."""
         loop = self.loop
-        return [timer for timer in loop.timers.by_number.copy().values() if timer not in loop.onlookers]
+        return [timer for timer in loop.timers.pending() if timer not in loop.onlookers]
 
     def _timers(self) -> Iterator[TimerInfo]:
         pending = sorted(self._pending(), key=lambda timer: timer.deadline)

@@ -121,7 +121,7 @@ class Schedule:
     def __init__(self, clock: Callable[[], float], poller: Poller) -> None:
         self.clock = clock
         self.poller = poller
-        self.timers = Timers(self)
+        self.timers = Timers(self, clock())
         self.thread = get_ident()
         self.closed = False
         self.ready: deque[Callable[[], object]] = deque()

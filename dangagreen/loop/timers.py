@@ -1,8 +1,9 @@
-"""Timers: a heap of deadlines with lazy deletion.
+"""Timers: a heap of deadlines with lazy deletion for what is due soon, and a dict for each second that is far away.
 
 Rules: timers of equal deadlines fire in the order in which they were added; a cancelled timer drops its callback at
-once, and its entry in the heap when cancelled entries outnumber the others. What does not belong here: the clock (the
-loop owns it) and what to do when a callback raises.
+once, and its entry in the heap when cancelled entries outnumber the others. Most timers are timeouts, which are far
+away when they are cancelled: they have no entry in the heap, which holds one for each of their seconds. What does not
+belong here: the clock (the loop owns it) and what to do when a callback raises.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from dangagreen import checks
 _TOO_FEW_TO_SWEEP = 64
 _BEFORE_OTHERS = 1 << 60
 _FIRED = 0  # the number of a timer that has fired
+_SECOND = -2 * _BEFORE_OTHERS  # in place of a number: the entry of a second, before those of timers
+_SOON = 1.0  # seconds: timers that are due sooner go to the heap at once
+_NEVER = float("inf")
 
 
 class Owner(Protocol):
@@ -72,9 +76,12 @@ class Timer:
                 owner.check_thread("Timer.cancel")
             self.callback = self.context = None
             pending = timers.by_number
-            del pending[self._number]
-            if len(timers.heap) > 2 * len(pending) + _TOO_FEW_TO_SWEEP:
-                timers._sweep()
+            if self._number not in pending:
+                del timers.later[self.deadline // 1.0][self._number]
+            else:
+                del pending[self._number]
+                if len(timers.heap) > 2 * (len(pending) + len(timers.later)) + _TOO_FEW_TO_SWEEP:
+                    timers._sweep()
 
     def fire(self) -> None:
         """Call the callback, in the context that the timer was made in. Only the loop does this."""
@@ -95,27 +102,40 @@ class Timers:
     """All timers of one loop.
 
     The heap holds deadlines and numbers only, which the garbage collector need not traverse; a cancelled timer leaves
-    no more than these behind. The loop reads the heap, and does not change it.
+    no more than these behind, and none where it was far away. The loop reads the heap, and does not change it.
     """
 
     __slots__ = {
         "_added": "How many timers were added so far: the number of the last one.",
-        "by_number": "Number to timer, of all that are to fire.",
-        "heap": "(deadline, number) of pending timers, and of some that were cancelled.",
+        "_many": "So many seconds in `later` are a reason to look for empty ones.",
+        "by_number": "Number to timer, of those that have entries in the heap and are to fire.",
+        "heap": "(deadline, number) of those, and of some that were cancelled; (second, _SECOND) of all in `later`.",
+        "later": "Second to {number: timer} of the others, which are due within it; empty where all were cancelled.",
         "owner": "The loop.",
+        "soon": "Timers that are due before this time go to the heap at once.",
     }
 
-    def __init__(self, owner: Owner | None = None) -> None:
+    def __init__(self, owner: Owner | None = None, now: float = _NEVER) -> None:
         self.owner = owner
+        self.soon = now + _SOON
         self.heap: list[tuple[float, int]] = []
         self.by_number: dict[int, Timer] = {}
+        self.later: dict[float, dict[int, Timer]] = {}
         self._added = 0
+        self._many = _TOO_FEW_TO_SWEEP
 
     def add(self, deadline: float, callback: Callable[[], object], context: Context | None = None) -> Timer:
         """Add a timer that fires at `deadline`, in seconds of the loop's clock, in `context` if one is given."""
         self._added = number = self._added + 1
-        timer = self.by_number[number] = Timer(self, number, deadline, callback, context)
-        heappush(self.heap, (deadline, number))
+        timer = Timer(self, number, deadline, callback, context)
+        if deadline < self.soon or not deadline < _NEVER:  # NaN and infinity have no second
+            self.by_number[number] = timer
+            heappush(self.heap, (deadline, number))
+        else:
+            try:
+                self.later[deadline // 1.0][number] = timer
+            except KeyError:
+                self._begin_second(deadline // 1.0)[number] = timer
         return timer
 
     def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
@@ -128,7 +148,8 @@ class Timers:
 
     def share(self, other: Timers) -> None:
         """Hold the very timers of another one, in whose place these are used from now on."""
-        self.heap, self.by_number, self._added = other.heap, other.by_number, other._added
+        self.heap, self.by_number, self.later = other.heap, other.by_number, other.later
+        self.soon, self._added = other.soon, other._added
 
     def next_deadline(self) -> float | None:
         """When the next timer is due, or None if there is none."""
@@ -138,6 +159,8 @@ class Timers:
             if number in self.by_number:
                 return deadline
             heappop(heap)
+            if number == _SECOND:
+                self._draw_near(deadline)
         return None
 
     def mark(self) -> int:
@@ -154,6 +177,9 @@ class Timers:
             heappop(heap)
             if (timer := self.by_number.pop(number, None)) is not None:
                 return timer
+            if number == _SECOND:
+                self._draw_near(deadline)
+        self.soon = now + _SOON
         return None
 
     def renumber(self, timer: Timer, number: int) -> None:
@@ -161,18 +187,47 @@ class Timers:
         self.by_number[number] = timer
         timer._number = number
 
+    def pending(self) -> list[Timer]:
+        """All timers that are to fire, in the order of their adding. Other threads may ask for them."""
+        pending = list(self.by_number.values())
+        for held in list(self.later.values()):
+            pending.extend(held.values())
+        return sorted(pending, key=lambda timer: timer._number % _BEFORE_OTHERS)
+
     def clear(self) -> None:
         """Cancel every timer."""
-        for timer in self.by_number.values():
+        for timer in self.pending():
             timer.callback = timer.context = None
         self.by_number.clear()
+        self.later.clear()
         self.heap.clear()
 
     def __len__(self) -> int:
-        return len(self.by_number)
+        return len(self.by_number) + sum(map(len, self.later.values()))
+
+    def _begin_second(self, second: float) -> dict[int, Timer]:
+        """Where to put timers that are due within this second."""
+        if len(self.later) > self._many:
+            self._sweep()
+            self._many = 2 * len(self.later) + _TOO_FEW_TO_SWEEP
+        heappush(self.heap, (second, _SECOND))
+        held: dict[int, Timer] = {}
+        self.later[second] = held
+        return held
+
+    def _draw_near(self, second: float) -> None:
+        """Put the timers of a second into the heap."""
+        held = self.later.pop(second, {})
+        self.by_number.update(held)
+        for number, timer in held.items():
+            heappush(self.heap, (timer.deadline, number))
 
     def _sweep(self) -> None:
-        """Remove the entries of cancelled timers from the heap."""
-        pending = self.by_number
-        self.heap[:] = [entry for entry in self.heap if entry[1] in pending]
+        """Remove the entries of cancelled timers, and of seconds whose timers were all cancelled, from the heap."""
+        pending, later = self.by_number, self.later
+        for second in [second for second, held in later.items() if not held]:
+            del later[second]
+        live = [entry for entry in self.heap if entry[1] in pending]
+        live += [(second, _SECOND) for second in later]
+        self.heap[:] = live
         heapify(self.heap)

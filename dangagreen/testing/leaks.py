@@ -113,7 +113,7 @@ class LeakCheck:
     def _timers_now(self) -> dict[Timer, None]:
         """The timers of the loop, without those that only look on."""
         loop = self.loop
-        return dict.fromkeys(timer for timer in loop.timers.by_number.values() if timer not in loop.onlookers)
+        return dict.fromkeys(timer for timer in loop.timers.pending() if timer not in loop.onlookers)
 
     def _new_fds(self) -> dict[int, str]:
         """The descriptors that are open and were not, without those of handlers, which are named already."""

@@ -1,6 +1,7 @@
 """Timers: order, cancelling, what is let go of, and the heap."""
 
 import contextvars
+import math
 import sys
 import time
 import weakref
@@ -255,8 +256,13 @@ def drained(timers, now):
     return due
 
 
-def test_only_what_is_due_comes_out_and_what_is_added_behind_the_mark_stays():
-    timers = Timers()
+@pytest.fixture(params=[math.inf, 0.0], ids=["soon", "later"])
+def timers(request):
+    """Empty ones, which take all timers for near ones, or those of the next second only."""
+    return Timers(None, request.param)
+
+
+def test_only_what_is_due_comes_out_and_what_is_added_behind_the_mark_stays(timers):
     for deadline in (5, 1, 3):
         timers.add(deadline, lambda: None)
     mark = timers.mark()
@@ -271,8 +277,8 @@ def test_only_what_is_due_comes_out_and_what_is_added_behind_the_mark_stays():
     assert len(timers) == 0
 
 
-def test_those_that_are_first_fire_before_others_of_their_deadline():
-    timers, fired = Timers(), []
+def test_those_that_are_first_fire_before_others_of_their_deadline(timers):
+    fired = []
     for number in range(6):
         add = timers.add_first if number % 2 else timers.add
         add(5, lambda number=number: fired.append(number))
@@ -283,8 +289,8 @@ def test_those_that_are_first_fire_before_others_of_their_deadline():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_cancelling_nearly_all_keeps_the_order_of_the_others(order):
-    timers, fired = Timers(), []
+def test_cancelling_nearly_all_keeps_the_order_of_the_others(order, timers):
+    fired = []
     made = [timers.add(number, lambda number=number: fired.append(number)) for number in range(1000)][::order]
     for timer in made:
         if timer.deadline % 100:
@@ -295,21 +301,86 @@ def test_cancelling_nearly_all_keeps_the_order_of_the_others(order):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["add", "cancel", "pop"]), st.integers(min_value=0, max_value=50)), max_size=400)
+    st.sampled_from([math.inf, 0.0, -100.0]),
+    st.lists(
+        st.tuples(st.sampled_from(["add", "cancel", "pop"]), st.integers(min_value=-20, max_value=50)), max_size=400
+    ),
 )
-def test_the_heap_behaves_as_a_sorted_list_does(steps):
-    timers, model = Timers(), []
+def test_the_heap_behaves_as_a_sorted_list_does(now, steps):
+    timers, model = Timers(None, now), []
     for number, (step, value) in enumerate(steps):
         if step == "add":
-            model.append((value, number, timers.add(value, lambda: None)))
+            model.append((value / 4, number, timers.add(value / 4, lambda: None)))
         elif step == "cancel" and model:
             model.pop(value % len(model))[2].cancel()
         elif step == "pop":
-            due = sorted(entry[:2] for entry in model if entry[0] <= value)
-            model = [entry for entry in model if entry[0] > value]
-            assert drained(timers, value) == [deadline for deadline, _ in due]
+            due = sorted(entry[:2] for entry in model if entry[0] <= value / 4)
+            model = [entry for entry in model if entry[0] > value / 4]
+            assert drained(timers, value / 4) == [deadline for deadline, _ in due]
         assert len(timers) == len(model)
-        assert timers.next_deadline() == min((entry[0] for entry in model), default=None)
+        assert timers.pending() == [entry[2] for entry in model]
+        if value % 2:
+            assert timers.next_deadline() == min((entry[0] for entry in model), default=None)
+
+
+def test_a_far_timer_that_is_cancelled_has_left_nothing_in_the_heap():
+    timers = Timers(None, 0.0)
+    near, far = timers.add(0.5, int), timers.add(100.5, int)
+    for number in range(1000):
+        timers.add(100 + number / 1000, int).cancel()
+    assert len(timers.heap) == 2
+    far.cancel()
+    assert timers.next_deadline() == 0.5
+    near.cancel()
+    assert timers.next_deadline() is None
+    assert (timers.heap, timers.later) == ([], {})
+
+
+def test_timers_of_any_number_of_seconds_leave_no_memory_behind_when_they_are_cancelled():
+    timers = Timers(None, 0.0)
+    kept = [timers.add(number + 0.5, int) for number in range(5, 100, 10)]
+    for number in range(10_000):
+        timers.add(number * 7 + 2.0, int).cancel()
+        assert len(timers.heap) < 250
+        assert len(timers.later) < 250
+    assert drained(timers, 100.0) == [timer.deadline for timer in kept]
+
+
+@pytest.mark.parametrize("never", [math.inf, math.nan])
+def test_a_time_that_is_in_no_second_harms_no_others(never):
+    timers = Timers(None, 0.0)
+    odd = timers.add(never, int)
+    timers.add(100.5, int)
+    odd.cancel()
+    assert drained(timers, 1000.0) == [100.5]
+
+
+def test_all_that_are_to_fire_in_the_order_of_their_adding():
+    timers = Timers(None, 0.0)
+    made = [timers.add(deadline, int) for deadline in (200.5, 0.5, 100.5, 200.25)]
+    made.append(timers.add_first(150.0, int))
+    made.append(timers.add(0.25, int))
+    made.pop(2).cancel()
+    assert timers.pending() == made
+    assert drained(timers, 1.0) == [0.25, 0.5]
+    made = [timer for timer in made if timer.active]
+    assert timers.pending() == made
+    assert timers.next_deadline() == 150.0
+    timers.clear()
+    assert (timers.pending(), len(timers), timers.next_deadline(), timers.heap) == ([], 0, None, [])
+    assert not any(timer.active for timer in made)
+
+
+def test_what_is_soon_moves_with_the_clock(loop, advance):
+    far = [loop.add_timer(seconds, int) for seconds in (0.5, 5.0, 50.0)]
+    assert len(loop.timers.heap) == 3  # the first, and the seconds of the others
+    assert len(loop.timers.later) == 2
+    advance(20)
+    assert [timer.active for timer in far] == [False, False, True]
+    loop.add_timer(0.5, int)
+    loop.add_timer(30.0, int)
+    assert (len(loop.timers.later), len(loop.timers)) == (1, 3)  # that of 50 seconds was next, and was looked at
+    loop.timers.clear()
 
 
 def test_a_weak_reference_to_a_timer(loop, advance):
