@@ -149,12 +149,12 @@ INNER = {
     " own_settings pending_reads post_loop_maps ready register report runnable seems_stalled take_struck timers"
     " to_close to_flush turn unregister wakeup_pair looked post_loop_calls call_took handler_took slow_limit slow_log"
     " slow_in_turn slowest suspect_after after_turn awaited direct drop_instrument end_turn instruments"
-    " slow_count error_count accepting onlookers",
+    " slow_count error_count accepting onlookers next_task task_call task_looks tasks_since",
     dangagreen.Listener: "acceptor_closed acceptor_failed is_shared limit maker set_up spare stop_accepting"
     " spare tell_of_connections",
     dangagreen.Task: "called cancel_seen cancelled context deadline_timer end end_unstarted ended_by error_retrieved"
     " function"
-    " group in_words interrupt joiners origin resume resume_with run scope set_hub start subject task to_hub"
+    " group in_words interrupt joiners origin resume resume_with run scope set_hub start start_next subject task to_hub"
     " begin outcome unflushed_socket update_interrupt wait was_cancelled worker",
     dangagreen.Timer: "context fire",
     dangagreen.TaskGroup: "scope",

@@ -16,7 +16,7 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in so
 PARTS = {
     "bridge/event_loop.py": {"func", "__self__"},  # whether a handler of SIGINT is that of asyncio.Runner
     "checks.py": {"func", "__func__"},  # whether a call of what a program gives us would run
-    "green/life.py": {"func", "__self__"},  # what a task is called
+    "green/life.py": {"func", "__self__"},  # what a task is called; whether what is queued starts one
     "net/sock.py": {"func"},  # a partial of a class is as good as the class
     "places.py": {"func", "__func__", "__self__"},  # what a slow call is named in a log line, after it
     "public.py": {"fget", "__func__"},  # what a method is called

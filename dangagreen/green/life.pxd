@@ -5,7 +5,8 @@ from dangagreen.loop.schedule cimport get_ident
 
 cdef class Runnable(Waiter):
     @cython.locals(sched=Roster, idle=list)
-    cpdef start(self)
+    cpdef start(self, ended=*)
+    cpdef start_next(self, worker)
 
 cdef class Life(Runnable):
     cdef object __weakref__

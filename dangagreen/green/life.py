@@ -47,19 +47,37 @@ class Runnable(Waiter):
 
     __slots__ = ()
 
-    def start(self) -> None:
-        """Run it in a worker until it first parks. Called on the hub only."""
+    def start(self, ended: Worker | None = None) -> None:
+        """Run it in a worker until it first parks. Called on the hub; or by a worker, `ended`, that runs it next."""
         if self.interrupt is not None:
             return self.end_unstarted(self.interrupt)
         sched: Scheduler = self.loop.green  # type: ignore[assignment]
-        idle = sched.idle
-        self.worker = worker = idle.pop() if idle else Worker(sched)
+        if ended is None:
+            idle = sched.idle
+            worker = idle.pop() if idle else Worker(sched)
+        else:
+            worker = ended
+        self.worker = worker
         worker.task = self
         worker.gr_context = self.context
         self.to_hub = sched.from_tasks
         self.resume = resume = worker.resume
-        resume()
+        if ended is None:
+            resume()
         return None
+
+    def start_next(self, worker: Worker) -> bool:
+        """Have the worker, in which it has ended, run what is next in the queue, if that is a task to be started.
+
+        So a task that never parks costs no switch to the hub and back. Only the hub resumes tasks.
+        """
+        loop = self.loop
+        following: Any = loop.runnable[0].__self__  # type: ignore[attr-defined]
+        if not isinstance(following, Runnable) or following.worker is not None or (start := loop.next_task()) is None:
+            return False
+        worker.task = None
+        start(worker)
+        return worker.task is not None  # it was not cancelled before
 
 
 class Life(Runnable):
@@ -188,8 +206,8 @@ class Life(Runnable):
 
     # -- its end, and its error
 
-    def end(self, error: BaseException | None, result: object = None) -> None:
-        """Note that it has returned `result`, or raised `error`."""
+    def end(self, error: BaseException | None, result: object = None) -> bool:
+        """Note that it has returned `result`, or raised `error`. Returns what `run` does."""
         loop = self.loop
         if self.unflushed_socket is not None:
             loop.to_flush.append(self.unflushed_socket)
@@ -215,11 +233,13 @@ class Life(Runnable):
         if error is not None and isinstance(error, Exception) and not self.error_retrieved:
             if joiners and not any(joiners.values()):
                 self._joiners = joiners  # until the last joiner is done with it: it may retrieve the error
-                return
+                return False
             self.error_retrieved = bool(joiners)
             self.context = None
             self._report_if_unretrieved()
         self.context = None
+        queue = loop.runnable
+        return bool(queue) and type(queue[0]) is MethodType  # as `start` is, and `resume` is not
 
     def _leave_to_parent(self) -> None:
         self.scope = self.deadline_timer = None  # its blocks are not left here, and cancel nothing

@@ -62,7 +62,8 @@ def _work() -> None:
     idle = sched.idle
     try:
         while True:
-            worker.task.run()  # type: ignore[union-attr]
+            if worker.task.run() and worker.task.start_next(worker):  # type: ignore[union-attr]
+                continue
             worker.task = None
             worker.gr_context = None
             if len(idle) >= _IDLE_WORKERS:

@@ -2,7 +2,9 @@ cimport cython
 from dangagreen.green.waiters cimport Waiter
 from dangagreen.loop.schedule cimport get_ident
 from dangagreen.loop.timers cimport Timer
-from dangagreen.loop.turn cimport Turning
+from dangagreen.loop.turn cimport Latest, Turning
+
+cdef Latest latest
 
 cdef class CancelScope:
     cdef public object _cancel_seen
@@ -14,7 +16,7 @@ cdef class CancelScope:
     cdef public object _seconds
     cdef public Waiter _task
     cdef public bint cancelled_caught
-    @cython.locals(loop=Turning, task=Waiter, timer=Timer)
+    @cython.locals(loop=Turning, task=Waiter, timer=Timer, now=double, deadline=double, due=double)
     cpdef __enter__(self)
     @cython.locals(task=Waiter)
     cpdef __exit__(self, kind, error, traceback)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from dangagreen import checks
 from dangagreen.errors import Cancelled
@@ -21,6 +21,7 @@ from dangagreen.green.parking import current_waiter, require_waiter
 from dangagreen.green.sched import foreign
 from dangagreen.green.waiters import TopLevel, Waiter, deliver_cancel
 from dangagreen.loop.loop import current_loop, here
+from dangagreen.loop.turn import latest
 
 
 class CancelScope:
@@ -62,7 +63,9 @@ class CancelScope:
     # -- the block
 
     def __enter__(self) -> Self:
-        loop = here.loop or current_loop()
+        loop: Any = latest.loop
+        if loop is None or loop.thread != get_ident():
+            loop = here.loop or current_loop()
         task: Waiter | None = loop.current
         if task is None or self._entered:
             task = self._checkpoint()
@@ -73,12 +76,14 @@ class CancelScope:
         if seconds is not None:
             clock = loop.clock  # to read a slot and call it in one expression costs the interpreter twice as much
             try:
-                self._deadline = deadline = clock() + seconds
+                now = clock()
+                self._deadline = deadline = now + seconds
             except OverflowError:  # an int that is too large: rare, so not checked before
                 checks.seconds(f"the time of {self._what}", seconds)
                 raise
             timer = task.deadline_timer
-            if timer is None or timer.deadline > deadline or not seconds > 0:
+            due = inf if timer is None else timer.deadline
+            if due > deadline or not deadline > now:
                 self._expire_or_arm(task, deadline)
         elif self._deadline is not None:
             self._expire_or_arm(task, self._deadline)

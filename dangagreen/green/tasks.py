@@ -79,7 +79,7 @@ class Task(Life, Generic[Result]):
 
     # -- its life, on the hub and in its worker
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Call the function, and end. Called in a worker only."""
         self.loop.current = self
         call: Any
@@ -91,7 +91,7 @@ class Task(Life, Generic[Result]):
         except BaseException as raised:
             error = raised
         del call  # so that `end` frees the arguments
-        self.end(error, result)
+        more = self.end(error, result)
         if error is not None:
             try:
                 self._forget_locals(error)
@@ -99,6 +99,7 @@ class Task(Life, Generic[Result]):
                     raise error  # KeyboardInterrupt, SystemExit, GreenletExit: out of the worker, to the hub
             finally:
                 del self, error  # the error's traceback refers to this frame: a cycle
+        return more
 
     def _forget_locals(self, error: BaseException) -> None:
         """Clear the locals of this package's frames in the traceback: they refer to the task, and it to the error."""

@@ -117,8 +117,12 @@ class Waiter(Resumable):
             return None
         return self.wait.describe(self.subject)
 
-    def start(self) -> None:
-        """Run it in a worker until it first parks. Called on the hub only."""
+    def start(self, ended: Any = None) -> None:
+        """Run it in a worker until it first parks. Called on the hub; or by a worker, `ended`, that runs it next."""
+        raise NotImplementedError
+
+    def start_next(self, worker: Any) -> bool:
+        """Have the worker, in which it has ended, run the next task, if that is to be started. Returns whether."""
         raise NotImplementedError
 
     def set_hub(self, to_hub: Callable[[], object]) -> None:
@@ -159,11 +163,11 @@ class Waiter(Resumable):
     def function(self) -> object:
         """The function that it runs, for its place in the sources; None if that is not known any more."""
 
-    def run(self) -> None:
-        """Run it to its end. Called in its worker."""
+    def run(self) -> bool | None:
+        """Run it to its end. Called in its worker. Returns whether `start_next` is worth a try."""
         raise NotImplementedError
 
-    def end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> object:
         """Note that it has returned, or raised `error`."""
         raise NotImplementedError
 

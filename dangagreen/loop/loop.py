@@ -27,6 +27,7 @@ from dangagreen.loop.forking import Forking
 from dangagreen.loop.pollers import LONGEST_WAIT, Poller, available_pollers, check_poller
 from dangagreen.loop.profiling import Profile
 from dangagreen.loop.sigint import Interrupts
+from dangagreen.loop.turn import latest
 from dangagreen.loop.wakeup import WakeupPair
 
 _KEPT = 4 * 1024 * 1024  # bytes: blocks up to this size are taken from, and stay in, the process's own memory
@@ -233,6 +234,11 @@ class _Here(threading.local):
     loop: Loop | None = None
     end: _End | None = None  # None in the main thread, whose end is that of the program
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        threading.local.__setattr__(self, name, value)
+        loop = self.loop
+        latest.loop = loop if loop is not None and loop.running and loop.thread == get_ident() else None
+
 
 here = _Here()  # `here.loop` is this thread's loop, if it has one
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
@@ -292,6 +298,7 @@ def _collection(begins: bool) -> None:
 
 
 def _after_fork_in_child() -> None:
+    latest.loop = None  # of a thread that is not here, perhaps
     for loop in list(_loops):
         loop._after_fork()
 

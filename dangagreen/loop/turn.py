@@ -7,6 +7,7 @@ begins and ends, sockets, buffers, greenlets.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from itertools import islice
@@ -39,6 +40,9 @@ class Turning(Instrumented):
         "measurements": "What profiling has measured.",
         "to_flush": "Handlers whose write queue is to be sent at the end of the turn.",
         "loop_timeout": "The longest that a turn may wait for events, in seconds; None is no limit.",
+        "task_call": "The call that has started or resumed the task that runs, while this turn runs tasks; or None.",
+        "task_looks": "An iterator: one item for each task that this turn may still run. Empty while it runs no tasks.",
+        "tasks_since": "The clock's time when this turn began to run tasks.",
         "now": "The clock's time when this turn's events were collected.",
     }
 
@@ -48,6 +52,9 @@ class Turning(Instrumented):
         self.to_flush: list[Handler] = []
         self.interest_changed: list[Handler] = []
         self.budget: Iterator[bool] = iter(())
+        self.task_looks: Iterator[bool] = iter(())
+        self.task_call: Callable[[], object] | None = None
+        self.tasks_since = self.now
         self._stop = False
         self._struck: Handler | None = None
         self.loop_timeout: float | None = None
@@ -232,20 +239,44 @@ class Turning(Instrumented):
     def _run_tasks(self) -> None:
         """Start or resume tasks. Unlike `_run_calls` it looks at no results: that would be 2 percent of a spawn."""
         calls, clock = self.runnable, self.clock
-        began, suspect = self.looked, self.suspect_after
-        last = began
-        for look in _LOOKS:
-            if not calls or (look and last - began > LONG_TURN):
+        suspect = self.suspect_after
+        last = began = self.tasks_since = self.looked
+        self.task_looks = looks = iter(_LOOKS)
+        try:
+            for look in looks:
+                if not calls or (look and last - began > LONG_TURN):
+                    break
+                self.task_call = call = calls.popleft()
+                try:
+                    call()
+                except Exception as error:
+                    self._call_failed(call, error)
+                if (now := clock()) > suspect:  # of what its worker has run after it the last one
+                    suspect = self.call_took(max(last, self.looked), now, self.task_call, "the call")
+                last = now
+        finally:
+            self.looked = last
+            self.task_call, self.task_looks = None, iter(())
+
+    def next_task(self) -> Callable[..., object] | None:
+        """What is next in the queue of tasks, taken out of it, for a worker whose task has ended.
+
+        None if that is for the hub to do: there is no time left for it in this turn, the task has run for long,
+        instruments hear of runs, or the queue has an order of its own.
+        """
+        now = self.clock()
+        calls, looks = self.runnable, self.task_looks
+        if now > self.suspect_after or self.instruments is not None or type(calls) is not deque:
+            return None
+        for look in looks:
+            if look and now - self.tasks_since > LONG_TURN:
                 break
-            call = calls.popleft()
-            try:
-                call()
-            except Exception as error:
-                self._call_failed(call, error)
-            if (now := clock()) > suspect:
-                suspect = self.call_took(last, now, call, "the call")
-            last = now
-        self.looked = last
+            self.looked = now
+            self.task_call = call = calls.popleft()
+            return call
+        for _ in looks:  # the rest is for the next turn
+            pass
+        return None
 
     def _call_failed(self, call: Callable[[], object], error: Exception) -> None:
         context = call.context if isinstance(call, ContextCall) else None
@@ -333,3 +364,15 @@ class Turning(Instrumented):
                 handler._update_registration()
             except Exception as error:
                 self.handler_failed(handler, error)
+
+
+class Latest:
+    """Where the loop that has begun to run last is found without a look-up by thread, unless its thread is another."""
+
+    __slots__ = {"loop": "That loop, while it runs, and is the current one of its `thread`; None otherwise."}
+
+    def __init__(self) -> None:
+        self.loop: Turning | None = None
+
+
+latest = Latest()

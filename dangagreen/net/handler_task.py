@@ -80,7 +80,8 @@ class HandlerTask(Task[None]):
     def end_unstarted(self, error: BaseException) -> None:
         sock = self.sock
         if sock._is_over():  # before it was cancelled
-            return self.end(None)
+            self.end(None)
+            return
         self.end(error)
         self.loop.call(sock, partial(sock.close, error))  # nothing else will
         return None

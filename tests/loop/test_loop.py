@@ -6,9 +6,10 @@ import sys
 import threading
 from contextlib import ExitStack
 
-from dangagreen import Socket
+from dangagreen import Loop, Socket, current_loop
 from dangagreen.frames import LOOPS
 from dangagreen.loop.loop import here
+from dangagreen.loop.turn import latest
 from tests.connections import Collector
 
 
@@ -82,3 +83,40 @@ def frames():
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def test_the_latest_loop_is_the_current_one_of_its_thread_while_it_runs(loop, in_thread):
+    seen = {}
+
+    def run(other, word):
+        def note():
+            seen[word] = latest.loop
+            other.stop()
+
+        other.call_soon(note)
+        other.run()
+
+    def run_one():
+        with Loop() as other:
+            seen["the one in a thread"] = other
+            run(other, "in a thread")
+
+    def look():
+        seen["in its run"] = latest.loop
+        with Loop() as other:
+            seen["in a block"] = latest.loop
+            run(other, "in the run of another")
+            seen["after that run"] = latest.loop
+            assert seen["in the run of another"] is other
+        seen["after the block"] = latest.loop
+        in_thread(run_one)
+        assert seen["in a thread"] is seen["the one in a thread"] is not loop
+        seen["after the thread"] = latest.loop
+        seen["here"] = current_loop()
+
+    before = latest.loop
+    loop.call_soon(look)
+    loop.run(lambda: "here" in seen)
+    assert before is latest.loop is None
+    assert seen["in its run"] is seen["after the block"] is seen["here"] is loop
+    assert seen["in a block"] is seen["after that run"] is seen["after the thread"] is None
