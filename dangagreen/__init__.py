@@ -28,8 +28,9 @@ from dangagreen.green.parking import no_parking
 from dangagreen.green.run import run
 from dangagreen.green.scopes import CancelScope, shield
 from dangagreen.green.sleep import sleep, sleep_until
+from dangagreen.green.spawning import spawn
 from dangagreen.green.task_table import task_table
-from dangagreen.green.tasks import Task, current_task, spawn
+from dangagreen.green.tasks import Task, current_task
 from dangagreen.loop import turn
 from dangagreen.loop.instruments import Instrument
 from dangagreen.loop.loop import Loop, current_loop

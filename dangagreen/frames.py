@@ -6,8 +6,8 @@ module. What does not belong here: what is done about it.
 
 Compiled to C, our functions have no frames but in tracebacks, and those of the program stand next to each other: what
 walks over ours then walks over fewer, and finds the same. So what is counted from CALLER, and what is put into LOOPS,
-is never compiled. A signal is handled where compiled code returns to what is not, or calls it, and so never strikes in
-its middle.
+is never compiled, but for `spawn`, which has no frame then and asks for one less. A signal is handled where compiled
+code returns to what is not, or calls it, and so never strikes in its middle.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ SHAPE = [
     (
         "green",
         "task_table | waiters | told_tasks stacks | sched | parking | sleep fds scopes | life lender deadlines tasks"
-        " | groups signals forking from_thread | run | background",
+        " | spawning | groups signals forking from_thread | run | background",
     ),
     ("sync", "wait_queue | locks events | handoff | queues channels | multiwait threads"),
     ("streams", "readiness | reading | writing | files"),

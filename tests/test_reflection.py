@@ -32,7 +32,7 @@ FRAMES = {
     "green/groups.py",
     "green/parking.py",
     "green/run.py",
-    "green/tasks.py",
+    "green/spawning.py",
     "introspect/stacks.py",
     "loop/births.py",
     "loop/loop.py",

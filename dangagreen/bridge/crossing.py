@@ -33,7 +33,8 @@ from dangagreen.frames import CALLER
 from dangagreen.green.parking import checkpoint, park
 from dangagreen.green.sched import LoopReset
 from dangagreen.green.scopes import shield
-from dangagreen.green.tasks import Task, let_coroutines_await, spawn
+from dangagreen.green.spawning import spawn
+from dangagreen.green.tasks import Task, let_coroutines_await
 from dangagreen.green.waiters import Waiter
 from dangagreen.loop.loop import Loop, current_loop, here
 from dangagreen.parks import parks

@@ -1,13 +1,12 @@
-"""Tasks: spawn, Task, join, cancel.
+"""Tasks: Task, join, cancel.
 
 Rules: a task leaves nothing behind in the greenlet that ran it; the frame of `run` lies beneath a parked task, by which
 greenlet sees that it is parked: that is why it is not in `life`. What does not belong here: how a task is parked and
-woken (parking, sched).
+woken (parking, sched), and `spawn` (spawning).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from functools import partial
@@ -15,14 +14,12 @@ from types import CoroutineType, FrameType, FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from dangagreen import checks
-from dangagreen.checks import NOT_RUN
 from dangagreen.errors import Cancelled
-from dangagreen.frames import CALLER
 from dangagreen.green.life import Life, name_of
 from dangagreen.green.parking import current_waiter
 from dangagreen.green.scopes import propagate_cancel
 from dangagreen.green.task_table import described
-from dangagreen.loop.loop import Loop, current_loop, here
+from dangagreen.loop.loop import Loop, current_loop
 from dangagreen.tracebacks import forget_locals
 
 Params = ParamSpec("Params")
@@ -113,23 +110,6 @@ def check_function(call: str, function: Any) -> Callable[..., Any] | str:
     """What a task of this function is named after: the function, or a name. Raises TypeError if it cannot be run."""
     checks.function(call, function, f": write {call}(f, x) for f(x)")
     return function if type(function) is FunctionType else name_of(function)
-
-
-def spawn(function: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs) -> Task[Result]:
-    """Start `function(*args, **kwargs)` in a task of its own, soon, in a copy of the current context. Never parks.
-
-    Raises TypeError for what is no function, and for an `async def` or a generator function.
-    """
-    named: Callable[..., Any] | str = function
-    if type(function) is not FunctionType or function.__code__.co_flags & NOT_RUN:  # a quick test that most pass
-        named = check_function("spawn", function)
-    loop = here.loop or current_loop()
-    frame = sys._getframe(CALLER)
-    call = partial(function, *args, **kwargs) if args or kwargs else function
-    origin = frame.f_code, frame.f_lasti
-    task: Task[Result] = Task(loop, call, copy_context(), named, origin)  # `make_task`, in line: 1 percent
-    loop.runnable.append(task.start)
-    return task
 
 
 def make_task(

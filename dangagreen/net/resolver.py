@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from dangagreen import checks
-from dangagreen.green.tasks import Task, spawn
+from dangagreen.green.spawning import spawn
+from dangagreen.green.tasks import Task
 from dangagreen.loop.loop import Loop
 from dangagreen.loop.thread_pool import call_in_thread
 from dangagreen.sockets.addresses import HostAndPort
