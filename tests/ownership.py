@@ -1,8 +1,9 @@
 """Who uses whose private slots, read from the sources: `python -m tests.ownership [PACKAGE] [-v]`.
 
 A slot belongs to the module whose class declares it in `__slots__`. Those of `Handler`, which the dispatch reads, are
-set by `Descriptor` before it registers itself, and belong to it and to the layer of sockets that OWNERS names. Any
-other module that reads or writes a slot makes a use across modules.
+set by `Descriptor` before it registers itself, and belong to it and to the layer of sockets that OWNERS names; GUESTS
+belong to another layer than the one that declares them. Any other module that reads or writes a slot makes a use across
+modules.
 The class of the object that has the slot is known where it is `self`, or annotated, or has one of the NAMES that
 the package gives to such objects; otherwise every class that declares the name may be meant, and the use counts unless
 one of them is the module's own.
@@ -28,6 +29,11 @@ OWNERS = {  # of the slots of Handler, which the dispatch reads
     "_registered_mask": "sockets.descriptor",
     "_timer": "sockets.idle",
     "_watch_read": "sockets.receiving",
+    "_watch_write": "sockets.descriptor",
+}
+GUESTS = {  # declared by another layer, beside whose small ones they take no room in C
+    "_hangup_state": "sockets.sock",
+    "_write_closed": "sockets.backpressure",
 }
 NAMES = {  # what is known by its name alone: the class, or one that has all of its slots
     "connection": "Socket",
@@ -111,6 +117,8 @@ class Sources:
         modules = {self.classes[key].module for key in keys if slot in self.classes[key].slots}
         if slot in OWNERS and modules & {"loop.handlers", "core.handlers"}:
             modules |= {OWNERS[slot], "sockets.descriptor"}
+        elif slot in GUESTS and modules:
+            modules = {GUESTS[slot]}
         return modules
 
     @cached_property

@@ -19,7 +19,7 @@ FAST_PATHS = {
     "sockets.receiving.Receiving._await_input": ("_last_activity", "1.1 percent of a request to a task"),
     "streams.reading.ReadingSocket._fill": ("_buffer _last_activity _reader", "3.1 percent of it"),
     "sockets.write_queue.WriteQueue._begin_writing": (
-        "_high_water _water _write_closed _write_error",
+        "_high_water _write_closed _write_error",
         "0.3 percent of the life of a connection",
     ),
     "sockets.write_queue.WriteQueue._drop_queue": ("_write_closed", "0.3 percent of it"),

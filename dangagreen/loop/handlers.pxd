@@ -15,6 +15,7 @@ cdef class Handler:
     cdef public int fd
     cdef public char _registered_mask
     cdef public flag _watch_read
+    cdef public flag _watch_write
     cdef public flag closed
 
 cdef class FdHandler(Handler):

@@ -89,6 +89,7 @@ class Handler:
         "_registered_mask": "The bits that the poller watches it for; or UNREGISTERED, or PAUSED.",
         "_timer": "The timer of its idle timeout, lifetime or lingering; or None. Written by the timeouts' layer.",
         "_watch_read": "Whether `event_read` is called when there is input.",
+        "_watch_write": "Whether `event_write` is called when it is writable.",
         "closed": "Whether `close` was called, here or by the library.",
         "fd": "The number of the OS socket's file descriptor.",
     }
@@ -99,6 +100,7 @@ class Handler:
     _registered_mask: int
     _timer: Any
     _watch_read: bool
+    _watch_write: bool
     closed: bool
     fd: int
 
@@ -200,7 +202,7 @@ class FdHandler(Handler):
         self.loop = loop
         self.fd = fd
         self.callback = callback
-        self.closed = self._watch_read = False
+        self.closed = self._watch_read = self._watch_write = False
         self._reader = self._queue = self._timer = None
         self._context = copy_context()
         self._registered_mask = mask

@@ -4,6 +4,4 @@ cdef int MUTE, OBSERVED, OWES
 
 cdef class BackPressure(Delivery):
     cdef public Py_ssize_t _high_water
-    cdef public object _water
-    cdef public char _write_closed
     cdef public object _write_error

@@ -28,14 +28,11 @@ class BackPressure(Delivery):
 
     __slots__ = {
         "_high_water": "`high_water`: a slot is read four times as fast as a setting.",
-        "_water": "`high_water`, `low_water` and `max_unsent`.",
-        "_write_closed": "Whether what is written is discarded, MUTE, or is observed by a drain: OBSERVED, OWES.",
         "_write_error": "The error by which nothing can be sent any more; or None.",
     }
 
     _high_water: int
-    _water: Water
-    _write_closed: int
+    _write_closed: int  # MUTE: what is written is discarded; OBSERVED, OWES: a drain observes it. See receiving
     _write_error: OSError | None
     _usual_water: ClassVar[Water] = (65536, 16384, None)  # what the class has: see `settings.adopt_settings`
     _noted: ClassVar[tuple[Any, ...]] = ()
@@ -59,10 +56,15 @@ class BackPressure(Delivery):
             **{name: one.get(name, getattr(self, name)) for name in ("low_water", "high_water", "max_unsent")}
         )
 
+    def _water(self) -> Water:
+        """`high_water`, `low_water` and `max_unsent`."""
+        if not self.loop.own_settings:
+            return self._usual_water
+        return self.high_water, self.low_water, self.max_unsent
+
     def _was_set(self, name: str) -> None:
         super()._was_set(name)
-        if name in ("high_water", "low_water", "max_unsent"):
-            self._water = self.high_water, self.low_water, self.max_unsent
+        if name == "high_water":
             self._high_water = self.high_water
 
     def on_incomplete_write(self) -> object:

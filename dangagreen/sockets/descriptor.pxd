@@ -1,4 +1,4 @@
-from dangagreen.loop.handlers cimport Handler, flag
+from dangagreen.loop.handlers cimport Handler
 from dangagreen.loop.schedule cimport get_ident
 from dangagreen.loop.turn cimport Turning
 
@@ -6,7 +6,6 @@ cdef int ERR, HUP, READ, WRITE, PAUSED, UNREGISTERED
 
 cdef class Descriptor(Handler):
     cdef public object _listener
-    cdef public flag _watch_write
     cdef public object close_reason
     cdef public Turning loop
     cdef public object sock

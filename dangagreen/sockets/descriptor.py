@@ -53,7 +53,6 @@ class Descriptor(Handler):
 
     __slots__ = {
         "_listener": "The listener that has accepted it, or None.",
-        "_watch_write": "Whether `event_write` is called when it is writable.",
         "close_reason": "What `close` was called with; of an exception an equal copy. None while it is open.",
         "loop": "The loop that it belongs to.",
         "sock": "The OS socket, or what looks like one.",

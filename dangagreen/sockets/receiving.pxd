@@ -11,6 +11,7 @@ cdef class Receiving(ReadBuffer):
     cdef public char _eof
     cdef public flag _finishing
     cdef public char _sequential
+    cdef public char _write_closed
     cpdef bint _await_input(self, reader) except -1
     cdef bint _may_go_on(self, Py_ssize_t size) except -1
     cdef _was_less(self)

@@ -35,6 +35,7 @@ class Receiving(ReadBuffer):
         "_finishing": "Whether `finish()` was called: what the peer still sends is discarded.",
         "_read_error": "The error that has broken the connection, raised after all input in place of EOF; or None.",
         "_sequential": "The style, which decides what a hang-up does: 0 callbacks; 1 tasks; 2 tasks, one has written.",
+        "_write_closed": "A slot of back-pressure, which stands here as in C it takes no room beside other small ones.",
     }
 
     _bulk_credit: int
@@ -374,8 +375,7 @@ class Receiving(ReadBuffer):
 
     def _discard_input(self) -> None:
         """Discard input from now on; it is received only to find the peer's FIN."""
-        self._finishing = True
-        self._bulk_credit = 0
+        self._finishing, self._bulk_credit = True, 0
         self._watch_input(False)
         self._end_reading()
 

@@ -33,7 +33,9 @@ class CallbackSocket(Lingering):
     `__slots__`: then a misspelt one raises AttributeError.
     """
 
-    __slots__ = {"_hangup_state": "Which hooks were called at the end: ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END, BY_PEER."}
+    __slots__ = ()
+
+    _hangup_state: int  # which hooks were called at the end: ERR_TOLD, HUP_TOLD, HUP_TOLD_AT_END, BY_PEER
 
     def __init__(self, sock: SocketLike, loop: Loop | None = None) -> None:
         """Register `sock` with the loop, by default this thread's; reading is not watched yet.

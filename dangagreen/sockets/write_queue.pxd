@@ -9,6 +9,7 @@ cdef class WriteQueue(BackPressure):
     cdef public object _writer
     cdef public int _queued_callables
     cdef public flag _over_high_water
+    cdef public char _hangup_state
     cdef public char _sending
     cdef public Py_ssize_t unsent
     cpdef _flush(self)

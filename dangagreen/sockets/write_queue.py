@@ -32,6 +32,7 @@ class WriteQueue(BackPressure):
 
     __slots__ = {
         "_drain_waiters": "Two wait queues, for room and for a flush: task to (most `unsent`, its bytes). Or None.",
+        "_hangup_state": "A slot of sock, which stands here as in C it takes no room beside other small ones.",
         "_over_high_water": "Whether the high-water mark was crossed, and the low-water mark not reached again.",
         "_queued_callables": "How many callables are in the queue.",
         "_sending": "The state of the queue: IDLE, BLOCKED, FLUSHING or HELD.",
@@ -44,8 +45,7 @@ class WriteQueue(BackPressure):
 
     def _begin_writing(self) -> None:
         self.unsent = self._write_closed = self._queued_callables = self._sending = 0
-        self._water = water = self._usual_water
-        self._high_water = water[0]
+        self._high_water = self._usual_water[0]
         self._over_high_water = False
         self._drain_waiters = self._write_error = self._writer = None
 
@@ -258,7 +258,7 @@ class WriteQueue(BackPressure):
         elif state == IDLE:  # a callable raised or has more to do, or very many were queued
             self.loop.to_flush.append(self)
         self._wake_writers()
-        if self._over_high_water and self.unsent <= self._water[1]:
+        if self._over_high_water and self.unsent <= self._water()[1]:
             self._over_high_water = False
             self.on_low_water()
         if state != BLOCKED and self._registered_mask & WRITE:
@@ -294,7 +294,7 @@ class WriteQueue(BackPressure):
 
     def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
         """Whether a task may queue so many bytes now; else it is in the wait queue. Raises what rules it out."""
-        high, low, hard = self._water
+        high, low, hard = self._water()
         most = high if hard is None else min(high, hard - size)
         if woken or self.unsent > most:
             if not woken:
