@@ -85,7 +85,7 @@ class Life(Runnable):
 
     __slots__ = {
         "__weakref__": "Weak references to it work.",
-        "call": "The function with its arguments; None once it has ended.",
+        "call": "The function with its arguments; None once it has ended, and where it runs a method of its own.",
         "_error": "What it raised; None if it returned, or has not ended.",
         "_joiners": "What is notified at its end; True: takes care of a failure for certain, as `join` does. Or None.",
         "origin": "(code, instruction) of the spawn, or None.",
@@ -101,7 +101,7 @@ class Life(Runnable):
     def __init__(
         self,
         loop: Loop,
-        call: Callable[[], object],
+        call: Callable[[], object] | None,
         context: Context,
         named_after: Callable[..., Any] | str,
         origin: tuple[CodeType, int] | None = None,
@@ -111,7 +111,7 @@ class Life(Runnable):
         self.deadline_timer = self.unflushed_socket = None
         self.done = self.error_retrieved = False
         self.context = context
-        self.call: Callable[[], object] | None = call
+        self.call = call
         self._name: str = named_after.__qualname__ if type(named_after) is FunctionType else name_of(named_after)
         self.origin = origin
         self._joiners: dict[Joiner, bool] | None = None

@@ -48,7 +48,7 @@ class HandlerTask(Task[None]):
         self.sock = sock
         self._handler = handler
         self._begun = begun
-        Task.__init__(self, sock.loop, self._handle, sock._context, handler)
+        Task.__init__(self, sock.loop, None, sock._context, handler)
 
     def function(self) -> object:
         return self._handler

@@ -57,9 +57,7 @@ class BackPressure(Delivery):
         )
 
     def _water(self) -> Water:
-        """`high_water`, `low_water` and `max_unsent`."""
-        if not self.loop.own_settings:
-            return self._usual_water
+        """Its water marks; where no object has settings of its own, they are `_usual_water`."""
         return self.high_water, self.low_water, self.max_unsent
 
     def _was_set(self, name: str) -> None:

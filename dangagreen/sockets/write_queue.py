@@ -258,7 +258,7 @@ class WriteQueue(BackPressure):
         elif state == IDLE:  # a callable raised or has more to do, or very many were queued
             self.loop.to_flush.append(self)
         self._wake_writers()
-        if self._over_high_water and self.unsent <= self._water()[1]:
+        if self._over_high_water and self.unsent <= (self._water() if self.loop.own_settings else self._usual_water)[1]:
             self._over_high_water = False
             self.on_low_water()
         if state != BLOCKED and self._registered_mask & WRITE:
@@ -294,7 +294,7 @@ class WriteQueue(BackPressure):
 
     def _ask_for_room(self, task: Any, size: int, woken: bool) -> bool:
         """Whether a task may queue so many bytes now; else it is in the wait queue. Raises what rules it out."""
-        high, low, hard = self._water()
+        high, low, hard = self._water() if self.loop.own_settings else self._usual_water
         most = high if hard is None else min(high, hard - size)
         if woken or self.unsent > most:
             if not woken:
