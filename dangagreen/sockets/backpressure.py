@@ -57,7 +57,7 @@ class BackPressure(Delivery):
         )
 
     def _water(self) -> Water:
-        """Its water marks; where no object has settings of its own, they are `_usual_water`."""
+        """`high_water`, `low_water` and `max_unsent`; `_usual_water` says the same while no object has its own."""
         return self.high_water, self.low_water, self.max_unsent
 
     def _was_set(self, name: str) -> None:
