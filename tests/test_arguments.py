@@ -379,7 +379,7 @@ FREE = set(
     Loop.begin Loop.close_with_thread Loop.look_for_a_stall Loop.post_loop_maps Loop.seems_stalled Loop.take_struck
     Loop.remove_instrument Loop.discard Loop.drop_instrument Loop.end_turn Task.in_words
     Loop.turn Task.set_hub Loop.call_took Loop.handler_took Loop.post_loop_calls Task.function Task.ended_by
-    Task.outcome
+    Task.outcome Task.start_next Loop.next_task
     Loop.unregister Queue.empty Queue.full Queue.get_nowait Queue.join Queue.put_nowait Queue.qsize Queue.shutdown
     Queue.task_done Future.result Future.set_result CancelScope.cancel Socket.as_string Socket.busy Socket.close
     Socket.debug_msg Socket.debugmsg Socket.descriptor_map Socket.disable_profiling Socket.drain Socket.dump_error

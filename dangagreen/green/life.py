@@ -238,8 +238,9 @@ class Life(Runnable):
             self.context = None
             self._report_if_unretrieved()
         self.context = None
-        queue = loop.runnable
-        return bool(queue) and type(queue[0]) is MethodType  # as `start` is, and `resume` is not
+        if queue := loop.runnable:
+            return type(queue[0]) is MethodType  # as `start` is, and `resume` is not
+        return False
 
     def _leave_to_parent(self) -> None:
         self.scope = self.deadline_timer = None  # its blocks are not left here, and cancel nothing
