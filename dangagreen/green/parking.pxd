@@ -3,7 +3,8 @@ from dangagreen.green.waiters cimport Waiter, WaitKind
 from dangagreen.loop.handlers cimport Resumable
 from dangagreen.loop.turn cimport Turning
 
-cpdef Resumable checkpoint(loop, call)
+@cython.locals(task=Resumable)
+cpdef Resumable checkpoint(Turning loop, call)
 
 @cython.locals(loop=Turning)
 cpdef park(Waiter task, WaitKind wait, subject)

@@ -16,6 +16,7 @@ cdef class ReadBuffer(IdleClock):
     cdef _consume_exactly(self, n)
     @cython.locals(start=Py_ssize_t, size=Py_ssize_t, most=Py_ssize_t, stop=Py_ssize_t)
     cdef bytes _consume_line(self, Py_ssize_t end)
+    cdef Py_ssize_t _usual_limit(self) except -1
     cdef _grant_no_lines(self)
     cdef bytes _consume_up_to(self, Py_ssize_t end)
     cdef bytes _consume_all(self)

@@ -153,6 +153,10 @@ class ReadBuffer(IdleClock):
                 next(islice(self.loop.budget, (stop - end) // size, None), None)
         return buffer[start:end]
 
+    def _usual_limit(self) -> int:
+        """`line_limit`, for who does not know the slot."""
+        return self._line_limit
+
     def _grant_no_lines(self) -> None:
         """Have the next `read_line` look at the buffer again."""
         self._lines = None
@@ -170,6 +174,8 @@ class ReadBuffer(IdleClock):
     def _search(self, separator: bytes) -> int:
         """The position after the next separator; 0 if there is none, and then the next search goes on from there."""
         buffer, start = self._buffer, self._pos
+        if not buffer:
+            return 0
         end = buffer.find(separator, start + max(0, 1 - self._scan_from - len(separator)))
         if end >= 0:
             return end + len(separator)

@@ -1,4 +1,4 @@
-from dangagreen.loop.handlers cimport flag
+from dangagreen.loop.handlers cimport Resumable, flag
 from dangagreen.loop.schedule cimport get_ident
 from dangagreen.sockets.read_buffer cimport ReadBuffer
 
@@ -12,6 +12,7 @@ cdef class Receiving(ReadBuffer):
     cdef public flag _finishing
     cdef public char _sequential
     cdef public char _write_closed
+    cpdef Resumable _parked_reader(self)
     cpdef bint _await_input(self, reader) except -1
     cdef bint _may_go_on(self, Py_ssize_t size) except -1
     cdef _was_less(self)

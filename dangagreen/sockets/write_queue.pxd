@@ -1,4 +1,5 @@
 from dangagreen.loop.handlers cimport flag
+from dangagreen.loop.schedule cimport get_ident
 from dangagreen.sockets.backpressure cimport BackPressure
 
 cdef int WRITE, BLOCKED, FLUSHING, IDLE, MUTE

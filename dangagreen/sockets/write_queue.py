@@ -7,6 +7,7 @@ mark is called once for each crossing; writers go first come, first served. What
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
@@ -76,8 +77,11 @@ class WriteQueue(BackPressure):
 
     def write_soon(self, data: Buffer) -> None:
         """Queue bytes, to be sent at the end of the turn: one system call for many small replies. Never parks."""
-        self.loop.check_thread("write_soon")
-        if (data := as_bytes(data)) and not (self._write_closed and self._is_mute()):
+        if get_ident() != self.loop.thread:
+            self.loop.check_thread("write_soon")
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        if data and not (self._write_closed and self._is_mute()):
             if self._queue is None:
                 self.loop.to_flush.append(self)
             self._enqueue(data)

@@ -5,4 +5,4 @@ cdef class ReadyWaiter(Resumable):
     cdef public object _task
 
 cdef class SelectableSocket(CallbackSocket):
-    pass
+    cdef _check_reader(self, task)

@@ -107,10 +107,11 @@ class ReadingSocket(SelectableSocket):
         within `limit` bytes, by default `line_limit`.
         """
         task = self._checkpoint("read_until")
-        separator = checks.as_bytes(separator)
+        if type(separator) is not bytes:
+            separator = checks.as_bytes(separator)
         if not separator:
             raise ValueError("read_until: the separator is empty")
-        limit = self.line_limit if limit is None else checks.count("the limit of read_until", limit)
+        limit = self._usual_limit() if limit is None else checks.count("the limit of read_until", limit)
         return self._consume_up_to(self._find(task, _READ_UNTIL, separator, limit))
 
     @parks
