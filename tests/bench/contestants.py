@@ -168,7 +168,7 @@ CONTESTANTS = (
     Contestant("trio", "trio, own split", "trio", "on_trio", micro="on_trio", imports="trio",
                slowness=(("timer_fire", 10),)),
     Contestant("curio", "curio, own split", "curio", "on_curio", micro="on_curio", imports="curio",
-               slowness=(("timer_fire", 10),)),
+               slowness=(("timer_cancel", 10), ("timer_fire", 20))),
     Contestant("perl", "Danga::Socket (Perl)", "perl", "danga.pl", micro="danga.pl", micro_modes=TIMERS,
                imports="Danga::Socket", slowness=(("timer_cancel", 10_000), ("timer_fire", 10))),
     Contestant("ddlockd-perl", "ddlockd, the original (Perl)", "ddlockd", modes=("locks",),
