@@ -1,5 +1,7 @@
 cimport cython
 
+cdef double _NEVER
+
 cdef class Timers
 
 cdef class Timer:
@@ -9,6 +11,8 @@ cdef class Timer:
     cdef public object callback
     cdef public object context
     cdef public object deadline
+    @cython.locals(due=double, timers=Timers, pending=dict)
+    cpdef cancel(self)
     cpdef fire(self)
 
 cdef class Timers:
@@ -18,7 +22,8 @@ cdef class Timers:
     cdef public dict by_number
     cdef public dict later
     cdef public list heap
-    cdef public object soon
+    cdef public double soon
+    @cython.locals(due=double, second=double)
     cpdef Timer add(self, deadline, callback, context=*)
     cpdef mark(self)
     @cython.locals(timer=Timer)

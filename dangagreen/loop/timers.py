@@ -77,7 +77,8 @@ class Timer:
             self.callback = self.context = None
             pending = timers.by_number
             if self._number not in pending:
-                del timers.later[self.deadline // 1.0][self._number]
+                due = self.deadline
+                del timers.later[due // 1.0][self._number]
             else:
                 del pending[self._number]
                 if len(timers.heap) > 2 * (len(pending) + len(timers.later)) + _TOO_FEW_TO_SWEEP:
@@ -128,14 +129,16 @@ class Timers:
         """Add a timer that fires at `deadline`, in seconds of the loop's clock, in `context` if one is given."""
         self._added = number = self._added + 1
         timer = Timer(self, number, deadline, callback, context)
-        if deadline < self.soon or not deadline < _NEVER:  # NaN and infinity have no second
+        due = deadline
+        if due < self.soon or not due < _NEVER:  # NaN and infinity have no second
             self.by_number[number] = timer
             heappush(self.heap, (deadline, number))
         else:
+            second = due // 1.0
             try:
-                self.later[deadline // 1.0][number] = timer
+                self.later[second][number] = timer
             except KeyError:
-                self._begin_second(deadline // 1.0)[number] = timer
+                self._begin_second(second)[number] = timer
         return timer
 
     def add_first(self, deadline: float, callback: Callable[[], object]) -> Timer:
