@@ -270,7 +270,7 @@ def _add(fields: dict[str, str], key: str, line: str) -> None:
     elif key == "set-cookie":
         fields[key] = f"{before}\r\nSet-Cookie: {line[12:]}"
     else:
-        fields[key] = f"{before}, {line[len(key) + 2 :]}"
+        fields[key] = f"{before}, {line[len(key) + 2 :]}".rstrip(" ")  # of an empty value
 
 
 @lru_cache(maxsize=1024)

@@ -58,7 +58,7 @@ def calls_of_a_dump():
 def main():
     d.current_loop().slow_seconds = None
     listener = d.serve(("127.0.0.1", 0), handler, backlog=4096)
-    for number in (200, MANY - 200):
+    for number in (2000, MANY - 2000):
         connect(listener, number)
         calls.append(calls_of_a_dump())
     gc.collect()
