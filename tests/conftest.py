@@ -428,8 +428,12 @@ class PoolThreads:
         self.closed_loop.close()
 
     def end(self):
-        """Have each end, after the call that it makes."""
-        self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.001)
+        """Have each end, after the call that it makes.
+
+        The time is 0, for a thread that is held up for longer than that of SimpleQueue.get may wait for ever in it
+        (CPython 3.11 to 3.13).
+        """
+        self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0)
         for thread in set(threading.enumerate()) - self.before:
             if hasattr(thread, "calls"):  # a test may have threads of its own too
                 with suppress(ValueError):

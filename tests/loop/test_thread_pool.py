@@ -78,7 +78,7 @@ def test_a_thread_is_called_what_its_call_is(ask):
 
 
 def test_an_idle_thread_ends(ask, pool, monkeypatch):
-    monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0)
     thread = ask(threading.current_thread)[0]
     thread.join(30)
     assert not thread.is_alive()
