@@ -431,7 +431,7 @@ class PoolThreads:
         """Have each end, after the call that it makes.
 
         The time is 0, for a thread that is held up for longer than that of SimpleQueue.get may wait for ever in it
-        (CPython 3.11 to 3.13).
+        (CPython 3.11).
         """
         self.monkeypatch.setattr(thread_pool, "IDLE_SECONDS", 0)
         for thread in set(threading.enumerate()) - self.before:
