@@ -79,8 +79,7 @@ class WriteQueue(BackPressure):
         """Queue bytes, to be sent at the end of the turn: one system call for many small replies. Never parks."""
         if get_ident() != self.loop.thread:
             self.loop.check_thread("write_soon")
-        if type(data) is not bytes:
-            data = as_bytes(data)
+        data = data if type(data) is bytes else as_bytes(data)
         if data and not (self._write_closed and self._is_mute()):
             if self._queue is None:
                 self.loop.to_flush.append(self)
@@ -124,8 +123,7 @@ class WriteQueue(BackPressure):
         if not self._over_high_water:
             self._over_high_water = True
             self.on_high_water()
-        most = self.max_unsent
-        if most is not None and self.unsent > most:
+        if (most := self.max_unsent) is not None and self.unsent > most:
             self.close(f"{self.unsent} bytes are queued, max_unsent is {most}: the peer reads too slowly")
 
     def _is_blocked(self) -> bool:
@@ -154,8 +152,7 @@ class WriteQueue(BackPressure):
         try:
             sent: int = self.sock.send(data)
         except OSError as error:
-            sent = self._not_sent(error)
-            if sent < 0:
+            if (sent := self._not_sent(error)) < 0:
                 return None
         if sent != self.unsent:
             self._was_sent(queue, len(queue), data, sent)
@@ -288,8 +285,7 @@ class WriteQueue(BackPressure):
 
     def _leave_to_parent(self) -> None:
         BackPressure._leave_to_parent(self)
-        self._queue = None
-        self.unsent = self._queued_callables = self._sending = 0
+        self._queue, self.unsent, self._queued_callables, self._sending = None, 0, 0, 0
 
     def _interest(self) -> int:
         return BackPressure._interest(self) | (WRITE if self._watch_write or self._sending == BLOCKED else 0)
