@@ -14,6 +14,7 @@ import pytest
 from tests.helpers import nodes
 
 PACKAGE = Path(__file__).parent.parent / "dangagreen"
+LONGEST = 400  # lines of a module
 
 # (folder, its modules), leftmost and uppermost the lowest
 SHAPE = [
@@ -142,6 +143,12 @@ def test_module_keeps_to_its_layer(name):
 
 def test_every_place_is_taken():
     assert set(ORDER) | BARE == set(SOURCES)
+
+
+def test_no_module_has_outgrown_its_room():
+    """One that is longer does more than one thing: it is to be redesigned."""
+    lengths = {str(path.relative_to(PACKAGE)): path.read_text().count("\n") for path in PACKAGE.rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
 
 
 def test_the_design_page_has_a_row_for_each_place_in_this_order():
