@@ -248,18 +248,20 @@ def _fields(lines: list[str]) -> dict[str, str]:
 
 def _unusual_fields(lines: list[str]) -> dict[str, str]:
     """Lines of which some are repeated, continued, wrong, or have other blanks than one after the colon."""
-    fields: dict[str, str] = {}
-    key = ""
+    unfolded: list[tuple[str, str]] = []
     for line in lines[1:]:
         if line[:1] in (" ", "\t", "\f", "\v"):
-            if key:
-                fields[key] += line.rstrip(" \t")
+            if unfolded:
+                name, value = unfolded.pop()
+                unfolded.append((name, (value + line.rstrip(BLANKS)).lstrip(BLANKS)))
             continue
         name, colon, value = line.partition(":")
-        key = _key(name)
-        if not colon or not key:
+        if not colon or not _key(name):
             raise BadHead("header line")
-        _add(fields, key, f"{name}: {value.strip(BLANKS)}")
+        unfolded.append((name, value.strip(BLANKS)))
+    fields: dict[str, str] = {}
+    for name, value in unfolded:
+        _add(fields, _key(name), f"{name}: {value}")
     return fields
 
 
